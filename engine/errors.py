@@ -1,0 +1,77 @@
+"""Typed errors that reach the person: what happened, why, and what to do next.
+
+Knows nothing of where an error is shown. An error crosses the engine's pipe as a plain dict and
+arrives as the same type.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class KtchatError(Exception):
+    """A failure of the user's world, in three short sentences.
+
+    `what` happened, `why` it happened, and what to do (`todo`). `str()` joins them in one line.
+    """
+
+    kinds: ClassVar[dict[str, type[KtchatError]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        KtchatError.kinds[cls.__name__] = cls
+
+    def __init__(self, what: str, why: str = "", todo: str = "") -> None:
+        super().__init__(what, why, todo)
+        self.what = what
+        self.why = why
+        self.todo = todo
+
+    def __str__(self) -> str:
+        return " ".join(_sentence(part) for part in (self.what, self.why, self.todo) if part)
+
+    def to_dict(self) -> dict[str, str]:
+        """The error as it crosses a pipe."""
+        return {
+            "kind": type(self).__name__,
+            "what": self.what,
+            "why": self.why,
+            "todo": self.todo,
+        }
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> KtchatError:
+        """The error that `to_dict` described; an unknown kind becomes a plain `KtchatError`."""
+        cls = KtchatError.kinds.get(str(data.get("kind")), KtchatError)
+        return cls(str(data.get("what", "")), str(data.get("why", "")), str(data.get("todo", "")))
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", ":", "?")) else text + "."
+
+
+class ModelFileError(KtchatError):
+    """A model file that is missing, unreadable, damaged or lies about itself."""
+
+
+class UnsupportedModelError(KtchatError):
+    """A well-formed model that neither of our runtimes can run."""
+
+
+class TemplateError(KtchatError):
+    """A chat template that fails, runs too long, or produces too much."""
+
+
+class ContextError(KtchatError):
+    """A prompt that is longer than the model's context."""
+
+
+class MemoryShortError(KtchatError):
+    """Not enough memory for what was asked."""
+
+
+class EngineError(KtchatError):
+    """The engine process died, could not be started, or broke its protocol."""
+
+
+class RequestError(KtchatError):
+    """A request that makes no sense: wrong sampling values, no messages, no model loaded."""

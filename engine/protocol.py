@@ -1,0 +1,245 @@
+"""What crosses the pipe between a client and the engine's child process.
+
+Knows the commands, the events and their framing (a four-byte big-endian length, then UTF-8 JSON).
+Knows nothing of processes, models or screens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from engine.errors import EngineError, KtchatError, RequestError
+
+MAX_FRAME = 64 << 20
+"""Bytes in one frame; a longer one is a broken peer."""
+
+Role = Literal["system", "user", "assistant"]
+Reason = Literal["stop", "length", "context", "cancelled"]
+Stage = Literal["load", "prefill"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation, in the words of its author."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen. `temperature` 0 is greedy; `seed` None draws one."""
+
+    temperature: float = 0.7
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        limits: tuple[tuple[str, float, float, float], ...] = (
+            ("temperature", self.temperature, 0.0, 10.0),
+            ("top_k", self.top_k, 0, 1 << 20),
+            ("top_p", self.top_p, 0.0, 1.0),
+            ("min_p", self.min_p, 0.0, 1.0),
+            ("repeat_penalty", self.repeat_penalty, 0.1, 10.0),
+            ("seed", self.seed or 0, 0, 0xFFFFFFFF),
+        )
+        for name, value, low, high in limits:
+            if not low <= value <= high:
+                raise RequestError(
+                    f"{name} {value} is not possible", "", f"Use a value from {low:g} to {high:g}"
+                )
+
+
+# Commands: client -> child.
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Load the model at `path`. `context` None lets the engine choose; `runtime` None too."""
+
+    path: str
+    context: int | None = None
+    threads: int | None = None
+    runtime: Literal["hybrid", "llama.cpp"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Answer a conversation. `id` is echoed by `Cancel`."""
+
+    id: int
+    messages: tuple[Message, ...]
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop request `id`; it ends with `Finished("cancelled")`. Unknown ids are ignored."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Free everything and exit."""
+
+
+Command = Load | Generate | Cancel | Close
+
+# Events: child -> client.
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Work done so far: bytes while loading, tokens while prefilling."""
+
+    stage: Stage
+    done: int
+    total: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the person should know, that stops nothing (another runtime, a built-in template)."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The model that now answers. `context` is in tokens, `weights_bytes` in bytes."""
+
+    path: str
+    name: str
+    architecture: str
+    quantisation: str
+    runtime: str
+    context: int
+    weights_bytes: int
+    kv_bytes_per_token: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """The prompt is in the KV cache: `tokens` in all, of which `cached` were there before."""
+
+    tokens: int
+    cached: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """Text of the model's reasoning; `tokens` were sampled for it."""
+
+    text: str
+    tokens: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Text of the reply; `tokens` were sampled for it."""
+
+    text: str
+    tokens: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One turn in numbers. Seconds of wall time; `reply_tokens` include thinking."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    reply_tokens: int = 0
+    thinking_tokens: int = 0
+    prefill_seconds: float = 0.0
+    first_token_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    context_used: int = 0
+    context_size: int = 0
+    seed: int = 0
+
+    @property
+    def decode_tok_s(self) -> float:
+        """Tokens a second after the first, 0 when there was no second one."""
+        if self.reply_tokens < 2 or self.decode_seconds <= 0:
+            return 0.0
+        return (self.reply_tokens - 1) / self.decode_seconds
+
+    @property
+    def prefill_tok_s(self) -> float:
+        """Prompt tokens a second, cached ones left out."""
+        fresh = self.prompt_tokens - self.cached_tokens
+        return fresh / self.prefill_seconds if self.prefill_seconds > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The reply is complete; the last event of a request that did not fail."""
+
+    reason: Reason
+    figures: Figures
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The command failed; the last event of its request."""
+
+    error: KtchatError
+
+
+Event = Progress | Notice | Loaded | Prefilled | Thinking | Text | Finished | Failed
+
+_TYPES: dict[str, type[Any]] = {
+    cls.__name__: cls
+    for cls in (
+        *(Load, Generate, Cancel, Close),
+        *(Progress, Notice, Loaded, Prefilled, Thinking, Text, Finished, Failed),
+    )
+}
+
+
+def encode(item: Command | Event) -> bytes:
+    """One frame: length and JSON of a command or an event."""
+    body = item.error.to_dict() if isinstance(item, Failed) else dataclasses.asdict(item)
+    data = json.dumps([type(item).__name__, body], ensure_ascii=True).encode()
+    return struct.pack(">I", len(data)) + data
+
+
+def decode(data: bytes) -> Command | Event:
+    """The command or event in one frame's JSON. Raises `EngineError` for anything else."""
+    try:
+        name, body = json.loads(data)
+        return _build(_TYPES[name], body)
+    except RequestError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EngineError(
+            "The engine sent something unreadable", f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _build(cls: type[Any], body: Mapping[str, Any]) -> Any:
+    if cls is Failed:
+        return Failed(KtchatError.from_dict(dict(body)))
+    if cls is Generate:
+        return Generate(
+            id=body["id"],
+            messages=tuple(Message(**message) for message in body["messages"]),
+            sampling=Sampling(**body["sampling"]),
+            max_tokens=body["max_tokens"],
+        )
+    if cls is Finished:
+        return Finished(reason=body["reason"], figures=Figures(**body["figures"]))
+    return cls(**body)

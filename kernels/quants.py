@@ -1,0 +1,75 @@
+"""The table of GGUF tensor types: name, elements in a block, bytes in a block.
+
+Knows sizes only; the arithmetic of a type is ggml's. Numbers and layouts are those of ggml.h.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class QuantType:
+    """One GGUF tensor type: `block` elements along a row share `bytes` bytes."""
+
+    id: int
+    name: str
+    block: int
+    bytes: int
+
+    def row_bytes(self, cols: int) -> int:
+        """Bytes of a row of `cols` elements; `cols` must be a multiple of the block."""
+        if cols % self.block:
+            raise ValueError(f"{self.name} rows hold multiples of {self.block}, not {cols}")
+        return cols // self.block * self.bytes
+
+    @property
+    def bits(self) -> float:
+        """Bits an element."""
+        return 8 * self.bytes / self.block
+
+
+_TABLE = (
+    (0, "F32", 1, 4),
+    (1, "F16", 1, 2),
+    (2, "Q4_0", 32, 18),
+    (3, "Q4_1", 32, 20),
+    (6, "Q5_0", 32, 22),
+    (7, "Q5_1", 32, 24),
+    (8, "Q8_0", 32, 34),
+    (9, "Q8_1", 32, 36),
+    (10, "Q2_K", 256, 84),
+    (11, "Q3_K", 256, 110),
+    (12, "Q4_K", 256, 144),
+    (13, "Q5_K", 256, 176),
+    (14, "Q6_K", 256, 210),
+    (15, "Q8_K", 256, 292),
+    (16, "IQ2_XXS", 256, 66),
+    (17, "IQ2_XS", 256, 74),
+    (18, "IQ3_XXS", 256, 98),
+    (19, "IQ1_S", 256, 50),
+    (20, "IQ4_NL", 32, 18),
+    (21, "IQ3_S", 256, 110),
+    (22, "IQ2_S", 256, 82),
+    (23, "IQ4_XS", 256, 136),
+    (24, "I8", 1, 1),
+    (25, "I16", 1, 2),
+    (26, "I32", 1, 4),
+    (27, "I64", 1, 8),
+    (28, "F64", 1, 8),
+    (29, "IQ1_M", 256, 56),
+    (30, "BF16", 1, 2),
+    (34, "TQ1_0", 256, 54),
+    (35, "TQ2_0", 256, 66),
+    (39, "MXFP4", 32, 17),
+)
+
+TYPES: dict[int, QuantType] = {row[0]: QuantType(*row) for row in _TABLE}
+BY_NAME: dict[str, QuantType] = {kind.name: kind for kind in TYPES.values()}
+
+MATRIX_TYPES = frozenset(
+    kind.name
+    for kind in TYPES.values()
+    if kind.name not in {"Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64"}
+)
+"""Types that a matrix product can read; the rest are activations, integers or float64."""
