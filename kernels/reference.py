@@ -1,0 +1,268 @@
+"""The op set in float32 torch: the oracle that every faster implementation is compared with.
+
+Written to be read, not to be fast: weights are dequantised when they are used, the KV cache is
+float32, and attention is the textbook formula over all positions at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor as X
+from torch.nn import functional
+
+from kernels import ggml
+from kernels.ops import CacheShape, Floats, Ints, Rope, Routing, Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A tensor of the file; `keep` holds its float32 form once it was needed."""
+
+    tensor: Tensor
+    keep: dict[int, X] | None
+
+    def float(self, index: int | None = None) -> X:
+        """All of it, or one matrix of (count, rows, cols), in float32."""
+        key = -1 if index is None else index
+        if self.keep is not None and key in self.keep:
+            return self.keep[key]
+        tensor = self.tensor
+        if index is not None:
+            part = tensor.data.nbytes // tensor.shape[0]
+            data = tensor.data[index * part : (index + 1) * part]
+            tensor = Tensor(tensor.name, tensor.type, tensor.shape[1:], data)
+        values = torch.from_numpy(ggml.dequantise(tensor).copy())
+        if self.keep is not None:
+            self.keep[key] = values
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """Keys (layers, pages, page_size, heads, key) and values (…, value), float32."""
+
+    keys: X
+    values: X
+
+    def write(self, layer: int, pages: Ints, start: int, k: X, v: X) -> None:
+        """Store k and v, (n, heads, features), at positions start .. start + n - 1."""
+        size = self.keys.shape[2]
+        for i in range(len(k)):
+            page, slot = int(pages[(start + i) // size]), (start + i) % size
+            self.keys[layer, page, slot] = k[i]
+            self.values[layer, page, slot] = v[i]
+
+    def read(self, layer: int, pages: Ints, length: int) -> tuple[X, X]:
+        """Keys and values of positions 0 .. length - 1, (length, heads, features)."""
+        size = self.keys.shape[2]
+        used = torch.from_numpy(pages[: -(-length // size)].astype(np.int64))
+        k = self.keys[layer, used].flatten(0, 1)[:length]
+        v = self.values[layer, used].flatten(0, 1)[:length]
+        return k, v
+
+
+class ReferenceOps:
+    """`kernels.ops.Ops` in float32 torch. `keep` trades memory for dequantising once."""
+
+    name = "reference"
+
+    def __init__(self, keep: bool = True) -> None:
+        self._keep = keep
+
+    def matrix(self, tensor: Tensor) -> Weight:
+        return Weight(tensor, {} if self._keep else None)
+
+    def vector(self, tensor: Tensor) -> Weight:
+        return Weight(tensor, {})
+
+    def kv_cache(self, shape: CacheShape) -> Cache:
+        size = (shape.layers, shape.pages, shape.page_size, shape.heads)
+        return Cache(torch.zeros(*size, shape.key), torch.zeros(*size, shape.value))
+
+    def copy_page(self, cache: Cache, source: int, target: int) -> None:
+        cache.keys[:, target] = cache.keys[:, source]
+        cache.values[:, target] = cache.values[:, source]
+
+    def embed(self, table: Weight, tokens: Ints) -> X:
+        tensor = table.tensor
+        row = tensor.type.row_bytes(tensor.cols)
+        data = tensor.data.reshape(tensor.rows, row)[tokens].reshape(-1)
+        rows = Tensor(tensor.name, tensor.type, (len(tokens), tensor.cols), data)
+        return torch.from_numpy(ggml.dequantise(rows).copy())
+
+    def last_row(self, x: X) -> X:
+        return x[-1:]
+
+    def to_numpy(self, x: X) -> Floats:
+        array: Floats = x.numpy()
+        return array
+
+    def norm(self, x: X, norm: Weight, eps: float) -> X:
+        return _rms_norm(x, norm.float(), eps)
+
+    def norm_linear(
+        self,
+        x: X,
+        norm: Weight | None,
+        eps: float,
+        weights: Sequence[Weight],
+        biases: Sequence[Weight | None] | None = None,
+    ) -> list[X]:
+        normed = x if norm is None else _rms_norm(x, norm.float(), eps)
+        outs = [normed @ weight.float().T for weight in weights]
+        for out, bias in zip(outs, biases or (), strict=bool(biases)):
+            if bias is not None:
+                out += bias.float()
+        return outs
+
+    def linear_add(self, x: X, weight: Weight, residual: X) -> None:
+        residual += x @ weight.float().T
+
+    def rope_append(
+        self,
+        q: X,
+        k: X,
+        v: X,
+        norms: tuple[Weight, Weight] | None,
+        eps: float,
+        rope: Rope,
+        cache: Cache,
+        layer: int,
+        pages: Ints,
+        start: int,
+    ) -> None:
+        kv_heads, key = cache.keys.shape[3:]
+        queries, keys = q.view(len(q), -1, key), k.view(len(k), kv_heads, key)
+        if norms is not None:
+            queries.copy_(_rms_norm(queries, norms[0].float(), eps))
+            keys.copy_(_rms_norm(keys, norms[1].float(), eps))
+        _rotate(queries, rope, rope.offset, start)
+        _rotate(keys, rope, rope.offset, start)
+        cache.write(layer, pages, start, keys, v.view(len(v), kv_heads, -1))
+
+    def attention(
+        self, q: X, heads: int, scale: float, cache: Cache, layer: int, pages: Ints, start: int
+    ) -> X:
+        k, v = cache.read(layer, pages, start + len(q))
+        group = heads // k.shape[1]
+        k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+        return _attend(q.view(len(q), heads, -1), k, v, scale, start).flatten(1)
+
+    def latent_append(
+        self,
+        q: X,
+        heads: int,
+        kv: X,
+        norm: Weight,
+        eps: float,
+        rope: Rope,
+        cache: Cache,
+        layer: int,
+        pages: Ints,
+        start: int,
+    ) -> None:
+        _rotate(q.view(len(q), heads, -1), rope, rope.offset, start)
+        latent = kv.shape[1] - 2 * len(rope.frequencies)
+        row = kv.clone()
+        row[:, :latent] = _rms_norm(kv[:, :latent], norm.float(), eps)
+        row = row.view(len(kv), 1, -1)
+        _rotate(row, rope, latent, start)
+        cache.write(layer, pages, start, row, row[..., :0])
+
+    def latent_attention(
+        self,
+        q: X,
+        heads: int,
+        scale: float,
+        k_b: Weight,
+        v_b: Weight,
+        cache: Cache,
+        layer: int,
+        pages: Ints,
+        start: int,
+    ) -> X:
+        rows, _ = cache.read(layer, pages, start + len(q))
+        latent, nope = k_b.tensor.shape[1:]
+        queries = q.view(len(q), heads, -1)
+        absorbed = torch.einsum("nhd,hld->nhl", queries[..., :nope], k_b.float())
+        queries = torch.cat([absorbed, queries[..., nope:]], dim=-1)
+        keys = rows.expand(-1, heads, -1)
+        mixed = _attend(queries, keys, keys[..., :latent], scale, start)
+        return torch.einsum("nhl,hvl->nhv", mixed, v_b.float()).flatten(1)
+
+    def route(
+        self, x: X, norm: Weight, eps: float, router: Weight, bias: Weight | None, routing: Routing
+    ) -> tuple[X, X, X]:
+        normed = _rms_norm(x, norm.float(), eps)
+        logits = normed @ router.float().T
+        scores = logits.softmax(-1) if routing.gating == "softmax" else logits.sigmoid()
+        biased = scores if bias is None else scores + bias.float()
+        if routing.groups > 1:
+            grouped = biased.view(len(x), routing.groups, -1)
+            best = grouped.topk(2, dim=-1).values.sum(-1).topk(routing.top_groups, dim=-1).indices
+            allowed = torch.zeros(len(x), routing.groups, dtype=torch.bool).scatter_(1, best, True)
+            biased = grouped.masked_fill(~allowed[..., None], -torch.inf).flatten(1)
+        ids = biased.topk(routing.top_k, dim=-1).indices
+        weights = scores.gather(1, ids)
+        if routing.normalise:
+            weights = weights / weights.sum(-1, keepdim=True).clamp(min=routing.floor)
+        return normed, ids.to(torch.int32), weights * routing.scale
+
+    def moe_add(
+        self, x: X, ids: X, weights: X, gate: Weight, up: Weight, down: Weight, residual: X
+    ) -> None:
+        for expert in sorted(set(ids.flatten().tolist())):
+            token, choice = torch.where(ids == expert)
+            hidden = functional.silu(x[token] @ gate.float(expert).T)
+            hidden = hidden * (x[token] @ up.float(expert).T)
+            out = hidden @ down.float(expert).T
+            residual.index_add_(0, token, out * weights[token, choice, None])
+
+    def ffn_add(
+        self,
+        x: X,
+        gate: Weight,
+        up: Weight,
+        down: Weight,
+        residual: X,
+        scaler: Weight | None = None,
+    ) -> None:
+        hidden = functional.silu(x @ gate.float().T) * (x @ up.float().T)
+        out = hidden @ down.float().T
+        if scaler is not None:
+            out = out * (x @ scaler.float().view(-1, 1)).sigmoid()
+        residual += out
+
+
+def _rms_norm(x: X, weight: X, eps: float) -> X:
+    """x / sqrt(mean(x²) + eps) * weight over the last axis (Zhang and Sennrich, 2019)."""
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight
+
+
+def _rotate(x: X, rope: Rope, offset: int, start: int) -> None:
+    """Rotary embedding in place of x (n, heads, features); token i is at position start + i."""
+    frequencies = torch.tensor(rope.frequencies, dtype=torch.float64)
+    positions = torch.arange(start, start + len(x), dtype=torch.float64)
+    angles = (positions[:, None] * frequencies)[:, None]
+    cos = (angles.cos() * rope.magnitude).float()
+    sin = (angles.sin() * rope.magnitude).float()
+    part = x[..., offset : offset + 2 * len(frequencies)]
+    half = len(frequencies)
+    first = part[..., 0::2] if rope.interleaved else part[..., :half]
+    second = part[..., 1::2] if rope.interleaved else part[..., half:]
+    turned = first * cos - second * sin, first * sin + second * cos
+    first.copy_(turned[0])
+    second.copy_(turned[1])
+
+
+def _attend(q: X, k: X, v: X, scale: float, start: int) -> X:
+    """Causal softmax attention: q (n, heads, d), k and v (length, heads, …) -> (n, heads, …)."""
+    scores = torch.einsum("nhd,lhd->hnl", q, k) * scale
+    positions = torch.arange(start, start + len(q))[:, None]
+    future = torch.arange(len(k))[None] > positions
+    weights = scores.masked_fill(future, -torch.inf).softmax(-1)
+    return torch.einsum("hnl,lhd->nhd", weights, v)
