@@ -1,0 +1,44 @@
+# make chat [MODEL=path.gguf] · make test · make check · make guide
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.installed
+
+.PHONY: chat test check setup native guide bench clean
+
+chat: setup
+	@$(BIN)/ktchat $(if $(MODEL),-m "$(MODEL)")
+
+test: setup
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+setup: $(READY) native
+
+# Everything is pinned by the constraints; llama-cpp-python ships as source and compiles here.
+$(READY): pyproject.toml packaging/constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is missing. Install it: apt install python3 python3-venv" >&2; exit 1; }
+	@command -v g++ >/dev/null || { echo "A C++ compiler is missing. Install it: apt install g++" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "Python's venv is missing. Install it: apt install python3-venv" >&2; exit 1; }
+	@echo "Installing packages into $(VENV). The first time llama.cpp is compiled, which takes minutes."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint packaging/constraints.txt --editable '.[dev]'
+	@touch $@
+
+native: $(READY)
+	@$(BIN)/python -m kernels.cpu.build
+
+# Train the built-in guide model again (about an hour on two cores).
+guide: setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint packaging/constraints.txt --requirement packaging/guide/requirements.txt
+	@$(BIN)/python packaging/guide/build.py
+
+bench: setup
+	@$(BIN)/ktchat bench --shape qwen3-30b-a3b --layers 8 --prompt 512 --gen 64 --vs llama.cpp
+
+clean:
+	rm -rf $(VENV) kernels/cpu/lib build *.egg-info

@@ -1,0 +1,102 @@
+"""Weights of a file, handed to an op set tensor by tensor, with progress.
+
+Knows tensor names and the two ways a file can hold MLA's up-projection; knows nothing of the
+forward pass.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+from typing import Any, Generic
+
+import numpy as np
+
+from engine.gguf import GGUFFile
+from engine.spec import MlaSpec
+from kernels import ggml
+from kernels.ops import Bytes, Floats, Ops, Tensor, W
+from kernels.quants import BY_NAME
+
+Report = Callable[[int, int], None]
+"""Called with bytes done and bytes in all."""
+
+PREFAULT = 64 << 20
+"""Bytes read from disk between two reports."""
+
+
+class WeightLoader(Generic[W]):
+    """Makes the tensors of `file` ready for `ops`; bytes are read from disk as they are asked for."""
+
+    def __init__(self, file: GGUFFile, ops: Ops[Any, W, Any], report: Report) -> None:
+        self._file = file
+        self._ops = ops
+        self._report = report
+        self._done = 0
+        self._total = sum(info.nbytes for info in file.tensors.values())
+
+    def has(self, name: str) -> bool:
+        """Whether the file has this tensor."""
+        return name in self._file.tensors
+
+    def matrix(self, name: str) -> W:
+        """A matrix, or a stack of them (experts, heads)."""
+        return self._ops.matrix(self._read(name))
+
+    def vector(self, name: str) -> W:
+        """A vector: norm, bias."""
+        return self._ops.vector(self._read(name))
+
+    def optional_matrix(self, name: str) -> W | None:
+        """A matrix if the file has it."""
+        return self.matrix(name) if self.has(name) else None
+
+    def optional_vector(self, name: str) -> W | None:
+        """A vector if the file has it."""
+        return self.vector(name) if self.has(name) else None
+
+    def floats(self, name: str) -> Floats:
+        """A small tensor as numbers."""
+        return ggml.dequantise(self._read(name))
+
+    def latent_projections(self, prefix: str, heads: int, mla: MlaSpec) -> tuple[W, W]:
+        """MLA's k_b (heads, latent, nope) and v_b (heads, value, latent).
+
+        New files hold both; old ones one `attn_kv_b` of (heads * (nope + value), latent), whose key
+        half is transposed here. That half is kept in float16 (float32 when the file's type is
+        float32 or bfloat16), since a transposed quantised block would have to be quantised again.
+        """
+        if mla.split:
+            return self.matrix(prefix + "attn_k_b.weight"), self.matrix(prefix + "attn_v_b.weight")
+        both = self._read(prefix + "attn_kv_b.weight")
+        rows = both.data.reshape(heads, mla.nope + mla.value, both.type.row_bytes(both.cols))
+        values = Tensor(
+            prefix + "attn_v_b.weight",
+            both.type,
+            (heads, mla.value, mla.kv_lora),
+            np.ascontiguousarray(rows[:, mla.nope :]).reshape(-1),
+        )
+        exact = both.type.name in {"F32", "BF16"}
+        dense = ggml.dequantise(both).reshape(heads, mla.nope + mla.value, mla.kv_lora)
+        keys = dense[:, : mla.nope].transpose(0, 2, 1).astype(np.float32 if exact else np.float16)
+        transposed = Tensor(
+            prefix + "attn_k_b.weight",
+            BY_NAME["F32" if exact else "F16"],
+            (heads, mla.kv_lora, mla.nope),
+            np.ascontiguousarray(keys).view(np.uint8).reshape(-1),
+        )
+        return self._ops.matrix(transposed), self._ops.matrix(values)
+
+    def _read(self, name: str) -> Tensor:
+        tensor = self._file.tensor(name)
+        for first in range(0, tensor.data.nbytes, PREFAULT):
+            part = tensor.data[first : first + PREFAULT]
+            _prefault(part)
+            self._done += part.nbytes
+            self._report(min(self._done, self._total), self._total)
+        return tensor
+
+
+def _prefault(data: Bytes) -> None:
+    """Bring a mapped range into memory: one byte of every page is enough."""
+    int(data[:: mmap.PAGESIZE].max(initial=0))
