@@ -1,0 +1,168 @@
+"""Tiny random models of every architecture that our engine runs, as GGUF files.
+
+Shapes are odd where real ones are (query heads * head length other than the hidden size, key and
+value lengths that differ, groups of 2, 4 and 7 query heads); every column count of the routed
+experts is a multiple of 256, so that all types fit. Weights are scaled so that the residual stream
+stays near 1, attention is far from uniform and logits have a standard deviation of 1 to 3.
+
+Routing is decisive: a few features of each token's embedding hold a permutation of well separated
+levels that no layer writes to, and routers read mostly those, so that a rounding difference does
+not choose other experts. The rest of the router's input moves the weights with the context.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from engine.quantise import fitting_type
+from engine.quantise import quantise as quantise_rows
+from kernels.ops import Floats
+from kernels.quants import BY_NAME
+from tests.support import vocabulary
+from tests.support.tiny_shapes import SHAPES, Shape
+from tests.support.tiny_weights import TinyWeights
+
+MODELS = tuple(SHAPES)
+MOE_MODELS = tuple(key for key, shape in SHAPES.items() if shape.experts)
+
+
+def tiny_model(
+    architecture: str,
+    folder: Path,
+    *,
+    variant: str = "",
+    expert_type: str = "F16",
+    matrix_type: str = "F32",
+    seed: int = 0,
+) -> Path:
+    """Write a tiny model into `folder` and return its path; a file that is there is used again.
+
+    Routed experts get `expert_type`, the other matrices (embedding and output too) `matrix_type`;
+    routers, norms and biases are F32.
+    """
+    variant = variant or next(name for key, name in SHAPES if key == architecture)
+    shape = SHAPES[architecture, variant]
+    path = folder / f"{variant}-{expert_type}-{matrix_type}-{seed}.gguf".lower()
+    if path.exists():
+        return path
+    writer = gguf.GGUFWriter(None, architecture)
+    tokens = vocabulary.sentence_pieces() if shape.pieces else vocabulary.byte_level()
+    _write_metadata(writer, architecture, variant, shape, tokens)
+    weights = TinyWeights(shape, len(tokens["tokenizer.ggml.tokens"]), seed)
+    for name, values in weights.tensors().items():
+        kind = "F32" if values.ndim == 1 or "ffn_gate_inp" in name else matrix_type
+        _add_tensor(writer, name, values, expert_type if "_exps" in name else kind)
+    _finish(writer, path)
+    return path
+
+
+def quantise(path: Path, type_name: str, *, only_experts: bool = True) -> Path:
+    """A copy of a tiny model next to it, its F32 expert (or all) matrices in another type.
+
+    Rows that hold no blocks of the type get what llama.cpp's quantiser takes instead; routers,
+    norms and biases stay F32. The embedding and the output never fall below Q6_K (Q8_0).
+    """
+    kind = "experts" if only_experts else "all"
+    target = path.with_name(f"{path.stem}-{kind}-{type_name}.gguf".lower())
+    if target.exists():
+        return target
+    reader = gguf.GGUFReader(path)
+    writer = gguf.GGUFWriter(None, str(reader.fields["general.architecture"].contents()))
+    for name, entry in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            sub_type = entry.types[-1] if len(entry.types) > 1 else None
+            writer.add_key_value(name, entry.contents(), entry.types[0], sub_type)
+    for tensor in reader.tensors:
+        fixed = tensor.tensor_type != gguf.GGMLQuantizationType.F32 or "ffn_gate_inp" in tensor.name
+        chosen = "_exps" in tensor.name or not only_experts
+        new = type_name if chosen and not fixed and tensor.data.ndim > 1 else "F32"
+        if tensor.name in ("token_embd.weight", "output.weight") and BY_NAME[new].bits < 6.5:
+            new = "Q6_K"
+        if fixed:
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+        else:
+            _add_tensor(writer, tensor.name, np.asarray(tensor.data), new)
+    _finish(writer, target)
+    return target
+
+
+def _write_metadata(
+    writer: gguf.GGUFWriter, architecture: str, variant: str, shape: Shape, tokens: dict[str, Any]
+) -> None:
+    entries: dict[str, Any] = {
+        "context_length": 1024,
+        "embedding_length": shape.hidden,
+        "block_count": shape.layers,
+        "feed_forward_length": shape.ff,
+        "attention.head_count": shape.heads,
+        "attention.head_count_kv": shape.kv_heads,
+        "attention.layer_norm_rms_epsilon": 1e-6,
+        "rope.freq_base": 10000.0 if architecture in ("llama", "deepseek2") else 1000000.0,
+    }
+    if architecture in ("qwen3moe", "qwen3", "llama"):
+        entries |= {"attention.key_length": shape.head, "attention.value_length": shape.head}
+    if architecture == "llama":
+        entries["rope.dimension_count"] = shape.head
+    if shape.experts:
+        entries |= {"expert_count": shape.experts, "expert_used_count": shape.top_k}
+        if architecture == "llama":
+            entries["feed_forward_length"] = shape.expert_ff
+        else:
+            entries["expert_feed_forward_length"] = shape.expert_ff
+    if architecture == "qwen2moe":
+        entries["expert_shared_feed_forward_length"] = shape.shared_ff
+    if shape.latent:
+        entries |= _latent_metadata(shape)
+    writer.add_name(f"tiny {architecture} {variant}")
+    for name, value in {**entries, **shape.metadata}.items():
+        _add_value(writer, f"{architecture}.{name}", value)
+    for name, value in tokens.items():
+        _add_value(writer, name, value)
+
+
+def _latent_metadata(shape: Shape) -> dict[str, Any]:
+    key = shape.nope + shape.rope
+    entries: dict[str, Any] = {
+        "leading_dense_block_count": shape.dense_layers,
+        "attention.q_lora_rank": shape.q_latent,
+        "attention.kv_lora_rank": shape.latent,
+        "attention.head_count_kv": 1 if shape.split else shape.heads,
+        "attention.key_length": shape.latent + shape.rope if shape.split else key,
+        "attention.value_length": shape.latent if shape.split else shape.value,
+        "rope.dimension_count": shape.rope,
+        "expert_shared_count": shape.shared_ff // shape.expert_ff,
+        "expert_weights_scale": 1.0,
+    }
+    if shape.split:
+        entries |= {"attention.key_length_mla": key, "attention.value_length_mla": shape.value}
+    return entries
+
+
+def _add_value(writer: gguf.GGUFWriter, name: str, value: Any) -> None:
+    add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32}
+    add |= {str: writer.add_string, list: writer.add_array}
+    add[type(value)](name, value)
+
+
+def _add_tensor(writer: gguf.GGUFWriter, name: str, values: Floats, type_name: str) -> None:
+    kind = fitting_type(BY_NAME[type_name], values.shape[-1])
+    if kind.name == "F32":
+        writer.add_tensor(name, np.ascontiguousarray(values))
+        return
+    rows, where = np.unique(values.reshape(-1, values.shape[-1]), axis=0, return_inverse=True)
+    blocks = quantise_rows(rows, kind).reshape(len(rows), -1)[where.ravel()]
+    data = blocks.reshape(*values.shape[:-1], -1)
+    writer.add_tensor(name, data, raw_dtype=gguf.GGMLQuantizationType[kind.name])
+
+
+def _finish(writer: gguf.GGUFWriter, path: Path) -> None:
+    part = path.with_suffix(".part")
+    writer.write_header_to_file(part)
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    part.replace(path)

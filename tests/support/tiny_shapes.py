@@ -1,0 +1,93 @@
+"""The shapes of the tiny models: one entry for each architecture and variant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of one tiny model; what an architecture does not have stays 0."""
+
+    hidden: int = 256
+    layers: int = 2
+    heads: int = 8
+    kv_heads: int = 2
+    head: int = 32
+    ff: int = 512
+    dense_layers: int = 0
+    experts: int = 0
+    top_k: int = 0
+    expert_ff: int = 256
+    shared_ff: int = 0
+    groups: int = 1
+    top_groups: int = 1
+    sigmoid: bool = False
+    latent: int = 0
+    q_latent: int = 0
+    nope: int = 0
+    rope: int = 0
+    value: int = 0
+    split: bool = False
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    rope_factors: bool = False
+    tied: bool = False
+    pieces: bool = False
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+_YARN = {
+    "rope.scaling.type": "yarn",
+    "rope.scaling.factor": 8.0,
+    "rope.scaling.original_context_length": 128,
+}
+_MLA = Shape(
+    layers=3, dense_layers=1, experts=8, top_k=3, shared_ff=512, latent=256, nope=64, rope=32, value=32
+)  # fmt: skip
+_LITE = replace(_MLA, metadata={**_YARN, "rope.scaling.yarn_log_multiplier": 0.0707})
+_V2 = replace(
+    _MLA,
+    heads=4,
+    value=64,
+    q_latent=256,
+    metadata={**_YARN, "expert_weights_scale": 4.0, "rope.scaling.yarn_log_multiplier": 0.1},
+)
+_V3 = replace(
+    _V2,
+    experts=16,
+    top_k=4,
+    groups=4,
+    top_groups=2,
+    sigmoid=True,
+    shared_ff=256,
+    metadata={
+        **_V2.metadata,
+        "expert_weights_scale": 2.5,
+        "expert_weights_norm": True,
+        "expert_gating_func": 2,
+        "expert_group_count": 4,
+        "expert_group_used_count": 2,
+    },
+)
+_LLAMA = Shape(heads=8, kv_heads=2, head=32)
+
+SHAPES: dict[tuple[str, str], Shape] = {
+    ("qwen3moe", "qwen3moe"): Shape(head=64, experts=16, top_k=4, qk_norm=True),
+    ("qwen2moe", "qwen2moe"): Shape(kv_heads=4, experts=8, top_k=2, shared_ff=512, qkv_bias=True),
+    ("deepseek2", "v2-lite"): _LITE,
+    ("deepseek2", "v2-lite-split"): replace(_LITE, split=True),
+    ("deepseek2", "v2"): _V2,
+    ("deepseek2", "v2-split"): replace(_V2, split=True),
+    ("deepseek2", "v3"): _V3,
+    ("deepseek2", "v3-split"): replace(_V3, split=True),
+    ("llama", "dense"): _LLAMA,
+    ("llama", "rope-freqs"): replace(_LLAMA, rope_factors=True),
+    ("llama", "mixtral"): replace(_LLAMA, kv_heads=4, experts=8, top_k=2),
+    ("llama", "pieces"): replace(_LLAMA, pieces=True),
+    ("qwen2", "qwen2"): Shape(qkv_bias=True),
+    ("qwen2", "tied"): Shape(qkv_bias=True, tied=True),
+    ("qwen3", "qwen3"): Shape(heads=7, kv_heads=1, head=64, qk_norm=True),
+}
+"""(architecture, variant) of every tiny model; the first variant of an architecture is its default."""

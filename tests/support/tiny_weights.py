@@ -1,0 +1,202 @@
+"""Random weights of tiny models, scaled so that activations are healthy and routing is decisive."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from kernels.ops import Floats
+from tests.support.tiny_shapes import Shape
+
+ROUTER_GAIN = 2.0
+"""A router's logit for a level of 1 in its token's code."""
+
+POOL_ROWS = 192
+"""Distinct rows that the experts of a tensor draw from: the slow types quantise each row once."""
+
+
+class TinyWeights:
+    """All tensors of one model; the same name, shape and seed give the same values."""
+
+    def __init__(self, shape: Shape, vocabulary: int, seed: int) -> None:
+        self.shape = shape
+        self.vocabulary = vocabulary
+        self.seed = seed
+        self._pools: dict[tuple[int, float], Floats] = {}
+
+    def tensors(self) -> dict[str, Floats]:
+        """Every tensor by its GGUF name, shape outermost first."""
+        shape = self.shape
+        routers = [self._router(i) for i in range(shape.layers)]
+        out = {"token_embd.weight": self._embedding(routers)}
+        if not shape.tied:
+            out["output.weight"] = self._matrix("output", self.vocabulary, shape.hidden, 2.0)
+        out["output_norm.weight"] = self._norm("output_norm", shape.hidden)
+        if shape.rope_factors:
+            out["rope_freqs.weight"] = np.linspace(1, 8, shape.head // 2, dtype=np.float32)
+        for layer in range(shape.layers):
+            parts = self._latent(layer) if shape.latent else self._grouped(layer)
+            parts |= self._ffn(layer, routers[layer])
+            out |= {f"blk.{layer}.{name}": values for name, values in parts.items()}
+        return out
+
+    def _rng(self, name: str) -> np.random.Generator:
+        return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
+
+    def _matrix(self, name: str, rows: int, cols: int, gain: float = 1.0) -> Floats:
+        values = self._rng(name).standard_normal((rows, cols), dtype=np.float32)
+        return values * np.float32(gain / cols**0.5)
+
+    def _vector(self, name: str, size: int, scale: float) -> Floats:
+        return self._rng(name).standard_normal(size, dtype=np.float32) * np.float32(scale)
+
+    def _norm(self, name: str, size: int) -> Floats:
+        return self._rng(name).uniform(0.6, 1.4, size).astype(np.float32)
+
+    def _into_residual(self, name: str, cols: int, gain: float) -> Floats:
+        values = self._matrix(name, self.shape.hidden, cols, gain)
+        values[self._code] = 0
+        return values
+
+    def _experts(self, name: str, rows: int, cols: int, gain: float) -> Floats:
+        if (cols, gain) not in self._pools:
+            self._pools[cols, gain] = self._matrix(f"pool {cols} {gain}", POOL_ROWS, cols, gain)
+        pick = self._rng(name).integers(POOL_ROWS, size=(self.shape.experts, rows))
+        return self._pools[cols, gain][pick]
+
+    @property
+    def _code(self) -> slice:
+        """The features that hold a token's routing code."""
+        return slice(self.shape.hidden - self.shape.experts, self.shape.hidden)
+
+    def _router(self, layer: int) -> Floats:
+        """(experts, hidden): each expert reads one feature of the code, and a little of the rest."""
+        experts = self.shape.experts
+        name = f"{layer}.router"
+        values = self._matrix(name, experts, self.shape.hidden, 0.15)
+        code = np.eye(experts, dtype=np.float32)[self._rng(f"{name} order").permutation(experts)]
+        values[:, self._code] = code * ROUTER_GAIN
+        return values
+
+    def _embedding(self, routers: list[Floats]) -> Floats:
+        values = self._rng("embedding").standard_normal(
+            (self.vocabulary, self.shape.hidden), dtype=np.float32
+        )
+        if self.shape.tied:  # the same matrix makes the logits
+            values *= np.float32(2.0 / self.shape.hidden**0.5)
+        if not self.shape.experts:
+            return values
+        levels = np.linspace(-1.5, 1.5, self.shape.experts, dtype=np.float32)
+        codes = self._rng("codes").permuted(
+            np.tile(levels, (self.vocabulary, 16, 1)), axis=-1
+        )  # (token, candidate, feature)
+        margins = [self._margin(codes @ r[:, self._code].T, i) for i, r in enumerate(routers)]
+        best = np.min(margins, axis=0).argmax(axis=-1)
+        values[:, self._code] = codes[np.arange(self.vocabulary), best]
+        return values
+
+    def _margin(self, logits: Floats, layer: int) -> Floats:
+        """How far the last chosen group and expert are from the first one left out."""
+        shape = self.shape
+        scores = logits
+        if shape.sigmoid:
+            scores = 1 / (1 + np.exp(-logits)) + self._router_bias(layer)
+        margin = np.full(scores.shape[:-1], np.inf)
+        if shape.groups > 1:
+            grouped = scores.reshape(*scores.shape[:-1], shape.groups, -1)
+            totals = np.sort(grouped, axis=-1)[..., -2:].sum(axis=-1)
+            margin = _gap(totals, shape.top_groups)
+            worst_kept = np.sort(totals, axis=-1)[..., -shape.top_groups, None]
+            kept = np.where((totals >= worst_kept)[..., None], grouped, -np.inf)
+            scores = kept.reshape(scores.shape)
+        return np.minimum(margin, _gap(scores, shape.top_k)).astype(np.float32)
+
+    def _router_bias(self, layer: int) -> Floats:
+        return self._vector(f"{layer}.exp_probs_b", self.shape.experts, 0.1)
+
+    def _grouped(self, layer: int) -> dict[str, Floats]:
+        shape = self.shape
+        rows = {"q": shape.heads, "k": shape.kv_heads, "v": shape.kv_heads}
+        gains = {"q": 1.6, "k": 1.6, "v": 1.0}
+        out = {"attn_norm.weight": self._norm(f"{layer}.attn_norm", shape.hidden)}
+        for part, heads in rows.items():
+            name, size = f"{layer}.attn_{part}", heads * shape.head
+            out[f"attn_{part}.weight"] = self._matrix(name, size, shape.hidden, gains[part])
+            if shape.qkv_bias:
+                out[f"attn_{part}.bias"] = self._vector(f"{name}.bias", size, 0.3)
+        if shape.qk_norm:
+            out["attn_q_norm.weight"] = self._norm(f"{layer}.attn_q_norm", shape.head) * 1.4
+            out["attn_k_norm.weight"] = self._norm(f"{layer}.attn_k_norm", shape.head) * 1.4
+        size = shape.heads * shape.head
+        out["attn_output.weight"] = self._into_residual(f"{layer}.attn_output", size, 1.0)
+        return {name: values.astype(np.float32) for name, values in out.items()}
+
+    def _latent(self, layer: int) -> dict[str, Floats]:
+        shape = self.shape
+        hidden, key = shape.hidden, shape.nope + shape.rope
+        out = {
+            "attn_norm.weight": self._norm(f"{layer}.attn_norm", hidden),
+            "attn_kv_a_mqa.weight": self._matrix(
+                f"{layer}.kv_a", shape.latent + shape.rope, hidden, 1.5
+            ),
+            "attn_kv_a_norm.weight": self._norm(f"{layer}.kv_a_norm", shape.latent),
+        }
+        if shape.q_latent:
+            out["attn_q_a.weight"] = self._matrix(f"{layer}.q_a", shape.q_latent, hidden)
+            out["attn_q_a_norm.weight"] = self._norm(f"{layer}.q_a_norm", shape.q_latent)
+            out["attn_q_b.weight"] = self._matrix(
+                f"{layer}.q_b", shape.heads * key, shape.q_latent, 1.5
+            )
+        else:
+            out["attn_q.weight"] = self._matrix(f"{layer}.q", shape.heads * key, hidden, 1.5)
+        kv_b = self._matrix(
+            f"{layer}.kv_b", shape.heads * (shape.nope + shape.value), shape.latent, 1.3
+        ).reshape(shape.heads, shape.nope + shape.value, shape.latent)
+        if shape.split:
+            out["attn_k_b.weight"] = kv_b[:, : shape.nope].transpose(0, 2, 1).copy()
+            out["attn_v_b.weight"] = kv_b[:, shape.nope :].copy()
+        else:
+            out["attn_kv_b.weight"] = kv_b.reshape(-1, shape.latent)
+        out["attn_output.weight"] = self._into_residual(
+            f"{layer}.attn_output", shape.heads * shape.value, 1.0
+        )
+        return out
+
+    def _ffn(self, layer: int, router: Floats) -> dict[str, Floats]:
+        shape = self.shape
+        out = {"ffn_norm.weight": self._norm(f"{layer}.ffn_norm", shape.hidden)}
+        out["ffn_norm.weight"][self._code] = 1
+        if not shape.experts or layer < shape.dense_layers:
+            return out | self._gated(layer, "", shape.ff)
+        out["ffn_gate_inp.weight"] = router
+        if shape.sigmoid:
+            out["exp_probs_b.bias"] = self._router_bias(layer)
+        for part in ("gate", "up"):
+            out[f"ffn_{part}_exps.weight"] = self._experts(
+                f"{layer}.{part}_exps", shape.expert_ff, shape.hidden, 1.4
+            )
+        down = self._experts(f"{layer}.down_exps", shape.hidden, shape.expert_ff, 1.5)
+        down[:, self._code] = 0
+        out["ffn_down_exps.weight"] = down
+        if shape.shared_ff:
+            out |= self._gated(layer, "_shexp", shape.shared_ff)
+            if not shape.latent:
+                out["ffn_gate_inp_shexp.weight"] = self._vector(
+                    f"{layer}.shared_gate", shape.hidden, shape.hidden**-0.5
+                )
+        return out
+
+    def _gated(self, layer: int, suffix: str, width: int) -> dict[str, Floats]:
+        name, hidden = f"{layer}.ffn{suffix}", self.shape.hidden
+        return {
+            f"ffn_gate{suffix}.weight": self._matrix(f"{name}.gate", width, hidden, 1.2),
+            f"ffn_up{suffix}.weight": self._matrix(f"{name}.up", width, hidden, 1.2),
+            f"ffn_down{suffix}.weight": self._into_residual(f"{name}.down", width, 0.8),
+        }
+
+
+def _gap(scores: Floats, kept: int) -> Floats:
+    """The smallest of the `kept` largest scores less the largest of the rest, over the last axis."""
+    ordered = np.sort(scores, axis=-1)
+    return np.asarray(ordered[..., -kept] - ordered[..., -kept - 1], dtype=np.float32)
