@@ -12,6 +12,7 @@ not choose other experts. The rest of the router's input moves the weights with 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,16 @@ import numpy as np
 
 from engine.quantise import fitting_type
 from engine.quantise import quantise as quantise_rows
-from kernels.ops import Floats
-from kernels.quants import BY_NAME
+from kernels.ops import Bytes, Floats
+from kernels.quants import BY_NAME, MATRIX_TYPES, QuantType
 from tests.support import vocabulary
 from tests.support.tiny_shapes import SHAPES, Shape
 from tests.support.tiny_weights import TinyWeights
 
 MODELS = tuple(SHAPES)
 MOE_MODELS = tuple(key for key, shape in SHAPES.items() if shape.experts)
+TYPES = tuple(sorted(MATRIX_TYPES))
+"""Every type that llama.cpp quantises to and our engine reads."""
 
 
 def tiny_model(
@@ -154,9 +157,16 @@ def _add_tensor(writer: gguf.GGUFWriter, name: str, values: Floats, type_name: s
         writer.add_tensor(name, np.ascontiguousarray(values))
         return
     rows, where = np.unique(values.reshape(-1, values.shape[-1]), axis=0, return_inverse=True)
-    blocks = quantise_rows(rows, kind).reshape(len(rows), -1)[where.ravel()]
+    blocks = _blocks(rows.tobytes(), rows.shape[1], kind)[where.ravel()]
     data = blocks.reshape(*values.shape[:-1], -1)
     writer.add_tensor(name, data, raw_dtype=gguf.GGMLQuantizationType[kind.name])
+
+
+@lru_cache(maxsize=256)
+def _blocks(data: bytes, cols: int, kind: QuantType) -> Bytes:
+    """Quantised rows: the experts of all layers share rows, and some types take seconds."""
+    rows = np.frombuffer(data, dtype=np.float32).reshape(-1, cols)
+    return quantise_rows(rows, kind).reshape(len(rows), -1)
 
 
 def _finish(writer: gguf.GGUFWriter, path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.support.tiny_shapes import Shape
 ROUTER_GAIN = 2.0
 """A router's logit for a level of 1 in its token's code."""
 
-POOL_ROWS = 192
+POOL_ROWS = 96
 """Distinct rows that the experts of a tensor draw from: the slow types quantise each row once."""
 
 
@@ -176,7 +176,8 @@ class TinyWeights:
             out[f"ffn_{part}_exps.weight"] = self._experts(
                 f"{layer}.{part}_exps", shape.expert_ff, shape.hidden, 1.4
             )
-        down = self._experts(f"{layer}.down_exps", shape.hidden, shape.expert_ff, 1.5)
+        gain = 1.5 / shape.metadata.get("expert_weights_scale", 1.0)
+        down = self._experts(f"{layer}.down_exps", shape.hidden, shape.expert_ff, gain)
         down[:, self._code] = 0
         out["ffn_down_exps.weight"] = down
         if shape.shared_ff:
