@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from engine.errors import EngineError, KtchatError, RequestError
 
@@ -201,6 +201,11 @@ class Failed:
 
 Event = Progress | Notice | Loaded | Prefilled | Thinking | Text | Finished | Failed
 
+Last = Loaded | Finished | Failed
+"""What ends a command's events."""
+
+_LENGTH = struct.Struct(">I")
+
 _TYPES: dict[str, type[Any]] = {
     cls.__name__: cls
     for cls in (
@@ -214,32 +219,91 @@ def encode(item: Command | Event) -> bytes:
     """One frame: length and JSON of a command or an event."""
     body = item.error.to_dict() if isinstance(item, Failed) else dataclasses.asdict(item)
     data = json.dumps([type(item).__name__, body], ensure_ascii=True).encode()
-    return struct.pack(">I", len(data)) + data
+    return _LENGTH.pack(len(data)) + data
 
 
 def decode(data: bytes) -> Command | Event:
     """The command or event in one frame's JSON. Raises `EngineError` for anything else."""
     try:
         name, body = json.loads(data)
-        return _build(_TYPES[name], body)
+        item: Command | Event = _build(_TYPES[name], body)
     except RequestError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EngineError(
-            "The engine sent something unreadable", f"{type(error).__name__}: {error}"
+            "The engine sent something unreadable", f"{type(error).__name__}: {error}"[:200]
         ) from error
+    return item
+
+
+class Frames:
+    """Cuts a stream of bytes into frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Command | Event]:
+        """What `data` completes. Raises `EngineError` for a frame too long or unreadable."""
+        self._buffer += data
+        while len(self._buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer)
+            if length > MAX_FRAME:
+                raise EngineError("The engine sent something unreadable", f"{length} bytes at once")
+            end = _LENGTH.size + length
+            if len(self._buffer) < end:
+                return
+            frame = bytes(self._buffer[_LENGTH.size : end])
+            del self._buffer[:end]
+            yield decode(frame)
+
+
+def merged(last: Event, event: Event) -> Event | None:
+    """One event that says what both say; None where they cannot be one."""
+    match last, event:
+        case Text(), Text():
+            return Text(last.text + event.text, last.tokens + event.tokens)
+        case Thinking(), Thinking():
+            return Thinking(last.text + event.text, last.tokens + event.tokens)
+        case Progress(), Progress() if last.stage == event.stage:
+            return event
+    return None
 
 
 def _build(cls: type[Any], body: Mapping[str, Any]) -> Any:
     if cls is Failed:
         return Failed(KtchatError.from_dict(dict(body)))
     if cls is Generate:
-        return Generate(
-            id=body["id"],
-            messages=tuple(Message(**message) for message in body["messages"]),
-            sampling=Sampling(**body["sampling"]),
-            max_tokens=body["max_tokens"],
-        )
-    if cls is Finished:
-        return Finished(reason=body["reason"], figures=Figures(**body["figures"]))
+        body = {
+            **body,
+            "messages": tuple(_plain(Message, message) for message in body["messages"]),
+            "sampling": _plain(Sampling, body["sampling"]),
+        }
+    elif cls is Finished:
+        body = {**body, "figures": _plain(Figures, body["figures"])}
+    return _plain(cls, body)
+
+
+def _plain(cls: type[Any], body: Mapping[str, Any]) -> Any:
+    """An instance of `cls`, each value of the type its field says."""
+    for field_ in dataclasses.fields(cls):
+        if field_.name in body and not _fits(body[field_.name], str(field_.type)):
+            raise TypeError(f"{cls.__name__}.{field_.name}: {body[field_.name]!r}")
     return cls(**body)
+
+
+_WORDS: dict[str, tuple[object, ...]] = {
+    "Role": get_args(Role),
+    "Reason": get_args(Reason),
+    "Stage": get_args(Stage),
+}
+_PLAIN: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float)}
+
+
+def _fits(value: object, annotation: str) -> bool:
+    if annotation.endswith(" | None") and value is None:
+        return True
+    annotation = annotation.removesuffix(" | None")
+    if annotation in _WORDS:
+        return value in _WORDS[annotation]
+    plain = _PLAIN.get(annotation)
+    return plain is None or (isinstance(value, plain) and not isinstance(value, bool))

@@ -1,0 +1,152 @@
+"""What the decoder needs of a model: tokens in, logits out.
+
+Knows the shapes of a runtime, a tokenizer and a template. Knows no implementation of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from engine.protocol import Loaded, Message
+    from engine.tokenizer import Part
+
+Floats = npt.NDArray[np.float32]
+
+LoadProgress = Callable[[int, int], None]
+"""Called while weights are loaded with (bytes done, bytes in all)."""
+
+
+class CancelledError(Exception):
+    """The work was given up because its `CancelFlag` was raised."""
+
+
+class CancelFlag:
+    """Raised by one thread to make another give up its work; native code can read it too.
+
+    The flag is a C string: empty while lowered. `address` is its place in memory.
+    """
+
+    def __init__(self) -> None:
+        self._text = ctypes.create_string_buffer(2)
+        self.address = ctypes.addressof(self._text)
+
+    def set(self) -> None:
+        """Raise the flag."""
+        self._text[0] = b"x"
+
+    def clear(self) -> None:
+        """Lower the flag."""
+        self._text[0] = b"\0"
+
+    def __bool__(self) -> bool:
+        return self._text[0] != b"\0"
+
+
+class Runtime(Protocol):
+    """A loaded model that holds one sequence of tokens. One thread owns it."""
+
+    name: str
+    """As the person reads it: "hybrid", "llama.cpp"."""
+    context: int
+    """Tokens the sequence can hold."""
+    chunk: int
+    """Most tokens of one `forward`."""
+    vocab_size: int
+    weights_bytes: int
+    kv_bytes_per_token: int
+
+    def begin(self, tokens: Sequence[int]) -> int:
+        """Start a sequence for this prompt; keep the longest cached prefix of it.
+
+        Returns how many tokens are kept, at most len(tokens) - 1.
+        """
+        ...
+
+    def forward(self, tokens: Sequence[int]) -> Floats:
+        """Append 1 .. `chunk` tokens to the sequence.
+
+        Returns the logits of the last one, float32 (vocab_size,); the next call may reuse the array.
+        Raises `CancelledError` where the runtime watches a `CancelFlag`; the sequence then is as before.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free everything. The runtime cannot be used again."""
+        ...
+
+
+class Pieces(Protocol):
+    """Turns the tokens of one reply into text, never splitting a character."""
+
+    def feed(self, token: int) -> str:
+        """Text that `token` completes; empty while a character is incomplete."""
+        ...
+
+    def flush(self) -> str:
+        """What is left at the end."""
+        ...
+
+
+class Vocabulary(Protocol):
+    """Text to tokens and back (`engine.tokenizer.Tokenizer`)."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens there are."""
+        ...
+
+    def encode(self, parts: Sequence[Part]) -> list[int]:
+        """Tokens of a rendered prompt."""
+        ...
+
+    def decoder(self) -> Pieces:
+        """A fresh incremental decoder."""
+        ...
+
+    def is_end(self, token: int) -> bool:
+        """Whether the model ends its turn with this token."""
+        ...
+
+    def close(self) -> None:
+        """Free the vocabulary."""
+        ...
+
+
+class Template(Protocol):
+    """A conversation as a prompt (`engine.template.ChatTemplate`)."""
+
+    @property
+    def notice(self) -> str | None:
+        """What the person should know of the template."""
+        ...
+
+    def render(self, messages: Sequence[Message]) -> list[Part]:
+        """The prompt, ready for the model's answer. Raises `TemplateError`."""
+        ...
+
+    def close(self) -> None:
+        """End the template's process."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Everything that answers: what was loaded, and its three parts."""
+
+    loaded: Loaded
+    tokenizer: Vocabulary
+    template: Template
+    runtime: Runtime
+
+    def close(self) -> None:
+        """Free all three."""
+        self.template.close()
+        self.runtime.close()
+        self.tokenizer.close()
