@@ -1,0 +1,172 @@
+"""The boundary between foreign text and the terminal: what it lets through is safe to draw.
+
+Everything that a model, a file's metadata, a file name or an error says passes here before it is
+shown. Knows nothing of widgets or of where the text came from. Removed are control characters
+except newline and tab, escape sequences with their payload, bidirectional overrides and isolates;
+runs of combining marks are cut. Emoji sequences, accents, right-to-left and wide text stay.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import cache
+
+MAX_MARKS = 8
+"""Zero-width characters kept in one run: enough for every script and emoji flag, too few to smear."""
+
+MAX_STRING = 4096
+"""Characters of an OSC, DCS, APC, PM or SOS payload that are swallowed; the rest is plain text."""
+
+MAX_CSI = 64
+"""Parameter characters of a CSI sequence that are swallowed."""
+
+_ESC = "\x1b"
+_SUSPECT = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_BREAKS = {"\u2028": "\n", "\u2029": "\n"}
+_STRINGS = frozenset("]PX^_\x9d\x90\x98\x9e\x9f")
+"""What follows ESC (or the C1 form) to open a control string: OSC, DCS, SOS, PM, APC."""
+
+
+class Sanitiser:
+    """Sanitises text that arrives in pieces; the result does not depend on where it was cut.
+
+    After ECMA-48 (control functions) and the parser of P. Williams, vt100.net/emu/dec_ansi_parser.
+    """
+
+    def __init__(self) -> None:
+        self._state = "ground"  # ground | escape | csi | string
+        self._length = 0  # characters swallowed in the present sequence
+        self._after_cr = False
+        self._marks = 0  # zero-width characters at the end of what was let through
+
+    def feed(self, text: str) -> str:
+        """The part of `text` that may be shown."""
+        clean = self._without_controls(text)
+        return self._without_smear(clean)
+
+    def _without_controls(self, text: str) -> str:
+        out: list[str] = []
+        at = 0
+        while at < len(text):
+            if self._state == "ground":
+                at = self._ground(text, at, out)
+            else:
+                at = _STEPS[self._state](self, text, at)
+        return "".join(out)
+
+    def _ground(self, text: str, at: int, out: list[str]) -> int:
+        if self._after_cr:
+            self._after_cr = False
+            if text[at] == "\n":  # the newline of a CR LF was written with its CR
+                return at + 1
+        found = _SUSPECT.search(text, at)
+        if found is None:
+            out.append(text[at:])
+            return len(text)
+        out.append(text[at : found.start()])
+        char = found.group()
+        if char == "\r":
+            out.append("\n")
+            self._after_cr = True
+        elif char == _ESC:
+            self._enter("escape")
+        elif char == "\x9b":
+            self._enter("csi")
+        elif char in _STRINGS:
+            self._enter("string")
+        elif "\ud800" <= char <= "\udfff":
+            out.append("\ufffd")
+        else:
+            out.append(_BREAKS.get(char, ""))
+        return found.end()
+
+    def _enter(self, state: str) -> None:
+        self._state = state
+        self._length = 0
+
+    def _escape(self, text: str, at: int) -> int:
+        char = text[at]
+        if char == "[":
+            self._enter("csi")
+        elif char in _STRINGS and char < "\x80":
+            self._enter("string")
+        elif " " <= char <= "/":
+            pass  # an intermediate character: the final one follows
+        else:
+            self._state = "ground"
+            return at + 1 if "0" <= char <= "~" else at
+        return at + 1
+
+    def _csi(self, text: str, at: int) -> int:
+        char = text[at]
+        self._length += 1
+        if " " <= char <= "?" and self._length <= MAX_CSI:
+            return at + 1
+        self._state = "ground"
+        return at + 1 if "@" <= char <= "~" else at
+
+    def _string(self, text: str, at: int) -> int:
+        char = text[at]
+        self._length += 1
+        if char in "\x07\x9c":
+            self._state = "ground"
+            return at + 1
+        if char == _ESC or char in "\n\r\x18\x1a" or self._length > MAX_STRING:
+            self._state = "ground"  # ESC \ is read as an escape of its own
+            return at
+        return at + 1
+
+    def _without_smear(self, text: str) -> str:
+        if not text:
+            return text
+        if text.isascii():
+            self._marks = 0
+            return text
+        runs = _mark_runs()
+        opening = runs.match(text)
+        start = opening.end() if opening else 0
+        kept = text[: min(start, max(0, MAX_MARKS - self._marks))]
+        closing = self._marks + start if start == len(text) else _length_of_last_run(text)
+        self._marks = closing
+        return kept + runs.sub(lambda run: run.group()[:MAX_MARKS], text[start:])
+
+
+_STEPS = {
+    "escape": Sanitiser._escape,
+    "csi": Sanitiser._csi,
+    "string": Sanitiser._string,
+}
+
+
+@cache
+def _mark_runs() -> re.Pattern[str]:
+    """Runs of zero-width characters. Built at the first text that is not ASCII (a few ms)."""
+    blocks = ((0xAD, 0x3100), (0xA600, 0xAC00), (0xFB00, 0x12000), (0x16A00, 0x1F000))
+    codes = [code for low, high in blocks for code in range(low, high)]
+    codes += [*range(0xE0000, 0xE01F0)]
+    marks = "".join(
+        re.escape(chr(code))
+        for code in codes
+        if unicodedata.category(chr(code)) in ("Mn", "Me", "Cf")
+    )
+    return re.compile(f"[{marks}]+")
+
+
+def _length_of_last_run(text: str) -> int:
+    tail = text[-MAX_MARKS:]
+    runs = list(_mark_runs().finditer(tail))
+    return len(runs[-1].group()) if runs and runs[-1].end() == len(tail) else 0
+
+
+def sanitise(text: str) -> str:
+    """The part of a whole text that may be shown."""
+    return Sanitiser().feed(text)
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """A text for a title, a status bar or an error: one line of at most `limit` characters."""
+    line = " ".join(sanitise(text[: limit * 8]).split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
