@@ -24,6 +24,7 @@ from engine.quantise import quantise as quantise_rows
 from kernels.ops import Bytes, Floats
 from kernels.quants import BY_NAME, MATRIX_TYPES, QuantType
 from tests.support import vocabulary
+from tests.support.random_blocks import RANDOM_TYPES, random_blocks
 from tests.support.tiny_shapes import SHAPES, Shape
 from tests.support.tiny_weights import TinyWeights
 
@@ -67,7 +68,8 @@ def quantise(path: Path, type_name: str, *, only_experts: bool = True) -> Path:
     """A copy of a tiny model next to it, its F32 expert (or all) matrices in another type.
 
     Rows that hold no blocks of the type get what llama.cpp's quantiser takes instead; routers,
-    norms and biases stay F32. The embedding and the output never fall below Q6_K (Q8_0).
+    norms and biases stay F32. The embedding and the output never fall below Q6_K (Q8_0). Blocks of
+    the IQ1 and IQ2 types are random ones of the right size.
     """
     kind = "experts" if only_experts else "all"
     target = path.with_name(f"{path.stem}-{kind}-{type_name}.gguf".lower())
@@ -164,8 +166,10 @@ def _add_tensor(writer: gguf.GGUFWriter, name: str, values: Floats, type_name: s
 
 @lru_cache(maxsize=256)
 def _blocks(data: bytes, cols: int, kind: QuantType) -> Bytes:
-    """Quantised rows: the experts of all layers share rows, and some types take seconds."""
+    """Quantised rows; kept, because the experts of all layers share rows."""
     rows = np.frombuffer(data, dtype=np.float32).reshape(-1, cols)
+    if kind.name in RANDOM_TYPES:
+        return random_blocks(rows, kind)
     return quantise_rows(rows, kind).reshape(len(rows), -1)
 
 
