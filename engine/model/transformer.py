@@ -176,8 +176,7 @@ class Transformer(Generic[X, W, C]):
         report: Report = lambda done, total: None,
     ) -> None:
         load = WeightLoader(file, ops, report)
-        factors = load.floats("rope_freqs.weight") if load.has("rope_freqs.weight") else None
-        rope = spec.rope.to_rope(factors)
+        rope = spec.rope.to_rope(spec.mla.nope if spec.mla else 0)
         attention = GroupedAttention if spec.mla is None else LatentAttention
         self.spec, self.ops = spec, ops
         self._embedding = load.matrix("token_embd.weight")

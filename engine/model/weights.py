@@ -15,7 +15,7 @@ import numpy as np
 from engine.gguf import GGUFFile
 from engine.spec import MlaSpec
 from kernels import ggml
-from kernels.ops import Bytes, Floats, Ops, Tensor, W
+from kernels.ops import Bytes, Ops, Tensor, W
 from kernels.quants import BY_NAME
 
 Report = Callable[[int, int], None]
@@ -54,10 +54,6 @@ class WeightLoader(Generic[W]):
     def optional_vector(self, name: str) -> W | None:
         """A vector if the file has it."""
         return self.vector(name) if self.has(name) else None
-
-    def floats(self, name: str) -> Floats:
-        """A small tensor as numbers."""
-        return ggml.dequantise(self._read(name))
 
     def latent_projections(self, prefix: str, heads: int, mla: MlaSpec) -> tuple[W, W]:
         """MLA's k_b (heads, latent, nope) and v_b (heads, value, latent).

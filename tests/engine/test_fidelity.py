@@ -1,0 +1,85 @@
+"""Every architecture and type: our error against float32 is at most 1.05 times llama.cpp's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kernels.cpu import CpuOps
+from kernels.reference import ReferenceOps
+from tests.support import fidelity
+from tests.support.tiny import MODELS, MOE_MODELS, TYPES, quantise, tiny_model
+
+ALLOWED = 1.05
+ROUNDING = 1e-11
+"""NMSE of float32 arithmetic itself, which neither side can go below."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fidelity")
+
+
+@pytest.fixture(scope="module")
+def ops() -> Iterator[CpuOps]:
+    cpu = CpuOps(2)
+    yield cpu
+    cpu.close()
+
+
+def check(errors: fidelity.Errors) -> None:
+    assert errors.prefill <= ALLOWED * errors.peer_prefill + ROUNDING, errors
+    assert errors.decode <= ALLOWED * errors.peer_decode + ROUNDING, errors
+
+
+@pytest.mark.parametrize(("architecture", "variant"), MODELS, ids=lambda name: name)
+def test_the_reference_is_what_llama_cpp_computes(
+    architecture: str, variant: str, folder: Path
+) -> None:
+    path = tiny_model(architecture, folder, variant=variant)
+    expected = fidelity.logits(path, ReferenceOps(), [len(fidelity.TOKENS)])
+    with fidelity.LlamaPeer(path, 256, flash=False) as peer:
+        assert fidelity.nmse(peer.logits(fidelity.TOKENS), expected) < 2e-6
+
+
+@pytest.mark.parametrize(("architecture", "variant"), MODELS, ids=lambda name: name)
+@pytest.mark.parametrize("type_name", ["F32", "BF16", "Q8_0", "Q4_K"])
+def test_every_architecture_is_as_faithful_as_llama_cpp(
+    architecture: str, variant: str, type_name: str, folder: Path, ops: CpuOps
+) -> None:
+    path = tiny_model(architecture, folder, variant=variant, expert_type="F32")
+    if type_name != "F32":
+        path = quantise(path, type_name, only_experts=False)
+    check(fidelity.measure(path, ops))
+
+
+@pytest.mark.parametrize(("architecture", "variant"), MOE_MODELS, ids=lambda name: name)
+@pytest.mark.parametrize("type_name", TYPES)
+def test_experts_of_every_type_are_as_faithful_as_llama_cpp(
+    architecture: str, variant: str, type_name: str, folder: Path, ops: CpuOps
+) -> None:
+    path = quantise(tiny_model(architecture, folder, variant=variant, expert_type="F32"), type_name)
+    check(fidelity.measure(path, ops, decode=34))
+
+
+@pytest.mark.parametrize("architecture", ["qwen3moe", "deepseek2"])
+def test_chunks_do_not_change_the_logits(architecture: str, folder: Path, ops: CpuOps) -> None:
+    path = tiny_model(architecture, folder)
+    whole = fidelity.logits(path, ops, [len(fidelity.TOKENS)])
+    pieces = fidelity.logits(path, ops, fidelity.CHUNKS)
+    assert fidelity.nmse(pieces, whole) < 1e-9
+
+
+@pytest.mark.parametrize("architecture", ["qwen3moe", "deepseek2", "llama"])
+def test_thread_counts_do_not_change_the_logits(architecture: str, folder: Path) -> None:
+    path = tiny_model(architecture, folder)
+    results = []
+    for threads in (1, 2, 3):
+        ops = CpuOps(threads)
+        results.append(fidelity.logits(path, ops, [40, *[1] * 20]))
+        ops.close()
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
