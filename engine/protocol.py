@@ -216,9 +216,11 @@ _TYPES: dict[str, type[Any]] = {
 
 
 def encode(item: Command | Event) -> bytes:
-    """One frame: length and JSON of a command or an event."""
+    """One frame: length and JSON of a command or an event. Raises `RequestError` when too long."""
     body = item.error.to_dict() if isinstance(item, Failed) else dataclasses.asdict(item)
     data = json.dumps([type(item).__name__, body], ensure_ascii=True).encode()
+    if len(data) > MAX_FRAME:
+        raise RequestError("The conversation is too long to be sent", f"It takes {len(data)} bytes")
     return _LENGTH.pack(len(data)) + data
 
 

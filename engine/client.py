@@ -1,0 +1,218 @@
+"""`Engine`: the async API of the engine, in front of its child process.
+
+Knows which model is wanted, starts the child when one is needed and again after it died. Knows nothing
+of how a model runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import overload
+
+from engine.child import AGAIN, WORKER, Child
+from engine.errors import EngineError, KtchatError, RequestError
+from engine.protocol import (
+    Cancel,
+    Close,
+    Event,
+    Failed,
+    Figures,
+    Finished,
+    Generate,
+    Last,
+    Load,
+    Loaded,
+    Message,
+    Notice,
+    Sampling,
+)
+
+CLOSE_SECONDS = 0.5
+"""Time the child has to end by itself."""
+CANCEL_SECONDS = 30.0
+"""Time the child has to stop a reply: a chunk of a large model's prefill on a slow machine."""
+
+
+class Engine:
+    """One model in one child process, one request at a time.
+
+    Every iterator ends with `Failed`, or with `Loaded` or `Finished`; it raises nothing. Leaving one
+    early stops its request.
+    """
+
+    def __init__(self, worker: Sequence[str] = WORKER) -> None:
+        """`worker` is the command of the child; the number of its socket is added to it."""
+        self.loaded: Loaded | None = None
+        self._worker = worker
+        self._child: Child | None = None
+        self._wanted: Load | None = None
+        self._busy = False
+        self._closed = False
+        self._id = 0
+        self._running: Generate | Load | None = None
+        self._cancelled = False
+
+    @property
+    def log(self) -> str:
+        """The end of what the child printed, for a bug report."""
+        return "" if self._child is None else self._child.log_tail()
+
+    async def load(self, load: Load) -> AsyncGenerator[Event, None]:
+        """Load a model in place of the one that is loaded: Progress, Notice, then Loaded or Failed."""
+        if (refusal := await self._refusal()) is not None:
+            yield Failed(refusal)
+            return
+        self._busy, self._cancelled = True, False
+        try:
+            async with aclosing(self._load(load)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self._busy = False
+
+    async def generate(
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling | None = None,
+        max_tokens: int | None = None,
+    ) -> AsyncGenerator[Event, None]:
+        """Answer a conversation: Progress, Prefilled, Thinking, Text, Notice, then Finished or Failed.
+
+        Loads the model again first (Progress) when the child has died since.
+        """
+        if (refusal := await self._refusal()) is None and self._wanted is None:
+            refusal = RequestError("No model is loaded", "", "Open a model first")
+        if refusal is not None:
+            yield Failed(refusal)
+            return
+        self._busy, self._cancelled = True, False
+        try:
+            async with aclosing(self._answer(messages, sampling, max_tokens)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self._busy = False
+
+    def cancel(self) -> None:
+        """Stop what is running, if anything. A reply ends with Finished("cancelled"); a load fails."""
+        if not self._busy or self._cancelled:
+            return
+        self._cancelled = True
+        if self._child is not None and self._running is not None:
+            self._stop(self._child, self._running)
+
+    async def close(self) -> None:
+        """End the child, whatever it does. The engine cannot be used again."""
+        self._closed = True
+        self.loaded = None
+        if self._child is not None:
+            await self._child.stop(Close(), CLOSE_SECONDS)
+
+    async def _refusal(self) -> KtchatError | None:
+        for _ in range(3):
+            # An iterator dropped just now is closed by the loop, in its next turns.
+            if self._busy:
+                await asyncio.sleep(0)
+        if self._closed:
+            return RequestError("The engine is closed")
+        if self._busy:
+            return RequestError(
+                "The engine is busy", "It does one thing at a time", "Stop it first"
+            )
+        return None
+
+    async def _load(self, load: Load) -> AsyncGenerator[Event, None]:
+        self.loaded = None
+        self._wanted = load
+        async with aclosing(self._run(load)) as events:
+            async for event in events:
+                if isinstance(event, Loaded):
+                    self.loaded = event
+                elif isinstance(event, Failed) and self._alive() is not None:
+                    self._wanted = None
+                yield event
+
+    async def _answer(
+        self, messages: Sequence[Message], sampling: Sampling | None, max_tokens: int | None
+    ) -> AsyncGenerator[Event, None]:
+        if (self._alive() is None or self.loaded is None) and self._wanted is not None:
+            async with aclosing(self._load(self._wanted)) as events:
+                async for event in events:
+                    if isinstance(event, Failed):
+                        yield Finished("cancelled", Figures()) if self._cancelled else event
+                        return
+                    if not isinstance(event, Notice | Loaded):
+                        yield event
+        self._id += 1
+        request = Generate(self._id, tuple(messages), sampling or Sampling(), max_tokens)
+        async with aclosing(self._run(request)) as events:
+            async for event in events:
+                yield event
+
+    async def _run(self, command: Load | Generate) -> AsyncGenerator[Event, None]:
+        """Send a command to a living child and yield its events."""
+        try:
+            child = await self._ready()
+            if self._cancelled:
+                yield _stopped(command)
+                return
+            mailbox = child.run(command)
+        except KtchatError as error:
+            yield Failed(error)
+            return
+        self._running = command
+        try:
+            event: Event | None = None
+            while not isinstance(event, Last):
+                event = await mailbox.get()
+                if isinstance(event, Last):
+                    self._running = None
+                yield event
+        finally:
+            self._running = None
+            if not mailbox.ended.done():
+                mailbox.abandon()
+                if not self._cancelled:
+                    self._stop(child, command)
+
+    async def _ready(self) -> Child:
+        """A child that waits for a command."""
+        child = self._alive()
+        if child is not None and child.mailbox is not None:
+            # A reply that was left early may still be on its way to its end.
+            await asyncio.wait([child.mailbox.ended])
+        child = self._alive()
+        if child is None:
+            self.loaded = None
+            self._child = child = await Child.start(self._worker)
+        if self._closed:
+            child.kill(RequestError("The engine is closed"))
+        return child
+
+    def _alive(self) -> Child | None:
+        return self._child if self._child is not None and self._child.error is None else None
+
+    def _stop(self, child: Child, command: Load | Generate) -> None:
+        """End a load with its child, a reply by asking; a child that does not heed is killed."""
+        if isinstance(command, Load):
+            child.kill(_stopped(command).error)
+            return
+        child.send(Cancel(command.id))
+        mailbox = child.mailbox
+        assert mailbox is not None
+        error = EngineError("The engine hung", f"It did not stop in {CANCEL_SECONDS:g} s", AGAIN)
+        timer = asyncio.get_running_loop().call_later(CANCEL_SECONDS, child.kill, error)
+        mailbox.ended.add_done_callback(lambda _: timer.cancel())
+
+
+@overload
+def _stopped(command: Load) -> Failed: ...
+@overload
+def _stopped(command: Generate) -> Finished: ...
+def _stopped(command: Load | Generate) -> Failed | Finished:
+    """How a command ends that was cancelled before it began."""
+    if isinstance(command, Load):
+        return Failed(RequestError("Loading was stopped"))
+    return Finished("cancelled", Figures())

@@ -1,0 +1,141 @@
+"""A scripted model: the decoder's three parts without weights.
+
+Characters are tokens (their code points, below `VOCAB`); 0 ends a turn. What it says and how fast is in
+the last message, as `key=value` words: say=TEXT (with \\s for a space), count=N (repetitions; 0: for
+ever), delay=SECONDS (a token), prefill=SECONDS (a chunk), fail=PHASE.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from engine.errors import EngineError
+from engine.protocol import Loaded, Message
+from engine.runtimes.base import Floats, Model
+
+VOCAB = 0x3000
+END = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """As `engine.tokenizer.Part`, without llama.cpp."""
+
+    text: str
+    special: bool
+
+
+class FakeTokenizer:
+    """One character, one token."""
+
+    vocab_size = VOCAB
+
+    def encode(self, parts: Sequence[Part]) -> list[int]:
+        return [ord(char) for part in parts for char in part.text]
+
+    def decoder(self) -> FakePieces:
+        return FakePieces()
+
+    def is_end(self, token: int) -> bool:
+        return token == END
+
+    def close(self) -> None:
+        pass
+
+
+class FakePieces:
+    """Holds back a combining accent's base, as a decoder holds back half a character."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def feed(self, token: int) -> str:
+        if chr(token) == "\u20ac":
+            self._held += chr(token)
+            return ""
+        text, self._held = self._held + chr(token), ""
+        return text
+
+    def flush(self) -> str:
+        text, self._held = self._held, ""
+        return text
+
+
+class FakeTemplate:
+    """The messages' contents, one a line."""
+
+    notice: str | None = None
+
+    def __init__(self, tail: str = "") -> None:
+        self._tail = tail
+
+    def render(self, messages: Sequence[Message]) -> list[Part]:
+        parts = [Part(message.content + "\n", False) for message in messages]
+        return [*parts, Part(self._tail, True)]
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class FakeRuntime:
+    """Says what the prompt tells it to say."""
+
+    context: int = 4096
+    chunk: int = 64
+    name: str = "fake"
+    vocab_size: int = VOCAB
+    weights_bytes: int = 0
+    kv_bytes_per_token: int = 0
+    closed: bool = False
+    sequence: list[int] = field(default_factory=list)
+    forwarded: list[int] = field(default_factory=list)
+    """Lengths of the calls."""
+    _prompt: int = 0
+    _script: dict[str, str] = field(default_factory=dict)
+
+    def begin(self, tokens: Sequence[int]) -> int:
+        shared = 0
+        for old, new in zip(self.sequence, tokens[:-1], strict=False):
+            if old != new:
+                break
+            shared += 1
+        del self.sequence[shared:]
+        self.forwarded.clear()
+        self._prompt = len(tokens)
+        words = "".join(map(chr, tokens)).rstrip("\n").rpartition("\n")[2].split()
+        self._script = dict(word.split("=", 1) for word in words if "=" in word)
+        return shared
+
+    def forward(self, tokens: Sequence[int]) -> Floats:
+        assert 0 < len(tokens) <= self.chunk
+        assert len(self.sequence) + len(tokens) <= self.context
+        self.sequence += tokens
+        self.forwarded.append(len(tokens))
+        prefilling = len(self.sequence) <= self._prompt
+        time.sleep(float(self._script.get("prefill" if prefilling else "delay", 0)))
+        if self._script.get("fail") == ("prefill" if prefilling else "decode"):
+            raise EngineError("The fake failed")
+        logits = np.full(VOCAB, -1e9, np.float32)
+        logits[self._following()] = 1.0
+        return logits
+
+    def _following(self) -> int:
+        text = self._script.get("say", "ok").replace("\\s", " ").replace("\\n", "\n")
+        count = int(self._script.get("count", 1))
+        place = len(self.sequence) - self._prompt
+        return END if count and place >= count * len(text) else ord(text[place % len(text)])
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def fake_model(context: int = 4096, chunk: int = 64, tail: str = "") -> Model:
+    """A scripted model, loaded."""
+    runtime = FakeRuntime(context=context, chunk=chunk)
+    loaded = Loaded("fake", "fake", "fake", "F32", "fake", context, 0, 0, 0.0)
+    return Model(loaded, FakeTokenizer(), FakeTemplate(tail), runtime)
