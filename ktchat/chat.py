@@ -33,7 +33,7 @@ from engine.protocol import (
 from ktchat.conversation import Conversation, State, Turn, title_of
 from ktchat.errors import SessionBusyError
 from ktchat.saver import Notify, Saver, Severity
-from ktchat.store import Store
+from ktchat.store import UNDO_SECONDS, Store
 from ktchat.text import Sanitiser, one_line, sanitise
 
 
@@ -42,9 +42,9 @@ class Engine(Protocol):
 
     @property
     def loaded(self) -> Loaded | None: ...
-    def load(self, command: Load) -> AsyncIterator[Event]: ...
+    def load(self, command: Load, /) -> AsyncIterator[Event]: ...
     def generate(
-        self, messages: Sequence[Message], sampling: Sampling, max_tokens: int | None
+        self, messages: Sequence[Message], sampling: Sampling, max_tokens: int | None, /
     ) -> AsyncIterator[Event]: ...
     def cancel(self) -> None: ...
     async def close(self) -> None: ...
@@ -97,6 +97,7 @@ class ChatSession:
         self._system = system
         self._active: Turn | None = None
         self._stopping = False
+        self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -137,6 +138,7 @@ class ChatSession:
         fresh = Conversation(system=self._system)
         self.draft = ""
         with contextlib.suppress(KtchatError):  # unreadable sessions do not hinder a new one
+            await self.store.call(self.store.purge)
             orphan = await self.store.call(self.store.orphan_draft)
             if orphan is not None and await self.store.call(self.store.claim, orphan[0]):
                 fresh.id, self.draft = orphan
@@ -183,6 +185,7 @@ class ChatSession:
             await self.new()
         await self.saver.flush()
         await self.store.call(self.store.delete, session)
+        asyncio.get_running_loop().call_later(UNDO_SECONDS + 1.0, self._purge)
 
     async def undo_delete(self, session: str) -> None:
         """Bring back a deleted session (within `store.UNDO_SECONDS`)."""
@@ -196,12 +199,10 @@ class ChatSession:
 
     # The model.
 
-    async def load(self, path: str, context: int | None = None) -> AsyncGenerator[Event, None]:
+    async def load(self, command: Load) -> AsyncGenerator[Event, None]:
         """Load a model; the last event is `Loaded` or `Failed`."""
         self._must_be_idle()
-        async for event in self.engine.load(Load(path=path, context=context)):
-            if isinstance(event, Loaded):
-                self._note_model(event)
+        async for event in self.engine.load(command):
             yield _shown(event)
 
     # Replies.
@@ -258,10 +259,19 @@ class ChatSession:
             if turn.state in ("streaming", "stopped"):
                 turn.state = "interrupted"
                 self.saver.touch(self.conversation, turn)
+        self._closed = True
         await self.saver.close()
         await self.store.call(self.store.close)
 
     # Inside.
+
+    def _purge(self) -> None:
+        async def purge() -> None:
+            with contextlib.suppress(KtchatError):  # it is done at the next start
+                await self.store.call(self.store.purge)
+
+        if not self._closed:
+            self._purging = asyncio.get_running_loop().create_task(purge())
 
     def _must_be_idle(self) -> None:
         if self._active is not None:
@@ -275,12 +285,6 @@ class ChatSession:
     def _enter(self, conversation: Conversation, *, read_only: bool) -> None:
         self.conversation = conversation
         self.read_only = read_only
-        if self.engine.loaded is not None and not conversation.turns:
-            self._note_model(self.engine.loaded)
-
-    def _note_model(self, model: Loaded) -> None:
-        self.conversation.model_path = model.path
-        self.conversation.model_name = model.name
 
     def _mark_interrupted(self) -> None:
         for turn in self.conversation.turns:
@@ -314,11 +318,13 @@ class ChatSession:
         if replaced is not None:
             conversation.turns.pop()
         last = conversation.last
+        if (model := self.engine.loaded) is not None:
+            conversation.model_path, conversation.model_name = model.path, model.name
         turn = Turn(
             raw_prompt=text,
             sampling=self.sampling,
             max_tokens=self.max_tokens,
-            model=self.engine.loaded.name if self.engine.loaded else conversation.model_name,
+            model=conversation.model_name,
             parent=last.id if last else None,
         )
         conversation.title = conversation.title or title_of(text)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from ktchat.paths import private_folder
@@ -41,6 +43,16 @@ class Locks:
                 self._held[name] = handle
                 return True
             os.close(handle)  # its last holder removed the file meanwhile: try the new one
+
+    @contextlib.contextmanager
+    def hold(self, name: str) -> Iterator[None]:
+        """Hold `name` for a while; waits for other processes. Raises `OSError`."""
+        while not self.acquire(name):
+            time.sleep(0.02)
+        try:
+            yield
+        finally:
+            self.release(name)
 
     def is_free(self, name: str) -> bool:
         """Whether no other process holds `name`."""

@@ -81,6 +81,7 @@ def connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA foreign_keys = ON")
         db.execute("PRAGMA journal_mode = DELETE")
         db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA secure_delete = ON")
         db.execute("PRAGMA trusted_schema = OFF")
         _migrate(db, path)
     except BaseException:
@@ -144,17 +145,28 @@ def _back_up(db: sqlite3.Connection, path: Path) -> None:
         copy.close()
 
 
+def is_sound(path: Path) -> bool:
+    """Whether the file can be read from end to end. Raises `OSError` or `sqlite3.Error` if it is
+    not damage that stands in the way."""
+    try:
+        db = connect(path)
+        try:
+            return bool(db.execute("PRAGMA integrity_check(1)").fetchone()[0] == "ok")
+        finally:
+            db.close()
+    except sqlite3.DatabaseError as error:
+        if is_damage(error):
+            return False
+        raise
+
+
 def repair(path: Path) -> tuple[Path, int]:
     """Move a damaged database aside and start a new one with every row that can still be read.
 
     Returns where the damaged file is kept and how many sessions were recovered. Raises `OSError`
     or `sqlite3.Error` when no new file can be made.
     """
-    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
-    number = 1
-    while aside.exists():
-        number += 1
-        aside = aside.with_name(f"{aside.name.split('~')[0]}~{number}")
+    aside = _free_name(path)
     path.rename(aside)
     journal = path.with_name(path.name + "-journal")
     if journal.exists():
@@ -162,14 +174,22 @@ def repair(path: Path) -> tuple[Path, int]:
     new = connect(path)
     try:
         rows = {table: list(_readable_rows(aside, table)) for table in _TABLES}
+        new.execute("PRAGMA foreign_keys = OFF")
         with transaction(new):
             for table in _TABLES:
                 _insert(new, table, rows[table])
-            _drop_broken_links(new)
+            for statement in _MEND:
+                new.execute(statement)
         count = int(new.execute("SELECT count(*) FROM sessions").fetchone()[0])
     finally:
         new.close()
     return aside, count
+
+
+def _free_name(path: Path) -> Path:
+    stem = f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = (path.with_name(stem if n == 1 else f"{stem}-{n}") for n in range(1, 1000))
+    return next(name for name in names if not name.exists())
 
 
 def _readable_rows(path: Path, table: str) -> Iterator[dict[str, object]]:
@@ -203,10 +223,13 @@ def _insert(db: sqlite3.Connection, table: str, rows: list[dict[str, object]]) -
             )
 
 
-def _drop_broken_links(db: sqlite3.Connection) -> None:
-    """Rows that point to rows which were lost: turns go under the start of their session."""
-    db.execute(
-        "UPDATE turns SET parent = NULL WHERE parent IS NOT NULL"
-        " AND parent NOT IN (SELECT id FROM turns)"
-    )
-    db.execute("UPDATE sessions SET head = NULL WHERE head NOT IN (SELECT id FROM turns)")
+_MEND = (
+    # Turns whose session was lost get one; links to turns that were lost are cut.
+    "INSERT OR IGNORE INTO sessions (id, title, created, updated, model_path, model_name, system)"
+    " SELECT session, 'Recovered session', min(created), max(created), '', max(model), ''"
+    " FROM turns WHERE session NOT IN (SELECT id FROM sessions) GROUP BY session",
+    "UPDATE turns SET parent = NULL WHERE parent NOT IN (SELECT id FROM turns)",
+    "UPDATE sessions SET head = NULL WHERE head NOT IN (SELECT id FROM turns)",
+    "UPDATE sessions SET head = (SELECT id FROM turns WHERE session = sessions.id"
+    " ORDER BY created DESC LIMIT 1) WHERE head IS NULL",
+)

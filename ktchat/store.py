@@ -170,6 +170,11 @@ class Store:
             )
         self._write([("UPDATE sessions SET deleted = ? WHERE id = ?", (time.time(), session))])
 
+    def remove(self, session: str) -> None:
+        """Remove a session for good. Raises `SessionBusyError` like `delete`."""
+        self.delete(session)
+        self._write(_removal("SELECT ?", (session,)))
+
     def restore(self, session: str) -> None:
         """Bring back a session that was deleted and not yet purged."""
         self._write([("UPDATE sessions SET deleted = NULL WHERE id = ?", (session,))])
@@ -179,12 +184,7 @@ class Store:
         gone = "SELECT id FROM sessions WHERE deleted IS NOT NULL AND deleted <= ?"
         before = (time.time() - older_than,)
         if self._query(f"{gone} LIMIT 1", before):
-            self._write(
-                [
-                    (f"DELETE FROM drafts WHERE session IN ({gone})", before),
-                    (f"DELETE FROM sessions WHERE id IN ({gone})", before),
-                ]
-            )
+            self._write(_removal(gone, before))
 
     # Drafts: what stands in the prompt box and was not sent.
 
@@ -262,8 +262,12 @@ class Store:
         return work(self._db)
 
     def _repair(self) -> None:
+        """Once for all instances: the others find the new file."""
         self._disconnect()
-        aside, count = schema.repair(self.path)
+        with self.locks.hold("repair"):
+            if schema.is_sound(self.path):
+                return
+            aside, count = schema.repair(self.path)
         self.notices.append(
             f"The file of saved sessions was damaged. {count} sessions were recovered;"
             f" the damaged file is kept as {aside}."
@@ -281,6 +285,13 @@ class Store:
 
 
 _FIXED = ("id", "session", "parent", "created")
+
+
+def _removal(sessions: str, values: Sequence[Any]) -> list[tuple[str, Sequence[Any]]]:
+    return [
+        (f"DELETE FROM drafts WHERE session IN ({sessions})", values),
+        (f"DELETE FROM sessions WHERE id IN ({sessions})", values),
+    ]
 
 
 def _marks(columns: Sequence[str]) -> str:

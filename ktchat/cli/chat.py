@@ -1,0 +1,35 @@
+"""`ktchat` without a command: the full-screen chat.
+
+Knows what must hold before the screen starts. The screen itself is `ktchat.app`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from ktchat.cli import output
+from ktchat.errors import UsageError
+
+
+def main(args: argparse.Namespace) -> int:
+    """Start the screen; returns its exit code."""
+    streams = (sys.stdin, sys.stdout, sys.stderr)
+    if not all(output.is_terminal(stream) for stream in streams):
+        raise UsageError(
+            "The full-screen chat needs a terminal",
+            "Its input or output is a file or a pipe",
+            "For one reply without the screen: ktchat run PROMPT",
+        )
+    if os.environ.get("TERM", "") in ("", "dumb"):
+        raise UsageError(
+            "The full-screen chat needs a terminal that can move the cursor",
+            "TERM is empty or dumb",
+            "For one reply without the screen: ktchat run PROMPT",
+        )
+    from ktchat.app import KtchatApp
+
+    app = KtchatApp(model=args.model, engine=args.engine_factory() if args.engine_factory else None)
+    app.run()
+    return app.return_code or 0

@@ -1,0 +1,82 @@
+"""Standard output and standard error: what happens when nobody reads or nothing can be written.
+
+Knows streams. Knows nothing of what is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from typing import IO
+
+
+class OutputClosedError(Exception):
+    """Standard output cannot be written; `reason` is empty when its reader just went away."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def prepare() -> None:
+    """Characters that the terminal's encoding lacks are replaced, not fatal."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
+
+
+def write(text: str, stream: IO[str] | None = None) -> None:
+    """Write and flush. Raises `OutputClosedError` on standard output; is silent on others."""
+    target = stream or sys.stdout
+    if target is None:
+        return
+    try:
+        target.write(text)
+        target.flush()
+    except (OSError, ValueError) as error:
+        if target is sys.stdout:
+            raise _closed(error) from error
+
+
+def line(text: str = "") -> None:
+    """Write one line on standard output."""
+    write(text + "\n")
+
+
+def complain(text: str) -> None:
+    """Write one line on standard error."""
+    if sys.stderr is not None:
+        write(f"ktchat: {text}\n", sys.stderr)
+
+
+def flush() -> None:
+    """Write what standard output still holds."""
+    write("")
+
+
+def abandon(error: OutputClosedError) -> None:
+    """Give standard output up, so that nothing is written to it at exit, and say why."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    if error.reason:
+        complain(f"Nothing more can be written to the output: {error.reason}.")
+
+
+def is_terminal(stream: IO[str] | None) -> bool:
+    """Whether a stream is a terminal; a closed one is not."""
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:
+        return False
+
+
+def _closed(error: OSError | ValueError) -> OutputClosedError:
+    if isinstance(error, OSError) and error.errno not in (errno.EPIPE, errno.EBADF):
+        from ktchat.errors import reason_of
+
+        return OutputClosedError(reason_of(error)[0])
+    return OutputClosedError("")

@@ -1,0 +1,263 @@
+"""`ktchat run`: one reply without the screen, saved as a session like any other.
+
+Standard output gets the reply and nothing else: on a terminal made safe to draw, into a pipe or a
+file exactly as the model said it (a newline is added where the last one is missing). Notes, figures
+and progress go to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import threading
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.errors import KtchatError, RequestError
+from engine.protocol import Failed, Load, Loaded, Notice, Sampling
+from ktchat import models, paths
+from ktchat.chat import ChatSession, Engine, Started
+from ktchat.cli import output
+from ktchat.cli.printers import JsonPrinter, Printer, TextPrinter
+from ktchat.errors import SettingsError, UnknownSessionError, UsageError, reason_of
+from ktchat.settings import Settings, SettingsFile
+from ktchat.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+MAX_INPUT = 16 << 20
+"""Bytes that are read from standard input."""
+
+STOP_SECONDS = 1.0
+"""How long an interrupted reply may take to stop before the program leaves it behind."""
+
+LEAVE_SECONDS = 1.8
+"""How long an interrupted program may take in all."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The arguments of `ktchat run`."""
+    parser = subparsers.add_parser(
+        "run",
+        help="one reply without the screen",
+        description="Send one message and print the reply. What is piped in is appended to it.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("prompt", nargs="?", metavar="PROMPT", help="the message")
+    add("-m", "--model", metavar="FILE", default=argparse.SUPPRESS, help="the model file (GGUF)")
+    add("-c", "--continue", dest="last", action="store_true", help="go on with the last session")
+    add("--system", metavar="TEXT", help="system message of the new session")
+    add("--temperature", type=float, metavar="T", help="0: always the likeliest token")
+    add("--top-k", type=int, metavar="N", help="choose among the N likeliest tokens; 0: all")
+    add("--top-p", type=float, metavar="P", help="choose among tokens of total probability P")
+    add("--min-p", type=float, metavar="P", help="leave out tokens below P times the likeliest")
+    add("--repeat-penalty", type=float, metavar="X", help="above 1: fewer repetitions")
+    add("--seed", type=int, metavar="N", help="same seed, same reply")
+    add("--max-tokens", type=int, metavar="N", help="longest reply")
+    add("--thinking", action="store_true", help="print the model's thinking too (on stderr)")
+    add("--json", action="store_true", help="print events as JSON, one a line")
+    add("-v", "--verbose", action="store_true", help="figures on stderr, also when it is a file")
+
+
+def main(args: argparse.Namespace) -> int:
+    """One reply; returns the exit code."""
+    settings = SettingsFile(paths.settings_file())
+    if settings.notice:
+        output.complain(settings.notice)
+    request = _request(args, settings.settings)
+    printer: Printer = JsonPrinter() if args.json else TextPrinter(args.thinking, args.verbose)
+    return asyncio.run(_Run(request, settings, printer, args.engine_factory).main())
+
+
+@dataclass(frozen=True)
+class _Request:
+    prompt: str
+    model: str | None
+    last: bool
+    system: str
+    sampling: Sampling
+    max_tokens: int | None
+
+
+def _request(args: argparse.Namespace, settings: Settings) -> _Request:
+    values = {
+        name: getattr(settings.sampling, name) if (given := getattr(args, name)) is None else given
+        for name in ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed")
+    }
+    try:
+        sampling = Sampling(**values)
+    except RequestError as error:
+        raise UsageError(error.what, error.why, error.todo) from error
+    if args.max_tokens is not None and args.max_tokens < 1:
+        raise UsageError(f"--max-tokens {args.max_tokens} is not possible", "", "Use 1 or more")
+    if args.last and args.system is not None:
+        raise UsageError("--system goes with a new session", "", "Leave out -c or --system")
+    return _Request(
+        prompt=_prompt(args.prompt),
+        model=args.model,
+        last=args.last,
+        system=settings.system if args.system is None else _decoded(args.system),
+        sampling=sampling,
+        max_tokens=args.max_tokens or settings.token_limit,
+    )
+
+
+def _prompt(argument: str | None) -> str:
+    parts = [] if argument is None else [_decoded(argument)]
+    if sys.stdin is not None and not output.is_terminal(sys.stdin):
+        parts.append(_piped())
+    prompt = "\n\n".join(part for part in parts if part.strip())
+    if not prompt:
+        raise UsageError("There is no prompt", "", "Give one: ktchat run PROMPT, or pipe text in")
+    return prompt
+
+
+def _decoded(argument: str) -> str:
+    """An argument as text; bytes that are not UTF-8 are replaced."""
+    return os.fsencode(argument).decode("utf-8", "replace")
+
+
+def _piped() -> str:
+    try:
+        data = sys.stdin.buffer.read(MAX_INPUT + 1)
+    except (OSError, ValueError) as error:
+        why = reason_of(error)[0] if isinstance(error, OSError) else "it is closed"
+        raise RequestError("The standard input cannot be read", why) from error
+    if len(data) > MAX_INPUT:
+        raise RequestError(
+            "The standard input is too long",
+            f"At most {MAX_INPUT >> 20} MiB are read",
+            "Send a part of it",
+        )
+    return data.decode("utf-8-sig", "replace").strip("\n")
+
+
+class _Run:
+    """One run: its engine, its chat, and the signals that may end it early."""
+
+    def __init__(
+        self,
+        request: _Request,
+        settings: SettingsFile,
+        printer: Printer,
+        engine_factory: Callable[[], Engine] | None,
+    ) -> None:
+        self.request = request
+        self.settings = settings
+        self.printer = printer
+        self.engine_factory = engine_factory or _engine
+        self.signal = 0
+
+    async def main(self) -> int:
+        """Do the work until it is done or a signal ends it."""
+        self._ended = asyncio.Event()
+        self._listen()
+        self.engine = self.engine_factory()
+        self.chat = ChatSession(
+            self.engine,
+            Store(paths.database()),
+            sampling=self.request.sampling,
+            max_tokens=self.request.max_tokens,
+            system=self.request.system,
+            notify=lambda words, severity: output.complain(words),
+        )
+        work = asyncio.create_task(self._work())
+        ended = asyncio.create_task(self._ended.wait())
+        try:
+            await asyncio.wait({work, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                await self._interrupt(work)
+                return 128 + self.signal
+            return work.result()
+        finally:
+            ended.cancel()
+            self.printer.close()
+            await self.chat.close()
+            await self.engine.close()
+
+    async def _work(self) -> int:
+        if self.request.last:
+            await self._open_last()
+        if not await self._load():
+            return 1
+        code = 0
+        async with aclosing(self.chat.send(self.request.prompt)) as updates:
+            async for update in updates:
+                if isinstance(update, Started):
+                    turn = update.turn
+                self.printer.show(update, turn, self.chat.conversation.id)
+                if isinstance(update, Failed):
+                    code = 1
+                    output.complain(str(update.error))
+        if self.request.model and code == 0:
+            with suppress(SettingsError):
+                path = str(Path(self.request.model).absolute())
+                self.settings.update(**self.settings.settings.with_recent(path))
+        return code
+
+    async def _open_last(self) -> None:
+        store = self.chat.store
+        last = await store.call(store.last_session)
+        if last is None:
+            raise UnknownSessionError("There is no session to go on with", "", "Leave out -c")
+        await self.chat.open(last)
+
+    async def _load(self) -> bool:
+        path = self.request.model or models.default_model(
+            self.chat.conversation.model_path or self.settings.settings.last_model
+        )
+        command = Load(path, context=self.settings.settings.context_limit)
+        async for event in self.chat.load(command):
+            match event:
+                case Failed(error):
+                    self.printer.load(event)
+                    if not self.signal:
+                        output.complain(str(error))
+                    return False
+                case Notice(text):
+                    output.complain(text)
+                case Loaded():
+                    self.printer.load(event)
+                    return True
+                case _:
+                    self.printer.load(event)
+        return False
+
+    async def _interrupt(self, work: asyncio.Task[int]) -> None:
+        """Let the reply stop by itself, so that what came is kept; leave it behind otherwise."""
+        self.chat.stop()
+        self.engine.cancel()
+        await asyncio.wait({work}, timeout=STOP_SECONDS)
+        work.cancel()
+        with suppress(asyncio.CancelledError, KtchatError, output.OutputClosedError):
+            await work
+
+    def _listen(self) -> None:
+        """Take the signals by Python's handlers: they also run while a write to a pipe waits."""
+        loop = asyncio.get_running_loop()
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if not self.signal:
+                self.signal = number
+                timer = threading.Timer(LEAVE_SECONDS, os._exit, [128 + number])
+                timer.daemon = True
+                timer.start()
+                loop.call_soon_threadsafe(self._ended.set)
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            with suppress(ValueError):  # not the main thread
+                signal.signal(number, handle)
+
+
+def _engine() -> Engine:
+    from engine.client import Engine as ChildEngine
+
+    return ChildEngine()

@@ -1,0 +1,123 @@
+"""`ktchat sessions`: the saved sessions on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import time
+from pathlib import Path
+
+from engine.errors import KtchatError
+from ktchat import paths
+from ktchat.cli import output
+from ktchat.errors import StoreError, reason_of
+from ktchat.export import to_json, to_markdown
+from ktchat.store import SessionSummary, Store
+from ktchat.text import one_line
+
+ID_LENGTH = 8
+"""Digits of an id that are shown; any unambiguous start of it names a session."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The arguments of `ktchat sessions`."""
+    parser = subparsers.add_parser(
+        "sessions", help="list, show, export and remove saved sessions", allow_abbrev=False
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="every session, the last used first")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    show = actions.add_parser("show", help="print a session")
+    show.add_argument("--thinking", action="store_true", help="with the model's thinking")
+    show.add_argument("--json", action="store_true", help="print JSON")
+    export = actions.add_parser("export", help="write a session to a file")
+    export.add_argument("--format", choices=("markdown", "json"), help="default: by the name")
+    export.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
+    remove = actions.add_parser("rm", help="remove sessions for good")
+    for action in (show, export):
+        action.add_argument("session", metavar="ID", help="an id, or its first digits")
+    remove.add_argument("session", metavar="ID", nargs="+", help="ids, or their first digits")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run one action; returns the exit code."""
+    store = Store(paths.database())
+    try:
+        return _ACTIONS[args.action](store, args)
+    finally:
+        for notice in store.notices:
+            output.complain(notice)
+        store.close()
+
+
+def _list(store: Store, args: argparse.Namespace) -> int:
+    sessions = store.sessions()
+    if args.json:
+        output.line(json.dumps([dataclasses.asdict(session) for session in sessions], indent=2))
+        return 0
+    if not sessions:
+        output.line("No sessions yet.")
+    for session in sessions:
+        output.line(_line(session))
+    return 0
+
+
+def _line(session: SessionSummary) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(session.updated))
+    turns = f"{session.turns} turn" + ("" if session.turns == 1 else "s")
+    model = one_line(session.model_name, 24)
+    return f"{session.id[:ID_LENGTH]}  {when}  {turns:>9}  {model:<24}  {session.shown_title}"
+
+
+def _show(store: Store, args: argparse.Namespace) -> int:
+    conversation, replaced = store.load_all(store.find(args.session))
+    if args.json:
+        output.write(to_json(conversation, replaced))
+    else:
+        output.write(to_markdown(conversation, thinking=args.thinking))
+    return 0
+
+
+def _export(store: Store, args: argparse.Namespace) -> int:
+    conversation, replaced = store.load_all(store.find(args.session))
+    form = args.format or ("json" if (args.output or "").endswith(".json") else "markdown")
+    if form == "json":
+        text = to_json(conversation, replaced)
+    else:
+        text = to_markdown(conversation, thinking=True)
+    if args.output is None:
+        output.write(text)
+    else:
+        _write_file(Path(args.output), text)
+    return 0
+
+
+def _write_file(path: Path, text: str) -> None:
+    """Write a file for this user only, whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(text.encode("utf-8", "replace"))
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        why, todo = reason_of(error)
+        raise StoreError(f"{one_line(str(path))} cannot be written", why, todo) from error
+
+
+def _remove(store: Store, args: argparse.Namespace) -> int:
+    code = 0
+    for name in args.session:
+        try:
+            session = store.find(name)
+            store.remove(session)
+            output.line(f"Removed {session[:ID_LENGTH]}.")
+        except KtchatError as error:
+            output.complain(str(error))
+            code = 1
+    return code
+
+
+_ACTIONS = {"list": _list, "show": _show, "export": _export, "rm": _remove}

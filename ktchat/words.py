@@ -1,0 +1,71 @@
+"""Numbers in words: the same form on the screen and on the command line."""
+
+from __future__ import annotations
+
+from engine.protocol import Figures, Progress
+
+
+def count(number: int) -> str:
+    """A whole number with its thousands apart: `2 310`."""
+    return f"{number:,}".replace(",", " ")
+
+
+def short_count(number: int) -> str:
+    """A number of tokens in at most four characters: `512`, `3.1k`, `32k`, `1.2M`."""
+    for limit, size, unit in ((1000, 1, ""), (10_000, 1000, "k"), (1_000_000, 1000, "k")):
+        if number < limit:
+            value = number / size
+            return (
+                f"{value:.1f}".removesuffix(".0") + unit
+                if limit == 10_000
+                else f"{value:.0f}{unit}"
+            )
+    return f"{number / 1e6:.1f}".removesuffix(".0") + "M"
+
+
+def file_size(size: int) -> str:
+    """Bytes in decimal units: `16.2 MB`."""
+    value, unit = float(size), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 999.5 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if value >= 99.5 or unit == "B" else f"{value:.1f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """A time: `0.9 s`, `42 s`, `3 min 5 s`."""
+    if seconds < 9.95:
+        return f"{max(0.0, seconds):.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s"
+
+
+def progress(event: Progress) -> str:
+    """Work in progress: `reading 2 310 of 4 096 tokens · 9 s left`."""
+    if event.stage == "load":
+        words = f"loading {file_size(event.done)} of {file_size(event.total)}"
+    else:
+        words = f"reading {count(event.done)} of {count(event.total)} tokens"
+    left = seconds_left(event)
+    return words if left is None else f"{words} · {duration(left)} left"
+
+
+def seconds_left(event: Progress) -> float | None:
+    """Seconds until the work is done at its pace so far; None when that says nothing yet."""
+    if event.done <= 0 or event.seconds < 0.5 or event.done >= event.total:
+        return None
+    return event.seconds * (event.total - event.done) / event.done
+
+
+def figures(turn: Figures) -> str:
+    """A turn in one line: `18.4 tok/s · first 0.9 s · 213 tokens · context 3.1k of 32k · seed 7`."""
+    parts = [f"{turn.decode_tok_s:.1f} tok/s"] if turn.decode_tok_s else []
+    parts.append(f"first {duration(turn.first_token_seconds)}")
+    parts.append(f"{count(turn.reply_tokens)} tokens")
+    if turn.context_size:
+        used, size = short_count(turn.context_used), short_count(turn.context_size)
+        parts.append(f"context {used} of {size}")
+    return " · ".join([*parts, f"seed {turn.seed}"])
