@@ -23,10 +23,7 @@ typedef int64_t Vector __attribute__((vector_size(64)));
 
 using Clock = std::chrono::steady_clock;
 
-#if defined(__x86_64__) && defined(__gnu_linux__)
-__attribute__((target_clones("avx512f", "avx2", "default")))
-#endif
-int64_t sum(const char* data, size_t bytes) {
+inline __attribute__((always_inline)) int64_t add_all(const char* data, size_t bytes) {
     const Vector* at = reinterpret_cast<const Vector*>(data);
     const Vector* end = at + bytes / sizeof(Vector);
     Vector total[8] = {};
@@ -37,6 +34,29 @@ int64_t sum(const char* data, size_t bytes) {
     int64_t result = 0;
     for (int i = 0; i < 8; ++i) result += total[0][i];
     return result;
+}
+
+int64_t add_all_plain(const char* data, size_t bytes) { return add_all(data, bytes); }
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) int64_t add_all_avx2(const char* data, size_t bytes) {
+    return add_all(data, bytes);
+}
+
+__attribute__((target("avx512f"))) int64_t add_all_avx512(const char* data, size_t bytes) {
+    return add_all(data, bytes);
+}
+#endif
+
+using Sum = int64_t (*)(const char*, size_t);
+
+// The widest loads this CPU has.
+Sum widest() {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f")) return add_all_avx512;
+    if (__builtin_cpu_supports("avx2")) return add_all_avx2;
+#endif
+    return add_all_plain;
 }
 
 // CPUs this process may use, in the system's order.
@@ -89,7 +109,7 @@ private:
             if (pthread_barrier_wait(&barrier_) != 0) next_ = 0;
             pthread_barrier_wait(&barrier_);
             const Clock::time_point start = Clock::now();
-            for_each_chunk([&](char* chunk) { sums_[index] += sum(chunk, kChunk); });
+            for_each_chunk([&](char* chunk) { sums_[index] += sum_(chunk, kChunk); });
             pthread_barrier_wait(&barrier_);
             if (index == 0) {
                 const Clock::time_point end = Clock::now();
@@ -106,6 +126,7 @@ private:
     }
 
     char* data_;
+    const Sum sum_ = widest();
     const size_t chunks_;
     const int threads_;
     const double seconds_;
@@ -120,7 +141,8 @@ private:
 
 // Memory reads in GB/s (10^9 bytes) of `threads` threads over `bytes` bytes, the median of rounds for
 // about `seconds`; 0 when the memory is not to be had or the arguments make no sense.
-extern "C" double kt_read_limit(size_t bytes, int threads, double seconds) {
+extern "C" __attribute__((visibility("default"))) double kt_read_limit(size_t bytes, int threads,
+                                                                       double seconds) {
     if (threads < 1 || threads > 1024 || bytes < kChunk * threads) return 0.0;
     const size_t size = bytes / kChunk * kChunk;
     void* data =
