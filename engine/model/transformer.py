@@ -116,7 +116,7 @@ class DenseFfn(Generic[X, W, C]):
         prefix = f"blk.{layer}.ffn_"
         self._ops, self._eps = ops, spec.eps
         self._norm = load.vector(prefix + "norm.weight")
-        self._weights = tuple(load.matrix(f"{prefix}{name}.weight") for name in _FFN)
+        self._weights = _gate_up_down(load, prefix, "")
 
     def add(self, x: X) -> None:
         """x += FFN(norm(x))"""
@@ -141,12 +141,8 @@ class MoeFfn(Generic[X, W, C]):
         self._norm = load.vector(prefix + "norm.weight")
         self._router = load.matrix(prefix + "gate_inp.weight")
         self._bias = load.optional_vector(f"blk.{layer}.exp_probs_b.bias")
-        self._experts = tuple(load.matrix(f"{prefix}{name}_exps.weight") for name in _FFN)
-        self._shared = (
-            tuple(load.matrix(f"{prefix}{name}_shexp.weight") for name in _FFN)
-            if moe.shared_width
-            else None
-        )
+        self._experts = _gate_up_down(load, prefix, "_exps")
+        self._shared = _gate_up_down(load, prefix, "_shexp") if moe.shared_width else None
         self._scaler = load.vector(prefix + "gate_inp_shexp.weight") if moe.shared_gate else None
 
     def add(self, x: X) -> None:
@@ -158,6 +154,11 @@ class MoeFfn(Generic[X, W, C]):
         ops.moe_add(normed, ids, weights, *self._experts, x)
         if self._shared is not None:
             ops.ffn_add(normed, *self._shared, x, self._scaler)
+
+
+def _gate_up_down(load: WeightLoader[W], prefix: str, suffix: str) -> tuple[W, W, W]:
+    gate, up, down = (load.matrix(f"{prefix}{name}{suffix}.weight") for name in _FFN)
+    return gate, up, down
 
 
 _FFN = ("gate", "up", "down")
@@ -190,7 +191,8 @@ class Transformer(Generic[X, W, C]):
 
     def forward(self, tokens: Ints, pages: Ints, start: int) -> Floats:
         """Append `tokens` at position `start`; logits of the last one, (vocabulary,)."""
-        return self._forward(tokens, pages, start, last=True)[0]
+        logits: Floats = self._forward(tokens, pages, start, last=True)[0]
+        return logits
 
     def forward_all(self, tokens: Ints, pages: Ints, start: int) -> Floats:
         """Like `forward`, but logits of every token: (n, vocabulary)."""
