@@ -1,76 +1,40 @@
 """`ChatSession`: one person's chat over an engine and a store.
 
 Knows the order of things: the message is saved, the conversation becomes a prompt, the reply is
-taken from the engine's events, saved in steps and settled. Its `conversation` is the single truth
-of what was said. Knows nothing of the screen: the full-screen application and `ktchat run` both
-stand on it.
+taken from the engine, saved in steps and settled. Its `conversation` is the single truth of what
+was said. Knows nothing of the screen: the full-screen application and `ktchat run` both stand on
+it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import AsyncGenerator
 
-from engine.errors import EngineError, KtchatError, RequestError
-from engine.protocol import (
-    Event,
-    Failed,
-    Figures,
-    Finished,
-    Load,
-    Loaded,
-    Message,
-    Notice,
-    Sampling,
-    Text,
-    Thinking,
-)
-from ktchat.conversation import Conversation, State, Turn, title_of
+from engine.errors import KtchatError, RequestError
+from engine.protocol import Event, Failed, Load, Loaded, Sampling
+from ktchat.conversation import Conversation, Turn, title_of
 from ktchat.errors import SessionBusyError
+from ktchat.reply import Engine, Reply, Started, Update, shown
 from ktchat.saver import Notify, Saver, Severity
 from ktchat.store import UNDO_SECONDS, Store
-from ktchat.text import Sanitiser, one_line, sanitise
+from ktchat.text import one_line
 
+__all__ = ["ChatSession", "Engine", "Notify", "Severity", "Started", "Update"]
 
-class Engine(Protocol):
-    """What a chat needs of `engine.client.Engine`."""
-
-    @property
-    def loaded(self) -> Loaded | None: ...
-    def load(self, command: Load, /) -> AsyncIterator[Event]: ...
-    def generate(
-        self, messages: Sequence[Message], sampling: Sampling, max_tokens: int | None, /
-    ) -> AsyncIterator[Event]: ...
-    def cancel(self) -> None: ...
-    async def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """The message is in the conversation (and on the disk, if that can be written).
-
-    `replaced` left the conversation for it: the turn that was regenerated, edited or retried.
-    """
-
-    turn: Turn
-    replaced: Turn | None = None
-
-
-Update = Started | Event
-"""What `ChatSession.send` yields: `Started` first, `Finished` or `Failed` last."""
+CLOSE_SECONDS = 0.5
+"""How long a reply may take to end when the program does."""
 
 
 class ChatSession:
     """The chat of one running program: the session that is open, and what can be done in it.
 
     Create it inside a running event loop. Set `sampling`, `max_tokens` and `system` at any time;
-    they hold from the next message on. All text in the events is safe to draw; the raw text is in
-    the turn. `notify` is told what concerns no single reply: saving failed, saving works again.
+    they hold from the next message (`system`: the next new session) on. All text in the events is
+    safe to draw; raw text is in the turn. `notify` is told what concerns no single reply: saving
+    failed, saving works again.
     """
 
     def __init__(
@@ -87,26 +51,26 @@ class ChatSession:
         self.store = store
         self.sampling = sampling or Sampling()
         self.max_tokens = max_tokens
+        self.system = system
         self.conversation = Conversation(system=system)
         self.read_only = False
         """Another ktchat has this session open: it is shown, and cannot be continued here."""
         self.draft = ""
-        """The unsent text with which the session was opened; report changes by `keep_draft`."""
+        """The unsent text of the session; report changes by `keep_draft`."""
         self.notify: Notify = notify or _silent
         self.saver = Saver(store, lambda words, severity: self.notify(words, severity))
-        self._system = system
-        self._active: Turn | None = None
-        self._stopping = False
-        self._closed = False
+        self._reply: Reply | None = None
         self._idle = asyncio.Event()
         self._idle.set()
+        self._closed = False
+        self._purging: asyncio.Task[None] | None = None
 
     # What is going on.
 
     @property
     def busy(self) -> bool:
         """Whether a reply is being written."""
-        return self._active is not None
+        return self._reply is not None
 
     @property
     def loaded(self) -> Loaded | None:
@@ -116,10 +80,8 @@ class ChatSession:
     @property
     def context_used(self) -> int:
         """Tokens of the context that the conversation took at its last reply."""
-        used = (
-            turn.figures.context_used for turn in reversed(self.conversation.turns) if turn.figures
-        )
-        return next(used, 0)
+        figures = (turn.figures for turn in reversed(self.conversation.turns) if turn.figures)
+        return next((f.context_used for f in figures), 0)
 
     @property
     def context_size(self) -> int:
@@ -131,25 +93,27 @@ class ChatSession:
     async def new(self) -> Conversation:
         """Begin a session. It is saved, and listed, when its first message is sent.
 
-        Takes over the unsent text of a session that never began, if there is one.
+        Takes over the unsent text of a session that never began, if there is one. Raises
+        `RequestError` while a reply is being written.
         """
         self._must_be_idle()
         await self._leave()
-        fresh = Conversation(system=self._system)
-        self.draft = ""
+        self.conversation, self.read_only, self.draft = Conversation(system=self.system), False, ""
         with contextlib.suppress(KtchatError):  # unreadable sessions do not hinder a new one
             await self.store.call(self.store.purge)
             orphan = await self.store.call(self.store.orphan_draft)
             if orphan is not None and await self.store.call(self.store.claim, orphan[0]):
-                fresh.id, self.draft = orphan
-        self._enter(fresh, read_only=False)
-        return fresh
+                self.conversation.id, self.draft = orphan
+        await self.store.call(self.store.claim, self.conversation.id)
+        return self.conversation
 
     async def open(self, session: str) -> Conversation:
-        """Open a saved session. Raises `UnknownSessionError` or `StoreError`.
+        """Open a saved session. Raises `UnknownSessionError`, `StoreError`, or `RequestError`
+        while a reply is being written.
 
         A reply that was being written when its program ended is marked interrupted. A session
-        that is open in another ktchat is opened with `read_only` set.
+        that is open in another ktchat is opened with `read_only` set; open it again to see what
+        was added there, or to take it over once it is closed there.
         """
         self._must_be_idle()
         if session == self.conversation.id and not self.read_only:
@@ -164,23 +128,31 @@ class ChatSession:
             self.store.locks.release(session)
             raise
         await self._leave()
-        self._enter(conversation, read_only=not held)
-        self.draft = draft
+        self.conversation, self.read_only, self.draft = conversation, not held, draft
         if held:
             self._mark_interrupted()
         return conversation
 
     async def rename(self, session: str, title: str) -> None:
-        """Give a session another title (one line; empty is refused by doing nothing)."""
+        """Give a session another title (one line; an empty one changes nothing)."""
         words = one_line(title)
         if not words:
             return
-        if session == self.conversation.id:
-            self.conversation.title = words
-        await self.store.call(self.store.rename, session, words)
+        open_here = self.conversation if session == self.conversation.id else None
+        conversation = open_here or self.saver.unsaved(session)
+        if conversation is None:
+            await self.store.call(self.store.rename, session, words)
+            return
+        conversation.title = words
+        if conversation.turns:
+            self.saver.touch(conversation)
+            await self.saver.flush()
 
     async def delete(self, session: str) -> None:
-        """Delete a session; `undo_delete` brings it back. The open one gives way to a new one."""
+        """Delete a session; `undo_delete` brings it back. The open one gives way to a new one.
+
+        Raises `SessionBusyError` when it is open in another ktchat.
+        """
         if session == self.conversation.id:
             await self.new()
         await self.saver.flush()
@@ -188,7 +160,7 @@ class ChatSession:
         asyncio.get_running_loop().call_later(UNDO_SECONDS + 1.0, self._purge)
 
     async def undo_delete(self, session: str) -> None:
-        """Bring back a deleted session (within `store.UNDO_SECONDS`)."""
+        """Bring back a deleted session, within `store.UNDO_SECONDS`."""
         await self.store.call(self.store.restore, session)
 
     def keep_draft(self, text: str) -> None:
@@ -201,69 +173,81 @@ class ChatSession:
 
     async def load(self, command: Load) -> AsyncGenerator[Event, None]:
         """Load a model; the last event is `Loaded` or `Failed`."""
-        self._must_be_idle()
+        if self.busy:
+            yield Failed(_busy())
+            return
         async for event in self.engine.load(command):
-            yield _shown(event)
+            yield shown(event)
 
-    # Replies.
+    # Replies. Each of the three raises `RequestError` or `SessionBusyError` before anything is
+    # changed; a failure of the engine is the event `Failed`.
 
-    async def send(self, text: str) -> AsyncGenerator[Update, None]:
-        """Send a message and yield what becomes of it.
+    def send(self, text: str) -> AsyncGenerator[Update, None]:
+        """Send a message; yields what becomes of it.
 
-        Raises `RequestError` (nothing to send, a reply is being written) or `SessionBusyError`
-        before anything is changed; a failure of the engine is the event `Failed`. Sending again
-        what just failed replaces the failed turn.
+        Sending again what failed before its first word replaces the failed turn.
         """
-        if not text.strip():
-            raise RequestError("There is nothing to send", "The message is empty", "")
         last = self.conversation.last
         retried = last if last and last.without_reply and last.raw_prompt == text else None
-        async for update in self._answer(text, retried):
-            yield update
+        return self._answer(text, retried)
 
-    async def regenerate(self) -> AsyncGenerator[Update, None]:
-        """Replace the last reply by another one. The old one stays in the file."""
+    def regenerate(self) -> AsyncGenerator[Update, None]:
+        """Replace the last reply by another one; the old one stays in the file.
+
+        When the new one fails before its first word, the old turn is the last one again.
+        """
         last = self.conversation.last
         if last is None:
             raise RequestError("There is no reply to regenerate", "", "Send a message first")
-        async for update in self._answer(last.raw_prompt, last):
-            yield update
+        return self._answer(last.raw_prompt, last)
 
-    async def edit_last(self, text: str) -> AsyncGenerator[Update, None]:
-        """Replace the last message by `text` and answer it. The old turn stays in the file."""
+    def edit_last(self, text: str) -> AsyncGenerator[Update, None]:
+        """Replace the last message by `text` and answer it; the old turn stays in the file."""
         last = self.conversation.last
         if last is None:
             raise RequestError("There is no message to edit", "", "Send a message first")
-        if not text.strip():
-            raise RequestError("There is nothing to send", "The message is empty", "")
-        async for update in self._answer(text, last):
-            yield update
+        return self._answer(text, last)
 
     def stop(self) -> None:
-        """Stop the reply; what came is kept. The reply ends with `Finished("cancelled")`."""
-        if self._active is not None:
-            self._stopping = True
-            self.engine.cancel()
+        """Stop the reply; what came is kept. Its last event is `Finished("cancelled")`."""
+        if self._reply is not None:
+            self._reply.stop()
 
     async def wait_idle(self) -> None:
         """Return when no reply is being written."""
         await self._idle.wait()
 
     async def close(self) -> None:
-        """Interrupt the reply, save everything and let go of the session. Not the engine."""
-        if self._active is not None:
-            turn = self._active
+        """Interrupt the reply, save everything and let go of the session. Not of the engine."""
+        self._closed = True
+        reply, conversation = self._reply, self.conversation
+        if reply is not None:
             self.engine.cancel()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), 0.5)
-            if turn.state in ("streaming", "stopped"):
-                turn.state = "interrupted"
-                self.saver.touch(self.conversation, turn)
-        self._closed = True
+                await asyncio.wait_for(self._idle.wait(), CLOSE_SECONDS)
+            reply.settle()
+            if reply.turn.state == "stopped" and not reply.stopping:
+                reply.turn.state = "interrupted"
+                self.saver.touch(conversation, reply.turn)
         await self.saver.close()
         await self.store.call(self.store.close)
 
     # Inside.
+
+    def _must_be_idle(self) -> None:
+        if self._reply is not None:
+            raise _busy()
+
+    async def _leave(self) -> None:
+        """Save the open session and let it go (not while it is only in memory)."""
+        if await self.saver.flush() and not self.read_only:
+            self.store.locks.release(self.conversation.id)
+
+    def _mark_interrupted(self) -> None:
+        for turn in self.conversation.turns:
+            if turn.state == "streaming":
+                turn.state = "interrupted"
+                self.saver.touch(self.conversation, turn)
 
     def _purge(self) -> None:
         async def purge() -> None:
@@ -273,53 +257,47 @@ class ChatSession:
         if not self._closed:
             self._purging = asyncio.get_running_loop().create_task(purge())
 
-    def _must_be_idle(self) -> None:
-        if self._active is not None:
-            raise RequestError("A reply is being written", "", "Stop it first, with Esc")
-
-    async def _leave(self) -> None:
-        await self.saver.flush()
-        if not self.read_only:
-            self.store.locks.release(self.conversation.id)
-
-    def _enter(self, conversation: Conversation, *, read_only: bool) -> None:
-        self.conversation = conversation
-        self.read_only = read_only
-
-    def _mark_interrupted(self) -> None:
-        for turn in self.conversation.turns:
-            if turn.state == "streaming":
-                turn.state = "interrupted"
-                self.saver.touch(self.conversation, turn)
-
-    async def _answer(self, text: str, replaced: Turn | None) -> AsyncGenerator[Update, None]:
+    def _answer(self, text: str, replaced: Turn | None) -> AsyncGenerator[Update, None]:
         self._must_be_idle()
+        if not text.strip():
+            raise RequestError("There is nothing to send", "The message is empty", "")
         if self.read_only:
             raise SessionBusyError(
                 "The message was not sent",
                 "This session is open in another ktchat",
-                "Close it there, or begin a new session with Ctrl+N",
+                "Close it there and open it again here, or begin a new session with Ctrl+N",
             )
+        return self._updates(text, replaced)
+
+    async def _updates(self, text: str, replaced: Turn | None) -> AsyncGenerator[Update, None]:
+        self._must_be_idle()
+        conversation = self.conversation
         turn = self._begin(text, replaced)
+        reply = Reply(self.engine, turn, lambda n: self.saver.touch(conversation, turn, tokens=n))
+        self._reply = reply
+        self._idle.clear()
         try:
-            await self._save_start()
+            await self.store.call(self.store.claim, conversation.id)
+            await self.saver.flush()
             yield Started(turn, replaced)
-            async with contextlib.aclosing(self._events(turn)) as events:
+            async with contextlib.aclosing(reply.events(conversation.messages())) as events:
                 async for event in events:
-                    shown = self._take(turn, event)
                     if turn.state != "streaming":
+                        self._end(turn, replaced)
                         await self.saver.flush()
-                    yield shown
+                    yield event
         finally:
-            await self._settle(turn)
+            reply.settle()
+            self._reply = None
+            self._idle.set()
 
     def _begin(self, text: str, replaced: Turn | None) -> Turn:
         conversation = self.conversation
         if replaced is not None:
-            conversation.turns.pop()
-        last = conversation.last
+            conversation.turns.remove(replaced)
         if (model := self.engine.loaded) is not None:
             conversation.model_path, conversation.model_name = model.path, model.name
+        last = conversation.last
         turn = Turn(
             raw_prompt=text,
             sampling=self.sampling,
@@ -330,89 +308,24 @@ class ChatSession:
         conversation.title = conversation.title or title_of(text)
         conversation.updated = turn.created
         conversation.turns.append(turn)
-        self._active, self._stopping = turn, False
-        self._clean = (Sanitiser(), Sanitiser())
-        self._idle.clear()
         self.saver.touch(conversation, turn)
-        if self.draft:
+        if self.draft == text:
             self.keep_draft("")
         return turn
 
-    async def _save_start(self) -> None:
-        if await self.store.call(self.store.claim, self.conversation.id):
-            await self.saver.flush()
+    def _end(self, turn: Turn, replaced: Turn | None) -> None:
+        """The reply has ended by itself; a failed regeneration gives the old reply back."""
+        conversation = self.conversation
+        conversation.updated = time.time()
+        again = replaced is not None and replaced.raw_prompt == turn.raw_prompt
+        if replaced is not None and again and turn.without_reply and not replaced.without_reply:
+            conversation.turns[-1] = replaced
+            self.saver.touch(conversation)
 
-    async def _events(self, turn: Turn) -> AsyncGenerator[Event, None]:
-        """The engine's events for this turn; ends with `Finished` or `Failed` whatever happens."""
-        messages = self.conversation.messages()
-        if self._stopping:
-            yield Finished("cancelled", Figures(context_size=self.context_size))
-            return
-        try:
-            async for event in self.engine.generate(messages, turn.sampling, turn.max_tokens):
-                if self._stopping and not isinstance(event, Finished | Failed):
-                    self.engine.cancel()  # harmless when repeated; the first may have come too early
-                yield event
-                if isinstance(event, Finished | Failed):
-                    return
-        except KtchatError as error:
-            yield Failed(error)
-            return
-        yield Failed(EngineError("The engine ended the reply without a reason", "", "Try again"))
 
-    def _take(self, turn: Turn, event: Event) -> Event:
-        """Note an event in the turn; the event as it may be shown."""
-        if isinstance(event, Text):
-            turn.raw_reply += event.text
-            self.saver.touch(self.conversation, turn, tokens=event.tokens)
-            return dataclasses.replace(event, text=self._clean[0].feed(event.text))
-        if isinstance(event, Thinking):
-            turn.raw_thinking += event.text
-            self.saver.touch(self.conversation, turn, tokens=event.tokens)
-            return dataclasses.replace(event, text=self._clean[1].feed(event.text))
-        if isinstance(event, Finished):
-            turn.state = "stopped" if event.reason == "cancelled" else "complete"
-            turn.reason, turn.figures = event.reason, event.figures
-        elif isinstance(event, Failed):
-            turn.state, turn.error = "failed", event.error
-        if turn.state != "streaming":
-            self._touch_now(turn)
-        return _shown(event)
-
-    def _touch_now(self, turn: Turn) -> None:
-        self.conversation.updated = time.time()
-        self.saver.touch(self.conversation, turn)
-
-    async def _settle(self, turn: Turn) -> None:
-        """The end of a reply, also when its reader went away in the middle."""
-        if turn.state == "streaming":
-            self.engine.cancel()
-            turn.state = "stopped" if self._stopping else "interrupted"
-            self._touch_now(turn)
-        self._active = None
-        self._idle.set()
+def _busy() -> RequestError:
+    return RequestError("A reply is being written", "", "Stop it first, with Esc")
 
 
 def _silent(words: str, severity: Severity) -> None:
     """The `notify` of a chat that nobody watches."""
-
-
-def _shown(event: Event) -> Event:
-    """An event whose texts are safe to draw (those of `Text` and `Thinking` are cleaned as a stream)."""
-    if isinstance(event, Notice):
-        return Notice(one_line(event.text, 400))
-    if isinstance(event, Failed):
-        error = event.error
-        return Failed(type(error)(*(one_line(t, 400) for t in (error.what, error.why, error.todo))))
-    if isinstance(event, Loaded):
-        return dataclasses.replace(
-            event,
-            path=sanitise(event.path),
-            name=one_line(event.name),
-            architecture=one_line(event.architecture),
-            quantisation=one_line(event.quantisation),
-        )
-    return event
-
-
-__all__ = ["ChatSession", "Engine", "Started", "State", "Update"]

@@ -70,6 +70,14 @@ class Locks:
             os.close(handle)
         return True
 
+    def sweep(self) -> None:
+        """Remove the files that processes left behind which ended without releasing."""
+        with contextlib.suppress(OSError):
+            for path in self._folder.glob("*.lock"):
+                name = path.name.removesuffix(".lock")
+                if name not in self._held and self.acquire(name):
+                    self.release(name)
+
     def release(self, name: str) -> None:
         """Let go of `name`, if held."""
         handle = self._held.pop(name, None)

@@ -22,13 +22,17 @@ Severity = Literal["information", "warning", "error"]
 Notify = Callable[[str, Severity], None]
 """Tells the person something: words and how serious it is. Called on the event loop."""
 
-STEP_SECONDS = 0.25
-"""At most so much of a reply is lost when the process is killed ..."""
+STEP_SECONDS = 0.2
+"""A reply is written every so often: with the time of the write, at most 250 ms of it are lost
+when the process is killed ..."""
 
 STEP_TOKENS = 64
 """... or so many tokens, whichever comes first."""
 
 DRAFT_SECONDS = 1.0
+FLUSH_SECONDS = 5.0
+"""Longest wait for a disk that neither writes nor fails."""
+
 RETRY_SECONDS = 2.0
 MAX_RETRY_SECONDS = 30.0
 
@@ -51,6 +55,8 @@ class Saver:
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+        self._saves: set[asyncio.Task[bool]] = set()
+        self._closed = False
 
     @property
     def pending(self) -> bool:
@@ -76,8 +82,12 @@ class Saver:
 
     async def flush(self) -> bool:
         """Write everything now. False (after telling the person once) if that was impossible."""
-        async with self._writing:
-            return await self._write()
+        task = asyncio.get_running_loop().create_task(self._locked_write(), name="save")
+        self._saves.add(task)
+        task.add_done_callback(self._saves.discard)
+        # A reader that goes away must not take the write with it.
+        done, _ = await asyncio.wait({task}, timeout=FLUSH_SECONDS)
+        return task.result() if done else False
 
     async def close(self) -> None:
         """Write what is left and end the background task."""
@@ -87,6 +97,11 @@ class Saver:
                 await self._task
             self._task = None
         await self.flush()
+        self._closed = True
+
+    async def _locked_write(self) -> bool:
+        async with self._writing:
+            return await self._write()
 
     def _plan(self, due: float) -> None:
         if self.error is not None:
@@ -96,7 +111,7 @@ class Saver:
         self._wake.set()
 
     def _start(self) -> None:
-        if self._task is None or self._task.done():
+        if not self._closed and (self._task is None or self._task.done()):
             self._task = asyncio.get_running_loop().create_task(self._run(), name="saver")
 
     async def _run(self) -> None:
@@ -106,7 +121,7 @@ class Saver:
                 self._wake.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), left)
-            await asyncio.shield(self.flush())
+            await self.flush()
 
     async def _write(self) -> bool:
         self._due = None

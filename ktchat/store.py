@@ -181,6 +181,7 @@ class Store:
 
     def purge(self, older_than: float = UNDO_SECONDS) -> None:
         """Remove for good what was deleted more than `older_than` seconds ago."""
+        self.locks.sweep()
         gone = "SELECT id FROM sessions WHERE deleted IS NOT NULL AND deleted <= ?"
         before = (time.time() - older_than,)
         if self._query(f"{gone} LIMIT 1", before):

@@ -12,6 +12,7 @@ from pathlib import Path
 from engine.errors import KtchatError
 from ktchat import paths
 from ktchat.cli import output
+from ktchat.conversation import Conversation, Turn
 from ktchat.errors import StoreError, reason_of
 from ktchat.export import to_json, to_markdown
 from ktchat.store import SessionSummary, Store
@@ -71,8 +72,19 @@ def _line(session: SessionSummary) -> str:
     return f"{session.id[:ID_LENGTH]}  {when}  {turns:>9}  {model:<24}  {session.shown_title}"
 
 
+def _load(store: Store, name: str) -> tuple[Conversation, list[Turn]]:
+    """A session, and the turns that were replaced in it; nothing streams without its program."""
+    session = store.find(name)
+    conversation, replaced = store.load_all(session)
+    if store.locks.is_free(session):
+        for turn in (*conversation.turns, *replaced):
+            if turn.state == "streaming":
+                turn.state = "interrupted"
+    return conversation, replaced
+
+
 def _show(store: Store, args: argparse.Namespace) -> int:
-    conversation, replaced = store.load_all(store.find(args.session))
+    conversation, replaced = _load(store, args.session)
     if args.json:
         output.write(to_json(conversation, replaced))
     else:
@@ -81,7 +93,7 @@ def _show(store: Store, args: argparse.Namespace) -> int:
 
 
 def _export(store: Store, args: argparse.Namespace) -> int:
-    conversation, replaced = store.load_all(store.find(args.session))
+    conversation, replaced = _load(store, args.session)
     form = args.format or ("json" if (args.output or "").endswith(".json") else "markdown")
     if form == "json":
         text = to_json(conversation, replaced)
