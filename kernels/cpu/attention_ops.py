@@ -1,0 +1,149 @@
+"""Attention over the paged cache: shape checks and one native call an op."""
+
+from __future__ import annotations
+
+from kernels.cpu import native
+from kernels.cpu.buffers import (
+    Array,
+    Cache,
+    Weight,
+    address,
+    empty,
+    expect,
+    expect_matrices,
+    rows_of,
+    vector_pointer,
+)
+from kernels.cpu.context import NativeContext
+from kernels.ops import Ints, Rope
+
+
+class AttentionOps(NativeContext):
+    """The ops of `kernels.ops.Ops` that read or write a KV cache."""
+
+    def rope_append(
+        self,
+        q: Array,
+        k: Array,
+        v: Array,
+        norms: tuple[Weight, Weight] | None,
+        eps: float,
+        rope: Rope,
+        cache: Cache,
+        layer: int,
+        pages: Ints,
+        start: int,
+    ) -> None:
+        shape = cache.shape
+        n, heads = q.shape[0], q.shape[-1] // shape.key
+        expect(q, n, heads * shape.key)
+        expect(k, n, shape.heads * shape.key)
+        expect(v, n, shape.heads * shape.value)
+        if not n or not shape.value or rope.offset + 2 * len(rope.frequencies) > shape.key:
+            raise ValueError(f"{n} tokens with a rope of offset {rope.offset} for {shape}")
+        q_norm, k_norm = (None, None) if norms is None else norms
+        native.check(
+            self._native.kt_rope_append(
+                self._alive(),
+                address(q),
+                heads,
+                address(k),
+                address(v),
+                vector_pointer(q_norm, shape.key),
+                vector_pointer(k_norm, shape.key),
+                eps,
+                self._rope(rope),
+                *self._place(cache, layer, pages, start, n),
+            )
+        )
+
+    def attention(
+        self,
+        q: Array,
+        heads: int,
+        scale: float,
+        cache: Cache,
+        layer: int,
+        pages: Ints,
+        start: int,
+    ) -> Array:
+        shape = cache.shape
+        n = rows_of(q, heads * shape.key)
+        if not shape.value or heads % shape.heads:
+            raise ValueError(f"{heads} heads cannot attend to {shape}")
+        out = empty(n, heads * shape.value)
+        native.check(
+            self._native.kt_attention(
+                self._alive(),
+                address(q),
+                heads,
+                scale,
+                *self._place(cache, layer, pages, start, n),
+                address(out),
+            )
+        )
+        return out
+
+    def latent_append(
+        self,
+        q: Array,
+        heads: int,
+        kv: Array,
+        norm: Weight,
+        eps: float,
+        rope: Rope,
+        cache: Cache,
+        layer: int,
+        pages: Ints,
+        start: int,
+    ) -> None:
+        shape, turned = cache.shape, 2 * len(rope.frequencies)
+        n = rows_of(kv, shape.key)
+        expect(q, n, heads * (rope.offset + turned))
+        if shape.heads != 1 or heads < 1 or turned >= shape.key:
+            raise ValueError(f"{shape} holds no latent rows with {turned} turned features")
+        native.check(
+            self._native.kt_latent_append(
+                self._alive(),
+                address(q),
+                heads,
+                address(kv),
+                vector_pointer(norm, shape.key - turned),
+                eps,
+                self._rope(rope),
+                *self._place(cache, layer, pages, start, n),
+            )
+        )
+
+    def latent_attention(
+        self,
+        q: Array,
+        heads: int,
+        scale: float,
+        k_b: Weight,
+        v_b: Weight,
+        cache: Cache,
+        layer: int,
+        pages: Ints,
+        start: int,
+    ) -> Array:
+        shape, latent, nope = cache.shape, k_b.rows, k_b.cols
+        n = rows_of(q, heads * (nope + shape.key - latent))
+        expect_matrices(k_b, heads, latent, nope)
+        expect_matrices(v_b, heads, v_b.rows, latent)
+        if shape.heads != 1 or latent > shape.key:
+            raise ValueError(f"{shape} holds no latent rows of {latent} features")
+        out = empty(n, heads * v_b.rows)
+        native.check(
+            self._native.kt_latent_attention(
+                self._alive(),
+                address(q),
+                heads,
+                scale,
+                k_b.pointer,
+                v_b.pointer,
+                *self._place(cache, layer, pages, start, n),
+                address(out),
+            )
+        )
+        return out

@@ -1,0 +1,68 @@
+"""What every op needs: the native context, and arguments that are remembered between calls.
+
+Knows no op. One thread at a time uses a context.
+"""
+
+from __future__ import annotations
+
+import os
+from ctypes import addressof
+
+from kernels.cpu import native
+from kernels.cpu.buffers import Cache, expect_ints, rope_struct, routing_struct
+from kernels.cpu.cores import default_threads, physical_cores
+from kernels.ops import Ints, Rope, Routing
+
+
+class NativeContext:
+    """A native context with its threads."""
+
+    def __init__(
+        self, threads: int | None = None, isa: str | None = None, pin: bool = False
+    ) -> None:
+        self._context = 0
+        self._native = native.load()
+        self.threads = default_threads() if threads is None else threads
+        self.isa = native.choose_isa() if isa is None else isa
+        self._context = native.open_context(self.isa, self.threads, physical_cores() if pin else ())
+        self._process = os.getpid()
+        self._ropes: dict[int, tuple[Rope, object, int]] = {}
+        self._routings: dict[tuple[int, int], tuple[Routing, object, int]] = {}
+        self._pages: tuple[Ints, int] | None = None
+
+    def close(self) -> None:
+        """Stop the threads. A copy in a forked process has none to stop."""
+        context, self._context = self._context, 0
+        if context and self._process == os.getpid():
+            self._native.kt_close(context)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _alive(self) -> int:
+        if not self._context:
+            raise ValueError("this CpuOps is closed")
+        return self._context
+
+    def _place(
+        self, cache: Cache, layer: int, pages: Ints, start: int, n: int
+    ) -> tuple[int, int, int, int, int, int]:
+        if self._pages is None or self._pages[0] is not pages:
+            expect_ints(pages, (pages.size,))
+            self._pages = (pages, pages.ctypes.data)
+        return cache.pointer, layer, self._pages[1], pages.size, start, n
+
+    def _rope(self, rope: Rope) -> int:
+        """Address of the native rope; remembered with the rope, so that its id stays its own."""
+        entry = self._ropes.get(id(rope))
+        if entry is None:
+            struct = rope_struct(rope)
+            entry = self._ropes[id(rope)] = (rope, struct, addressof(struct))
+        return entry[2]
+
+    def _routing(self, routing: Routing, experts: int) -> int:
+        entry = self._routings.get((id(routing), experts))
+        if entry is None:
+            struct = routing_struct(routing, experts)
+            entry = self._routings[id(routing), experts] = (routing, struct, addressof(struct))
+        return entry[2]

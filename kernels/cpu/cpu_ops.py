@@ -1,0 +1,143 @@
+"""`CpuOps`: the op set on the CPU. Checks shapes, then makes one native call an op.
+
+Knows neither threads nor instruction sets beyond their choice; the work is in src/. One thread at a
+time uses a CpuOps; several may live in one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kernels.cpu import native
+from kernels.cpu.attention_ops import AttentionOps
+from kernels.cpu.buffers import (
+    Array,
+    Cache,
+    Weight,
+    address,
+    empty,
+    expect,
+    expect_matrix,
+    matrix,
+    rows_of,
+    vector,
+    vector_pointer,
+)
+from kernels.cpu.feed_forward_ops import FeedForwardOps
+from kernels.ops import CacheShape, Floats, Ints, Tensor
+
+
+class CpuOps(AttentionOps, FeedForwardOps):
+    """`kernels.ops.Ops` in C++ with its own threads; an idle one uses no CPU.
+
+    `threads` None takes the physical cores that this process may use. `isa` None takes what
+    KTCHAT_ISA names, else the best that this CPU has. `pin` ties every thread but the caller's to a
+    core. Raises `kernels.cpu.NativeError`, or `kernels.cpu.build.BuildError` without a compiler.
+    """
+
+    name = "cpu"
+
+    def matrix(self, tensor: Tensor) -> Weight:
+        return matrix(self._alive(), tensor)
+
+    def vector(self, tensor: Tensor) -> Weight:
+        return vector(tensor)
+
+    def kv_cache(self, shape: CacheShape) -> Cache:
+        return Cache(shape)
+
+    def copy_page(self, cache: Cache, source: int, target: int) -> None:
+        cache.keys[:, target] = cache.keys[:, source]
+        cache.values[:, target] = cache.values[:, source]
+
+    def last_row(self, x: Array) -> Array:
+        return x[-1:]
+
+    def to_numpy(self, x: Array) -> Floats:
+        return x
+
+    def embed(self, table: Weight, tokens: Ints) -> Array:
+        tokens = np.ascontiguousarray(tokens, dtype=np.int32)
+        expect_matrix(table, table.cols)
+        n = tokens.size
+        if tokens.shape != (n,) or not n:
+            raise ValueError(f"wanted tokens (n,), got {tokens.shape}")
+        out = empty(n, table.cols)
+        native.check(
+            self._native.kt_embed(self._alive(), table.pointer, tokens.ctypes.data, n, address(out))
+        )
+        return out
+
+    def norm(self, x: Array, norm: Weight, eps: float) -> Array:
+        n = rows_of(x, norm.cols)
+        weight = vector_pointer(norm, norm.cols)
+        out = empty(n, norm.cols)
+        native.check(
+            self._native.kt_norm(self._alive(), address(x), n, norm.cols, weight, eps, address(out))
+        )
+        return out
+
+    def norm_linear(
+        self,
+        x: Array,
+        norm: Weight | None,
+        eps: float,
+        weights: Sequence[Weight],
+        biases: Sequence[Weight | None] | None = None,
+    ) -> list[Array]:
+        if len(weights) > native.MAX_WEIGHTS:
+            return self._norm_linear_in_parts(x, norm, eps, weights, biases)
+        cols = x.shape[-1]
+        n = rows_of(x, cols)
+        if not weights or (biases is not None and len(biases) != len(weights)):
+            raise ValueError("wanted a bias, or None, for each of at least one weight")
+        outs: list[Array] = []
+        products: list[int | None] = []
+        for i, weight in enumerate(weights):
+            rows = expect_matrix(weight, cols)
+            out = empty(n, rows)
+            outs.append(out)
+            bias = None if biases is None else vector_pointer(biases[i], rows)
+            products += (weight.pointer, address(out), bias)
+        products += (None,) * (3 * native.MAX_WEIGHTS - len(products))
+        native.check(
+            self._native.kt_norm_linear(
+                self._alive(),
+                address(x),
+                n,
+                cols,
+                vector_pointer(norm, cols),
+                eps,
+                len(weights),
+                *products,
+            )
+        )
+        return outs
+
+    def _norm_linear_in_parts(
+        self,
+        x: Array,
+        norm: Weight | None,
+        eps: float,
+        weights: Sequence[Weight],
+        biases: Sequence[Weight | None] | None,
+    ) -> list[Array]:
+        normed = x if norm is None else self.norm(x, norm, eps)
+        outs: list[Array] = []
+        for i in range(0, len(weights), native.MAX_WEIGHTS):
+            part = slice(i, i + native.MAX_WEIGHTS)
+            outs += self.norm_linear(
+                normed, None, eps, weights[part], None if biases is None else biases[part]
+            )
+        return outs
+
+    def linear_add(self, x: Array, weight: Weight, residual: Array) -> None:
+        n = rows_of(x, weight.cols)
+        expect(residual, n, expect_matrix(weight, weight.cols))
+        native.check(
+            self._native.kt_linear_add(
+                self._alive(), address(x), n, weight.pointer, address(residual)
+            )
+        )

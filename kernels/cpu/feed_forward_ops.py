@@ -1,0 +1,118 @@
+"""Router, experts and dense feed-forward: shape checks and one native call an op."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kernels.cpu import native
+from kernels.cpu.buffers import (
+    Array,
+    Weight,
+    address,
+    empty,
+    expect,
+    expect_ints,
+    expect_matrices,
+    expect_matrix,
+    rows_of,
+    vector_pointer,
+)
+from kernels.cpu.context import NativeContext
+from kernels.ops import Routing
+
+
+class FeedForwardOps(NativeContext):
+    """The ops of `kernels.ops.Ops` between attention and the next layer."""
+
+    def route(
+        self,
+        x: Array,
+        norm: Weight,
+        eps: float,
+        router: Weight,
+        bias: Weight | None,
+        routing: Routing,
+    ) -> tuple[Array, Array, Array]:
+        cols = router.cols
+        n, experts = rows_of(x, cols), expect_matrix(router, cols)
+        normed, weights = empty(n, cols), empty(n, routing.top_k)
+        ids = np.empty((n, routing.top_k), dtype=np.int32)
+        native.check(
+            self._native.kt_route(
+                self._alive(),
+                address(x),
+                n,
+                vector_pointer(norm, cols),
+                eps,
+                router.pointer,
+                vector_pointer(bias, experts),
+                self._routing(routing, experts),
+                address(normed),
+                address(ids),
+                address(weights),
+            )
+        )
+        return normed, ids, weights
+
+    def moe_add(
+        self,
+        x: Array,
+        ids: Array,
+        weights: Array,
+        gate: Weight,
+        up: Weight,
+        down: Weight,
+        residual: Array,
+    ) -> None:
+        n, top_k = rows_of(x, gate.cols), weights.shape[-1]
+        expect_ints(ids, (n, top_k))
+        expect(weights, n, top_k)
+        self._expect_ffn(gate, up, down, n, residual)
+        native.check(
+            self._native.kt_moe_add(
+                self._alive(),
+                address(x),
+                n,
+                address(ids),
+                address(weights),
+                top_k,
+                gate.pointer,
+                up.pointer,
+                down.pointer,
+                address(residual),
+            )
+        )
+
+    def ffn_add(
+        self,
+        x: Array,
+        gate: Weight,
+        up: Weight,
+        down: Weight,
+        residual: Array,
+        scaler: Weight | None = None,
+    ) -> None:
+        n = rows_of(x, gate.cols)
+        self._expect_ffn(gate, up, down, n, residual)
+        if gate.count != 1:
+            raise ValueError(f"wanted one expert, got {gate.count}")
+        native.check(
+            self._native.kt_ffn_add(
+                self._alive(),
+                address(x),
+                n,
+                gate.pointer,
+                up.pointer,
+                down.pointer,
+                vector_pointer(scaler, gate.cols),
+                address(residual),
+            )
+        )
+
+    @staticmethod
+    def _expect_ffn(gate: Weight, up: Weight, down: Weight, n: int, residual: Array) -> None:
+        if not gate.count:
+            raise ValueError("wanted matrices, got a vector")
+        expect_matrices(up, gate.count, gate.rows, gate.cols)
+        expect_matrices(down, gate.count, down.rows, gate.rows)
+        expect(residual, n, down.rows)

@@ -1,0 +1,149 @@
+"""The native library's C ABI for Python, and ggml's functions that it is given.
+
+Knows the signatures of src/api.cpp; knows nothing of shapes. A call releases the GIL.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_void_p
+from functools import cache
+from pathlib import Path
+
+from kernels import ggml
+from kernels.cpu.build import build
+
+ISAS = ("avx512", "avx2", "plain")
+"""Instruction sets with kernels of their own, best first."""
+
+MAX_WEIGHTS = 4
+"""Products that one call of kt_norm_linear takes."""
+
+
+class NativeError(RuntimeError):
+    """The native library cannot be loaded or started."""
+
+
+class RopeStruct(ctypes.Structure):
+    """`struct Rope` of attention.h."""
+
+    _fields_ = (
+        ("frequencies", POINTER(ctypes.c_double)),
+        ("pairs", c_int64),
+        ("offset", c_int64),
+        ("magnitude", c_float),
+        ("interleaved", c_int32),
+    )
+
+
+class RoutingStruct(ctypes.Structure):
+    """`struct Routing` of experts.h."""
+
+    _fields_ = (
+        ("top_k", c_int64),
+        ("groups", c_int64),
+        ("top_groups", c_int64),
+        ("scale", c_float),
+        ("floor", c_float),
+        ("sigmoid", c_int32),
+        ("normalise", c_int32),
+    )
+
+
+_P, _N, _F = c_void_p, c_int64, c_float
+_PLACE = (_P, _N, _P, _N, _N, _N)  # cache, layer, pages, page count, start, n
+_SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
+    "kt_supported": (c_int, (c_char_p,)),
+    "kt_open": (_P, (_P, _P, c_char_p, c_int, _P, c_int)),
+    "kt_close": (None, (_P,)),
+    "kt_matrix": (_P, (_P, c_int, _N, c_size_t, _N, _N, _N, _P)),
+    "kt_matrix_free": (None, (_P,)),
+    "kt_cache": (_P, (_P, _P, _N, _N, _N, _N, _N, _N)),
+    "kt_cache_free": (None, (_P,)),
+    "kt_embed": (c_int, (_P, _P, _P, _N, _P)),
+    "kt_norm": (c_int, (_P, _P, _N, _N, _P, _F, _P)),
+    "kt_norm_linear": (c_int, (_P, _P, _N, _N, _P, _F, c_int, *([_P] * 3 * MAX_WEIGHTS))),
+    "kt_linear_add": (c_int, (_P, _P, _N, _P, _P)),
+    "kt_rope_append": (c_int, (_P, _P, _N, _P, _P, _P, _P, _F, _P, *_PLACE)),
+    "kt_attention": (c_int, (_P, _P, _N, _F, *_PLACE, _P)),
+    "kt_latent_append": (c_int, (_P, _P, _N, _P, _P, _F, _P, *_PLACE)),
+    "kt_latent_attention": (c_int, (_P, _P, _N, _F, _P, _P, *_PLACE, _P)),
+    "kt_route": (c_int, (_P, _P, _N, _P, _F, _P, _P, _P, _P, _P, _P)),
+    "kt_moe_add": (c_int, (_P, _P, _N, _P, _P, _N, _P, _P, _P, _P)),
+    "kt_ffn_add": (c_int, (_P, _P, _N, _P, _P, _P, _P, _P)),
+    "kt_softmax": (None, (_P, _P, _N)),
+}
+
+_ERRORS: dict[int, tuple[type[Exception], str]] = {
+    1: (ValueError, "shapes do not fit together"),
+    2: (MemoryError, "no memory for scratch buffers"),
+    3: (IndexError, "a token, expert, layer or page number is out of range"),
+}
+
+
+def check(status: int) -> None:
+    """Raise what a native status means; 0 means done."""
+    if status:
+        kind, text = _ERRORS[status]
+        raise kind(text)
+
+
+@cache
+def load() -> ctypes.CDLL:
+    """The native library with typed functions, built first if its sources changed.
+
+    KTCHAT_CPU_LIB names another build of it, such as the sanitised one.
+    """
+    override = os.environ.get("KTCHAT_CPU_LIB")
+    path = Path(override) if override else build()
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NativeError(f"{path} cannot be loaded: {error}") from error
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+@cache
+def ggml_functions() -> tuple[int, int]:
+    """Addresses of ggml_get_type_traits and ggml_get_type_traits_cpu, ready to be used."""
+    try:
+        base = ggml.base_library()
+        cpu = ctypes.CDLL(str(ggml.library_dir() / "libggml-cpu.so"))
+        cpu.ggml_cpu_init()
+        functions = (base.ggml_get_type_traits, cpu.ggml_get_type_traits_cpu)
+    except (ImportError, OSError, AttributeError) as error:
+        raise NativeError(f"ggml, which llama-cpp-python brings, is not usable: {error}") from error
+    addresses = [ctypes.cast(function, c_void_p).value for function in functions]
+    assert addresses[0] is not None and addresses[1] is not None
+    return addresses[0], addresses[1]
+
+
+def supported_isas() -> list[str]:
+    """The instruction sets that this build and this CPU have, best first."""
+    library = load()
+    return [isa for isa in ISAS if library.kt_supported(isa.encode())]
+
+
+def choose_isa() -> str:
+    """The best instruction set, or the one that KTCHAT_ISA names."""
+    wanted = os.environ.get("KTCHAT_ISA")
+    available = supported_isas()
+    if not wanted:
+        return available[0]
+    if wanted not in available:
+        raise NativeError(f"KTCHAT_ISA={wanted} is not one of {', '.join(available)} here.")
+    return wanted
+
+
+def open_context(isa: str, threads: int, cpus: Sequence[int]) -> int:
+    """A started native context; close it with kt_close."""
+    array = (c_int * len(cpus))(*cpus)
+    handle = load().kt_open(*ggml_functions(), isa.encode(), threads, array, len(cpus))
+    if not handle:
+        raise NativeError(f"{threads} threads with {isa} kernels cannot be started.")
+    return int(handle)

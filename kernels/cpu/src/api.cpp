@@ -1,0 +1,179 @@
+// The C ABI, as kernels/cpu/native.py declares it. Nothing throws across it: memory that runs out
+// becomes kNoMemory. Pointers and shapes come checked from Python; page, expert and token numbers,
+// which are data, are checked by the ops.
+
+#include <cstring>
+#include <new>
+
+#include "attention.h"
+#include "experts.h"
+#include "linear.h"
+
+using namespace ktchat;
+
+#define KTCHAT_API extern "C" __attribute__((visibility("default")))
+
+namespace {
+
+template <class Body>
+int guarded(const Body& body) {
+    try {
+        return body();
+    } catch (const std::bad_alloc&) {
+        return kNoMemory;
+    }
+}
+
+bool supported(const char* isa) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (!std::strcmp(isa, "avx512")) {
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("fma");
+    }
+    if (!std::strcmp(isa, "avx2")) {
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+               __builtin_cpu_supports("f16c");
+    }
+#endif
+    return !std::strcmp(isa, "plain");
+}
+
+const Kernels* find_kernels(const char* isa) {
+    if (!supported(isa)) return nullptr;
+    for (const Kernels* table : {kernels_avx512(), kernels_avx2(), kernels_plain()}) {
+        if (table && !std::strcmp(table->name, isa)) return table;
+    }
+    return nullptr;
+}
+
+}  // namespace
+
+// 1 when this build and this CPU have the instruction set.
+KTCHAT_API int kt_supported(const char* isa) { return find_kernels(isa) != nullptr; }
+
+// Null when the instruction set is not there or threads cannot be started. `cpus` may be empty.
+KTCHAT_API Context* kt_open(ggml::GetTypeTraits traits, ggml::GetCpuTypeTraits cpu_traits,
+                            const char* isa, int threads, const int* cpus, int cpu_count) {
+    const Kernels* kernels = find_kernels(isa);
+    if (!kernels || threads < 1) return nullptr;
+    try {
+        return new Context(traits, cpu_traits, kernels, threads,
+                           std::vector<int>(cpus, cpus + cpu_count));
+    } catch (const std::exception&) {
+        return nullptr;
+    }
+}
+
+KTCHAT_API void kt_close(Context* c) { delete c; }
+
+// Null when there is no product for the type, or its block differs from ggml's.
+KTCHAT_API Matrix* kt_matrix(const Context* c, int type, int64_t block, size_t bytes, int64_t count,
+                             int64_t rows, int64_t cols, const uint8_t* data) {
+    try {
+        auto m = c->make_matrix(type, block, bytes);
+        if (!m) return nullptr;
+        m->count = count;
+        m->rows = rows;
+        m->cols = cols;
+        m->data = data;
+        m->row_bytes = static_cast<size_t>(cols / block) * bytes;
+        return m.release();
+    } catch (const std::bad_alloc&) {
+        return nullptr;
+    }
+}
+
+KTCHAT_API void kt_matrix_free(Matrix* m) { delete m; }
+
+KTCHAT_API Cache* kt_cache(uint16_t* keys, uint16_t* values, int64_t layers, int64_t pages,
+                           int64_t page_size, int64_t heads, int64_t key, int64_t value) {
+    return new (std::nothrow) Cache{keys, values, layers, pages, page_size, heads, key, value};
+}
+
+KTCHAT_API void kt_cache_free(Cache* cache) { delete cache; }
+
+KTCHAT_API int kt_embed(Context* c, const Matrix* table, const int32_t* tokens, int64_t n, float* y) {
+    return guarded([&] { return embed(*c, *table, tokens, n, y); });
+}
+
+KTCHAT_API int kt_norm(Context* c, const float* x, int64_t n, int64_t cols, const float* weight,
+                       float eps, float* y) {
+    return guarded([&] { return norm(*c, x, n, cols, weight, eps, y), kOk; });
+}
+
+KTCHAT_API int kt_norm_linear(Context* c, const float* x, int64_t n, int64_t cols, const float* norm,
+                              float eps, int count, const Matrix* w0, float* y0, const float* b0,
+                              const Matrix* w1, float* y1, const float* b1, const Matrix* w2,
+                              float* y2, const float* b2, const Matrix* w3, float* y3,
+                              const float* b3) {
+    const Product products[kMaxWeights] = {{w0, y0, b0}, {w1, y1, b1}, {w2, y2, b2}, {w3, y3, b3}};
+    return guarded([&] { return norm_linear(*c, x, n, cols, norm, eps, products, count), kOk; });
+}
+
+KTCHAT_API int kt_linear_add(Context* c, const float* x, int64_t n, const Matrix* w,
+                             float* residual) {
+    return guarded([&] { return linear_add(*c, x, n, *w, residual), kOk; });
+}
+
+KTCHAT_API int kt_rope_append(Context* c, float* q, int64_t q_heads, float* k, const float* v,
+                              const float* q_norm, const float* k_norm, float eps, const Rope* rope,
+                              const Cache* cache, int64_t layer, const int32_t* pages,
+                              int64_t page_count, int64_t start, int64_t n) {
+    const Place place{cache, layer, pages, page_count, start, n};
+    if (const Status status = check_place(place)) return status;
+    return guarded(
+        [&] { return rope_append(*c, q, q_heads, k, v, q_norm, k_norm, eps, *rope, place), kOk; });
+}
+
+KTCHAT_API int kt_attention(Context* c, const float* q, int64_t heads, float scale,
+                            const Cache* cache, int64_t layer, const int32_t* pages,
+                            int64_t page_count, int64_t start, int64_t n, float* out) {
+    const Place place{cache, layer, pages, page_count, start, n};
+    if (const Status status = check_place(place)) return status;
+    return guarded([&] { return attention(*c, q, heads, scale, place, out), kOk; });
+}
+
+KTCHAT_API int kt_latent_append(Context* c, float* q, int64_t heads, const float* kv,
+                                const float* norm, float eps, const Rope* rope, const Cache* cache,
+                                int64_t layer, const int32_t* pages, int64_t page_count,
+                                int64_t start, int64_t n) {
+    const Place place{cache, layer, pages, page_count, start, n};
+    if (const Status status = check_place(place)) return status;
+    return guarded([&] { return latent_append(*c, q, heads, kv, norm, eps, *rope, place), kOk; });
+}
+
+KTCHAT_API int kt_latent_attention(Context* c, const float* q, int64_t heads, float scale,
+                                   const Matrix* k_b, const Matrix* v_b, const Cache* cache,
+                                   int64_t layer, const int32_t* pages, int64_t page_count,
+                                   int64_t start, int64_t n, float* out) {
+    const Place place{cache, layer, pages, page_count, start, n};
+    if (const Status status = check_place(place)) return status;
+    return guarded(
+        [&] { return latent_attention(*c, q, heads, scale, *k_b, *v_b, place, out), kOk; });
+}
+
+KTCHAT_API int kt_route(Context* c, const float* x, int64_t n, const float* norm, float eps,
+                        const Matrix* router, const float* bias, const Routing* routing,
+                        float* normed, int32_t* ids, float* weights) {
+    return guarded([&] {
+        return route(*c, x, n, norm, eps, *router, bias, *routing, normed, ids, weights), kOk;
+    });
+}
+
+KTCHAT_API int kt_moe_add(Context* c, const float* x, int64_t n, const int32_t* ids,
+                          const float* weights, int64_t top_k, const Matrix* gate, const Matrix* up,
+                          const Matrix* down, float* residual) {
+    return guarded(
+        [&] { return moe_add(*c, x, n, ids, weights, top_k, *gate, *up, *down, residual); });
+}
+
+KTCHAT_API int kt_ffn_add(Context* c, const float* x, int64_t n, const Matrix* gate,
+                          const Matrix* up, const Matrix* down, const float* scaler,
+                          float* residual) {
+    return guarded([&] { return ffn_add(*c, x, n, *gate, *up, *down, scaler, residual), kOk; });
+}
+
+// exp of every element, for the tests of its accuracy.
+KTCHAT_API void kt_softmax(const Context* c, float* x, int64_t n) { c->kernels->softmax(x, n); }

@@ -1,0 +1,112 @@
+// Rotary embedding of queries and keys, and the append to the KV cache.
+
+#include "attention.h"
+
+#include <cstring>
+
+namespace ktchat {
+
+Status check_place(const Place& p) {
+    const int64_t size = p.cache->page_size;
+    const int64_t used = (p.start + p.n + size - 1) / size;
+    if (p.layer < 0 || p.layer >= p.cache->layers || p.start < 0 || used > p.page_count) {
+        return kBadIndex;
+    }
+    for (int64_t i = 0; i < used; i++) {
+        if (p.pages[i] < 0 || p.pages[i] >= p.cache->pages) return kBadIndex;
+    }
+    return kOk;
+}
+
+namespace {
+
+struct Slot {
+    size_t page;
+    size_t offset;  // positions into the page
+};
+
+Slot slot_of(const Place& place, int64_t position) {
+    const int64_t size = place.cache->page_size;
+    return {static_cast<size_t>(place.pages[position / size]), static_cast<size_t>(position % size)};
+}
+
+uint16_t* key_at(const Place& place, int64_t head, const Slot& slot) {
+    const Cache& c = *place.cache;
+    return c.keys + c.key_head(place.layer, head) + slot.page * c.key_page() +
+           slot.offset * static_cast<size_t>(c.key);
+}
+
+uint16_t* value_at(const Place& place, int64_t head, const Slot& slot) {
+    const Cache& c = *place.cache;
+    return c.values + c.value_head(place.layer, head) + slot.page * c.value_page() +
+           slot.offset * static_cast<size_t>(c.value);
+}
+
+// A token is little work: with few of them the caller does it alone.
+template <class Body>
+void each_token(Context& c, int64_t n, const Body& body) {
+    const int64_t step = 4;
+    const auto some = [&](int64_t chunk, int) {
+        const int64_t end = std::min(n, (chunk + 1) * step);
+        for (int64_t t = chunk * step; t < end; t++) body(t);
+    };
+    c.pool.run({phase((n + step - 1) / step, some)});
+}
+
+}  // namespace
+
+void rope_append(Context& c, float* q, int64_t q_heads, float* k, const float* v,
+                 const float* q_norm, const float* k_norm, float eps, const Rope& rope,
+                 const Place& place) {
+    const Cache& cache = *place.cache;
+    const Kernels& kernels = *c.kernels;
+    c.rope.prepare(rope.frequencies, rope.pairs, rope.magnitude, place.start, place.n);
+
+    const auto turn = [&](float* heads, int64_t count, const float* weight, int64_t t) {
+        for (int64_t h = 0; h < count; h++) {
+            float* head = heads + h * cache.key;
+            if (weight) kernels.rms_norm(head, weight, eps, cache.key, head);
+            kernels.rotate(head + rope.offset, &c.rope.cos[static_cast<size_t>(t * rope.pairs)],
+                           &c.rope.sin[static_cast<size_t>(t * rope.pairs)], rope.pairs,
+                           rope.interleaved);
+        }
+    };
+    each_token(c, place.n, [&](int64_t t) {
+        turn(q + t * q_heads * cache.key, q_heads, q_norm, t);
+        float* key = k + t * cache.heads * cache.key;
+        const float* value = v + t * cache.heads * cache.value;
+        turn(key, cache.heads, k_norm, t);
+        const Slot slot = slot_of(place, place.start + t);
+        for (int64_t h = 0; h < cache.heads; h++) {
+            kernels.to_half(key + h * cache.key, key_at(place, h, slot), cache.key);
+            kernels.to_half(value + h * cache.value, value_at(place, h, slot), cache.value);
+        }
+    });
+}
+
+void latent_append(Context& c, float* q, int64_t heads, const float* kv, const float* norm,
+                   float eps, const Rope& rope, const Place& place) {
+    const int64_t features = place.cache->key, latent = features - 2 * rope.pairs;
+    const int64_t head_features = rope.offset + 2 * rope.pairs;
+    const Kernels& kernels = *c.kernels;
+    c.arena.reset();
+    float* rows = c.arena.take<float>(place.n * features);
+    c.rope.prepare(rope.frequencies, rope.pairs, rope.magnitude, place.start, place.n);
+
+    each_token(c, place.n, [&](int64_t t) {
+        const float* cos = &c.rope.cos[static_cast<size_t>(t * rope.pairs)];
+        const float* sin = &c.rope.sin[static_cast<size_t>(t * rope.pairs)];
+        for (int64_t h = 0; h < heads; h++) {
+            float* head = q + (t * heads + h) * head_features;
+            kernels.rotate(head + rope.offset, cos, sin, rope.pairs, rope.interleaved);
+        }
+        float* row = rows + t * features;
+        kernels.rms_norm(kv + t * features, norm, eps, latent, row);
+        std::memcpy(row + latent, kv + t * features + latent,
+                    static_cast<size_t>(2 * rope.pairs) * sizeof(float));
+        kernels.rotate(row + latent, cos, sin, rope.pairs, rope.interleaved);
+        kernels.to_half(row, key_at(place, 0, slot_of(place, place.start + t)), features);
+    });
+}
+
+}  // namespace ktchat

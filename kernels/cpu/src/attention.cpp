@@ -1,0 +1,192 @@
+// Flash-decoding attention (Dao et al., 2023): work is split over KV heads, blocks of query rows and
+// ranges of positions, whose partial results are merged. The split depends on the shapes alone, never
+// on the number of threads, so neither do the results.
+
+#include "attention.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "product.h"
+
+namespace ktchat {
+namespace {
+
+constexpr int64_t kRows = 32;        // query rows that share one pass over keys and values
+constexpr int64_t kShortest = 128;   // positions worth a range of their own
+constexpr int64_t kItems = 32;       // enough pieces to keep the threads busy
+
+// The query rows of one KV head, token by token: row r is head r % group of token r / group.
+struct Plan {
+    int64_t n;
+    int64_t kv_heads;
+    int64_t group;
+    int64_t key;
+    int64_t value;
+    int64_t rows;    // of one KV head
+    int64_t blocks;  // of one KV head
+    int64_t range;   // positions
+    int64_t splits;
+
+    Plan(int64_t n_, int64_t kv_heads_, int64_t group_, int64_t key_, int64_t value_, int64_t start)
+        : n(n_), kv_heads(kv_heads_), group(group_), key(key_), value(value_), rows(n_ * group_),
+          blocks((rows + kRows - 1) / kRows) {
+        const int64_t length = start + n, items = kv_heads * blocks;
+        const int64_t wanted =
+            std::min((length + kShortest - 1) / kShortest, (kItems + items - 1) / items);
+        range = ((length + wanted - 1) / wanted + 31) / 32 * 32;
+        splits = (length + range - 1) / range;
+    }
+    int64_t chunks() const { return kv_heads * blocks * splits; }
+};
+
+// Partial results: one row of `stride` floats, a maximum and a sum for each query row and range.
+struct Partials {
+    size_t stride;
+    float* outputs;
+    float* maxima;
+    float* sums;
+    float* scratch;  // of every worker
+    size_t scratch_size;
+
+    Partials(Context& c, const Plan& plan) {
+        const int key = static_cast<int>(plan.key), value = static_cast<int>(plan.value);
+        const int64_t count = plan.kv_heads * plan.rows * plan.splits;
+        stride = static_cast<size_t>(c.kernels->padded(value));
+        outputs = c.arena.take<float>(count * static_cast<int64_t>(stride));
+        maxima = c.arena.take<float>(count);
+        sums = c.arena.take<float>(count);
+        scratch_size = c.kernels->attention_scratch(kRows, key, value);
+        scratch_size = (scratch_size + 15) / 16 * 16;
+        scratch = c.arena.take<float>(static_cast<int64_t>(scratch_size) * c.pool.threads());
+    }
+};
+
+// One range of one block. Partials are laid out [kv head][split][row].
+void attend(const Context& c, const Plan& plan, const Place& place, const float* q, float scale,
+            const Partials& partials, int64_t chunk, int worker) {
+    const int64_t split = chunk % plan.splits;
+    const int64_t block = chunk / plan.splits % plan.blocks;
+    const int64_t head = chunk / plan.splits / plan.blocks;
+    const int64_t first = block * kRows, rows = std::min(kRows, plan.rows - first);
+    const Cache& cache = *place.cache;
+
+    const float* queries[kRows];
+    int limits[kRows];
+    for (int64_t i = 0; i < rows; i++) {
+        const int64_t token = (first + i) / plan.group, member = (first + i) % plan.group;
+        queries[i] = q + (token * plan.kv_heads * plan.group + head * plan.group + member) * plan.key;
+        limits[i] = static_cast<int>(place.start + token + 1);
+    }
+    const size_t at =
+        static_cast<size_t>((head * plan.splits + split) * plan.rows + first);
+    AttentionTile tile;
+    tile.queries = queries;
+    tile.limits = limits;
+    tile.rows = static_cast<int>(rows);
+    tile.scale = scale;
+    tile.keys = cache.keys + cache.key_head(place.layer, head);
+    tile.values = cache.values ? cache.values + cache.value_head(place.layer, head) : nullptr;
+    tile.key_page_stride = cache.key_page();
+    tile.value_page_stride = cache.value_page();
+    tile.pages = place.pages;
+    tile.page_size = static_cast<int>(cache.page_size);
+    tile.key = static_cast<int>(plan.key);
+    tile.value = static_cast<int>(plan.value);
+    tile.begin = split * plan.range;
+    tile.end = std::min<int64_t>(limits[rows - 1], (split + 1) * plan.range);
+    tile.scratch = partials.scratch + static_cast<size_t>(worker) * partials.scratch_size;
+    tile.outputs = partials.outputs + at * partials.stride;
+    tile.maxima = partials.maxima + at;
+    tile.sums = partials.sums + at;
+    c.kernels->attention_tile(tile);
+}
+
+// The finished row of one token's head, into `out` (value features).
+void merge(const Context& c, const Plan& plan, const Partials& partials, int64_t token, int64_t head,
+           float* out) {
+    const int64_t kv_head = head / plan.group, row = token * plan.group + head % plan.group;
+    const size_t at = static_cast<size_t>(kv_head * plan.splits * plan.rows + row);
+    const size_t step = static_cast<size_t>(plan.rows);
+    c.kernels->attention_merge(partials.outputs + at * partials.stride, step * partials.stride,
+                               partials.maxima + at, partials.sums + at, step,
+                               static_cast<int>(plan.splits), static_cast<int>(plan.value), out);
+}
+
+}  // namespace
+
+void attention(Context& c, const float* q, int64_t heads, float scale, const Place& place,
+               float* out) {
+    const Cache& cache = *place.cache;
+    c.arena.reset();
+    const Plan plan(place.n, cache.heads, heads / cache.heads, cache.key, cache.value, place.start);
+    const Partials partials(c, plan);
+    const auto part = [&](int64_t chunk, int worker) {
+        attend(c, plan, place, q, scale, partials, chunk, worker);
+    };
+    const auto join = [&](int64_t t, int) {
+        for (int64_t h = 0; h < heads; h++) {
+            merge(c, plan, partials, t, h, out + (t * heads + h) * cache.value);
+        }
+    };
+    c.pool.run({phase(plan.chunks(), part), phase(place.n, join)});
+}
+
+void latent_attention(Context& c, const float* q, int64_t heads, float scale, const Matrix& k_b,
+                      const Matrix& v_b, const Place& place, float* out) {
+    const int64_t n = place.n, nope = k_b.cols, latent = k_b.rows, value = v_b.rows;
+    const int64_t key = place.cache->key, rope = key - latent;
+    c.arena.reset();
+    const Plan plan(n, 1, heads, key, latent, place.start);
+    const Partials partials(c, plan);
+    // Head-major copies, so that each head is a contiguous (n, features) input of its products.
+    float* bare = c.arena.take<float>(heads * n * nope);
+    float* absorbed = c.arena.take<float>(n * heads * key);
+    float* mixed = c.arena.take<float>(heads * n * latent);
+    const Inputs queries(c, bare, heads * n, nope, format_bit(k_b));
+    const Inputs latents(c, mixed, heads * n, latent, format_bit(v_b));
+    const RowChunks k_cut(k_b, n), v_cut(v_b, n);
+
+    const auto split_heads = [&](int64_t t, int) {
+        for (int64_t h = 0; h < heads; h++) {
+            const float* head = q + (t * heads + h) * (nope + rope);
+            std::memcpy(bare + (h * n + t) * nope, head, static_cast<size_t>(nope) * sizeof(float));
+            std::memcpy(absorbed + (t * heads + h) * key + latent, head + nope,
+                        static_cast<size_t>(rope) * sizeof(float));
+            queries.pack(h * n + t);
+        }
+    };
+    const auto absorb = [&](int64_t chunk, int) {
+        const int64_t h = chunk / k_cut.count(), piece = chunk % k_cut.count();
+        product(k_b, h, k_cut.begin(piece), k_cut.end(piece), queries.rows(k_b.format) + h * n, n,
+                [&](int64_t r, int rows, int64_t t, int tokens, const float* y) {
+                    for (int k = 0; k < tokens; k++) {
+                        std::memcpy(absorbed + ((t + k) * heads + h) * key + r, y + k * rows,
+                                    static_cast<size_t>(rows) * sizeof(float));
+                    }
+                });
+    };
+    const auto part = [&](int64_t chunk, int worker) {
+        attend(c, plan, place, absorbed, scale, partials, chunk, worker);
+    };
+    const auto join = [&](int64_t t, int) {
+        for (int64_t h = 0; h < heads; h++) {
+            merge(c, plan, partials, t, h, mixed + (h * n + t) * latent);
+            latents.pack(h * n + t);
+        }
+    };
+    const auto project = [&](int64_t chunk, int) {
+        const int64_t h = chunk / v_cut.count(), piece = chunk % v_cut.count();
+        product(v_b, h, v_cut.begin(piece), v_cut.end(piece), latents.rows(v_b.format) + h * n, n,
+                [&](int64_t r, int rows, int64_t t, int tokens, const float* y) {
+                    for (int k = 0; k < tokens; k++) {
+                        std::memcpy(out + ((t + k) * heads + h) * value + r, y + k * rows,
+                                    static_cast<size_t>(rows) * sizeof(float));
+                    }
+                });
+    };
+    c.pool.run({phase(n, split_heads), phase(heads * k_cut.count(), absorb),
+                phase(plan.chunks(), part), phase(n, join), phase(heads * v_cut.count(), project)});
+}
+
+}  // namespace ktchat

@@ -1,0 +1,189 @@
+// Attention of a few query rows over one range of the KV cache, in tiles of positions: scores exist
+// only for one tile, softmax is kept running (Milakov and Gimelshein, 2018; Dao et al., 2022). Keys
+// and values are widened to float32 once a tile and shared by all query rows.
+
+namespace ktchat::KTCHAT_ISA {
+namespace {
+
+constexpr int kTile = 32;  // positions; a multiple of W
+
+inline int padded(int features) { return (features + W - 1) / W * W; }
+
+struct TileBuffers {
+    float* queries;  // (rows, dk), scaled and zero-padded
+    float* keys;     // (kTile, dk)
+    float* values;   // (kTile, dv); the keys themselves when values are part of them
+    float* scores;   // (rows, kTile)
+    int dk;
+    int dv;
+    int value_stride;
+};
+
+size_t attention_scratch(int rows, int key, int value) {
+    const size_t dk = static_cast<size_t>(padded(key)), dv = static_cast<size_t>(padded(value));
+    return (static_cast<size_t>(rows) + kTile) * dk + kTile * dv +
+           static_cast<size_t>(rows) * kTile;
+}
+
+TileBuffers lay_out(const AttentionTile& a) {
+    TileBuffers b;
+    b.dk = padded(a.key);
+    b.dv = padded(a.value);
+    b.queries = a.scratch;
+    b.keys = b.queries + static_cast<size_t>(a.rows) * static_cast<size_t>(b.dk);
+    b.scores = b.keys + kTile * b.dk;
+    b.values = a.values ? b.scores + static_cast<size_t>(a.rows) * kTile : b.keys;
+    b.value_stride = a.values ? b.dv : b.dk;
+    return b;
+}
+
+// `count` cache rows from position `begin` on as float32, zeros to the end of row and tile.
+void widen(const AttentionTile& a, const uint16_t* base, size_t page_stride, int features,
+           int64_t begin, int count, float* out, int stride) {
+    for (int i = 0; i < count; i++, out += stride) {
+        const int64_t position = begin + i;
+        const uint16_t* row = base +
+                              static_cast<size_t>(a.pages[position / a.page_size]) * page_stride +
+                              static_cast<size_t>(position % a.page_size * features);
+        int f = 0;
+        for (; f + W <= features; f += W) store(out + f, load_half(row + f));
+        if (f < features) store(out + f, F16::part(row + f, features - f));
+    }
+    for (int i = count; i < kTile; i++, out += stride) {
+        std::memset(out, 0, static_cast<size_t>(stride) * sizeof(float));
+    }
+}
+
+// Scores of Q query rows against the tile, W sums at a time.
+template <int Q>
+inline void score(const float* q, const float* keys, int dk, float* scores) {
+    constexpr int K = W / Q;
+    for (int j = 0; j < kTile; j += K) {
+        Vec acc[W] = {};
+        for (int f = 0; f < dk; f += W) {
+            Vec key[K];
+            for (int k = 0; k < K; k++) key[k] = load(keys + (j + k) * dk + f);
+            for (int i = 0; i < Q; i++) {
+                const Vec query = load(q + i * dk + f);
+                for (int k = 0; k < K; k++) acc[i * K + k] += query * key[k];
+            }
+        }
+        const Vec all = sums(acc);
+        for (int i = 0; i < Q; i++) {
+            std::memcpy(scores + i * kTile + j, reinterpret_cast<const float*>(&all) + i * K,
+                        K * sizeof(float));
+        }
+    }
+}
+
+// outputs += scores @ values for Q rows and V vectors of features.
+template <int Q, int V>
+inline void mix(const float* scores, const float* values, int value_stride, int count, float* out,
+                int dv) {
+    Vec acc[Q][V];
+    for (int i = 0; i < Q; i++) {
+        for (int v = 0; v < V; v++) acc[i][v] = load(out + i * dv + v * W);
+    }
+    for (int j = 0; j < count; j++) {
+        Vec value[V];
+        for (int v = 0; v < V; v++) value[v] = load(values + j * value_stride + v * W);
+        for (int i = 0; i < Q; i++) {
+            const float weight = scores[i * kTile + j];
+            for (int v = 0; v < V; v++) acc[i][v] += weight * value[v];
+        }
+    }
+    for (int i = 0; i < Q; i++) {
+        for (int v = 0; v < V; v++) store(out + i * dv + v * W, acc[i][v]);
+    }
+}
+
+template <int Q>
+inline void mix_row(const float* scores, const TileBuffers& b, int count, float* out) {
+    int f = 0;
+    for (; f + 4 * W <= b.dv; f += 4 * W) {
+        mix<Q, 4>(scores, b.values + f, b.value_stride, count, out + f, b.dv);
+    }
+    for (; f < b.dv; f += W) {
+        mix<Q, 1>(scores, b.values + f, b.value_stride, count, out + f, b.dv);
+    }
+}
+
+// Turns one row's scores into weights relative to the running maximum, and rescales what was summed.
+inline void soften(float* scores, int visible, float& top, float& total, float* out, int dv) {
+    for (int j = visible > 0 ? visible : 0; j < kTile; j++) scores[j] = -INFINITY;
+    Vec best = load(scores);
+    for (int j = W; j < kTile; j += W) best = max(best, load(scores + j));
+    const float peak = maximum(best);
+    const float next = peak > top ? peak : top;
+    if (next == -INFINITY) {  // nothing visible yet
+        std::memset(scores, 0, kTile * sizeof(float));
+        return;
+    }
+    Vec part = {};
+    for (int j = 0; j < kTile; j += W) {
+        const Vec weight = exp(load(scores + j) - next);
+        store(scores + j, weight);
+        part += weight;
+    }
+    if (next != top) {
+        const float shrink = exp1(top - next);
+        total *= shrink;
+        for (int f = 0; f < dv; f += W) store(out + f, load(out + f) * shrink);
+        top = next;
+    }
+    total += sum(part);
+}
+
+void attention_tile(const AttentionTile& a) {
+    const TileBuffers b = lay_out(a);
+    for (int r = 0; r < a.rows; r++) {
+        float* row = b.queries + r * b.dk;
+        std::memset(row + b.dk - W, 0, W * sizeof(float));
+        for (int f = 0; f < a.key; f++) row[f] = a.queries[r][f] * a.scale;
+        a.maxima[r] = -INFINITY;
+        a.sums[r] = 0;
+        std::memset(a.outputs + r * b.dv, 0, static_cast<size_t>(b.dv) * sizeof(float));
+    }
+    for (int64_t begin = a.begin; begin < a.end; begin += kTile) {
+        const int count = static_cast<int>(a.end - begin < kTile ? a.end - begin : kTile);
+        widen(a, a.keys, a.key_page_stride, a.key, begin, count, b.keys, b.dk);
+        if (a.values) {
+            widen(a, a.values, a.value_page_stride, a.value, begin, count, b.values, b.dv);
+        }
+        int r = 0;
+        for (; r + 4 <= a.rows; r += 4) score<4>(b.queries + r * b.dk, b.keys, b.dk, b.scores + r * kTile);
+        for (; r < a.rows; r++) score<1>(b.queries + r * b.dk, b.keys, b.dk, b.scores + r * kTile);
+        for (r = 0; r < a.rows; r++) {
+            const int64_t visible = a.limits[r] - begin;
+            soften(b.scores + r * kTile, static_cast<int>(visible < count ? visible : count),
+                   a.maxima[r], a.sums[r], a.outputs + r * b.dv, b.dv);
+        }
+        for (r = 0; r + 4 <= a.rows; r += 4) {
+            mix_row<4>(b.scores + r * kTile, b, count, a.outputs + r * b.dv);
+        }
+        for (; r < a.rows; r++) mix_row<1>(b.scores + r * kTile, b, count, a.outputs + r * b.dv);
+    }
+}
+
+void attention_merge(const float* outputs, size_t stride, const float* maxima, const float* sums,
+                     size_t sum_stride, int splits, int value, float* out) {
+    float top = -INFINITY;
+    for (int s = 0; s < splits; s++) {
+        const float m = maxima[static_cast<size_t>(s) * sum_stride];
+        top = m > top ? m : top;
+    }
+    double total = 0;
+    for (int f = 0; f < value; f++) out[f] = 0;
+    for (int s = 0; s < splits; s++) {
+        const size_t at = static_cast<size_t>(s) * sum_stride;
+        if (maxima[at] == -INFINITY) continue;
+        const float weight = exp1(maxima[at] - top);
+        total += static_cast<double>(weight) * static_cast<double>(sums[at]);
+        add_scaled(out, weight, outputs + static_cast<size_t>(s) * stride, value);
+    }
+    const float scale = static_cast<float>(1.0 / total);
+    for (int f = 0; f < value; f++) out[f] *= scale;
+}
+
+}  // namespace
+}  // namespace ktchat::KTCHAT_ISA

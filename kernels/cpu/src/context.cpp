@@ -1,0 +1,149 @@
+#include "context.h"
+
+#include <cmath>
+
+namespace ktchat {
+
+// ---- scratch memory -----------------------------------------------------------------------------
+
+Arena::~Arena() {
+    for (auto& block : blocks_) std::free(block.data);
+}
+
+// Several blocks become one that would have held them all, so a steady state allocates nothing.
+void Arena::reset() {
+    used_ = 0;
+    if (blocks_.size() <= 1) return;
+    size_t total = 0;
+    for (auto& block : blocks_) {
+        total += block.size;
+        std::free(block.data);
+    }
+    blocks_.clear();
+    take_bytes(total);
+    used_ = 0;
+}
+
+void* Arena::take_bytes(size_t bytes) {
+    bytes = (bytes + 63) / 64 * 64;
+    if (blocks_.empty() || blocks_.back().size - used_ < bytes) {
+        const size_t size = bytes > (1u << 20) ? bytes : (1u << 20);
+        blocks_.reserve(blocks_.size() + 1);
+        auto* data = static_cast<uint8_t*>(std::aligned_alloc(64, size));
+        if (!data) throw std::bad_alloc();
+        blocks_.push_back({data, size});
+        used_ = 0;
+    }
+    void* result = blocks_.back().data + used_;
+    used_ += bytes;
+    return result;
+}
+
+// ---- rotary embedding ---------------------------------------------------------------------------
+
+void RopeTable::prepare(const double* new_frequencies, int64_t pairs, float new_magnitude,
+                        int64_t new_start, int64_t n) {
+    const size_t size = static_cast<size_t>(pairs);
+    const std::vector<double> wanted(new_frequencies, new_frequencies + pairs);
+    if (wanted == frequencies && magnitude == new_magnitude && start == new_start &&
+        cos.size() == static_cast<size_t>(n) * size) {
+        return;
+    }
+    start = -1;  // not valid until filled
+    cos.resize(static_cast<size_t>(n) * size);
+    sin.resize(static_cast<size_t>(n) * size);
+    for (int64_t t = 0; t < n; t++) {
+        for (int64_t i = 0; i < pairs; i++) {
+            const double angle = static_cast<double>(new_start + t) * new_frequencies[i];
+            const size_t at = static_cast<size_t>(t * pairs + i);
+            cos[at] = static_cast<float>(std::cos(angle) * static_cast<double>(new_magnitude));
+            sin[at] = static_cast<float>(std::sin(angle) * static_cast<double>(new_magnitude));
+        }
+    }
+    frequencies = wanted;
+    magnitude = new_magnitude;
+    start = new_start;
+}
+
+// ---- weights ------------------------------------------------------------------------------------
+
+namespace {
+
+// Products through ggml's dot product of one row with one token.
+void tile_vec_dot(const Matrix& m, const uint8_t* w, int rows, const void* const* x, int tokens,
+                  float* y, int ld) {
+    const int cols = static_cast<int>(m.cols);
+    for (int t = 0; t < tokens; t++) {
+        for (int r = 0; r < rows; r++) {
+            m.vec_dot(cols, y + t * ld + r, 0, w + static_cast<size_t>(r) * m.row_bytes, 0, x[t], 0,
+                      1);
+        }
+    }
+}
+
+constexpr int kFormatTypes[kFormats] = {ggml::F32, ggml::Q8_0, ggml::Q8_1, ggml::Q8_K};
+
+}  // namespace
+
+Context::Context(ggml::GetTypeTraits traits, ggml::GetCpuTypeTraits cpu_traits, const Kernels* table,
+                 int threads, const std::vector<int>& cpus)
+    : pool(threads, cpus), kernels(table), traits_(traits), cpu_traits_(cpu_traits) {
+    for (int f = kFloat + 1; f < kFormats; f++) {
+        const auto* type = traits_(kFormatTypes[f]);
+        formats[f] = {type->block, type->bytes, cpu_traits_(kFormatTypes[f])->from_float};
+    }
+}
+
+std::unique_ptr<Matrix> Context::make_matrix(int type, int64_t block, size_t bytes) const {
+    const auto* traits = traits_(type);
+    if (traits->block != block || traits->bytes != bytes) return nullptr;
+    auto m = std::make_unique<Matrix>();
+    m->type = type;
+    m->format = kFloat;
+    m->to_float = traits->to_float;
+    m->vec_dot = nullptr;
+    if (type == ggml::F32 || type == ggml::F16 || type == ggml::BF16) {
+        m->tile = type == ggml::F32   ? kernels->tile_f32
+                  : type == ggml::F16 ? kernels->tile_f16
+                                      : kernels->tile_bf16;
+        return m;
+    }
+    const auto* cpu = cpu_traits_(type);
+    if (!cpu->vec_dot || !traits->to_float) return nullptr;
+    for (int f = kFloat + 1; f < kFormats; f++) {
+        if (cpu->vec_dot_type == kFormatTypes[f] && formats[f].from_float &&
+            block % formats[f].block == 0) {
+            m->format = static_cast<Format>(f);
+        }
+    }
+    if (m->format == kFloat) return nullptr;
+    m->tile = tile_vec_dot;
+    m->vec_dot = cpu->vec_dot;
+    return m;
+}
+
+// ---- activations --------------------------------------------------------------------------------
+
+Inputs::Inputs(Context& context, const float* x, int64_t n, int64_t cols, unsigned formats)
+    : context_(context), x_(x), cols_(cols) {
+    for (int f = 0; f < kFormats; f++) {
+        if (!(formats & 1u << f)) continue;
+        const uint8_t* base = reinterpret_cast<const uint8_t*>(x);
+        const size_t stride = context.formats[f].row_bytes(cols);
+        if (f != kFloat) {
+            packing_ = true;
+            base = context.arena.take<uint8_t>(n * static_cast<int64_t>(stride));
+        }
+        rows_[f] = context.arena.take<const void*>(n);
+        for (int64_t t = 0; t < n; t++) rows_[f][t] = base + static_cast<size_t>(t) * stride;
+    }
+}
+
+void Inputs::pack(int64_t t) const {
+    for (int f = kFloat + 1; f < kFormats; f++) {
+        if (!rows_[f]) continue;
+        context_.formats[f].from_float(x_ + t * cols_, const_cast<void*>(rows_[f][t]), cols_);
+    }
+}
+
+}  // namespace ktchat

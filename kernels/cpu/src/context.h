@@ -1,0 +1,100 @@
+// What one CpuOps owns: threads, the chosen kernels, ggml's functions and scratch memory.
+#pragma once
+
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "matrix.h"
+#include "pool.h"
+
+namespace ktchat {
+
+// Result of an op; kernels/cpu/native.py turns the rest into exceptions.
+enum Status : int { kOk = 0, kBadArgument = 1, kNoMemory = 2, kBadIndex = 3 };
+
+// Scratch memory that lives until the next op. Pointers are aligned to 64 bytes.
+class Arena {
+public:
+    ~Arena();
+    void reset();
+
+    template <class T>
+    T* take(int64_t count) {
+        return static_cast<T*>(take_bytes(static_cast<size_t>(count) * sizeof(T)));
+    }
+    void* take_bytes(size_t bytes);
+
+private:
+    struct Block {
+        uint8_t* data;
+        size_t size;
+    };
+    std::vector<Block> blocks_;
+    size_t used_ = 0;  // of the last block
+};
+
+// cos and sin of one op's positions, remembered because every layer asks for the same.
+struct RopeTable {
+    std::vector<double> frequencies;
+    float magnitude = 0;
+    int64_t start = -1;
+    std::vector<float> cos;  // (n, pairs)
+    std::vector<float> sin;
+
+    void prepare(const double* new_frequencies, int64_t pairs, float new_magnitude,
+                 int64_t new_start, int64_t n);
+};
+
+struct FormatTraits {
+    int64_t block = 1;
+    size_t bytes = 4;
+    ggml::FromFloat from_float = nullptr;
+
+    size_t row_bytes(int64_t cols) const { return static_cast<size_t>(cols / block) * bytes; }
+};
+
+class Context {
+public:
+    Context(ggml::GetTypeTraits traits, ggml::GetCpuTypeTraits cpu_traits, const Kernels* kernels,
+            int threads, const std::vector<int>& cpus);
+
+    // Null when `type` with this block has no product here, or ggml disagrees about the block.
+    std::unique_ptr<Matrix> make_matrix(int type, int64_t block, size_t bytes) const;
+
+    Pool pool;
+    const Kernels* const kernels;
+    Arena arena;
+    RopeTable rope;
+    FormatTraits formats[kFormats];
+
+private:
+    const ggml::GetTypeTraits traits_;
+    const ggml::GetCpuTypeTraits cpu_traits_;
+};
+
+// n rows of activations, brought into the formats that some weights want.
+class Inputs {
+public:
+    // Takes memory from the arena; nothing is converted yet.
+    Inputs(Context& context, const float* x, int64_t n, int64_t cols, unsigned formats);
+
+    bool needs_packing() const { return packing_; }
+    // Converts row `t` into every wanted format.
+    void pack(int64_t t) const;
+    // Row pointers in a format.
+    const void* const* rows(Format format) const { return rows_[format]; }
+
+private:
+    const Context& context_;
+    const float* x_;
+    int64_t cols_;
+    bool packing_ = false;
+    const void** rows_[kFormats] = {};
+};
+
+inline unsigned format_bit(const Matrix& m) { return 1u << m.format; }
+
+}  // namespace ktchat

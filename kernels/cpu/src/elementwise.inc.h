@@ -1,0 +1,108 @@
+// Norms, activations, rotary embedding, softmax and conversions over one row of features.
+
+namespace ktchat::KTCHAT_ISA {
+namespace {
+
+// Calls body(offset, width) for whole vectors, then for the rest.
+template <class Body>
+inline void sweep(int64_t n, const Body& body) {
+    int64_t i = 0;
+    for (; i + W <= n; i += W) body(i, W);
+    if (i < n) body(i, static_cast<int>(n - i));
+}
+inline Vec take(const float* p, int width) { return width == W ? load(p) : load_part(p, width); }
+inline void put(float* p, Vec v, int width) {
+    if (width == W) {
+        store(p, v);
+    } else {
+        store_part(p, v, width);
+    }
+}
+
+// The sum of squares: float32 lanes over 128 features, those blocks in float64.
+void rms_norm(const float* x, const float* weight, float eps, int64_t n, float* y) {
+    double squares = 0;
+    for (int64_t begin = 0; begin < n; begin += 128) {
+        const int64_t length = n - begin < 128 ? n - begin : 128;
+        Vec acc = {};
+        sweep(length, [&](int64_t i, int width) {
+            const Vec v = take(x + begin + i, width);
+            acc += v * v;
+        });
+        squares += static_cast<double>(sum(acc));
+    }
+    const double mean = squares / static_cast<double>(n);
+    const float scale = static_cast<float>(1.0 / std::sqrt(mean + static_cast<double>(eps)));
+    sweep(n, [&](int64_t i, int width) {
+        put(y + i, take(x + i, width) * scale * take(weight + i, width), width);
+    });
+}
+
+void swiglu(float* gate, const float* up, int64_t n) {
+    sweep(n, [&](int64_t i, int width) {
+        const Vec g = take(gate + i, width);
+        put(gate + i, g / (1.0f + exp(-g)) * take(up + i, width), width);
+    });
+}
+
+void add_scaled(float* y, float a, const float* x, int64_t n) {
+    sweep(n, [&](int64_t i, int width) {
+        put(y + i, take(y + i, width) + a * take(x + i, width), width);
+    });
+}
+
+float dot(const float* a, const float* b, int64_t n) {
+    Vec acc = {};
+    sweep(n, [&](int64_t i, int width) { acc += take(a + i, width) * take(b + i, width); });
+    return sum(acc);
+}
+
+void softmax(float* x, int64_t n) {
+    float top = -INFINITY;
+    for (int64_t i = 0; i < n; i++) top = x[i] > top ? x[i] : top;
+    double total = 0;
+    sweep(n, [&](int64_t i, int width) { put(x + i, exp(take(x + i, width) - top), width); });
+    for (int64_t i = 0; i < n; i++) total += static_cast<double>(x[i]);
+    const float scale = static_cast<float>(1.0 / total);
+    for (int64_t i = 0; i < n; i++) x[i] *= scale;
+}
+
+void sigmoid(float* x, int64_t n) {
+    sweep(n, [&](int64_t i, int width) {
+        put(x + i, 1.0f / (1.0f + exp(-take(x + i, width))), width);
+    });
+}
+
+void rotate(float* x, const float* cos, const float* sin, int64_t pairs, bool interleaved) {
+    if (interleaved) {
+        for (int64_t i = 0; i < pairs; i++) {
+            const float a = x[2 * i], b = x[2 * i + 1];
+            x[2 * i] = a * cos[i] - b * sin[i];
+            x[2 * i + 1] = a * sin[i] + b * cos[i];
+        }
+        return;
+    }
+    float* second = x + pairs;
+    sweep(pairs, [&](int64_t i, int width) {
+        const Vec a = take(x + i, width), b = take(second + i, width);
+        const Vec c = take(cos + i, width), s = take(sin + i, width);
+        put(x + i, a * c - b * s, width);
+        put(second + i, a * s + b * c, width);
+    });
+}
+
+void to_half(const float* x, uint16_t* y, int64_t n) {
+    int64_t i = 0;
+    for (; i + W <= n; i += W) store_half(y + i, load(x + i));
+    for (; i < n; i++) y[i] = float_to_half(x[i]);
+}
+
+template <class Format>
+void from_narrow(const uint16_t* x, float* y, int64_t n) {
+    int64_t i = 0;
+    for (; i + W <= n; i += W) store(y + i, Format::at(x + i));
+    if (i < n) store_part(y + i, Format::part(x + i, n - i), n - i);
+}
+
+}  // namespace
+}  // namespace ktchat::KTCHAT_ISA

@@ -1,0 +1,178 @@
+// The fused mixture of experts: every chosen expert of a layer is one work list, in four phases:
+// pack x; gate and up with SwiGLU; pack the hidden rows; down with the weighted sum.
+
+#include "experts.h"
+
+#include <cstring>
+
+#include "product.h"
+
+namespace ktchat {
+namespace {
+
+// (token, expert) pairs sorted by expert, tokens ascending: expert `ids[i]` has the pairs
+// first[i] .. first[i + 1] - 1. Sums over a token's experts run in this order.
+struct Pairs {
+    int64_t experts = 0;
+    int64_t count = 0;
+    int32_t* ids;
+    int64_t* first;
+    int32_t* token;
+    float* weight;
+
+    Pairs(Context& c, int64_t max_experts, int64_t max_pairs)
+        : ids(c.arena.take<int32_t>(max_experts)),
+          first(c.arena.take<int64_t>(max_experts + 1)),
+          token(c.arena.take<int32_t>(max_pairs)),
+          weight(c.arena.take<float>(max_pairs)) {}
+};
+
+// Groups the choices by expert (a counting sort).
+void group(Context& c, const int32_t* ids, const float* weights, int64_t n, int64_t top_k,
+           int64_t experts, Pairs& pairs) {
+    auto* next = c.arena.take<int64_t>(experts);
+    std::fill(next, next + experts, 0);
+    for (int64_t i = 0; i < n * top_k; i++) next[ids[i]]++;
+    for (int64_t e = 0; e < experts; e++) {
+        const int64_t uses = next[e];
+        next[e] = pairs.count;
+        if (uses == 0) continue;
+        pairs.ids[pairs.experts] = static_cast<int32_t>(e);
+        pairs.first[pairs.experts++] = pairs.count;
+        pairs.count += uses;
+    }
+    pairs.first[pairs.experts] = pairs.count;
+    for (int64_t i = 0; i < n * top_k; i++) {
+        const int64_t at = next[ids[i]]++;
+        pairs.token[at] = static_cast<int32_t>(i / top_k);
+        pairs.weight[at] = weights[i];
+    }
+}
+
+struct Experts {
+    const Matrix& gate;
+    const Matrix& up;
+    const Matrix& down;
+};
+
+// The rows of x that the pairs want, in one format.
+const void* const* gather(Context& c, const Inputs& inputs, Format format, const Pairs& pairs) {
+    auto* rows = c.arena.take<const void*>(pairs.count);
+    for (int64_t p = 0; p < pairs.count; p++) rows[p] = inputs.rows(format)[pairs.token[p]];
+    return rows;
+}
+
+// hidden[p] = silu(gate x) * (up x) for rows [begin, end) of one expert's pairs.
+void gate_up(const Context& c, const Experts& w, int64_t expert, int64_t begin, int64_t end,
+             const void* const* gate_x, const void* const* up_x, int64_t tokens, float* hidden) {
+    const int64_t width = w.gate.rows;
+    const bool same = gate_x == up_x;
+    product(w.gate, expert, begin, end, gate_x, tokens,
+            [&](int64_t r, int rows, int64_t t, int count, float* gate) {
+                alignas(64) float up[kTileFloats];
+                w.up.tile(w.up, w.up.row(expert, r), rows, (same ? gate_x : up_x) + t, count, up,
+                          rows);
+                c.kernels->swiglu(gate, up, static_cast<int64_t>(rows) * count);
+                for (int k = 0; k < count; k++) {
+                    std::memcpy(hidden + (t + k) * width + r, gate + k * rows,
+                                static_cast<size_t>(rows) * sizeof(float));
+                }
+            });
+}
+
+// residual += weighted sum over the pairs of their down products, for rows [begin, end).
+void down_add(const Context& c, const Matrix& down, const Pairs& pairs, int64_t begin, int64_t end,
+              const void* const* hidden, int64_t n, float* sums, float* residual) {
+    const int64_t tile = tile_rows(n);
+    for (int64_t r = begin; r < end; r += tile) {
+        const int64_t rows = std::min(tile, end - r);
+        std::fill(sums, sums + n * rows, 0.0f);
+        for (int64_t e = 0; e < pairs.experts; e++) {
+            const int64_t first = pairs.first[e], tokens = pairs.first[e + 1] - first;
+            product(down, pairs.ids[e], r, r + rows, hidden + first, tokens,
+                    [&](int64_t at, int height, int64_t t, int count, const float* y) {
+                        for (int k = 0; k < count; k++) {
+                            const int64_t p = first + t + k;
+                            float* sum = sums + pairs.token[p] * rows + (at - r);
+                            c.kernels->add_scaled(sum, pairs.weight[p], y + k * height, height);
+                        }
+                    });
+        }
+        for (int64_t t = 0; t < n; t++) {
+            c.kernels->add_scaled(residual + t * down.rows + r, 1.0f, sums + t * rows, rows);
+        }
+    }
+}
+
+// With `scaler`, a pair's weight is sigmoid(x . scaler) of its token.
+void add_experts(Context& c, const float* x, int64_t n, Pairs& pairs, const Experts& w,
+                 const float* scaler, float* residual) {
+    const int64_t width = w.gate.rows;
+    const Inputs inputs(c, x, n, w.gate.cols, format_bit(w.gate) | format_bit(w.up));
+    const auto gate_x = gather(c, inputs, w.gate.format, pairs);
+    const auto up_x =
+        w.up.format == w.gate.format ? gate_x : gather(c, inputs, w.up.format, pairs);
+    float* hidden = c.arena.take<float>(pairs.count * width);
+    const Inputs packed(c, hidden, pairs.count, width, format_bit(w.down));
+    const int64_t tokens_an_expert = (pairs.count + pairs.experts - 1) / pairs.experts;
+    const RowChunks up_cut(w.gate, tokens_an_expert, 2);
+    const RowChunks down_cut(w.down, tokens_an_expert, static_cast<int>(pairs.experts));
+    const int64_t sums_size = n * tile_rows(n);
+    float* sums = c.arena.take<float>(sums_size * c.pool.threads());
+
+    const auto prepare = [&](int64_t t, int) {
+        inputs.pack(t);
+        if (!scaler) return;
+        float scale = c.kernels->dot(x + t * w.gate.cols, scaler, w.gate.cols);
+        c.kernels->sigmoid(&scale, 1);
+        pairs.weight[t] = scale;
+    };
+    const auto expand = [&](int64_t chunk, int) {
+        const int64_t e = chunk / up_cut.count(), part = chunk % up_cut.count();
+        const int64_t first = pairs.first[e];
+        gate_up(c, w, pairs.ids[e], up_cut.begin(part), up_cut.end(part), gate_x + first,
+                up_x + first, pairs.first[e + 1] - first, hidden + first * width);
+    };
+    const auto repack = [&](int64_t p, int) { packed.pack(p); };
+    const auto contract = [&](int64_t chunk, int worker) {
+        down_add(c, w.down, pairs, down_cut.begin(chunk), down_cut.end(chunk),
+                 packed.rows(w.down.format), n, sums + worker * sums_size, residual);
+    };
+    c.pool.run({phase(inputs.needs_packing() || scaler ? n : 0, prepare),
+                phase(pairs.experts * up_cut.count(), expand),
+                phase(packed.needs_packing() ? pairs.count : 0, repack),
+                phase(down_cut.count(), contract)});
+}
+
+}  // namespace
+
+Status moe_add(Context& c, const float* x, int64_t n, const int32_t* ids, const float* weights,
+               int64_t top_k, const Matrix& gate, const Matrix& up, const Matrix& down,
+               float* residual) {
+    for (int64_t i = 0; i < n * top_k; i++) {
+        if (ids[i] < 0 || ids[i] >= gate.count) return kBadIndex;
+    }
+    c.arena.reset();
+    Pairs pairs(c, gate.count, n * top_k);
+    group(c, ids, weights, n, top_k, gate.count, pairs);
+    add_experts(c, x, n, pairs, {gate, up, down}, nullptr, residual);
+    return kOk;
+}
+
+void ffn_add(Context& c, const float* x, int64_t n, const Matrix& gate, const Matrix& up,
+             const Matrix& down, const float* scaler, float* residual) {
+    c.arena.reset();
+    Pairs pairs(c, 1, n);
+    pairs.experts = 1;
+    pairs.count = n;
+    pairs.ids[0] = 0;
+    pairs.first[0] = 0;
+    pairs.first[1] = n;
+    for (int64_t t = 0; t < n; t++) {
+        pairs.token[t] = static_cast<int32_t>(t);
+        pairs.weight[t] = 1.0f;
+    }
+    add_experts(c, x, n, pairs, {gate, up, down}, scaler, residual);
+}
+
+}  // namespace ktchat

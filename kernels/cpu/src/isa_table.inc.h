@@ -1,0 +1,28 @@
+// The table of this instruction set's kernels.
+
+namespace ktchat::KTCHAT_ISA {
+namespace {
+
+const Kernels kTable = {
+    KTCHAT_ISA_NAME,
+    float_tile<F32>,
+    float_tile<F16>,
+    float_tile<BF16>,
+    rms_norm,
+    swiglu,
+    add_scaled,
+    dot,
+    softmax,
+    sigmoid,
+    rotate,
+    to_half,
+    from_narrow<F16>,
+    from_narrow<BF16>,
+    attention_scratch,
+    padded,
+    attention_tile,
+    attention_merge,
+};
+
+}  // namespace
+}  // namespace ktchat::KTCHAT_ISA

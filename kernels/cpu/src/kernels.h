@@ -1,0 +1,77 @@
+// The table of kernels that exist once for each instruction set. Everything that loops over features
+// is here; everything that plans, splits or counts is compiled once, for the baseline.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace ktchat {
+
+struct Matrix;
+
+// y[t * ld + r] = dot(row r of `w`, x[t]) for r < rows, t < tokens. `w` points at the first row; the
+// activations are in the matrix's format.
+using TileKernel = void (*)(const Matrix& m, const uint8_t* w, int rows, const void* const* x,
+                            int tokens, float* y, int ld);
+
+// Softmax attention of a few query rows over one range of one KV head's positions. Strides count
+// float16 elements. Without `values` a position's value is the first features of its key (MLA).
+struct AttentionTile {
+    const float* const* queries;  // row pointers, `key` features each
+    const int* limits;            // positions a row may see: 0 .. limit - 1
+    int rows;
+    float scale;
+    const uint16_t* keys;
+    const uint16_t* values;
+    size_t key_page_stride;
+    size_t value_page_stride;
+    const int32_t* pages;
+    int page_size;
+    int key;    // features
+    int value;  // features
+    int64_t begin;
+    int64_t end;
+    float* scratch;  // attention_scratch(rows, key, value) floats
+    // Results, not yet divided by the sum: `outputs` rows of `padded_value` floats.
+    float* outputs;
+    float* maxima;
+    float* sums;
+};
+
+struct Kernels {
+    const char* name;
+
+    TileKernel tile_f32;
+    TileKernel tile_f16;
+    TileKernel tile_bf16;
+
+    // y = x / sqrt(mean(x^2) + eps) * weight
+    void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* y);
+    // gate = silu(gate) * up
+    void (*swiglu)(float* gate, const float* up, int64_t n);
+    // y += a * x
+    void (*add_scaled)(float* y, float a, const float* x, int64_t n);
+    float (*dot)(const float* a, const float* b, int64_t n);
+    void (*softmax)(float* x, int64_t n);
+    void (*sigmoid)(float* x, int64_t n);
+    // Pairs (2i, 2i + 1) when interleaved, else (i, i + pairs), turned by angle i.
+    void (*rotate)(float* x, const float* cos, const float* sin, int64_t pairs, bool interleaved);
+    void (*to_half)(const float* x, uint16_t* y, int64_t n);
+    void (*from_half)(const uint16_t* x, float* y, int64_t n);
+    void (*from_bfloat)(const uint16_t* x, float* y, int64_t n);
+
+    size_t (*attention_scratch)(int rows, int key, int value);
+    int (*padded)(int features);  // rounded up to whole vectors
+    void (*attention_tile)(const AttentionTile& tile);
+    // out = merge of `splits` partial results of one query row (Dao et al., flash-decoding).
+    // Partial s has its value row at outputs + s * stride, its maximum and sum at [s * sum_stride].
+    void (*attention_merge)(const float* outputs, size_t stride, const float* maxima,
+                            const float* sums, size_t sum_stride, int splits, int value, float* out);
+};
+
+// Each returns its table; a table that this build does not have is null.
+const Kernels* kernels_plain();
+const Kernels* kernels_avx2();
+const Kernels* kernels_avx512();
+
+}  // namespace ktchat

@@ -1,0 +1,88 @@
+#include "linear.h"
+
+#include <cstring>
+
+#include "product.h"
+
+namespace ktchat {
+
+void norm(Context& c, const float* x, int64_t n, int64_t cols, const float* weight, float eps,
+          float* y) {
+    const auto row = [&](int64_t t, int) {
+        c.kernels->rms_norm(x + t * cols, weight, eps, cols, y + t * cols);
+    };
+    c.pool.run({phase(n, row)});
+}
+
+void norm_linear(Context& c, const float* x, int64_t n, int64_t cols, const float* norm, float eps,
+                 const Product* products, int count) {
+    c.arena.reset();
+    float* normed = norm ? c.arena.take<float>(n * cols) : nullptr;
+    unsigned formats = 0;
+    int64_t first[kMaxWeights + 1] = {};  // chunk at which each product starts
+    for (int i = 0; i < count; i++) {
+        formats |= format_bit(*products[i].weight);
+        first[i + 1] = first[i] + RowChunks(*products[i].weight, n).count();
+    }
+    const Inputs inputs(c, norm ? normed : x, n, cols, formats);
+
+    const auto prepare = [&](int64_t t, int) {
+        if (norm) c.kernels->rms_norm(x + t * cols, norm, eps, cols, normed + t * cols);
+        inputs.pack(t);
+    };
+    const auto multiply = [&](int64_t chunk, int) {
+        int i = 0;
+        while (chunk >= first[i + 1]) i++;
+        const Product& p = products[i];
+        const Matrix& m = *p.weight;
+        const RowChunks cut(m, n);
+        const int64_t part = chunk - first[i];
+        product(m, 0, cut.begin(part), cut.end(part), inputs.rows(m.format), n,
+                [&](int64_t r, int rows, int64_t t, int tokens, float* y) {
+                    for (int k = 0; k < tokens; k++, y += rows) {
+                        if (p.bias) c.kernels->add_scaled(y, 1.0f, p.bias + r, rows);
+                        std::memcpy(p.y + (t + k) * m.rows + r, y,
+                                    static_cast<size_t>(rows) * sizeof(float));
+                    }
+                });
+    };
+    const bool needs_preparing = norm || inputs.needs_packing();
+    c.pool.run({phase(needs_preparing ? n : 0, prepare), phase(first[count], multiply)});
+}
+
+void linear_add(Context& c, const float* x, int64_t n, const Matrix& m, float* residual) {
+    c.arena.reset();
+    const Inputs inputs(c, x, n, m.cols, format_bit(m));
+    const RowChunks cut(m, n);
+    const auto prepare = [&](int64_t t, int) { inputs.pack(t); };
+    const auto multiply = [&](int64_t chunk, int) {
+        product(m, 0, cut.begin(chunk), cut.end(chunk), inputs.rows(m.format), n,
+                [&](int64_t r, int rows, int64_t t, int tokens, float* y) {
+                    for (int k = 0; k < tokens; k++, y += rows) {
+                        c.kernels->add_scaled(residual + (t + k) * m.rows + r, 1.0f, y, rows);
+                    }
+                });
+    };
+    c.pool.run({phase(inputs.needs_packing() ? n : 0, prepare), phase(cut.count(), multiply)});
+}
+
+Status embed(Context& c, const Matrix& table, const int32_t* tokens, int64_t n, float* y) {
+    for (int64_t t = 0; t < n; t++) {
+        if (tokens[t] < 0 || tokens[t] >= table.rows) return kBadIndex;
+    }
+    const auto row = [&](int64_t t, int) {
+        const uint8_t* source = table.row(0, tokens[t]);
+        float* target = y + t * table.cols;
+        const auto* narrow = reinterpret_cast<const uint16_t*>(source);
+        switch (table.type) {
+            case ggml::F32: std::memcpy(target, source, table.row_bytes); break;
+            case ggml::F16: c.kernels->from_half(narrow, target, table.cols); break;
+            case ggml::BF16: c.kernels->from_bfloat(narrow, target, table.cols); break;
+            default: table.to_float(source, target, table.cols);
+        }
+    };
+    c.pool.run({phase(n, row)});
+    return kOk;
+}
+
+}  // namespace ktchat

@@ -1,0 +1,24 @@
+// The dense ops. Shapes are checked by the caller.
+#pragma once
+
+#include "context.h"
+
+namespace ktchat {
+
+constexpr int kMaxWeights = 4;
+
+// One product of `norm_linear`: y (n, rows) = normed x @ weight.T + bias.
+struct Product {
+    const Matrix* weight;
+    float* y;
+    const float* bias;  // or null
+};
+
+void norm(Context& c, const float* x, int64_t n, int64_t cols, const float* weight, float eps,
+          float* y);
+void norm_linear(Context& c, const float* x, int64_t n, int64_t cols, const float* norm, float eps,
+                 const Product* products, int count);
+void linear_add(Context& c, const float* x, int64_t n, const Matrix& weight, float* residual);
+Status embed(Context& c, const Matrix& table, const int32_t* tokens, int64_t n, float* y);
+
+}  // namespace ktchat

@@ -1,0 +1,54 @@
+// Weights as the kernels see them, and the formats that activations are brought into for them.
+#pragma once
+
+#include "ggml_abi.h"
+#include "kernels.h"
+
+namespace ktchat {
+
+// How the activations of a product are stored.
+enum Format : int { kFloat, kQ8_0, kQ8_1, kQ8_K, kFormats };
+
+// (count, rows, cols) weights in their GGUF type, borrowed from the caller. `tile` is the only way in
+// which their bytes are read in products; a type with a layout of its own brings its own `tile`.
+struct Matrix {
+    int type;
+    Format format;
+    int64_t count;
+    int64_t rows;
+    int64_t cols;
+    const uint8_t* data;
+    size_t row_bytes;
+    TileKernel tile;
+    ggml::VecDot vec_dot;    // for `tile_vec_dot`
+    ggml::ToFloat to_float;  // null for F32
+
+    const uint8_t* row(int64_t index, int64_t r) const {
+        return data + static_cast<size_t>(index * rows + r) * row_bytes;
+    }
+};
+
+// A paged KV cache of float16: keys (layers, pages, heads, page_size, key), values alike.
+struct Cache {
+    uint16_t* keys;
+    uint16_t* values;  // null when `value` is 0
+    int64_t layers;
+    int64_t pages;
+    int64_t page_size;
+    int64_t heads;
+    int64_t key;
+    int64_t value;
+
+    size_t key_page() const { return static_cast<size_t>(heads * page_size * key); }
+    size_t value_page() const { return static_cast<size_t>(heads * page_size * value); }
+    size_t key_head(int64_t layer, int64_t head) const {
+        return static_cast<size_t>(layer * pages) * key_page() +
+               static_cast<size_t>(head * page_size * key);
+    }
+    size_t value_head(int64_t layer, int64_t head) const {
+        return static_cast<size_t>(layer * pages) * value_page() +
+               static_cast<size_t>(head * page_size * value);
+    }
+};
+
+}  // namespace ktchat
