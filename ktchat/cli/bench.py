@@ -1,0 +1,159 @@
+"""`ktchat bench`: a model's speed, against the memory's limit and against llama.cpp."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ktchat.cli import background, output
+from ktchat.errors import UsageError
+from ktchat.text import one_line
+from ktchat.words import count, file_size
+
+if TYPE_CHECKING:
+    from engine.bench import BenchResult, Load
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The arguments of `ktchat bench`."""
+    parser = subparsers.add_parser(
+        "bench",
+        help="measure speed, against the memory's limit and against llama.cpp",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "-m", "--model", default=argparse.SUPPRESS, metavar="FILE", help="the model to measure"
+    )
+    parser.add_argument(
+        "--shape",
+        metavar="NAME",
+        help="measure random weights in the shape of a known model (--shape list names them)",
+    )
+    parser.add_argument(
+        "--layers", type=int, metavar="N", help="layers of the shape (default: a few GB of them)"
+    )
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="types of the shape's weights (default: Q4_K_M)"
+    )
+    parser.add_argument(
+        "--prompt", type=int, default=512, metavar="N", help="tokens read at once (default: 512)"
+    )
+    parser.add_argument(
+        "--gen", type=int, default=64, metavar="N", help="tokens generated (default: 64)"
+    )
+    parser.add_argument(
+        "--context-fill",
+        type=int,
+        default=0,
+        metavar="N",
+        help="tokens in the context, at least, before the first is generated",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, metavar="N", help="repetitions (default: 5)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="default: all physical cores")
+    parser.add_argument(
+        "--vs", choices=["llama.cpp"], help="measure llama.cpp too, in the same rounds"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Measure and print; returns the exit code."""
+    if args.shape == "list":
+        return _list_shapes()
+    if (args.model is None) == (args.shape is None):
+        raise UsageError("bench measures either a model or a shape", "", "Use -m FILE or --shape")
+    if args.model is not None and (args.layers is not None or args.recipe is not None):
+        raise UsageError("--layers and --recipe belong to --shape")
+    load = _load(args)
+    result = background.run(lambda report: _measure(args, load, report))
+    if args.json:
+        output.line(json.dumps(result.to_dict()))
+    else:
+        for text in _table(result):
+            output.line(text)
+    return 0
+
+
+def _load(args: argparse.Namespace) -> Load:
+    from engine.bench import Load
+    from engine.errors import RequestError
+
+    if args.threads is not None and not 1 <= args.threads <= 1024:
+        raise UsageError(f"{args.threads} threads are not possible")
+    try:
+        return Load(args.prompt, args.gen, args.rounds, args.context_fill)
+    except RequestError as error:
+        raise UsageError(error.what, error.why, error.todo) from error
+
+
+def _measure(args: argparse.Namespace, load: Load, report: background.Report) -> BenchResult:
+    from engine.bench import bench
+    from engine.synthetic import shape_file
+
+    path = Path(args.model) if args.model is not None else None
+    if path is None:
+        path = shape_file(
+            args.shape,
+            args.layers,
+            recipe=args.recipe or "Q4_K_M",
+            report=lambda done, total: report("making the weights", done, total),
+        )
+    return bench(path, load, versus=args.vs is not None, threads=args.threads, report=report)
+
+
+def _list_shapes() -> int:
+    from engine.synthetic_shapes import RECIPES, SHAPES
+
+    for name, shape in SHAPES.items():
+        output.line(
+            f"{name:<18}{shape.architecture:<11}{shape.layers} layers, {shape.some_layers} unless"
+            " --layers says otherwise"
+        )
+    output.line(f"recipes: {', '.join(RECIPES)}")
+    return 0
+
+
+def _table(result: BenchResult) -> list[str]:
+    load = result.load
+    figures = result.to_dict()
+    lines = [
+        f"{one_line(result.model, 80)} · {one_line(result.quantisation, 20)}"
+        f" · {file_size(result.weights_bytes)}",
+        f"prompt {count(load.prompt)}, generated {count(load.generate)} with"
+        f" {count(load.before)} before · {result.threads} threads"
+        f" · median of {len(result.rounds)} rounds",
+        "",
+        f"{'':<20}{'prefill':>12}{'decode':>12}",
+        _row("ktchat", result.prefill_tok_s, result.decode_tok_s),
+    ]
+    peer = figures["peer"]
+    if peer is not None:
+        name = f"{peer['name']} ({peer['version']})"
+        lines.append(_row(name, peer["prefill_tok_s"], peer["decode_tok_s"]))
+        lines.append(
+            f"{'ratio':<20}{figures['prefill_ratio']:>11.2f}×{figures['decode_ratio']:>11.2f}×"
+        )
+    lines += [
+        "",
+        f"A token reads {file_size(result.token_bytes)}: {result.decode_gb_s:.1f} GB/s,"
+        f" {100 * result.limit_ratio:.0f} % of the {result.read_limit_gb_s:.1f} GB/s that memory"
+        " gives",
+    ]
+    if peer is not None:
+        lines.append(f"decode ratio by round: {_spread(result.decode_ratios)}")
+        lines.append(f"prefill ratio by round: {_spread(result.prefill_ratios)}")
+    return lines
+
+
+def _row(name: str, prefill: float, decode: float) -> str:
+    return f"{name:<20}{prefill:>6.1f} tok/s{decode:>6.1f} tok/s"
+
+
+def _spread(ratios: list[float]) -> str:
+    listed = " ".join(f"{ratio:.2f}" for ratio in ratios)
+    return f"{listed} (median {statistics.median(ratios):.2f})"

@@ -1,0 +1,107 @@
+"""`ktchat verify`: a model's logits against float32 and against llama.cpp."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ktchat.cli import background, output
+from ktchat.errors import UsageError
+from ktchat.text import one_line
+from ktchat.words import count
+
+if TYPE_CHECKING:
+    from engine.fidelity import Comparison, Errors
+    from engine.verify import Verification
+
+DONE, NOT_FAITHFUL = 0, 1
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The arguments of `ktchat verify`."""
+    parser = subparsers.add_parser(
+        "verify",
+        help="compare a model's logits with float32 and with llama.cpp",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "-m", "--model", default=argparse.SUPPRESS, metavar="FILE", help="the model to verify"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="default: all physical cores")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Compare and print; returns 0 when our logits are as good as llama.cpp's, else 1."""
+    if args.model is None:
+        raise UsageError("verify needs a model", "", "Use -m FILE")
+    if args.threads is not None and not 1 <= args.threads <= 1024:
+        raise UsageError(f"{args.threads} threads are not possible")
+    result = background.run(lambda report: _verify(args, report))
+    if args.json:
+        output.line(json.dumps(_finite(to_dict(result))))
+    else:
+        for text in _table(result):
+            output.line(text)
+    return DONE if result.faithful else NOT_FAITHFUL
+
+
+def _verify(args: argparse.Namespace, report: background.Report) -> Verification:
+    from engine.verify import verify
+
+    return verify(Path(args.model), args.threads, report)
+
+
+def to_dict(result: Verification) -> dict[str, Any]:
+    """The result as JSON has it."""
+    peer = dataclasses.asdict(result.peer)
+    return {
+        "model": result.model,
+        "architecture": result.architecture,
+        "quantisation": result.quantisation,
+        "tokens": result.tokens,
+        "ours": dataclasses.asdict(result.ours),
+        "peer": {"name": "llama.cpp", "version": result.peer_version, **peer},
+        "ratio": result.ratio,
+        "faithful": result.faithful,
+        "verdict": result.verdict,
+    }
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: null stands for it."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _table(result: Verification) -> list[str]:
+    return [
+        f"{one_line(result.model, 80)} · {one_line(result.architecture, 40)}"
+        f" · {one_line(result.quantisation, 20)}",
+        f"{count(result.tokens)} tokens against float32; error is squared, relative to the logits",
+        "",
+        f"{'':<24}{'NMSE':>10}{'typical':>10}{'mean KL':>10}{'max KL':>10}{'top-1':>9}",
+        *_rows("ktchat", result.ours),
+        *_rows(f"llama.cpp ({result.peer_version})", result.peer),
+        "",
+        result.verdict[0].upper() + result.verdict[1:],
+    ]
+
+
+def _rows(name: str, comparison: Comparison) -> list[str]:
+    return [
+        _row(name, comparison.total),
+        _row("  prompt", comparison.prefill),
+        _row("  token by token", comparison.decode),
+    ]
+
+
+def _row(name: str, errors: Errors) -> str:
+    figures = (errors.nmse, errors.typical, errors.mean_kl, errors.max_kl)
+    cells = "".join(f"{figure:>10.1e}" for figure in figures)
+    return f"{name:<24}{cells}{100 * errors.top1:>7.1f} %"
