@@ -43,6 +43,8 @@ _REASONS = {
     errno.EACCES: ("permission was denied", "Set KTCHAT_HOME to a folder you can write to"),
     errno.EPERM: ("permission was denied", "Set KTCHAT_HOME to a folder you can write to"),
     errno.ENOTDIR: ("part of its path is a file", "Set KTCHAT_HOME to a folder you can write to"),
+    errno.EEXIST: ("part of its path is a file", "Set KTCHAT_HOME to a folder you can write to"),
+    errno.EISDIR: ("it is a folder", "Move that folder away"),
     errno.ENOENT: ("its folder is missing", "Set KTCHAT_HOME to a folder you can write to"),
     errno.EIO: ("the disk reports an error", "Check the disk"),
 }
@@ -58,7 +60,7 @@ _SQLITE_REASONS = {
 }
 
 
-def reason_of(error: OSError | sqlite3.Error) -> tuple[str, str]:
+def reason_of(error: OSError | sqlite3.Error | UnicodeDecodeError) -> tuple[str, str]:
     """Why a file operation failed and what to do about it, in words."""
     if isinstance(error, OSError):
         known = _REASONS.get(error.errno or 0)

@@ -110,14 +110,26 @@ def conversation_from(row: Row, turns: Iterable[Row]) -> tuple[Conversation, lis
     conversation = Conversation(
         id=str(row["id"]),
         title=str(row["title"]),
-        created=float(row["created"]),
-        updated=float(row["updated"]),
+        created=_number(row["created"]),
+        updated=_number(row["updated"]),
         model_path=str(row["model_path"]),
         model_name=str(row["model_name"]),
         system=str(row["system"]),
         turns=shown[::-1],
     )
     return conversation, sorted(by_id.values(), key=lambda turn: turn.created)
+
+
+def summary_from(row: Row) -> SessionSummary:
+    """The line of the session list in a row."""
+    return SessionSummary(
+        id=str(row["id"]),
+        title=str(row["title"]),
+        created=_number(row["created"]),
+        updated=_number(row["updated"]),
+        model_name=str(row["model_name"]),
+        turns=int(row["turns"]),
+    )
 
 
 def turn_from(row: Row) -> Turn:
@@ -128,7 +140,7 @@ def turn_from(row: Row) -> Turn:
     return Turn(
         id=str(row["id"]),
         parent=None if row["parent"] is None else str(row["parent"]),
-        created=float(row["created"]),
+        created=_number(row["created"]),
         state=_STATES.get(state, "interrupted"),
         reason=_REASONS.get(str(reason)),
         raw_prompt=str(row["prompt"]),
@@ -136,7 +148,7 @@ def turn_from(row: Row) -> Turn:
         raw_reply=str(row["reply"]),
         model=str(row["model"]),
         sampling=_sampling(_mapping(row["sampling"])),
-        max_tokens=None if row["max_tokens"] is None else int(row["max_tokens"]),
+        max_tokens=row["max_tokens"] if isinstance(row["max_tokens"], int) else None,
         figures=_figures(_mapping(row["figures"])),
         error=KtchatError.from_dict(error) if error else None,
     )
@@ -144,6 +156,10 @@ def turn_from(row: Row) -> Turn:
 
 _STATES: dict[str, State] = {state: state for state in get_args(State)}
 _REASONS: dict[str, Reason] = {reason: reason for reason in get_args(Reason)}
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _mapping(text: object) -> dict[str, Any]:

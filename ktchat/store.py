@@ -34,8 +34,10 @@ from ktchat.records import (
     conversation_from,
     session_values,
     storable,
+    summary_from,
     turn_values,
 )
+from ktchat.repair import is_sound, repair
 
 UNDO_SECONDS = 10.0
 """How long a deleted session can be brought back."""
@@ -81,7 +83,7 @@ class Store:
             " FROM sessions s LEFT JOIN shown n ON n.session = s.id"
             " WHERE s.deleted IS NULL GROUP BY s.id ORDER BY s.updated DESC, s.id"
         )
-        return [SessionSummary(**dict(row)) for row in rows]
+        return [summary_from(row) for row in rows]
 
     def find(self, name: str) -> str:
         """The id of the session whose id starts with `name`. Raises `UnknownSessionError`."""
@@ -243,7 +245,7 @@ class Store:
         with self._lock:
             try:
                 return self._attempt(work)
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 if not schema.is_damage(error):
                     self._disconnect()
                     raise self._failure(error) from error
@@ -252,23 +254,22 @@ class Store:
             try:
                 self._repair()
                 return self._attempt(work)
-            except (OSError, sqlite3.Error) as error:
+            except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
                 self._disconnect()
                 raise self._failure(error) from error
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._db is None:
             self._db = schema.connect(self.path)
-            self._db.row_factory = sqlite3.Row
         return work(self._db)
 
     def _repair(self) -> None:
         """Once for all instances: the others find the new file."""
         self._disconnect()
         with self.locks.hold("repair"):
-            if schema.is_sound(self.path):
+            if is_sound(self.path):
                 return
-            aside, count = schema.repair(self.path)
+            aside, count = repair(self.path)
         self.notices.append(
             f"The file of saved sessions was damaged. {count} sessions were recovered;"
             f" the damaged file is kept as {aside}."
@@ -280,7 +281,7 @@ class Store:
                 self._db.close()
             self._db = None
 
-    def _failure(self, error: OSError | sqlite3.Error) -> StoreError:
+    def _failure(self, error: OSError | sqlite3.Error | UnicodeDecodeError) -> StoreError:
         why, todo = reason_of(error)
         return StoreError("The sessions cannot be saved", f"{self.path}: {why}", todo)
 
