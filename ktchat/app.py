@@ -1,0 +1,223 @@
+"""The full-screen application: what lives as long as the program does.
+
+Knows the engine, the store, the settings, the themes, signals and the way out. The chat itself is
+`screens.chat`. Nothing heavy is imported before the first frame is on the screen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import ClassVar, cast
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+from textual.widgets import Input, TextArea
+from textual.worker import Worker, WorkerState
+
+from engine.errors import KtchatError
+from ktchat import paths
+from ktchat.chat import ChatSession, Engine
+from ktchat.screens.chat import ChatScreen
+from ktchat.screens.clipboard import copy
+from ktchat.screens.keys import KEYS
+from ktchat.settings import SettingsFile
+from ktchat.store import Store
+from ktchat.text import one_line
+from ktchat.themes import DARK, THEMES
+
+CLOSE_SECONDS = 1.5
+"""Time that saving and ending the engine may take on the way out."""
+
+QUIT_SECONDS = 2.0
+"""Time within which a second Ctrl+C quits."""
+
+INTERRUPTED = 130
+
+
+class KtchatApp(App[None]):
+    """`KtchatApp(model, engine=...).run()`; what is not given is made when it is needed."""
+
+    CSS_PATH = "ktchat.tcss"
+    TITLE = "ktchat"
+    ENABLE_COMMAND_PALETTE = True
+    CLOSE_TIMEOUT = 1.0
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+c", "interrupt", "Copy, stop, quit", show=False, priority=True),
+        Binding("ctrl+q", "quit", "Quit", show=False, priority=True),
+    ]
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        engine: Engine | None = None,
+        store: Store | None = None,
+        settings: SettingsFile | None = None,
+    ) -> None:
+        super().__init__()
+        self._model = str(model) if model else ""
+        self._engine = engine
+        self._store = store or Store(paths.database())
+        self._settings = settings or SettingsFile(paths.settings_file())
+        self._chat: ChatSession | None = None
+        self._interrupted_at = 0.0
+        self._ending = False
+        for theme in THEMES:
+            self.register_theme(theme)
+        wanted = self._settings.settings.theme
+        self.theme = wanted if wanted in self.available_themes else DARK
+        self.chat_screen = ChatScreen(self._settings)
+
+    def get_default_screen(self) -> Screen[None]:
+        """The chat."""
+        return self.chat_screen
+
+    # The way in.
+
+    def on_load(self) -> None:
+        """Before the terminal is changed: from here on signals end the program in order."""
+        loop = asyncio.get_running_loop()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                loop.add_signal_handler(number, self._terminate, number)
+            loop.add_signal_handler(signal.SIGINT, self._interrupt)
+
+    def on_ready(self) -> None:
+        """The first frame is on the screen: now the rest."""
+        self.run_worker(self._start(), group="start", exit_on_error=False)
+
+    async def _start(self) -> None:
+        screen, settings = self.chat_screen, self._settings.settings
+        if self._engine is None:
+            from engine.client import Engine as ChildEngine
+
+            self._engine = cast(Engine, ChildEngine())
+        chat = ChatSession(
+            self._engine,
+            self._store,
+            sampling=settings.sampling,
+            max_tokens=settings.token_limit,
+            system=settings.system,
+            notify=lambda words, severity: screen.status.say(words, severity),
+        )
+        self._chat = screen.chat = chat
+        if self._settings.notice:
+            screen.status.say(self._settings.notice, "warning")
+        self._load_model(settings.last_model)
+        await screen.sessions.start(settings.last_session)
+        with contextlib.suppress(KtchatError):  # without a history the prompt works too
+            screen.prompt.earlier = await self._store.call(self._store.recent_prompts)
+        self.watch(self, "theme", self._theme_changed, init=False)
+        await asyncio.to_thread(_import_lexers)
+
+    def _load_model(self, last: str) -> None:
+        from ktchat.models import default_model
+
+        screen = self.chat_screen
+        try:
+            screen.models.load(self._model or default_model(last))
+        except KtchatError as error:
+            screen.status.say(one_line(str(error), 400), "error")
+
+    # Commands.
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """The command palette: every action, and what has no key."""
+        if screen is self.chat_screen:
+            for key in KEYS:
+                if key.action and not key.action.startswith("app."):
+                    action = f"screen.{key.action}"
+                    title = key.name[:1].upper() + key.name[1:]
+                    yield SystemCommand(title, f"{key.help} ({key.shown})", self._command(action))
+            yield SystemCommand(
+                "Bring back session", "Undo the last deletion", self._command("screen.undo_delete")
+            )
+        yield SystemCommand("Theme", "Dark, light, 16 colours and more", self.action_change_theme)
+        yield SystemCommand("Quit", "Everything is saved (Ctrl+Q)", self.action_quit)
+
+    def _command(self, action: str) -> Callable[[], object]:
+        return lambda: self.call_later(self.run_action, action)
+
+    def _theme_changed(self, theme: str) -> None:
+        self.chat_screen.remember(theme=theme)
+
+    async def action_interrupt(self) -> None:
+        """Ctrl+C: copy a selection, else stop the reply, else (twice) quit."""
+        text = self._selected_text()
+        if text:
+            await copy(self, text)
+            self.chat_screen.status.say("copied the selection")
+            return
+        if self._chat is not None and self._chat.busy:
+            self._chat.stop()
+            return
+        now = time.monotonic()
+        if now - self._interrupted_at < QUIT_SECONDS:
+            await self._leave(INTERRUPTED)
+            return
+        self._interrupted_at = now
+        self.chat_screen.status.say("press Ctrl+C again to quit", seconds=QUIT_SECONDS)
+
+    def _selected_text(self) -> str:
+        if isinstance(self.focused, TextArea | Input) and self.focused.selected_text:
+            return self.focused.selected_text
+        return self.screen.get_selected_text() or ""
+
+    # The way out.
+
+    async def action_quit(self) -> None:
+        """Save everything and quit."""
+        await self._leave(0)
+
+    async def _leave(self, code: int) -> None:
+        if self._ending:
+            return
+        self._ending = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._close(), CLOSE_SECONDS)
+        self.exit(return_code=code)
+
+    async def on_unmount(self) -> None:
+        """Also when the screen ends by itself, everything is saved."""
+        if not self._ending:
+            await self._close()
+
+    async def _close(self) -> None:
+        if self._chat is not None:
+            await self._chat.close()
+        if self._engine is not None:
+            await self._engine.close()
+
+    def _interrupt(self) -> None:
+        """SIGINT from elsewhere: as Ctrl+C."""
+        self.call_later(self.action_interrupt)
+
+    def _terminate(self, number: int) -> None:
+        """SIGTERM or SIGHUP: save and end within two seconds, whatever hangs."""
+        threading.Thread(target=_end_soon, args=(128 + number,), daemon=True).start()
+        self.call_later(self._leave, 128 + number)
+
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        """A fault of our own in the background: said, not hidden, and the program goes on."""
+        if event.state is WorkerState.ERROR:
+            error = event.worker.error
+            words = one_line(f"an internal error: {type(error).__name__}: {error}", 300)
+            self.chat_screen.status.say(words, "error")
+
+
+def _end_soon(code: int) -> None:
+    time.sleep(CLOSE_SECONDS + 0.3)
+    os._exit(code)
+
+
+def _import_lexers() -> None:
+    """Import the syntax colours off the event loop, before the first code block needs them."""
+    import pygments.lexers  # type: ignore[import-untyped]  # noqa: F401

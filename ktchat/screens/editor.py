@@ -1,0 +1,80 @@
+"""Writing the prompt in the person's own editor.
+
+Knows $VISUAL, $EDITOR and a private temporary file. The screen is suspended meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from textual.app import App, SuspendNotSupported
+
+from engine.errors import KtchatError
+
+_FALLBACKS = ("sensible-editor", "nano", "vim", "vi")
+MAX_BYTES = 4 << 20
+
+
+class EditorError(KtchatError):
+    """The editor could not be run, or what it left could not be read."""
+
+
+def edit(app: App[None], text: str) -> str:
+    """Let the person edit `text`; returns what the editor left. Raises `EditorError`.
+
+    Blocks the event loop: the terminal belongs to the editor.
+    """
+    command = _command()
+    handle, name = tempfile.mkstemp(prefix="ktchat-", suffix=".md")  # mode 0600
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        try:
+            with app.suspend():
+                code = subprocess.run([*command, name], check=False).returncode
+        except SuspendNotSupported as error:
+            raise EditorError(
+                "The editor was not started", "This terminal cannot lend it the screen"
+            ) from error
+        except OSError as error:
+            raise EditorError(
+                f"The editor {command[0]} was not started",
+                error.strerror or str(error),
+                "Set $VISUAL or $EDITOR to another one",
+            ) from error
+        if code != 0:
+            raise EditorError(f"The editor ended with code {code}", "The prompt is as it was", "")
+        return _read(Path(name))
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _command() -> list[str]:
+    for variable in ("VISUAL", "EDITOR"):
+        value = os.environ.get(variable, "").strip()
+        if value:
+            try:
+                return shlex.split(value)
+            except ValueError as error:
+                raise EditorError(
+                    f"${variable} cannot be understood", str(error), "Set it anew"
+                ) from error
+    for program in _FALLBACKS:
+        if shutil.which(program):
+            return [program]
+    raise EditorError("There is no editor", "$VISUAL and $EDITOR are not set", "Set one of them")
+
+
+def _read(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise EditorError("The edited text cannot be read", error.strerror or "", "") from error
+    if len(data) > MAX_BYTES:
+        raise EditorError("The edited text is too long", f"It has {len(data)} bytes", "Shorten it")
+    return data.decode("utf-8", errors="replace").removesuffix("\n")

@@ -1,0 +1,93 @@
+"""The keys: one table for the bindings, the help, the key bar and the command palette."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textual.binding import Binding
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A command of the chat screen and the key it has."""
+
+    key: str
+    """Textual's name of the key; several with commas; empty: only in the palette."""
+    shown: str
+    """The key as it is printed."""
+    action: str
+    name: str
+    """Two or three words for the key bar and the palette."""
+    help: str
+    """One line for the key help and the palette."""
+
+
+KEYS = (
+    Key("", "Enter", "", "send", "Send the message"),
+    Key("", "Ctrl+J", "", "new line", "New line; Shift+Enter too, where the terminal sends it"),
+    Key("escape", "Esc", "stop", "stop", "Stop the reply and keep what came; leave editing"),
+    Key("", "Up Down", "", "recall", "In an empty prompt: earlier prompts"),
+    Key("ctrl+g", "Ctrl+G", "editor", "editor", "Write the prompt in $VISUAL or $EDITOR"),
+    Key("ctrl+n", "Ctrl+N", "new_session", "new session", "Begin a new session"),
+    Key("ctrl+b", "Ctrl+B", "toggle_sessions", "sessions", "Show or hide the session list"),
+    Key("f2", "F2", "rename", "rename", "Rename the session"),
+    Key(
+        "", "Del", "", "delete session", "In the session list: delete the session; u brings it back"
+    ),
+    Key("ctrl+r", "Ctrl+R", "regenerate", "regenerate", "Regenerate the last reply, or try again"),
+    Key("f4", "F4", "edit", "edit", "Edit the last message and send it again"),
+    Key("f3", "F3", "copy_reply", "copy reply", "Copy the last reply"),
+    Key("f6", "F6", "copy_code", "copy code", "Copy the last code block"),
+    Key("ctrl+t", "Ctrl+T", "fold_thinking", "thinking", "Fold or unfold the model's thinking"),
+    Key("ctrl+o", "Ctrl+O", "models", "models", "Choose another model"),
+    Key("", "PgUp PgDn", "", "scroll", "Scroll the conversation; Ctrl+End goes to its end"),
+    Key("ctrl+p", "Ctrl+P", "app.command_palette", "all", "Everything else: themes, undo, figures"),
+    Key("f1", "F1", "help", "keys", "This help"),
+    Key("", "Ctrl+C", "", "copy, stop", "Copy a selection, else stop the reply, else (twice) quit"),
+    Key("ctrl+q", "Ctrl+Q", "app.quit", "quit", "Quit; everything is saved"),
+)
+
+BINDINGS = [
+    Binding(key.key, key.action, key.help, show=False)
+    for key in KEYS
+    if key.key and not key.action.startswith("app.")
+]
+
+Shown = tuple[str, str, str]
+"""What the key bar shows: the key, a word, and the action of a click."""
+
+IDLE: tuple[Shown, ...] = (
+    ("Enter", "send", "screen.send"),
+    ("Ctrl+J", "line", "screen.new_line"),
+    ("Ctrl+B", "sessions", "screen.toggle_sessions"),
+    ("Ctrl+O", "models", "screen.models"),
+    ("Ctrl+P", "all", "app.command_palette"),
+    ("F1", "keys", "screen.help"),
+    ("Ctrl+R", "regenerate", "screen.regenerate"),
+    ("F4", "edit", "screen.edit"),
+    ("F3", "copy", "screen.copy_reply"),
+    ("Ctrl+N", "new", "screen.new_session"),
+    ("Ctrl+Q", "quit", "app.quit"),
+)
+STREAMING: tuple[Shown, ...] = (("Esc", "stop", "screen.stop"), *IDLE)
+EDITING: tuple[Shown, ...] = (
+    ("Enter", "replace", "screen.send"),
+    ("Esc", "leave editing", "screen.stop"),
+    *IDLE[1:],
+)
+SESSIONS: tuple[Shown, ...] = (
+    ("Enter", "open", "screen.list_action('open')"),
+    ("F2", "rename", "screen.rename"),
+    ("Del", "delete", "screen.list_action('delete')"),
+    ("u", "undo", "screen.undo_delete"),
+    ("Esc", "back", "screen.stop"),
+    ("Ctrl+N", "new", "screen.new_session"),
+)
+MESSAGE: tuple[Shown, ...] = (
+    ("c", "copy", "screen.message_action('copy')"),
+    ("r", "regenerate", "screen.regenerate"),
+    ("e", "edit", "screen.edit"),
+    ("t", "thinking", "screen.message_action('fold')"),
+    ("Up Down", "walk", "screen.nothing"),
+    ("Esc", "back", "screen.stop"),
+)

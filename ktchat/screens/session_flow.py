@@ -1,0 +1,159 @@
+"""Sessions on the chat screen: opening, renaming, deleting and bringing back.
+
+Knows the order of things between the store, the session list and the transcript.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from engine.errors import KtchatError
+from ktchat.store import UNDO_SECONDS
+from ktchat.text import one_line
+
+if TYPE_CHECKING:
+    from ktchat.chat import ChatSession
+    from ktchat.screens.chat import ChatScreen
+
+
+class SessionFlow:
+    """The session that is open and those in the list."""
+
+    def __init__(self, screen: ChatScreen) -> None:
+        self._screen = screen
+        self._deleted: list[str] = []  # can be brought back, the last deleted at the end
+
+    def refresh(self) -> None:
+        """Read the list again, soon."""
+        self._run(self._refresh())
+
+    def new(self) -> None:
+        """Begin a session."""
+        self._run(self._enter(None))
+
+    def open(self, session: str) -> None:
+        """Open a saved session."""
+        self._run(self._enter(session))
+
+    def rename(self, session: str, title: str) -> None:
+        """Give a session another title."""
+        self._run(self._rename(session, title))
+
+    def delete(self, session: str) -> None:
+        """Delete a session; it can be brought back for ten seconds."""
+        self._run(self._delete(session))
+
+    def undo_delete(self) -> None:
+        """Bring back the session deleted last."""
+        if self._deleted:
+            self._run(self._undo(self._deleted[-1]))
+        else:
+            self._screen.status.say("there is nothing to bring back")
+
+    async def start(self, session: str) -> None:
+        """Open the session of the last time, or begin one."""
+        chat = self._screen.chat
+        if chat is None:
+            return
+        with contextlib.suppress(KtchatError):  # it is gone, or cannot be read: begin a new one
+            if session:
+                await chat.open(session)
+        if chat.conversation.id != session:
+            await chat.new()
+        await self._show(chat)
+
+    # Inside.
+
+    def _run(self, work: object) -> None:
+        self._screen.run_worker(work, group="sessions", exit_on_error=False)  # type: ignore[arg-type]
+
+    async def _refresh(self) -> None:
+        chat = self._screen.chat
+        if chat is None:
+            return
+        try:
+            summaries = await chat.store.call(chat.store.sessions)
+        except KtchatError as error:
+            self._screen.status.say(one_line(str(error), 400), "error")
+            return
+        self._screen.session_list.show(summaries, chat.conversation.id)
+
+    async def _enter(self, session: str | None) -> None:
+        screen, chat = self._screen, self._screen.chat
+        if chat is None or session == chat.conversation.id:
+            screen.prompt.focus()
+            return
+        title = chat.conversation.shown_title
+        stopped = await screen.replies.come_to_rest()
+        try:
+            await (chat.new() if session is None else chat.open(session))
+        except KtchatError as error:
+            screen.status.say(one_line(str(error), 400), "error")
+            await self._refresh()
+            return
+        await self._show(chat)
+        if stopped:
+            screen.status.say(f"the reply was stopped and is kept in “{title}”")
+        screen.prompt.focus()
+
+    async def _show(self, chat: ChatSession) -> None:
+        """Show the session that is open now."""
+        screen = self._screen
+        await screen.show_conversation(chat)
+        await self._refresh()
+        screen.remember(last_session=chat.conversation.id)
+
+    async def _rename(self, session: str, title: str) -> None:
+        chat = self._screen.chat
+        if chat is None:
+            return
+        try:
+            await chat.rename(session, title)
+        except KtchatError as error:
+            self._screen.status.say(one_line(str(error), 400), "error")
+        await self._refresh()
+
+    async def _delete(self, session: str) -> None:
+        screen, chat = self._screen, self._screen.chat
+        if chat is None:
+            return
+        summary = screen.session_list.summary(session)
+        title = summary.shown_title if summary else "session"
+        was_open = session == chat.conversation.id
+        if was_open:
+            await screen.replies.come_to_rest()
+        try:
+            await chat.delete(session)
+        except KtchatError as error:
+            screen.status.say(one_line(str(error), 400), "error")
+            return
+        screen.session_list.bury(session)
+        self._deleted.append(session)
+        screen.set_timer(UNDO_SECONDS, lambda: self._gone(session))
+        if was_open:
+            await screen.show_conversation(chat)
+        await self._refresh()
+        screen.status.say(
+            f"“{title}” is deleted", "information", ("undo", "screen.undo_delete"), 10
+        )
+
+    def _gone(self, session: str) -> None:
+        """Ten seconds are over."""
+        if session in self._deleted:
+            self._deleted.remove(session)
+            self._screen.session_list.forget(session)
+
+    async def _undo(self, session: str) -> None:
+        screen, chat = self._screen, self._screen.chat
+        if chat is None:
+            return
+        try:
+            await chat.undo_delete(session)
+        except KtchatError as error:
+            screen.status.say(one_line(str(error), 400), "error")
+            return
+        self._deleted.remove(session)
+        screen.session_list.forget(session)
+        screen.status.say("the session is back")
+        await self._refresh()

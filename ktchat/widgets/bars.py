@@ -1,0 +1,159 @@
+"""The rows around the conversation: model and context above, status and keys below.
+
+Know their words and how they fit a width. Know nothing of sessions or engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual.content import Content
+from textual.timer import Timer
+from textual.widget import Widget
+from textual.widgets import Static
+
+from ktchat.widgets.lines import ends, styled
+from ktchat.words import count, short_count
+
+NEARLY_FULL = 0.85
+"""Share of the context from which the header warns."""
+
+METER_CELLS = 14
+
+
+class Header(Widget):
+    """One row: the model at the left, the context at the right."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"name", "dim", "used", "free", "warning"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._model = "no model"
+        self._details = ""
+        self._tokens = 0
+        self._limit = 0
+        self._busy = ""
+
+    def show_model(self, name: str, details: str = "", busy: str = "") -> None:
+        """Name the model; `busy` says what is being done to it (loading)."""
+        self._model, self._details, self._busy = name, details, busy
+        self.refresh()
+
+    def show_context(self, used: int, size: int) -> None:
+        """Tokens used of the context; a size of 0 hides the meter."""
+        if (used, size) != (self._tokens, self._limit):
+            self._tokens, self._limit = used, size
+            self.refresh()
+
+    @property
+    def nearly_full(self) -> bool:
+        """Whether little of the context is left."""
+        return self._limit > 0 and self._tokens > self._limit * NEARLY_FULL
+
+    def render(self) -> Content:
+        width = self.content_size.width
+        left = styled(self._model, ".name")
+        for words in (self._details, self._busy):
+            if words:
+                left += styled(f" · {words}", ".dim")
+        return ends(left, self._context_words(width), width)
+
+    def _context_words(self, width: int) -> Content:
+        if not self._limit:
+            return Content("")
+        if self.nearly_full and width >= 60:
+            free = max(0, self._limit - self._tokens)
+            return styled(f"context nearly full: {count(free)} tokens left", ".warning")
+        style = ".warning" if self.nearly_full else ".dim"
+        numbers = styled(f"{short_count(self._tokens)} of {short_count(self._limit)}", style)
+        if width < 60:
+            return numbers
+        return styled("ctx ", ".dim") + meter(self._tokens, self._limit) + Content(" ") + numbers
+
+
+def meter(used: int, size: int, cells: int = METER_CELLS) -> Content:
+    """A bar of halves of cells: `━━━━╸─────────`."""
+    halves = min(2 * cells, round(2 * cells * used / size)) if size else 0
+    full, half = divmod(max(halves, 1 if used else 0), 2)
+    bar = "━" * full + "╸" * half
+    return styled(bar, ".used") + styled("─" * (cells - len(bar)), ".free")
+
+
+class Status(Static):
+    """Words about what just happened, or what holds now. Empty most of the time."""
+
+    SECONDS: ClassVar[dict[str, float]] = {"information": 5.0, "warning": 12.0, "error": 0.0}
+    """How long passing words stay; 0: until the next ones."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"note", "warning", "error", "action"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._standing: Content | None = None
+        self._passing: Content | None = None
+        self._timer: Timer | None = None
+
+    def say(
+        self,
+        words: str,
+        severity: str = "information",
+        button: tuple[str, str] | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """Passing words; `button` is a word to click and its action."""
+        content = styled(words, f".{'note' if severity == 'information' else severity}")
+        if button is not None:
+            content += Content("  ") + styled(button[0], ".action", (button[1], ()))
+        self._passing = content
+        if self._timer is not None:
+            self._timer.stop()
+        seconds = self.SECONDS[severity] if seconds is None else seconds
+        self._timer = self.set_timer(seconds, self.hush) if seconds else None
+        self._draw()
+
+    def hush(self) -> None:
+        """Take passing words away."""
+        self._passing = None
+        self._draw()
+
+    def stand(self, words: str, severity: str = "information") -> None:
+        """Words that hold until they are replaced; empty: none."""
+        style = f".{'note' if severity == 'information' else severity}"
+        self._standing = styled(words, style) if words else None
+        self._draw()
+
+    @property
+    def words(self) -> str:
+        """What is shown."""
+        return (self._passing or self._standing or Content("")).plain
+
+    def _draw(self) -> None:
+        self.update(self._passing or self._standing or Content(""))
+
+
+class KeyBar(Widget):
+    """One row of keys that can be pressed now; as many as fit. Each can be clicked."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"key", "word"}
+
+    def __init__(self, keys: Sequence[tuple[str, str, str]]) -> None:
+        super().__init__()
+        self._keys = tuple(keys)
+
+    def show(self, keys: Sequence[tuple[str, str, str]]) -> None:
+        """Show other keys."""
+        if tuple(keys) != self._keys:
+            self._keys = tuple(keys)
+            self.refresh()
+
+    def render(self) -> Content:
+        width = self.content_size.width
+        content = Content("")
+        for key, word, action in self._keys:
+            gap = Content("  ") if content else Content("")
+            item = styled(key, ".key", (action, ())) + styled(f" {word}", ".word", (action, ()))
+            if content.cell_length + gap.cell_length + item.cell_length > width:
+                break
+            content += gap + item
+        return content

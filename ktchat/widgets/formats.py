@@ -1,0 +1,43 @@
+"""Times, speeds and counted things as words for the screen; see also `ktchat.words`."""
+
+from __future__ import annotations
+
+import time
+
+from ktchat.words import count
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 token`, `2 310 tokens`."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
+def speed(tokens_a_second: float) -> str:
+    """`18.4 tok/s`, `212 tok/s`."""
+    return f"{tokens_a_second:.{1 if tokens_a_second < 99.95 else 0}f} tok/s"
+
+
+def whole_seconds(seconds: float) -> str:
+    """How long something went on: `4 s`, `2 min 5 s`."""
+    whole = max(1, round(seconds))
+    return f"{whole} s" if whole < 100 else f"{whole // 60} min {whole % 60} s"
+
+
+def clock(moment: float, now: float | None = None) -> str:
+    """The time of a message: `14:02` today, else with its date."""
+    then, today = time.localtime(moment), time.localtime(now)
+    if then[:3] == today[:3]:
+        return time.strftime("%H:%M", then)
+    if then[0] == today[0]:
+        return f"{then.tm_mday} {time.strftime('%b %H:%M', then)}"
+    return time.strftime("%Y-%m-%d %H:%M", then)
+
+
+def age(moment: float, now: float | None = None) -> str:
+    """The group of a session in the list: today, yesterday, this week, older."""
+    today = time.localtime(now)
+    for name, days in (("today", 0), ("yesterday", 1), ("this week", 6)):
+        first_day = (today[0], today[1], today[2] - days, 0, 0, 0, 0, 0, -1)
+        if moment >= time.mktime(first_day):
+            return name
+    return "older"

@@ -1,0 +1,64 @@
+"""What stands where the conversation will be, while there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual.content import Content
+from textual.message import Message
+from textual.widget import Widget
+
+from ktchat import __version__
+from ktchat.widgets.lines import BLANK, Line, styled, wrap
+
+QUESTIONS = (
+    "What can you do?",
+    "How do I open a model of my own?",
+    "What is a mixture of experts?",
+)
+
+
+class Welcome(Widget):
+    """What to ask, and how to open a model."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"name", "dim", "key", "action"}
+
+    @dataclass
+    class Asked(Message):
+        """A question was clicked."""
+
+        text: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._model = ""
+
+    def show_model(self, name: str) -> None:
+        """Name the model that answers."""
+        self._model = name
+        self.refresh(layout=True)
+
+    def render(self) -> Content:
+        width = max(4, self.content_size.width)
+        lines = [
+            Line(styled("ktchat", ".name") + styled(f" {__version__}", ".dim")),
+            *wrap(styled("Chat with mixture-of-experts models on this machine.", ".dim"), width),
+            BLANK,
+            Line(styled(f"Ask {self._model}" if self._model else "Ask", ".dim")),
+        ]
+        for question in QUESTIONS:
+            ask = styled(question, ".action", ("ask", (question,)))
+            lines.append(Line(Content("  ") + ask))
+        lines.append(BLANK)
+        for key, words, action in (
+            ("Ctrl+O", "another model", "screen.models"),
+            ("Ctrl+P", "themes and everything else", "app.command_palette"),
+            ("F1    ", "all keys", "screen.help"),
+        ):
+            lines.append(Line(styled(key, ".key", (action, ())) + styled(f"  {words}", ".dim")))
+        return Content("\n").join([line.content for line in lines])
+
+    def action_ask(self, question: str) -> None:
+        """Send a question."""
+        self.post_message(self.Asked(question))
