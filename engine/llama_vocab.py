@@ -18,8 +18,8 @@ from kernels import ggml
 
 UNKNOWN, CONTROL, USER_DEFINED = 1 << 0, 1 << 3, 1 << 4
 STRIP_LEFT, STRIP_RIGHT = 1 << 7, 1 << 8
-BPE = 2
-"""LLAMA_VOCAB_TYPE_BPE: the kind that cuts text with regular expressions first."""
+SPM, BPE = 1, 2
+"""Kinds of vocabularies: SentencePiece, byte pairs."""
 
 _ERROR = 4
 _LogCallback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)

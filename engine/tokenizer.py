@@ -22,6 +22,7 @@ from engine.gguf_header import DOWNLOAD, shown
 from engine.llama_vocab import (
     BPE,
     CONTROL,
+    SPM,
     STRIP_LEFT,
     STRIP_RIGHT,
     UNKNOWN,
@@ -32,11 +33,13 @@ from engine.llama_vocab import (
 MAX_TEXT = 8 << 20
 """Characters in one prompt."""
 MAX_RUN = 2048
-"""Characters without a change between blank and not: llama.cpp's regular expressions recurse once a
-character and overflow the stack at some 20,000."""
-
 _TOKENS, _TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
-_LONG_RUN = re.compile(rf"\S{{{MAX_RUN}}}|\s{{{MAX_RUN}}}")
+_LONG = {
+    BPE: re.compile(rf"\S{{{MAX_RUN}}}|\s{{{MAX_RUN}}}"),
+    SPM: re.compile(rf"[\s\S]{{{2 * MAX_RUN}}}"),
+}
+"""What is too long for llama.cpp: its regular expressions (BPE) recurse once a character and overflow
+the stack at some 20,000; its SentencePiece takes time with the square of unknown characters."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BAR = re.compile(r"[|\uff5c]")
 _BLANKS = " \t\n\v\f\r"
@@ -90,6 +93,7 @@ class Tokenizer:
         self._special = _alternatives(self._specials)
         self._marker = _alternatives(markers)
         self._pieces: dict[int, bytes] = {}
+        self._line_break: list[int] | None = None
 
     @classmethod
     def open(cls, path: Path, file: GGUFFile | None = None) -> Tokenizer:
@@ -195,12 +199,24 @@ class Tokenizer:
     def _encode_run(self, text: str) -> list[int]:
         """Tokens of text without control tokens."""
         tokens: list[int] = []
-        text = _SURROGATE.sub("\ufffd", text)
-        for piece in self._unmarked(text):
-            for chunk in _chunks(piece) if self._vocab.kind == BPE else (piece,):
-                if chunk:
+        long = _LONG.get(self._vocab.kind)
+        for piece in self._unmarked(_SURROGATE.sub("\ufffd", text)):
+            for chunk in _chunks(piece, long) if long else (piece,):
+                if chunk and tokens and self._vocab.kind == SPM:
+                    tokens += self._encode_rest(chunk)
+                elif chunk:
                     tokens += self._vocab.tokenise(chunk.encode())
         return tokens
+
+    def _encode_rest(self, text: str) -> list[int]:
+        """Tokens of text that goes on; by itself SentencePiece would put a blank in front of it."""
+        if self._line_break is None:
+            self._line_break = self._vocab.tokenise(b"\n")
+        tokens = self._vocab.tokenise(b"\n" + text.encode())
+        size = len(self._line_break)
+        if tokens[:size] == self._line_break:
+            return tokens[size:]
+        return self._vocab.tokenise(text.encode())
 
     def _unmarked(self, text: str) -> Iterator[str]:
         """The text, cut inside everything that llama.cpp would still take for a turn's marker."""
@@ -269,15 +285,18 @@ def _alternatives(texts: Iterable[str]) -> re.Pattern[str] | None:
     return re.compile("|".join(re.escape(text) for text in ordered)) if ordered else None
 
 
-def _chunks(text: str) -> Iterator[str]:
-    """The text, cut where it runs on for too long; where letters meet other signs if possible."""
+def _chunks(text: str, long: re.Pattern[str]) -> Iterator[str]:
+    """The text, cut where it is too long: in front of a blank, or where letters meet other signs."""
     start = 0
-    while match := _LONG_RUN.search(text, start):
-        cut = match.end()
-        for position in range(match.end() - 1, match.end() - MAX_RUN // 4, -1):
-            if text[position - 1].isalnum() != text[position].isalnum():
+    while match := long.search(text, start):
+        cut = end = match.end()
+        for position in range(end - 1, end - (end - match.start()) // 4, -1):
+            before, after = text[position - 1], text[position]
+            if after == " " != before:
                 cut = position
                 break
+            if cut == end and before.isalnum() != after.isalnum() and after != "\n":
+                cut = position
         yield text[start:cut]
         start = cut
     yield text[start:]
