@@ -105,6 +105,8 @@ def ratio(ours: list[Position], peer: list[Position]) -> Ratio:
     if not ours:
         return Ratio(1.0, 1.0)
     each = _log_errors(ours) - _log_errors(peer)
+    if not np.isfinite(each).all():
+        return Ratio(np.inf, np.inf)
     doubt = 2 * each.std() / len(each) ** 0.5
     return Ratio(float(np.exp(each.mean())), float(np.exp(each.mean() - doubt)))
 

@@ -128,7 +128,7 @@ def _table(result: BenchResult) -> list[str]:
         f" {count(load.before)} before · {result.threads} threads"
         f" · median of {len(result.rounds)} rounds",
         "",
-        f"{'':<20}{'prefill':>12}{'decode':>12}",
+        f"{'':<20}{'prefill':>16}{'decode':>16}",
         _row("ktchat", result.prefill_tok_s, result.decode_tok_s),
     ]
     peer = figures["peer"]
@@ -136,7 +136,7 @@ def _table(result: BenchResult) -> list[str]:
         name = f"{peer['name']} ({peer['version']})"
         lines.append(_row(name, peer["prefill_tok_s"], peer["decode_tok_s"]))
         lines.append(
-            f"{'ratio':<20}{figures['prefill_ratio']:>11.2f}×{figures['decode_ratio']:>11.2f}×"
+            f"{'ratio':<20}{figures['prefill_ratio']:>16.2f}{figures['decode_ratio']:>16.2f}"
         )
     lines += [
         "",
@@ -151,7 +151,7 @@ def _table(result: BenchResult) -> list[str]:
 
 
 def _row(name: str, prefill: float, decode: float) -> str:
-    return f"{name:<20}{prefill:>6.1f} tok/s{decode:>6.1f} tok/s"
+    return f"{name:<20}" + "".join(f"{f'{speed:.1f} tok/s':>16}" for speed in (prefill, decode))
 
 
 def _spread(ratios: list[float]) -> str:

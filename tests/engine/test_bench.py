@@ -1,0 +1,238 @@
+"""The benchmark measures what it says, in turns, and its command line is clean."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine import bench
+from engine.errors import MemoryShortError, RequestError, UnsupportedModelError
+from engine.memory_limit import read_limit
+from engine.spec import ModelSpec
+from kernels.ops import Floats
+from ktchat.cli import main
+from tests.support.tiny import tiny_model
+
+KEYS = [
+    *("prefill_tok_s", "decode_tok_s", "decode_gb_s", "read_limit_gb_s", "limit_ratio", "peer"),
+    *("prefill_ratio", "decode_ratio", "rounds"),
+]
+SMALL = ["--prompt", "40", "--gen", "4", "--rounds", "2", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model("qwen3moe", tmp_path_factory.mktemp("bench"))
+
+
+class RecordedSide:
+    """A side that takes no time and remembers what it was given."""
+
+    def __init__(self, name: str, log: list[tuple[str, list[int]]]) -> None:
+        self.name, self.log = name, log
+
+    def start(self) -> None:
+        self.log.append((self.name, []))
+
+    def forward(self, tokens: Sequence[int]) -> Floats:
+        self.log.append((self.name, list(tokens)))
+        return np.zeros(8, np.float32)
+
+
+def play(load: bench.Load, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[int]]]:
+    """What both sides were given in the measured rounds."""
+    monkeypatch.setattr(bench, "read_limit", lambda threads: 10.0)
+    log: list[tuple[str, list[int]]] = []
+    sides: list[bench.Side] = [RecordedSide("ours", log), RecordedSide("peer", log)]
+    rounds = list(bench._rounds(sides, load, 100, 16, 1, lambda what, done, total: None))
+    assert len(rounds) == load.rounds
+    starts = [i for i, (_, tokens) in enumerate(log) if not tokens]
+    return log[starts[2] :]
+
+
+def test_both_sides_take_turns_with_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = bench.Load(prompt=40, generate=3, rounds=4)
+    log = play(load, monkeypatch)
+    assert [name for name, tokens in log if not tokens] == ["ours", "peer", "peer", "ours"] * 2
+    prompts = []
+    for first in range(0, len(log), 14):
+        one, two = log[first : first + 7], log[first + 7 : first + 14]
+        assert [tokens for _, tokens in one] == [tokens for _, tokens in two]
+        assert [len(tokens) for _, tokens in one] == [0, 16, 16, 8, 1, 1, 1]
+        prompts.append(one[1][1][0])
+    assert len(set(prompts)) == len(prompts), "a prompt that begins alike would be in the cache"
+
+
+def test_the_context_is_filled_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = bench.Load(prompt=20, generate=2, rounds=1, fill=30)
+    log = play(load, monkeypatch)
+    assert [len(tokens) for _, tokens in log[:6]] == [0, 16, 4, 10, 1, 1]
+    assert load.context == 32
+
+
+def test_ratios_are_those_of_each_round() -> None:
+    speeds = [(100.0, 50.0, 40.0), (80.0, 20.0, 10.0), (60.0, 90.0, 100.0)]
+    rounds = tuple(
+        bench.Round(20.0, bench.Speed(2 * a, b), bench.Speed(a, c)) for a, b, c in speeds
+    )
+    result = bench.BenchResult("m", "Q4_K", 2, bench.Load(), 9, 200_000_000, rounds, "1.2")
+    figures = result.to_dict()
+    assert list(figures) == KEYS
+    assert figures["prefill_tok_s"] == 160
+    assert figures["decode_tok_s"] == 50
+    assert figures["decode_gb_s"] == pytest.approx(10)
+    assert figures["limit_ratio"] == pytest.approx(0.5)
+    assert figures["prefill_ratio"] == 2
+    assert figures["decode_ratio"] == 1.25, "the median of 1.25, 2.0 and 0.9"
+    assert figures["peer"] == {
+        **{"name": "llama.cpp", "version": "1.2"},
+        **{"prefill_tok_s": 80, "decode_tok_s": 40},
+    }
+
+
+def test_a_token_reads_active_weights_and_the_cache_before_it(model: Path) -> None:
+    load = bench.Load(prompt=40, generate=4, rounds=1)
+    result = bench.bench(model, load, threads=1)
+    from engine.gguf import GGUFFile
+
+    with GGUFFile.open(model) as file:
+        spec = ModelSpec.from_file(file)
+    assert result.token_bytes == spec.active_bytes_per_token + 42 * spec.kv_bytes_per_token
+    assert result.peers == []
+    assert result.to_dict()["peer"] is None
+    assert result.decode_tok_s > 0 < result.prefill_tok_s
+
+
+def test_the_table_and_the_json_show_both_engines(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "-m", str(model), *SMALL, "--vs", "llama.cpp"]) == 0
+    shown = capsys.readouterr().out
+    assert "tiny qwen3moe" in shown
+    assert "prompt 40, generated 4 with 40 before · 1 threads · median of 2 rounds" in shown
+    assert "llama.cpp (0.3.36)" in shown
+    assert "decode ratio by round:" in shown
+    assert main(["bench", "--model", str(model), *SMALL, "--vs", "llama.cpp", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert list(figures) == KEYS
+    assert list(figures["peer"]) == ["name", "version", "prefill_tok_s", "decode_tok_s"]
+    assert len(figures["rounds"]) == 2
+    assert all(figures[key] > 0 for key in KEYS[:5])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "either a model or a shape"),
+        (["--model", "a.gguf", "--shape", "qwen3-4b"], "either a model or a shape"),
+        (["--model", "a.gguf", "--layers", "2"], "belong to --shape"),
+        (["--model", "a.gguf", "--gen", "0"], "gen 0 is not possible"),
+        (["--model", "a.gguf", "--rounds", "-1"], "rounds -1 is not possible"),
+        (["--model", "a.gguf", "--threads", "0"], "0 threads are not possible"),
+        (["--model", "a.gguf", "--vs", "ollama"], "invalid choice"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-m", "/nowhere/a.gguf"], "/nowhere/a.gguf"),
+        (["--shape", "gpt-9"], "There is no shape gpt-9"),
+        (["--shape", "qwen3-4b", "--layers", "99"], "Use a number from 1 to 36"),
+    ],
+)
+def test_failures_are_one_line_and_exit_code_1(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert words.removeprefix("/nowhere/") in error
+    assert error.count("\n") == 1
+
+
+def test_what_does_not_fit_is_refused_first(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RequestError, match=r"2064 tokens do not fit.*context of 1024"):
+        bench.bench(model, bench.Load(prompt=2000))
+    monkeypatch.setattr(bench, "_available_memory", lambda: 1000)
+    with pytest.raises(MemoryShortError, match=r"into memory twice.*leave out --vs"):
+        bench.bench(model, bench.Load(prompt=20), versus=True)
+
+
+def test_a_model_that_only_llama_cpp_runs_is_not_measured(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = ModelSpec.from_file
+
+    def foreign(file: object) -> ModelSpec:
+        return replace(plain(file), unsupported="gemma3 is new to us")  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ModelSpec, "from_file", foreign)
+    with pytest.raises(UnsupportedModelError, match=r"Only llama\.cpp runs it: gemma3"):
+        bench.bench(model, bench.Load())
+
+
+def test_the_shapes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--shape", "list"]) == 0
+    shown = capsys.readouterr().out
+    assert "qwen3-30b-a3b" in shown
+    assert "recipes: Q4_K_M" in shown
+
+
+def test_the_read_limit_is_plausible() -> None:
+    assert 0.2 < read_limit(1, seconds=0.02, buffer=64 << 20) < 2000
+    assert 0.2 < read_limit(2, seconds=0.02, buffer=64 << 20) < 2000
+    with pytest.raises(MemoryShortError, match="not to be had"):
+        read_limit(1, seconds=0.02, buffer=1 << 60)
+
+
+def started(arguments: list[str], cache: Path) -> subprocess.Popen[str]:
+    """`ktchat bench` in a child that keeps its files in `cache`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ktchat", "bench", *arguments],
+        env={**os.environ, "XDG_CACHE_HOME": str(cache)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_an_interrupt_while_weights_are_made_leaves_nothing(tmp_path: Path) -> None:
+    child = started(["--shape", "qwen3-30b-a3b", "--layers", "4"], tmp_path)
+    wait_until(lambda: list(tmp_path.rglob("*.part")))
+    child.send_signal(signal.SIGINT)
+    out, error = child.communicate(timeout=10)
+    assert (child.returncode, out, error) == (130, "", "")
+    assert list(tmp_path.rglob("*.gguf")) == list(tmp_path.rglob("*.part")) == []
+
+
+def test_an_interrupt_while_measuring_ends_at_once(model: Path, tmp_path: Path) -> None:
+    child = started(["-m", str(model), "--rounds", "100000", *SMALL[:4]], tmp_path)
+    wait_until(lambda: model.name in Path(f"/proc/{child.pid}/maps").read_text())
+    start = time.monotonic()
+    child.send_signal(signal.SIGINT)
+    out, error = child.communicate(timeout=10)
+    assert (child.returncode, out, error) == (130, "", "")
+    assert time.monotonic() - start < 2.5
