@@ -139,18 +139,21 @@ class Child(asyncio.Protocol):
         return child
 
     def run(self, command: Command) -> Mailbox:
-        """Send a command; its events go to the mailbox returned. One at a time."""
+        """Send a command; its events go to the mailbox returned. One at a time.
+
+        Raises `RequestError` when it is too long to be sent.
+        """
         assert self.mailbox is None or self.mailbox.ended.done()
+        frame = encode(command)
         self.mailbox = Mailbox()
         if self.error is not None:
             self.mailbox.put(Failed(self.error))
-        self.send(command)
+        self._write(frame)
         return self.mailbox
 
     def send(self, command: Command) -> None:
         """Send a command that has no events of its own."""
-        if self.error is None and self._transport is not None:
-            self._transport.write(encode(command))
+        self._write(encode(command))
 
     def kill(self, error: KtchatError) -> None:
         """End it now; what it was doing fails with `error`."""
@@ -196,6 +199,10 @@ class Child(asyncio.Protocol):
         self._loop.call_later(0.5, self.kill, EngineError("The engine closed its pipe", "", AGAIN))
         if self._process.returncode is not None:
             self._conclude()
+
+    def _write(self, frame: bytes) -> None:
+        if self.error is None and self._transport is not None:
+            self._transport.write(frame)
 
     def _take(self, item: Command | Event) -> None:
         self._events += 1

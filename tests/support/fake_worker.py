@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from engine.errors import ModelFileError
-from engine.protocol import Finished, Figures, Load, Loaded, Notice, Progress, encode
+from engine.protocol import Figures, Finished, Load, Loaded, Notice, Progress, encode
 from engine.worker import serve
 from tests.support.fake_runtime import fake_model
 
@@ -26,7 +26,7 @@ def open_model(load, cancelled, emit):
     for step in range(5):
         emit(Progress("load", step, 4))
         if load.path.endswith("slow"):
-            time.sleep(0.1)
+            time.sleep(0.05)
     emit(Notice("This is a fake"))
     return fake_model(context=load.context or 4096)
 

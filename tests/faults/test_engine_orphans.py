@@ -1,0 +1,106 @@
+"""A parent that is killed leaves no engine behind, whatever that does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.engines import alive
+
+PARENT = """
+import asyncio, sys, time
+from engine.client import Engine
+from engine.protocol import Load, Text
+from tests.support.engines import ask, worker
+
+async def main(stop_reading):
+    engine = Engine(worker())
+    async for event in engine.load(Load("fake")):
+        pass
+    async for event in ask(engine, "say=abcdefghij count=0 " + sys.argv[2]):
+        if isinstance(event, Text):
+            print(engine._child.pid, flush=True)
+            if stop_reading:
+                time.sleep(600)
+            break
+    async for event in ask(engine, "say=abcdefghij count=0 " + sys.argv[2]):
+        pass
+
+asyncio.run(main(sys.argv[1] == "deaf"))
+"""
+
+
+def start(reading: str, script: str, **environment: str) -> tuple[subprocess.Popen[str], int]:
+    """A parent whose engine decodes; the engine's process id."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, reading, script],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+        start_new_session=True,
+    )
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert alive(pid)
+    return parent, pid
+
+
+def gone_within(pid: int, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not alive(pid):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_no_orphan_while_decoding(number: signal.Signals) -> None:
+    parent, pid = start("reading", "delay=0.001")
+    parent.send_signal(number)
+    parent.wait(5)
+    assert gone_within(pid, 2)
+
+
+@pytest.mark.parametrize("fault", ["hang", "freeze"])
+def test_no_orphan_while_in_native_code(fault: str) -> None:
+    parent, pid = start("reading", "", KTCHAT_FAULT=f"{fault}@decode")
+    time.sleep(0.3)
+    parent.kill()
+    parent.wait(5)
+    assert gone_within(pid, 2)
+
+
+def test_no_orphan_when_the_parent_had_stopped_reading() -> None:
+    parent, pid = start("deaf", "")
+    time.sleep(0.5)
+    assert alive(pid)
+    parent.kill()
+    parent.wait(5)
+    assert gone_within(pid, 2)
+
+
+def test_a_deaf_parent_does_not_make_the_engine_grow_without_end() -> None:
+    parent, pid = start("deaf", "")
+    time.sleep(1)
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (line,) = [line for line in status if line.startswith("VmRSS")]
+    parent.kill()
+    parent.wait(5)
+    assert int(line.split()[1]) < 300_000
+    assert gone_within(pid, 2)
+
+
+def test_interrupting_the_terminal_does_not_reach_the_engine() -> None:
+    parent, pid = start("reading", "delay=0.01")
+    assert os.getpgid(pid) == pid
+    assert os.getsid(pid) == pid
+    os.killpg(parent.pid, signal.SIGINT)
+    parent.wait(5)
+    assert gone_within(pid, 2)

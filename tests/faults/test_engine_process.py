@@ -1,0 +1,237 @@
+"""The engine's child dies, hangs, or talks nonsense: the caller is told within two seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+
+import pytest
+
+from engine import child, client
+from engine.client import Engine
+from engine.errors import EngineError, MemoryShortError
+from engine.protocol import Event, Failed, Finished, Load, Loaded, Progress, Text, Thinking
+from tests.support.engines import alive, ask, collect, scripted, text_of, worker
+
+SLOW = "x" * 640 + " say=ab count=0 delay=0.005 prefill=0.02"
+
+PHASES = {
+    "load": lambda event: isinstance(event, Progress) and event.stage == "load",
+    "prefill": lambda event: isinstance(event, Progress) and event.stage == "prefill",
+    "decode": lambda event: isinstance(event, Text | Thinking),
+}
+
+
+async def run(engine: Engine, phase: str, then: object = lambda event: None) -> list[Event]:
+    """The command that reaches `phase`."""
+    if phase == "load":
+        return await collect(engine.load(Load("slow")), then)
+    return await collect(ask(engine, SLOW), then)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("phase", PHASES)
+async def test_a_child_killed_at_any_phase(phase: str, number: signal.Signals) -> None:
+    async with scripted("" if phase == "load" else "fake") as engine:
+        killed = 0.0
+
+        def kill(event: Event) -> None:
+            nonlocal killed
+            if PHASES[phase](event) and not killed:
+                killed = time.perf_counter()
+                os.kill(engine._child.pid, number)
+
+        events = await run(engine, phase, kill)
+        assert time.perf_counter() - killed < 2
+        assert isinstance(events[-1], Failed)
+        assert isinstance(events[-1].error, EngineError)
+        assert number.name in str(events[-1].error)
+        assert "Send the message again" in str(events[-1].error)
+        again = await collect(ask(engine, "say=ok"))
+        assert isinstance(again[0], Progress)
+        assert again[0].stage == "load"
+        assert text_of(again) == "ok"
+        assert isinstance(engine.loaded, Loaded)
+
+
+async def test_a_child_killed_while_idle_is_not_missed() -> None:
+    async with scripted() as engine:
+        for pause in (0.0, 0.3):
+            os.kill(engine._child.pid, signal.SIGKILL)
+            await asyncio.sleep(pause)
+            events = await collect(ask(engine, "say=ok"))
+            if isinstance(events[-1], Failed):
+                events = await collect(ask(engine, "say=ok"))
+            assert text_of(events) == "ok"
+
+
+FAULTS = {"abort": "SIGABRT", "segfault": "SIGSEGV", "exit": "status 3"}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("phase", PHASES)
+async def test_native_code_that_dies(
+    phase: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if phase == "load":
+        monkeypatch.setenv("KTCHAT_FAULT", f"{fault}@{phase}")
+    async with scripted("") as engine:
+        if phase != "load":
+            monkeypatch.setenv("KTCHAT_FAULT", f"{fault}@{phase}")
+            await collect(engine.load(Load("fake")))
+        events = await run(engine, phase)
+        assert isinstance(events[-1], Failed)
+        assert FAULTS[fault] in str(events[-1].error)
+        if fault != "exit":
+            assert "Fatal Python error" in engine.log
+        monkeypatch.delenv("KTCHAT_FAULT")
+        assert text_of(await collect(ask(engine, "say=ok"))) == "ok"
+
+
+async def test_dying_after_a_reply_leaves_the_reply_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scripted("") as engine:
+        monkeypatch.setenv("KTCHAT_FAULT", "abort@idle")
+        await collect(engine.load(Load("fake")))
+        await asyncio.sleep(0.4)
+        monkeypatch.delenv("KTCHAT_FAULT")
+        assert text_of(await collect(ask(engine, "say=ok"))) == "ok"
+
+
+@pytest.mark.parametrize(("fault", "error"), [("error", EngineError), ("memory", MemoryShortError)])
+async def test_an_exception_fails_the_request_and_not_the_child(
+    fault: str, error: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KTCHAT_FAULT", f"{fault}@decode")
+    async with scripted() as engine:
+        pid = engine._child.pid
+        for _ in range(2):
+            (*_, failed) = await collect(ask(engine, "say=ok"))
+            assert type(failed.error) is error
+        assert engine._child.pid == pid
+        if fault == "error":
+            assert "ZeroDivisionError: a fault on purpose" in str(failed.error)
+            assert "Traceback" in engine.log
+
+
+@pytest.mark.parametrize(
+    ("fault", "phase"), [("hang", "load"), ("freeze", "prefill"), ("hang", "decode")]
+)
+async def test_closing_ends_a_child_that_hangs(
+    phase: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KTCHAT_FAULT", f"{fault}@{phase}")
+    engine = Engine(worker())
+    if phase != "load":
+        await collect(engine.load(Load("fake")))
+    task = asyncio.ensure_future(run(engine, phase))
+    await asyncio.sleep(0.5)
+    pid = engine._child.pid
+    started = time.perf_counter()
+    await engine.close()
+    assert time.perf_counter() - started < 2
+    assert not alive(pid)
+    assert isinstance((await task)[-1], Failed)
+
+
+async def test_a_child_that_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "CANCEL_SECONDS", 0.3)
+    monkeypatch.setenv("KTCHAT_FAULT", "hang@decode")
+    async with scripted() as engine:
+        stop = lambda event: engine.cancel() if isinstance(event, Text) else None  # noqa: E731
+        (*_, failed) = await collect(ask(engine, "say=ok"), stop)
+        assert "hung" in str(failed.error)
+        monkeypatch.delenv("KTCHAT_FAULT")
+        assert text_of(await collect(ask(engine, "say=ok"))) == "ok"
+
+
+async def test_a_child_that_is_stopped_by_the_system_can_be_closed() -> None:
+    async with scripted() as engine:
+        pid = engine._child.pid
+        os.kill(pid, signal.SIGSTOP)
+        started = time.perf_counter()
+        await engine.close()
+        assert time.perf_counter() - started < 2
+        assert not alive(pid)
+
+
+NONSENSE = {
+    "garbage": "unreadable",
+    "wrong_type": "unreadable",
+    "oversized": "unreadable",
+    "command": "sent a command",
+    "flood": "sent too much",
+    "fat": "sent too much",
+    "chatter": "printed too much",
+    "hang_up": "closed its pipe",
+}
+
+
+@pytest.mark.parametrize("mode", NONSENSE)
+async def test_a_child_that_talks_nonsense_is_ended(mode: str) -> None:
+    engine = Engine(worker(mode))
+    events = await asyncio.wait_for(collect(engine.load(Load("fake"))), 10)
+    assert isinstance(events[-1], Failed)
+    assert NONSENSE[mode] in str(events[-1].error)
+    pid = engine._child.pid
+    await asyncio.sleep(0.2)
+    assert not alive(pid)
+    await engine.close()
+
+
+async def test_a_flood_leaves_the_loop_time_to_breathe() -> None:
+    engine = Engine(worker("flood"))
+    task = asyncio.ensure_future(collect(engine.load(Load("fake"))))
+    worst = 0.0
+    while not task.done():
+        started = time.perf_counter()
+        await asyncio.sleep(0.01)
+        worst = max(worst, time.perf_counter() - started)
+    assert worst < 0.5
+    await engine.close()
+
+
+async def test_a_child_that_speaks_unasked_is_ended() -> None:
+    async with scripted("fake", "unasked") as engine:
+        await asyncio.sleep(0.3)
+        assert engine._child.error is not None
+        assert "unasked" in str(engine._child.error)
+
+
+async def test_a_child_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "START_SECONDS", 0.4)
+    engine = Engine(worker("silent"))
+    (failed,) = await collect(engine.load(Load("fake")))
+    assert "did not start" in str(failed.error)
+    await engine.close()
+
+
+async def test_a_child_that_cannot_start_says_why() -> None:
+    engine = Engine(("python3", "-c", "raise SystemExit('no library: \\033[31mred')"))
+    (failed,) = await collect(engine.load(Load("fake")))
+    assert "status 1" in str(failed.error)
+    assert "no library:  [31mred" in str(failed.error)
+    assert "\033" not in str(failed.error)
+    await engine.close()
+
+
+def test_last_words_prefer_the_line_that_tells() -> None:
+    log = "loading\nggml.c:12: GGML_ASSERT(x > 0) failed\nframe 1\nframe 2\n"
+    assert child.last_words(log) == "ggml.c:12: GGML_ASSERT(x > 0) failed"
+    assert child.last_words("a\nb\n\n") == "b"
+    assert child.last_words("") == ""
+    assert len(child.last_words("error " * 1000)) <= 240
+
+
+async def test_no_reply_is_finished_after_a_kill_at_random_moments() -> None:
+    async with scripted() as engine:
+        for step in range(8):
+            pid = engine._child.pid
+            asyncio.get_running_loop().call_later(0.004 * step, os.kill, pid, signal.SIGKILL)
+            started = time.perf_counter()
+            events = await collect(ask(engine, "say=ab count=0 delay=0.001"))
+            assert time.perf_counter() - started < 2
+            assert isinstance(events[-1], Failed)
+            events = await collect(ask(engine, "say=ok"))
+            assert isinstance(events[-1], Finished)
