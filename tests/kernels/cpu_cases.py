@@ -1,0 +1,89 @@
+"""Random data for the CPU kernels' tests, and the float32 oracle beside them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.quantise import quantise
+from kernels.cpu import CpuOps
+from kernels.cpu.native import supported_isas
+from kernels.ops import Floats, Tensor
+from kernels.quants import BY_NAME, MATRIX_TYPES, QuantType
+from kernels.reference import ReferenceOps
+from tests.support.random_blocks import RANDOM_TYPES, random_blocks
+
+FLOAT_TYPES = ("F32", "F16", "BF16")
+BLOCK_TYPES = tuple(sorted(MATRIX_TYPES.difference(FLOAT_TYPES)))
+ISAS = tuple(supported_isas())
+REFERENCE = ReferenceOps()
+
+torch.set_num_threads(1)  # small tensors; OpenMP's waiting threads would starve ours
+
+
+@cache
+def cpu_ops(threads: int = 2, isa: str | None = None) -> CpuOps:
+    """One CpuOps for each setting, kept for the whole test run."""
+    return CpuOps(threads, isa)
+
+
+def normal(seed: int, *shape: int, scale: float = 1.0) -> Floats:
+    """Normally distributed float32 of this shape."""
+    return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
+
+
+def tensor(values: Floats, kind: str = "F32", name: str = "weight") -> Tensor:
+    """`values` as a file would hold them in type `kind`."""
+    if kind in RANDOM_TYPES:
+        data = random_blocks(values.reshape(-1, values.shape[-1]), BY_NAME[kind]).reshape(-1)
+    else:
+        data = quantise(values, BY_NAME[kind])
+    return Tensor(name, BY_NAME[kind], values.shape, data)
+
+
+def unaligned(weights: Tensor) -> Tensor:
+    """The same weights at an odd address, with nothing readable assumed behind them."""
+    data = np.empty(weights.data.nbytes + 1, dtype=np.uint8)
+    data[1:] = weights.data
+    return Tensor(weights.name, weights.type, weights.shape, data[1:])
+
+
+def relative_error(got: Any, wanted: Any) -> float:
+    """Largest difference over the largest wanted magnitude."""
+    got, wanted = np.asarray(got, dtype=np.float64), np.asarray(wanted, dtype=np.float64)
+    assert got.shape == wanted.shape
+    return float(np.abs(got - wanted).max() / np.abs(wanted).max())
+
+
+def noise(got: Any, wanted: Any) -> float:
+    """Mean square of the difference over the mean square of what was wanted."""
+    got, wanted = np.asarray(got, dtype=np.float64), np.asarray(wanted, dtype=np.float64)
+    return float(np.square(got - wanted).mean() / np.square(wanted).mean())
+
+
+def torch_copy(values: Floats) -> torch.Tensor:
+    """A torch tensor of its own."""
+    return torch.from_numpy(values.copy())
+
+
+def block_size(kind: str) -> int:
+    """Columns of the shortest row of a type."""
+    return max(BY_NAME[kind].block, 1)
+
+
+def rounded_activations(x: Floats, weights: QuantType) -> Floats:
+    """x as ggml rounds it for products with block types: 8 bits, a scale each 32 or 256 columns."""
+    shape = x.shape
+    if weights.block == 256:  # Q8_K: the largest magnitude becomes -127 or 127 exactly
+        x = x.reshape(-1, 256)
+        at = np.abs(x).argmax(axis=1)
+        scale = np.float32(-127.0) / x[np.arange(len(x)), at][:, None]
+        rounded = np.minimum(127, np.rint(scale * x))
+        return (rounded * (np.float32(1.0) / scale)).reshape(shape)
+    x = x.reshape(-1, 32)  # Q8_0 and Q8_1: a float16 scale
+    scale = np.abs(x).max(axis=1, keepdims=True) / np.float32(127.0)
+    rounded = np.rint(x * (np.float32(1.0) / scale))
+    return (rounded * scale.astype(np.float16).astype(np.float32)).reshape(shape)
