@@ -73,7 +73,7 @@ def test_results_do_not_depend_on_threads_or_time(isa: str) -> None:
 def test_instruction_sets_agree() -> None:
     for outs in zip(*(run(cpu_ops(2, isa)) for isa in ISAS), strict=True):
         for out in outs[1:]:
-            np.testing.assert_allclose(out, outs[0], atol=2e-3 * float(np.abs(outs[0]).max()))
+            np.testing.assert_allclose(out, outs[0], atol=1e-2 * float(np.abs(outs[0]).max()))
 
 
 def test_idle_threads_use_no_cpu() -> None:
