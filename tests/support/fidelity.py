@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from engine.gguf import GGUFFile
 from engine.model.transformer import Transformer, page_table
@@ -16,12 +16,20 @@ from kernels.ops import Floats, Ops
 from kernels.reference import ReferenceOps
 from tests.support.peer import LlamaPeer
 
-TOKENS = np.random.default_rng(7).integers(0, 250, 150).tolist()
-CHUNKS = (1, 31, 1, 30, 2, 33, 52)
-"""Chunks whose starts and ends meet page edges (pages of 32) from both sides."""
+TOKENS = np.random.default_rng(7).integers(0, 250, 400).tolist()
+"""Enough that chance moves the ratio of two errors by about one hundredth."""
+
+CHUNKS = (1, 31, 1, 30, 2, 33, *[1] * 40, 62, 200)
+"""Prefill and decode mixed; starts and ends meet page edges (pages of 32) from both sides."""
+
+ROUNDING = 1e-11
+"""NMSE of float32 arithmetic itself, which neither side can go below."""
 
 PAGE_SIZE = 32
-PAGES = 8
+PAGES = 13
+
+
+torch.set_num_threads(1)  # the models are tiny: a second thread costs more than it saves
 
 
 def nmse(values: Floats, expected: Floats) -> float:
@@ -29,14 +37,14 @@ def nmse(values: Floats, expected: Floats) -> float:
     return float(np.square(values - expected).mean() / np.square(expected).mean())
 
 
-@dataclass(frozen=True)
-class Errors:
-    """NMSE against float32: ours in chunks, ours token by token, llama.cpp's likewise."""
+def typical_nmse(values: Floats, expected: Floats) -> float:
+    """NMSE of the tokens without the worst tenth.
 
-    prefill: float
-    decode: float
-    peer_prefill: float
-    peer_decode: float
+    Where two experts' scores nearly tie, any rounding may choose the other one; that token's error is
+    then a hundred times the others', for either side by chance.
+    """
+    errors = np.sort(np.square(values - expected).mean(axis=1))
+    return float(errors[: len(errors) * 9 // 10].mean() / np.square(expected).mean())
 
 
 def logits(
@@ -56,17 +64,10 @@ def logits(
     return np.concatenate(rows)
 
 
-def measure(path: Path, ops: Ops[Any, Any, Any], decode: int = 70) -> Errors:
-    """Errors of `ops` and of llama.cpp on the file at `path`; `decode` tokens go one by one."""
+def error_ratio(path: Path, ops: Ops[Any, Any, Any]) -> float:
+    """Typical NMSE of `ops` against float32, over llama.cpp's, on the file at `path`."""
     expected = logits(path, ReferenceOps(), [len(TOKENS)])
-    prefill = logits(path, ops, CHUNKS)
-    stepwise = logits(path, ops, [1] * decode)
-    with LlamaPeer(path, 256, flash=False) as peer:
-        peer_prefill = peer.logits(TOKENS)
-        peer_stepwise = peer.logits(TOKENS[:decode], stepwise=True)
-    return Errors(
-        nmse(prefill, expected),
-        nmse(stepwise, expected[:decode]),
-        nmse(peer_prefill, expected),
-        nmse(peer_stepwise, expected[:decode]),
-    )
+    ours = typical_nmse(logits(path, ops, CHUNKS), expected)
+    with LlamaPeer(path, 512, flash=False) as peer:
+        theirs = typical_nmse(peer.logits(TOKENS), expected)
+    return (ours + ROUNDING) / (theirs + ROUNDING)
