@@ -16,6 +16,7 @@ from engine.protocol import (
     Figures,
     Finished,
     Generate,
+    Notice,
     Prefilled,
     Progress,
     Reason,
@@ -30,7 +31,7 @@ Emit = Callable[[Event], None]
 
 
 def reply(model: Model, request: Generate, cancelled: CancelFlag, emit: Emit) -> None:
-    """Answer `request`: emits Progress, Prefilled, Thinking and Text, at last `Finished`.
+    """Answer `request`: emits Notice, Progress, Prefilled, Thinking and Text, at last `Finished`.
 
     Raises `RequestError`, `TemplateError` and `ContextError` before anything runs, and whatever the
     runtime raises.
@@ -41,13 +42,16 @@ def reply(model: Model, request: Generate, cancelled: CancelFlag, emit: Emit) ->
     emit(Finished(reason, turn.figures))
 
 
-def _prompt(model: Model, request: Generate) -> tuple[list[int], str]:
-    """The prompt's tokens, and the end of its text."""
+def _prompt(model: Model, request: Generate, emit: Emit) -> tuple[list[int], str]:
+    """The prompt's tokens, and what the template wrote at its end."""
     if not request.messages:
         raise RequestError("There is nothing to answer", "The conversation holds no message")
     if request.max_tokens is not None and request.max_tokens < 1:
         raise RequestError(f"A reply of {request.max_tokens} tokens is not possible")
+    told = model.template.notice
     parts = model.template.render(request.messages)
+    if (notice := model.template.notice) not in (None, told):
+        emit(Notice(notice))
     prompt = model.tokenizer.encode(parts)
     if not prompt:
         raise RequestError("There is nothing to answer", "The prompt holds no token")
@@ -58,7 +62,7 @@ def _prompt(model: Model, request: Generate) -> tuple[list[int], str]:
             f"It has {len(prompt)} tokens; the context holds {context}, the reply included",
             f"Cut at least {len(prompt) - context + 1} tokens, or start a new session",
         )
-    return prompt, parts[-1].text
+    return prompt, parts[-1].text if parts[-1].special else ""
 
 
 class _Turn:
@@ -70,7 +74,7 @@ class _Turn:
         self.runtime = model.runtime
         self.cancelled = cancelled
         self.emit = emit
-        self.prompt, tail = _prompt(model, request)
+        self.prompt, tail = _prompt(model, request, emit)
         self.sampler = Sampler(request.sampling, self.prompt)
         self.splitter = Splitter(tail)
         left = self.runtime.context - len(self.prompt)
@@ -107,7 +111,7 @@ class _Turn:
         tokenizer, pieces = self.model.tokenizer, self.model.tokenizer.decoder()
         reason: Reason | None = None
         while reason is None:
-            token = self.sampler.next(logits)
+            token = self.sampler.next(logits[: tokenizer.vocab_size])
             if tokenizer.is_end(token):
                 reason = "stop"
                 break

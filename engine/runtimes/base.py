@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -138,15 +139,14 @@ class Template(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Everything that answers: what was loaded, and its three parts."""
+    """Everything that answers: what was loaded, its three parts, and what they stand on."""
 
     loaded: Loaded
     tokenizer: Vocabulary
     template: Template
     runtime: Runtime
+    resources: ExitStack = field(default_factory=ExitStack)
 
     def close(self) -> None:
-        """Free all three."""
-        self.template.close()
-        self.runtime.close()
-        self.tokenizer.close()
+        """Free everything."""
+        self.resources.close()

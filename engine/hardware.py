@@ -1,0 +1,68 @@
+"""What this machine has to give: memory that is free for us.
+
+Knows Linux's /proc and cgroups (1 and 2). Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+_PROC = Path("/proc")
+_CGROUP = Path("/sys/fs/cgroup")
+_LIMITS = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+"""Limit and usage of a group: version 2, version 1."""
+
+
+def available_memory(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int:
+    """Bytes that can be taken without swapping: the least of the system's and of every group above us.
+
+    Cached files count as free, since the system gives them up.
+    """
+    free = [_meminfo(proc / "meminfo")]
+    for folder in _groups(proc / "self" / "cgroup", cgroup):
+        for limit_name, usage_name in _LIMITS:
+            limit, usage = _number(folder / limit_name), _number(folder / usage_name)
+            if limit is not None and usage is not None:
+                free.append(limit - usage + _cached(folder / "memory.stat"))
+    return max(0, min(free))
+
+
+def _meminfo(path: Path) -> int:
+    for line in path.read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    raise OSError(f"{path} has no MemAvailable")
+
+
+def _groups(path: Path, root: Path) -> Iterator[Path]:
+    """Folders of the memory groups that this process is in, from the innermost outwards."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = root / "memory" if controllers else root
+        folder = top / name.lstrip("/")
+        # Inside a container the path may be the host's: the root then is our own group.
+        yield from (parent for parent in (folder, *folder.parents) if parent.is_relative_to(top))
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # absent, or "max"
+        return None
+
+
+def _cached(path: Path) -> int:
+    """Bytes of files in the group's page cache that can be dropped."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return 0
+    values = dict(line.split()[:2] for line in lines if " " in line)
+    return int(values.get("total_inactive_file", values.get("inactive_file", 0)))

@@ -1,0 +1,173 @@
+"""From a `Load` to a `Model`: checks, choices, and everything built from one path.
+
+Knows which runtime a model runs on, how long its context is, and whether it fits into memory. Knows
+nothing of processes. What only one runtime needs is imported when that runtime is chosen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from engine.errors import EngineError, MemoryShortError, RequestError, UnsupportedModelError
+from engine.gguf import GGUFFile
+from engine.hardware import available_memory
+from engine.protocol import Event, Load, Loaded, Notice, Progress
+from engine.runtimes.base import CancelFlag, LoadProgress, Model, Runtime
+from engine.spec import ModelSpec
+from engine.template import ChatTemplate
+from engine.tokenizer import Tokenizer
+
+Emit = Callable[[Event], None]
+
+MAX_CHOSEN_CONTEXT = 32768
+"""Longest context that is chosen without being asked for."""
+KV_SHARE = 4
+"""A context chosen without being asked for takes at most this part (a quarter) of the free memory."""
+CONTEXT_STEP = 256
+"""Chosen contexts are a multiple of this many tokens, and at least one of them."""
+RESERVE = 256 << 20
+"""Bytes left for buffers, the vocabulary and Python."""
+
+
+def load_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
+    """Open, check and load the model at `load.path`; emits `Progress` and `Notice`.
+
+    Raises `ModelFileError`, `UnsupportedModelError`, `MemoryShortError`, `RequestError`, `EngineError`.
+    """
+    started = time.perf_counter()
+
+    def progress(done: int, total: int) -> None:
+        emit(Progress("load", done, total, time.perf_counter() - started))
+
+    with ExitStack() as resources:
+        file = GGUFFile.open(Path(load.path))
+        resources.callback(file.close)
+        spec = ModelSpec.from_file(file)
+        name = _runtime_name(load, spec, emit)
+        context = choose_context(load.context, spec, available_memory())
+        if context > spec.context:
+            emit(Notice(f"This model was trained for {spec.context} tokens; beyond, it may fail"))
+        # Its process starts while the rest loads.
+        template = ChatTemplate.start(file)
+        resources.callback(template.close)
+        tokenizer = Tokenizer.open(file.path, file)
+        resources.callback(tokenizer.close)
+        runtime = _RUNTIMES[name](file, spec, context, load.threads, progress, cancelled)
+        resources.callback(runtime.close)
+        if template.notice:
+            emit(Notice(template.notice))
+        loaded = Loaded(
+            path=load.path,
+            name=spec.name,
+            architecture=spec.architecture,
+            quantisation=spec.quantisation,
+            runtime=runtime.name,
+            context=runtime.context,
+            weights_bytes=runtime.weights_bytes,
+            kv_bytes_per_token=runtime.kv_bytes_per_token,
+            seconds=time.perf_counter() - started,
+        )
+        return Model(loaded, tokenizer, template, runtime, resources.pop_all())
+
+
+def choose_context(requested: int | None, spec: ModelSpec, free: int) -> int:
+    """Tokens of context: what is asked for, else the least of what the model was trained for, what a
+    quarter of the `free` bytes holds, what fits beside the weights, and 32768.
+
+    Raises `RequestError`, and `MemoryShortError` when weights and KV cache do not fit.
+    """
+    if requested is not None and requested < 1:
+        raise RequestError(f"A context of {requested} tokens is not possible")
+    room = free - RESERVE - spec.weights_bytes
+    per_token = max(1, spec.kv_bytes_per_token)
+    most = max(0, room) // per_token
+    if requested is not None:
+        context = requested
+    else:
+        fitting = min(MAX_CHOSEN_CONTEXT, most, free // KV_SHARE // per_token)
+        context = min(spec.context, max(1, fitting // CONTEXT_STEP) * CONTEXT_STEP)
+    if room < 0 or context > most:
+        raise _too_large(spec, context, free, most)
+    return context
+
+
+def _too_large(spec: ModelSpec, context: int, free: int, most: int) -> MemoryShortError:
+    weights, cache = spec.weights_bytes, context * spec.kv_bytes_per_token
+    return MemoryShortError(
+        f"{spec.name} does not fit into memory",
+        f"Its weights take {_gib(weights)} and a context of {context} tokens {_gib(cache)}, "
+        f"with {_gib(RESERVE)} to work in; {_gib(free)} are free",
+        f"Use a context of at most {most} tokens"
+        if most >= CONTEXT_STEP
+        else "Close other programs, or choose a smaller model or quantisation",
+    )
+
+
+def _gib(count: int) -> str:
+    return f"{count / (1 << 30):.1f} GiB"
+
+
+def _runtime_name(load: Load, spec: ModelSpec, emit: Emit) -> str:
+    """The runtime asked for, else the hybrid one where it knows the model, else llama.cpp."""
+    if load.runtime == "hybrid" and not spec.hybrid:
+        raise UnsupportedModelError(
+            f"The hybrid runtime cannot run {spec.name}",
+            spec.unsupported,
+            "Leave the choice of the runtime to ktchat",
+        )
+    if load.runtime is not None:
+        return load.runtime
+    if spec.hybrid:
+        return "hybrid"
+    emit(Notice(f"{spec.architecture} runs on llama.cpp: {spec.unsupported}"))
+    return "llama.cpp"
+
+
+def _hybrid(
+    file: GGUFFile,
+    spec: ModelSpec,
+    context: int,
+    threads: int | None,
+    progress: LoadProgress,
+    cancelled: CancelFlag,
+) -> Runtime:
+    from engine.runtimes.hybrid import HybridRuntime
+    from kernels.cpu.build import BuildError
+    from kernels.cpu.native import NativeError
+
+    try:
+        return HybridRuntime.load(file, spec, context, threads, progress)
+    except (BuildError, NativeError) as error:
+        raise EngineError(
+            "The native library cannot be used", str(error), "Build it with `make native`"
+        ) from error
+
+
+def _llama_cpp(
+    file: GGUFFile,
+    spec: ModelSpec,
+    context: int,
+    threads: int | None,
+    progress: LoadProgress,
+    cancelled: CancelFlag,
+) -> Runtime:
+    from engine.runtimes.llama_cpp import LlamaCppRuntime
+    from kernels.cpu.cores import default_threads
+
+    return LlamaCppRuntime.load(
+        file.path,
+        context,
+        threads or default_threads(),
+        progress,
+        cancelled,
+        spec.kv_bytes_per_token,
+    )
+
+
+_RUNTIMES: dict[
+    str,
+    Callable[[GGUFFile, ModelSpec, int, int | None, LoadProgress, CancelFlag], Runtime],
+] = {"hybrid": _hybrid, "llama.cpp": _llama_cpp}
