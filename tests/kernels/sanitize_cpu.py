@@ -1,6 +1,6 @@
-"""The CPU kernels' tests under ASan and UBSan: `python -m tests.kernels.sanitize_cpu`.
+"""The CPU kernels under sanitisers: `python -m tests.kernels.sanitize_cpu`.
 
-About a minute, so it is not part of the default run. Numpy's arrays come from the sanitised malloc:
+The thread pool alone under TSan, then the kernels' tests under ASan and UBSan. About a minute, so it is not part of the default run. Numpy's arrays come from the sanitised malloc:
 a read past the end of a tensor is found.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 from kernels.cpu.build import build
 
@@ -17,11 +19,25 @@ _RUNTIMES = ("libasan.so", "libubsan.so", "libstdc++.so")
 _LEFT_OUT = "not fork and not idle"
 
 
+_COMPILER = os.environ.get("CXX", "g++")
+_SOURCE = Path(__file__).parents[2] / "kernels" / "cpu" / "src"
+
+
+def check_pool_for_races() -> None:
+    """Many short runs of the pool under TSan. Raises `CalledProcessError` on a race."""
+    flags = ["-std=gnu++17", "-O2", "-g", "-fsanitize=thread", "-pthread", f"-I{_SOURCE}"]
+    sources = [str(Path(__file__).with_name("pool_race.cpp")), str(_SOURCE / "pool.cpp")]
+    with tempfile.TemporaryDirectory() as folder:
+        program = f"{folder}/pool_race"
+        subprocess.run([_COMPILER, *flags, *sources, "-o", program], check=True)
+        subprocess.run([program], check=True)
+
+
 def main() -> int:
-    """Build, then run pytest with the sanitisers' runtimes preloaded."""
-    compiler = os.environ.get("CXX", "g++")
+    """The pool's races, then pytest with the sanitisers' runtimes preloaded."""
+    check_pool_for_races()
     preload = [
-        subprocess.check_output([compiler, f"-print-file-name={name}"], text=True).strip()
+        subprocess.check_output([_COMPILER, f"-print-file-name={name}"], text=True).strip()
         for name in _RUNTIMES
     ]
     environment = {

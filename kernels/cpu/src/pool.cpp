@@ -60,13 +60,13 @@ void Pool::run(const Phase* phases, size_t count) {
     finished_.store(false, std::memory_order_relaxed);
     advance();
     while (!finished_.load(std::memory_order_acquire)) {
-        if (work(0)) continue;
-        const uint64_t seen = ticket_.load(std::memory_order_acquire);
-        wait([&] {
-            return finished_.load(std::memory_order_acquire) ||
-                   ticket_.load(std::memory_order_acquire) != seen;
-        });
+        if (!work(0)) wait([&] { return finished_.load(std::memory_order_acquire) || has_work(); });
     }
+}
+
+bool Pool::has_work() const {
+    return static_cast<uint32_t>(ticket_.load(std::memory_order_acquire)) <
+           limit_.load(std::memory_order_acquire);
 }
 
 // Claims and runs one chunk; false when the current phase has none left.
@@ -98,8 +98,9 @@ void Pool::advance() {
         return;
     }
     const Phase& phase = *next_++;
+    const bool shared = phase.chunks > 1;  // once open, the phase may end and be gone
     open(phase);
-    if (phase.chunks > 1) wake();
+    if (shared) wake();
 }
 
 void Pool::open(const Phase& phase) {
@@ -145,13 +146,7 @@ void Pool::wait(const Ready& ready) {
 void Pool::worker_loop(int worker, int cpu) {
     if (cpu >= 0) pin(cpu);
     while (!stop_.load(std::memory_order_acquire)) {
-        if (work(worker)) continue;
-        const uint64_t seen = ticket_.load(std::memory_order_acquire);
-        if (static_cast<uint32_t>(seen) < limit_.load(std::memory_order_acquire)) continue;
-        wait([&] {
-            return stop_.load(std::memory_order_acquire) ||
-                   ticket_.load(std::memory_order_acquire) != seen;
-        });
+        if (!work(worker)) wait([&] { return stop_.load(std::memory_order_acquire) || has_work(); });
     }
 }
 

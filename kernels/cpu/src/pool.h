@@ -48,6 +48,7 @@ public:
     void run(const Phase* phases, size_t count);
 
 private:
+    bool has_work() const;
     bool work(int worker);
     void open(const Phase& phase);
     void advance();
