@@ -13,7 +13,8 @@ from functools import cache
 from pathlib import Path
 
 from engine.errors import ModelFileError
-from engine.gguf_header import shown
+from engine.gguf import GGUFFile
+from engine.gguf_header import DOWNLOAD, shown
 from kernels import ggml
 
 UNKNOWN, CONTROL, USER_DEFINED = 1 << 0, 1 << 3, 1 << 4
@@ -21,6 +22,9 @@ STRIP_LEFT, STRIP_RIGHT = 1 << 7, 1 << 8
 SPM, BPE = 1, 2
 """Kinds of vocabularies: SentencePiece, byte pairs."""
 
+TOKENS, TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
+
+_BYTE_TOKENS = frozenset(b"<0x%02X>" % byte for byte in range(256))
 _ERROR = 4
 _LogCallback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
@@ -151,3 +155,34 @@ class LlamaVocab:
         if self._model:
             self._library.llama_model_free(self._model)
             self._model = None
+
+
+def checked_names(file: GGUFFile) -> list[bytes]:
+    """The tokens' names as llama.cpp reads them. Raises `ModelFileError` for what it aborts on."""
+    model = file.string("tokenizer.ggml.model", "")
+    tokens = file.array(TOKENS)
+    if not model or tokens is None or not len(tokens):
+        raise ModelFileError(
+            f"{shown(file.path.name)} has no vocabulary", "", "Use another version of the model"
+        )
+    wanted: tuple[tuple[str, tuple[str, ...]], ...] = (
+        (TOKENS, ("string",)),
+        (TYPES, ("i32",)),
+        ("tokenizer.ggml.scores", ("f32", "i32")),
+    )
+    for key, elements in wanted:
+        array = file.array(key)
+        if array is not None and (array.element not in elements or len(array) < len(tokens)):
+            raise _damaged(file, f"{key} does not hold a value for each of {len(tokens)} tokens")
+    names = [name.partition(b"\0")[0] if b"\0" in name else name for name in tokens.raw()]
+    if len(set(names)) < len(names):
+        names = [name or b"[EMPTY_%d]" % token for token, name in enumerate(names)]
+        if len(set(names)) < len(names):
+            raise _damaged(file, f"{TOKENS} holds a token twice")
+    if model == "llama" and not set(names) >= _BYTE_TOKENS:
+        raise _damaged(file, f"{TOKENS} has no token for some bytes")
+    return names
+
+
+def _damaged(file: GGUFFile, why: str) -> ModelFileError:
+    return ModelFileError(f"{shown(file.path.name)} is damaged", why, DOWNLOAD)

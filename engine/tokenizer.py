@@ -25,15 +25,17 @@ from engine.llama_vocab import (
     SPM,
     STRIP_LEFT,
     STRIP_RIGHT,
+    TYPES,
     UNKNOWN,
     USER_DEFINED,
     LlamaVocab,
+    checked_names,
 )
+from engine.thinking import STYLES
 
 MAX_TEXT = 8 << 20
 """Characters in one prompt."""
 MAX_RUN = 2048
-_TOKENS, _TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
 _LONG = {
     BPE: re.compile(rf"\S{{{MAX_RUN}}}|\s{{{MAX_RUN}}}"),
     SPM: re.compile(rf"[\s\S]{{{2 * MAX_RUN}}}"),
@@ -45,11 +47,8 @@ _BAR = re.compile(r"[|\uff5c]")
 _BLANKS = " \t\n\v\f\r"
 _ODD_TYPES = (2, 3, 4)
 """Token types of a GGUF: unknown, control, user-defined."""
-_BYTE_TOKENS = frozenset(b"<0x%02X>" % byte for byte in range(256))
 _CANDIDATES = (b"<", b"[", b"_<", "▁<".encode())
 """How the tokens begin that llama.cpp makes control tokens by their text."""
-_SHOWN = frozenset({"<think>", "</think>", "[THINK]", "[/THINK]", "<seed:think>", "</seed:think>"})
-"""Control tokens that are text to a decoder: the reply is cut at them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +91,7 @@ class Tokenizer:
         self._specials = control | markers
         self._special = _alternatives(self._specials)
         self._marker = _alternatives(markers)
+        self._shown = _tags(control)
         self._pieces: dict[int, bytes] = {}
         self._line_break: list[int] | None = None
 
@@ -105,14 +105,18 @@ class Tokenizer:
             with GGUFFile.open(path) as opened:
                 return cls.open(path, opened)
         names = checked_names(file)
-        types = file.array(_TYPES)
+        types = file.array(TYPES)
         odd = {token for token, name in enumerate(names) if name.startswith(_CANDIDATES)}
         if types is not None:
             odd.update(np.flatnonzero(np.isin(types.numpy()[: len(names)], _ODD_TYPES)).tolist())
         vocab = LlamaVocab(file.path)
         if vocab.size != len(names):
             vocab.close()
-            raise _damaged(file, f"Its vocabulary has {vocab.size} tokens, not {len(names)}")
+            raise ModelFileError(
+                f"{shown(file.path.name)} is damaged",
+                f"Its vocabulary has {vocab.size} tokens, not {len(names)}",
+                DOWNLOAD,
+            )
         texts = {token: names[token].decode("utf-8", "replace") for token in sorted(odd)}
         return cls(vocab, texts, str(file.metadata.get("tokenizer.chat_template", "")))
 
@@ -152,7 +156,7 @@ class Tokenizer:
         """The bytes that a reader sees: none for control tokens, but those around thoughts."""
         known = self._pieces.get(token)
         if known is None:
-            special = self._odd.get(token) in _SHOWN
+            special = self._odd.get(token) in self._shown
             known = self._pieces[token] = self._vocab.piece(self._checked(token), special)
         return known
 
@@ -248,35 +252,13 @@ class Tokenizer:
         return token
 
 
-def checked_names(file: GGUFFile) -> list[bytes]:
-    """The tokens' names as llama.cpp reads them. Raises `ModelFileError` for what it aborts on."""
-    model = file.string("tokenizer.ggml.model", "")
-    tokens = file.array(_TOKENS)
-    if not model or tokens is None or not len(tokens):
-        raise ModelFileError(
-            f"{shown(file.path.name)} has no vocabulary", "", "Use another version of the model"
-        )
-    wanted: tuple[tuple[str, tuple[str, ...]], ...] = (
-        (_TOKENS, ("string",)),
-        (_TYPES, ("i32",)),
-        ("tokenizer.ggml.scores", ("f32", "i32")),
-    )
-    for key, elements in wanted:
-        array = file.array(key)
-        if array is not None and (array.element not in elements or len(array) < len(tokens)):
-            raise _damaged(file, f"{key} does not hold a value for each of {len(tokens)} tokens")
-    names = [name.partition(b"\0")[0] if b"\0" in name else name for name in tokens.raw()]
-    if len(set(names)) < len(names):
-        names = [name or b"[EMPTY_%d]" % token for token, name in enumerate(names)]
-        if len(set(names)) < len(names):
-            raise _damaged(file, f"{_TOKENS} holds a token twice")
-    if model == "llama" and not set(names) >= _BYTE_TOKENS:
-        raise _damaged(file, f"{_TOKENS} has no token for some bytes")
-    return names
-
-
-def _damaged(file: GGUFFile, why: str) -> ModelFileError:
-    return ModelFileError(f"{shown(file.path.name)} is damaged", why, DOWNLOAD)
+def _tags(control: Iterable[str]) -> frozenset[str]:
+    """Control tokens that are text to a decoder, because reasoning is told from a reply by them."""
+    shown: set[str] = set()
+    for tags in STYLES:
+        if any(text in tags.opening for text in control):
+            shown |= {text for text in control if text in tags.opening + tags.closing}
+    return frozenset(shown)
 
 
 def _alternatives(texts: Iterable[str]) -> re.Pattern[str] | None:
