@@ -1,0 +1,92 @@
+"""Reads corpus/*.toml into topics, word lists and facts. Knows nothing of conversations."""
+
+from __future__ import annotations
+
+import random
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grammar import Grammar
+
+FOLDER = Path(__file__).parent / "corpus"
+TOPIC_FILES = ("keys", "app", "errors", "concepts", "models", "compare", "smalltalk")
+
+
+def lines(text: str) -> list[str]:
+    """The lines of a block, without empty ones."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def read(name: str) -> dict[str, Any]:
+    return tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One subject: whole questions, verb phrases, noun phrases, and the answers."""
+
+    name: str
+    ask: list[str]
+    do: list[str]
+    about: list[str]
+    say: list[str]
+
+    @property
+    def weight(self) -> float:
+        """How often the topic comes up: with the square root of its number of wordings."""
+        return float(len(self.ask) + len(self.do) + 0.5 * len(self.about)) ** 0.5
+
+    def question(self, rng: random.Random, define: list[str]) -> str:
+        """One grammar line; verb phrases follow {howto}, noun phrases fill the forms in `define`."""
+        at = rng.random() * (len(self.ask) + 2 * len(self.do) + 1.2 * len(self.about))
+        if at < len(self.ask):
+            return rng.choice(self.ask)
+        if at < len(self.ask) + 2 * len(self.do):
+            phrase = rng.choice(self.do)
+            return phrase if rng.random() < 0.12 else "{howto} " + phrase
+        return rng.choice(define).replace("{x}", rng.choice(self.about))
+
+
+def load_topics() -> list[Topic]:
+    topics = []
+    more = read("more")
+    for file in TOPIC_FILES:
+        for name, table in read(file).items():
+            parts = {key: lines(table.get(key, "")) for key in ("ask", "do", "about", "say")}
+            parts["ask"] += 2 * lines(more.pop(name, ""))
+            parts["say"] = [line.replace("\\n", "\n") for line in parts["say"]]
+            topics.append(Topic(name, **parts))
+    assert not more, f"more.toml names unknown topics: {sorted(more)}"
+    return topics
+
+
+def syllables(rng: random.Random) -> str:
+    """A pronounceable word that means nothing, so that copying is learned and not a list of names."""
+    onsets = "b c d f g h j k l m n p r s t v w z br ch dr fl gr kl pr sh sk st th tr vr x y".split()
+    rimes = "a e i o u ai ea ou an el in or us ar ix om ek il ul en ash yn ard".split()
+    return "".join(rng.choice(onsets) + rng.choice(rimes) for _ in range(rng.choice((1, 2, 2, 2, 3))))
+
+
+def load_grammar(rng: random.Random) -> Grammar:
+    """Word classes of words.toml, the lists of outside.toml, and classes of random words."""
+    classes = {name: lines(text) for name, text in read("words").items() if name != "define"}
+    classes |= {name: text.split("|") for name, text in read("outside")["words"].items()}
+    classes["odd"] = [syllables(rng) for _ in range(20000)]
+    letters = "asdfghjklqwertyuiopzxcvbnm"
+    classes["mash"] = ["".join(rng.choices(letters, k=rng.randint(3, 9))) for _ in range(5000)]
+    classes["digits"] = [str(rng.randrange(10 ** rng.randint(1, 7))) for _ in range(2000)]
+    classes["n"] = [str(rng.randrange(10 ** rng.randint(1, 4))) for _ in range(2000)]
+    return Grammar(classes)
+
+
+def load_values() -> dict[str, list[str]]:
+    """Lists of values: split at commas where there are any, else at spaces."""
+    tables = read("values")
+    prompts = lines(tables.pop("system_prompts"))
+    split = {
+        name: [part.strip() for part in (text.split(",") if "," in text else text.split())]
+        for name, text in tables.items()
+    }
+    return {**split, "system_prompts": prompts}

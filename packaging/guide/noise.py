@@ -1,0 +1,111 @@
+"""Wear and tear of typed text: openers, case, punctuation, apostrophes, missing words, typing errors.
+
+Values (a name, a GPU) stand in the text as private-use characters while it is worn, so that they stay whole.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+
+from grammar import Grammar
+
+_KEYS = "qwertyuiop asdfghjkl zxcvbnm"
+_SPELLINGS = {
+    "quantisation": "quantization",
+    "favourite": "favorite",
+    "colour": "color",
+    "licence": "license",
+    "doesn't": "doesnt",
+    "don't": "dont",
+    "can't": "cant",
+    "you": "u",
+    "please": "pls",
+    "message": "msg",
+    "what is": "what's",
+    "how do i": "how to",
+    "cannot": "can't",
+    "because": "cause",
+}
+_SMALL = {"the", "a", "an", "my", "is", "do", "does", "to", "of", "it", "this", "in"}
+_PLACE = "\ue000\ue001\ue002\ue003\ue004"
+
+
+def mistype(word: str, rng: random.Random) -> str:
+    """One typing error: a letter lost, doubled, swapped with the next, or replaced by a neighbour key."""
+    if len(word) < 4 or not word.isalpha():
+        return word
+    at = rng.randrange(1, len(word) - 1)
+    kind = rng.randrange(4)
+    if kind == 0:
+        return word[:at] + word[at + 1 :]
+    if kind == 1:
+        return word[:at] + word[at] + word[at:]
+    if kind == 2:
+        return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    near = _KEYS.find(word[at].lower())
+    key = _KEYS[max(0, near - 1)].strip() or "e"
+    return word[:at] + key + word[at + 1 :]
+
+
+def _words(text: str, rng: random.Random) -> str:
+    if rng.random() < 0.25:
+        for plain, other in _SPELLINGS.items():
+            if rng.random() < 0.5:
+                text = re.sub(rf"\b{plain}\b", other, text)
+    if rng.random() < 0.15:
+        text = text.replace("'", "")
+    words = text.split(" ")
+    if len(words) > 3 and rng.random() < 0.08:
+        words = [word for word in words if word not in _SMALL or rng.random() < 0.4]
+    if len(words) > 4 and rng.random() < 0.04:
+        del words[rng.randrange(1, len(words))]
+    if rng.random() < 0.12:
+        at = rng.randrange(len(words))
+        words[at] = mistype(words[at], rng)
+    return " ".join(words)
+
+
+def _case(text: str, rng: random.Random) -> str:
+    style = rng.random()
+    if style < 0.03:
+        return text.upper()
+    if style < 0.35:
+        return text.lower()
+    if style < 0.85:
+        text = text[:1].upper() + text[1:]
+        return re.sub(r"\bi\b", "I", text) if rng.random() < 0.85 else text
+    return text
+
+
+def _end(text: str, rng: random.Random, question: bool) -> str:
+    if text[-1:] in "?!.,:;)":
+        return text
+    chance = rng.random()
+    if question:
+        return text + ("?" if chance < 0.6 else " ?" if chance < 0.62 else "." if chance < 0.66 else "")
+    return text + ("." if chance < 0.45 else "!" if chance < 0.5 else "")
+
+
+def wear(
+    line: str,
+    rng: random.Random,
+    grammar: Grammar,
+    values: dict[str, str] | None = None,
+    *,
+    question: bool = True,
+    frame: bool = True,
+) -> str:
+    """Expand `line` as one person types it; `frame` allows an opener or closer around it."""
+    given = values or {}
+    marks = dict(zip(given, _PLACE, strict=False))
+    text = grammar.expand(line, rng, marks)
+    if frame and rng.random() < 0.14:
+        text = grammar.expand("{opener}", rng) + " " + text
+    if frame and rng.random() < 0.1:
+        closer = grammar.expand("{closer}", rng)
+        text += closer if closer[0] in ",?." else " " + closer
+    text = _end(_case(_words(text, rng), rng), rng, question)
+    for name, mark in marks.items():
+        text = text.replace(mark, given[name])
+    return text
