@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
 import signal
 import sys
 import threading
@@ -109,7 +110,8 @@ class _Line:
         if what != self._what:
             self._what, self._since = what, now
         words = f"{what}  {100 * done // total} %" if total else what
-        text = f"{words}  {now - self._since:.0f} s"
+        room = shutil.get_terminal_size().columns - 1  # a wrapped line could not be taken back
+        text = f"{words}  {now - self._since:.0f} s"[:room]
         if text != self._shown:
             output.write(f"\r\x1b[K{text}", sys.stderr)
             self._shown = text
