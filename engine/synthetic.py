@@ -7,6 +7,7 @@ are rows drawn at random from a small quantised pool, so that a file takes secon
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 import zlib
@@ -128,11 +129,12 @@ def _clean(folder: Path, wanted: Path) -> None:
     for path in folder.iterdir():
         if path == wanted or path.suffix not in (".gguf", ".part"):
             continue
-        age = now - path.stat().st_mtime
-        old_format = path.suffix == ".gguf" and not path.stem.endswith(f"-f{FORMAT}")
-        dead = path.suffix == ".part" and age > 3600
-        if old_format or dead or age > KEEP_DAYS * 86400:
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process may clean too
+            age = now - path.stat().st_mtime
+            old_format = path.suffix == ".gguf" and not path.stem.endswith(f"-f{FORMAT}")
+            dead = path.suffix == ".part" and age > 3600
+            if old_format or dead or age > KEEP_DAYS * 86400:
+                path.unlink()
 
 
 class _Weights:

@@ -8,6 +8,7 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ktchat import paths
 from ktchat.cli import background, output
 from ktchat.errors import UsageError
 from ktchat.text import one_line
@@ -97,9 +98,11 @@ def _measure(args: argparse.Namespace, load: Load, report: background.Report) ->
 
     path = Path(args.model) if args.model is not None else None
     if path is None:
+        home = paths.home()
         path = shape_file(
             args.shape,
             args.layers,
+            home / "shapes" if home else None,
             recipe=args.recipe or "Q4_K_M",
             report=lambda done, total: report("making the weights", done, total),
         )

@@ -205,7 +205,7 @@ def started(arguments: list[str], cache: Path) -> subprocess.Popen[str]:
     """`ktchat bench` in a child that keeps its files in `cache`."""
     return subprocess.Popen(
         [sys.executable, "-m", "ktchat", "bench", *arguments],
-        env={**os.environ, "XDG_CACHE_HOME": str(cache)},
+        env={**os.environ, "KTCHAT_HOME": str(cache)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

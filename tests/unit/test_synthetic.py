@@ -1,5 +1,7 @@
 """Synthetic weights have the sizes and types of the real models', and both engines can read them."""
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,9 +110,6 @@ def test_a_second_call_takes_the_file_that_is_there(small_shape: Shape, tmp_path
 
 
 def test_stale_files_are_removed_and_others_kept(small_shape: Shape, tmp_path: Path) -> None:
-    import os
-    import time
-
     old_format = tmp_path / "small-1-q4_k_m-f0.gguf"
     unused = tmp_path / f"small-3-q4_k_m-f{synthetic.FORMAT}.gguf"
     left = tmp_path / "small-4.gguf.99.part"
@@ -123,6 +122,11 @@ def test_stale_files_are_removed_and_others_kept(small_shape: Shape, tmp_path: P
         os.utime(path, (long_ago, long_ago))
     made = synthetic.shape_file("small", 1, tmp_path)
     assert set(tmp_path.iterdir()) == {made, recent, foreign}
+
+
+def test_the_cache_is_in_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert synthetic.cache_folder() == Path("/somewhere/ktchat/shapes")
 
 
 def test_too_small_a_disk_is_refused_before_anything_is_written(
