@@ -292,7 +292,7 @@ def died(status: int, log: str) -> EngineError:
             why += f": {hint}"
     else:
         why = f"It ended with status {status}"
-    if words := last_words(log):
+    if status not in (-signal.SIGKILL, -signal.SIGTERM) and (words := last_words(log)):
         why += f". It last said: {words}"
     return EngineError("The engine stopped unexpectedly", why, AGAIN)
 
@@ -317,5 +317,5 @@ def environment(ours: Mapping[str, str]) -> dict[str, str]:
     root = str(Path(__file__).resolve().parents[1])
     if root not in (*site.getsitepackages(), site.getusersitepackages()):
         kept["PYTHONPATH"] = os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH"))))
-    # BLAS threads of numpy would only wait: no product of ours goes through them.
-    return {"OPENBLAS_NUM_THREADS": "1", **kept}
+    # numpy's BLAS threads would only wait; ggml, when it aborts, would call gdb and take seconds.
+    return {"OPENBLAS_NUM_THREADS": "1", "GGML_NO_BACKTRACE": "1", **kept}

@@ -122,6 +122,7 @@ class LlamaCppRuntime:
         assert len(self._tokens) + len(tokens) <= self.context
         array = (self._library.llama_token * len(tokens))(*tokens)
         batch = self._library.llama_batch_get_one(array, len(tokens))
+        _errors.clear()
         code = self._library.llama_decode(self._context, batch)
         if code != 0:
             self._cut(len(self._tokens))
@@ -202,4 +203,8 @@ def _open_context(
 
 def _complaint(otherwise: str) -> str:
     """The first of llama.cpp's last errors, which names the cause; later ones only pass it on."""
-    return _errors[0][:240] if _errors else otherwise
+    return (
+        _errors[0].removeprefix("llama_model_load: error loading model: ")[:240]
+        if _errors
+        else otherwise
+    )
