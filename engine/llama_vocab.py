@@ -23,6 +23,8 @@ SPM, BPE = 1, 2
 """Kinds of vocabularies: SentencePiece, byte pairs."""
 
 TOKENS, TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
+MAX_TOKENS = 1 << 20
+"""Tokens in a vocabulary; the largest known has 262,144."""
 
 _BYTE_TOKENS = frozenset(b"<0x%02X>" % byte for byte in range(256))
 _ERROR = 4
@@ -165,6 +167,8 @@ def checked_names(file: GGUFFile) -> list[bytes]:
         raise ModelFileError(
             f"{shown(file.path.name)} has no vocabulary", "", "Use another version of the model"
         )
+    if len(tokens) > MAX_TOKENS:
+        raise _damaged(file, f"Its vocabulary has {len(tokens)} tokens")
     wanted: tuple[tuple[str, tuple[str, ...]], ...] = (
         (TOKENS, ("string",)),
         (TYPES, ("i32",)),
