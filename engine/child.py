@@ -272,7 +272,7 @@ class Child(asyncio.Protocol):
                 os.killpg(self.pid, signal.SIGKILL)
 
 
-AGAIN = "Send the message again: the engine starts anew"
+AGAIN = "Try again: the engine starts anew by itself"
 
 _HINTS: dict[int, str] = {
     signal.SIGKILL: "by hand, or by the system because memory ran out",
@@ -298,8 +298,12 @@ def died(status: int, log: str) -> EngineError:
 
 
 def last_words(log: str) -> str:
-    """The line of the log that tells most: the last that speaks of an error, else the last."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    """The line of the log that tells most: the last that speaks of an error, else the last.
+
+    Python's own dump of its stack, which comes last, only repeats the signal.
+    """
+    said = log.partition("Fatal Python error")[0]
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     telling = [line for line in lines if "rror" in line or "ASSERT" in line or "abort" in line]
     return (telling or lines or [""])[-1][:240]
 

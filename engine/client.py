@@ -31,8 +31,8 @@ from engine.protocol import (
 
 CLOSE_SECONDS = 0.5
 """Time the child has to end by itself."""
-CANCEL_SECONDS = 30.0
-"""Time the child has to stop a reply: a chunk of a large model's prefill on a slow machine."""
+CANCEL_SECONDS = 120.0
+"""Time the child has to stop a reply: one chunk of a very large model's prefill may take a minute."""
 
 
 class Engine:

@@ -48,7 +48,7 @@ async def test_a_child_killed_at_any_phase(phase: str, number: signal.Signals) -
         assert isinstance(events[-1], Failed)
         assert isinstance(events[-1].error, EngineError)
         assert number.name in str(events[-1].error)
-        assert "Send the message again" in str(events[-1].error)
+        assert "Try again" in str(events[-1].error)
         again = await collect(ask(engine, "say=ok"))
         assert isinstance(again[0], Progress)
         assert again[0].stage == "load"
@@ -218,6 +218,8 @@ async def test_a_child_that_cannot_start_says_why() -> None:
 
 def test_last_words_prefer_the_line_that_tells() -> None:
     log = "loading\nggml.c:12: GGML_ASSERT(x > 0) failed\nframe 1\nframe 2\n"
+    assert child.last_words(log) == "ggml.c:12: GGML_ASSERT(x > 0) failed"
+    log += "Fatal Python error: Aborted\n\nCurrent thread 0x1:\n  File error.py, line 1\n"
     assert child.last_words(log) == "ggml.c:12: GGML_ASSERT(x > 0) failed"
     assert child.last_words("a\nb\n\n") == "b"
     assert child.last_words("") == ""
