@@ -121,14 +121,15 @@ class ChatSession:
         held = await self.store.call(self.store.claim, session)
         try:
             conversation = self.saver.unsaved(session)
+            draft = self.saver.unsaved_draft(session)
             if conversation is None:
                 conversation = await self.store.call(self.store.load, session)
-            draft = await self.store.call(self.store.draft, session)
+                draft = draft or await self.store.call(self.store.draft, session)
         except KtchatError:
             self.store.locks.release(session)
             raise
         await self._leave()
-        self.conversation, self.read_only, self.draft = conversation, not held, draft
+        self.conversation, self.read_only, self.draft = conversation, not held, draft or ""
         if held:
             self._mark_interrupted()
         return conversation
@@ -224,7 +225,8 @@ class ChatSession:
         if reply is not None:
             self.engine.cancel()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), CLOSE_SECONDS)
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._idle.wait()
             reply.settle()
             if reply.turn.state == "stopped" and not reply.stopping:
                 reply.turn.state = "interrupted"

@@ -48,6 +48,7 @@ class Saver:
         self._sessions: dict[str, Conversation] = {}
         self._turns: dict[str, dict[str, Turn]] = {}
         self._drafts: dict[str, str] = {}
+        self._underway: dict[str, Conversation] = {}  # what is just being written
         self._due: float | None = None  # monotonic time of the next attempt
         self._last = 0.0  # monotonic time of the last attempt
         self._tokens = 0  # tokens since then
@@ -61,11 +62,15 @@ class Saver:
     @property
     def pending(self) -> bool:
         """Whether something is not on the disk."""
-        return bool(self._sessions or self._turns or self._drafts)
+        return self._writing.locked() or self._changed
 
     def unsaved(self, session: str) -> Conversation | None:
         """The conversation in memory, if it is ahead of the disk."""
-        return self._sessions.get(session)
+        return self._sessions.get(session) or self._underway.get(session)
+
+    def unsaved_draft(self, session: str) -> str | None:
+        """The unsent text in memory, if it is ahead of the disk."""
+        return self._drafts.get(session)
 
     def touch(self, conversation: Conversation, *turns: Turn, tokens: int = 0) -> None:
         """Note that a session and these turns changed; they are written within `STEP_SECONDS`."""
@@ -91,13 +96,15 @@ class Saver:
 
     async def close(self) -> None:
         """Write what is left and end the background task."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
-        await self.flush()
         self._closed = True
+        self._wake.set()
+        if self._task is not None:
+            await self._task
+        await self.flush()
+
+    @property
+    def _changed(self) -> bool:
+        return bool(self._sessions or self._turns or self._drafts)
 
     async def _locked_write(self) -> bool:
         async with self._writing:
@@ -115,22 +122,25 @@ class Saver:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="saver")
 
     async def _run(self) -> None:
-        while True:
-            while self._due is None or time.monotonic() < self._due:
-                left = None if self._due is None else self._due - time.monotonic()
-                self._wake.clear()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), left)
-            await self.flush()
+        while not self._closed:
+            left = None if self._due is None else self._due - time.monotonic()
+            if left is not None and left <= 0:
+                await self.flush()
+                continue
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
 
     async def _write(self) -> bool:
         self._due = None
         self._last = time.monotonic()
         self._tokens = 0
-        if not self.pending:
+        if not self._changed:
             return True
         sessions, turns, drafts = self._sessions, self._turns, self._drafts
         self._sessions, self._turns, self._drafts = {}, {}, {}
+        self._underway = sessions
         rows = [
             (session_values(c), [turn_values(name, t) for t in turns.get(name, {}).values()])
             for name, c in sessions.items()
@@ -147,6 +157,8 @@ class Saver:
             self._drafts = drafts | self._drafts
             self._failed(error)
             return False
+        finally:
+            self._underway = {}
         self._succeeded()
         return True
 
@@ -167,5 +179,5 @@ class Saver:
         for notice in self.store.notices:
             self._notify(notice, "warning")
         self.store.notices.clear()
-        if self.pending:
+        if self._changed:
             self._plan(self._last + STEP_SECONDS)

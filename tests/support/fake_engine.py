@@ -227,7 +227,8 @@ class FakeEngine:
             await asyncio.sleep(0)
             return self._cancelled.is_set()
         try:
-            await asyncio.wait_for(self._cancelled.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._cancelled.wait()
         except TimeoutError:
             return False
         return True
