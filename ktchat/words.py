@@ -11,16 +11,16 @@ def count(number: int) -> str:
 
 
 def short_count(number: int) -> str:
-    """A number of tokens in at most four characters: `512`, `3.1k`, `32k`, `1.2M`."""
-    for limit, size, unit in ((1000, 1, ""), (10_000, 1000, "k"), (1_000_000, 1000, "k")):
-        if number < limit:
-            value = number / size
-            return (
-                f"{value:.1f}".removesuffix(".0") + unit
-                if limit == 10_000
-                else f"{value:.0f}{unit}"
-            )
-    return f"{number / 1e6:.1f}".removesuffix(".0") + "M"
+    """A number of tokens in at most four characters: `512`, `3.1k`, `41k`, `1.2M`.
+
+    Whole multiples of 1024 are shown as such, since contexts are: 32 768 is `32k`.
+    """
+    if number >= 1024 and number % 1024 == 0 and number < 1 << 20:
+        return f"{number >> 10}k"
+    if number < 1000:
+        return str(number)
+    value, unit = (number / 1e3, "k") if number < 999_500 else (number / 1e6, "M")
+    return (f"{value:.1f}" if value < 9.95 else f"{value:.0f}").removesuffix(".0") + unit
 
 
 def file_size(size: int) -> str:
@@ -64,7 +64,7 @@ def figures(turn: Figures) -> str:
     """A turn in one line: `18.4 tok/s · first 0.9 s · 213 tokens · context 3.1k of 32k · seed 7`."""
     parts = [f"{turn.decode_tok_s:.1f} tok/s"] if turn.decode_tok_s else []
     parts.append(f"first {duration(turn.first_token_seconds)}")
-    parts.append(f"{count(turn.reply_tokens)} tokens")
+    parts.append(f"{count(turn.reply_tokens)} token" + "s" * (turn.reply_tokens != 1))
     if turn.context_size:
         used, size = short_count(turn.context_used), short_count(turn.context_size)
         parts.append(f"context {used} of {size}")

@@ -1,0 +1,167 @@
+"""The settings file: damaged or not, the program starts; what is set comes back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import stat
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from engine.protocol import Sampling
+from ktchat.errors import SettingsError
+from ktchat.settings import MAX_RECENT, Settings, SettingsFile
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "config" / "settings.toml"
+
+
+def test_without_a_file_the_defaults_hold(path: Path) -> None:
+    file = SettingsFile(path)
+    assert file.settings == Settings() and file.notice == ""
+    assert file.settings.sampling == Sampling()
+    assert file.settings.token_limit is None and file.settings.context_limit is None
+    assert not path.exists()
+
+
+def test_what_is_set_comes_back(path: Path) -> None:
+    changes = {
+        "theme": "paper",
+        "session_list": False,
+        "system": 'Say "hi"\nin 中文 \\ \t \x7f 👨‍👩‍👧',
+        "temperature": 0.0,
+        "seed": 7,
+        "max_tokens": 100,
+        "recent_models": ("/a.gguf", "/b c.gguf"),
+    }
+    SettingsFile(path).update(**changes)
+    again = SettingsFile(path)
+    assert again.notice == ""
+    assert again.settings == dataclasses.replace(Settings(), **changes)
+    assert again.settings.sampling == Sampling(temperature=0.0, seed=7)
+    assert again.settings.token_limit == 100
+
+
+def test_every_value_has_a_comment_in_the_file(path: Path) -> None:
+    SettingsFile(path).update()
+    lines = path.read_text().splitlines()
+    for item in dataclasses.fields(Settings):
+        (at,) = [n for n, line in enumerate(lines) if line.startswith(f"{item.name} = ")]
+        assert lines[at - 1] == f"# {item.metadata['words']}"
+
+
+def test_the_file_is_for_this_user_only(path: Path) -> None:
+    SettingsFile(path).update(theme="paper")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert [child.name for child in path.parent.iterdir()] == ["settings.toml"]
+
+
+def test_two_programs_keep_each_others_changes(path: Path) -> None:
+    one, two = SettingsFile(path), SettingsFile(path)
+    one.update(theme="paper")
+    two.update(seed=5)
+    assert (one.read().theme, one.read().seed) == ("paper", 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ('temperature = "hot"', ["temperature"]),
+        ("temperature = 11", ["temperature"]),
+        ("temperature = nan", ["temperature"]),
+        ("temperature = true", ["temperature"]),
+        ("top_k = 1.5\ntop_p = 2", ["top_k", "top_p"]),
+        ("seed = -2\nmax_tokens = -1\ncontext = 99999999999999999999", ["seed", "max_tokens"]),
+        ("session_list = 1", ["session_list"]),
+        ('recent_models = "a"', ["recent_models"]),
+        ("theme = [1]", ["theme"]),
+    ],
+)
+def test_an_impossible_value_becomes_the_default_and_is_named(
+    path: Path, text: str, wrong: list[str]
+) -> None:
+    path.parent.mkdir()
+    path.write_text(f'{text}\nlast_session = "kept"\n')
+    file = SettingsFile(path)
+    assert file.settings == dataclasses.replace(Settings(), last_session="kept")
+    assert all(name in file.notice for name in wrong)
+    assert "\n" not in file.notice
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"theme = ",
+        b"\xff\xfe\x00",
+        b"a = 1\na = 2",
+        b"[" * 100_000,
+        b"x = " + b"[" * 50_000,
+        b"theme = '\x1b]52;c;QQ==\x07",
+        b"\x00" * 4096,
+    ],
+)
+def test_a_damaged_file_is_said_once_and_replaced_by_the_next_change(
+    path: Path, data: bytes
+) -> None:
+    path.parent.mkdir()
+    path.write_bytes(data)
+    file = SettingsFile(path)
+    assert file.settings == Settings()
+    assert "damaged" in file.notice and "\x1b" not in file.notice and "\n" not in file.notice
+    file.update(theme="paper")
+    assert SettingsFile(path).settings.theme == "paper"
+
+
+def test_unknown_names_are_left_out(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text('from_the_future = 1\ntheme = "paper"\n')
+    file = SettingsFile(path)
+    assert file.settings.theme == "paper" and file.notice == ""
+
+
+def test_an_impossible_change_is_refused(path: Path) -> None:
+    file = SettingsFile(path)
+    with pytest.raises(SettingsError, match="temperature"):
+        file.update(temperature=99.0)
+    assert file.settings == Settings() and not path.exists()
+
+
+@pytest.mark.parametrize("place", ["/proc/nowhere/settings.toml", "file/settings.toml"])
+def test_where_nothing_can_be_written_the_change_holds_until_the_end(
+    tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "file").touch()
+    file = SettingsFile(tmp_path / place)
+    with pytest.raises(SettingsError, match="cannot be saved"):
+        file.update(theme="paper")
+    assert file.settings.theme == "paper"
+
+
+def test_a_folder_in_its_place_is_no_crash(path: Path) -> None:
+    path.mkdir(parents=True)
+    file = SettingsFile(path)
+    assert file.settings == Settings() and "it is a folder" in file.notice
+    with pytest.raises(SettingsError):
+        file.update(theme="paper")
+
+
+def test_models_are_remembered_the_last_first_and_once(path: Path) -> None:
+    file = SettingsFile(path)
+    for number in [*range(MAX_RECENT + 5), 3]:
+        file.update(**file.settings.with_model(f"/m{number}.gguf"))
+    assert file.settings.last_model == "/m3.gguf"
+    recent = file.settings.recent_models
+    assert recent[:2] == ("/m3.gguf", f"/m{MAX_RECENT + 4}.gguf")
+    assert len(recent) == len(set(recent)) == MAX_RECENT
+
+
+def test_the_file_is_plain_toml(path: Path) -> None:
+    SettingsFile(path).update(system="a\x00b\ud800")
+    values = tomllib.loads(path.read_text())
+    assert values["system"] == "a\x00b\ufffd"
+    assert json.dumps(values)
