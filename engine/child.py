@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import site
@@ -111,15 +112,17 @@ class Child(asyncio.Protocol):
         """Start `command` with the number of its socket as last argument. Raises `EngineError`."""
         ours, theirs = socket.socketpair()
         log, output = os.pipe()
+        # Not 0, 1 or 2, which are free when our own standard streams are closed.
+        passed = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)
         os.set_blocking(log, False)
         ours.setblocking(False)
         try:
             process = subprocess.Popen(
-                [*command, str(theirs.fileno())],
+                [*command, str(passed)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(passed,),
                 start_new_session=True,
                 env=environment(os.environ),
             )
@@ -129,6 +132,7 @@ class Child(asyncio.Protocol):
             raise EngineError("The engine could not be started", str(error)) from error
         finally:
             theirs.close()
+            os.close(passed)
             os.close(output)
         child = cls(process, log)
         try:

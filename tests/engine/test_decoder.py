@@ -14,6 +14,7 @@ from engine.protocol import (
     Finished,
     Generate,
     Message,
+    Notice,
     Prefilled,
     Progress,
     Sampling,
@@ -216,3 +217,26 @@ def test_the_seed_is_reported() -> None:
     assert ask(fake_model(), "say=ok", seed=7)[-1].figures.seed == 7
     drawn = {ask(fake_model(), "say=ok")[-1].figures.seed for _ in range(3)}
     assert len(drawn) == 3
+
+
+def test_a_template_that_fails_on_the_way_is_noticed_once() -> None:
+    model = fake_model()
+    render = model.template.render
+
+    def fails(messages: object) -> object:
+        model.template.notice = "The template failed"
+        return render(messages)
+
+    model.template.render = fails
+    notices = [
+        [event.text for event in ask(model, "say=ok") if isinstance(event, Notice)]
+        for _ in range(2)
+    ]
+    assert notices == [["The template failed"], []]
+
+
+def test_logits_beyond_the_vocabulary_are_never_chosen() -> None:
+    model = fake_model()
+    model.tokenizer.vocab_size = ord("n")
+    # "o" is beyond it now: all that is left are equal, and the first of those ends the turn.
+    assert text_of(ask(model, "say=o", temperature=0.0)) == ""

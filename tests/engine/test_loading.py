@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from engine.client import Engine
 from engine.errors import (
     ContextError,
+    EngineError,
     KtchatError,
     MemoryShortError,
     ModelFileError,
@@ -254,4 +256,21 @@ async def test_one_child_takes_one_model_after_another(folder: Path) -> None:
         assert events[-1].architecture == architecture
         reply = await collect(engine.generate([Message("user", "hi")], GREEDY, 4))
         assert any(isinstance(event, Prefilled) for event in reply)
+    await engine.close()
+
+
+@pytest.mark.parametrize("runtime", ["hybrid", "llama.cpp"])
+async def test_a_file_that_shrinks_while_it_is_used(
+    folder: Path, tmp_path: Path, runtime: str
+) -> None:
+    path = tmp_path / "shrinking.gguf"
+    path.write_bytes(tiny_model("qwen3moe", folder).read_bytes())
+    engine = Engine()
+    await collect(engine.load(Load(str(path), runtime=runtime, threads=1)))
+    os.truncate(path, 4096)
+    events = await collect(engine.generate([Message("user", "hi there")], GREEDY, 4))
+    assert isinstance(failure(events), EngineError)
+    assert "the model file was shortened" in failure(events).why
+    events = await collect(engine.generate([Message("user", "hi there")], GREEDY, 4))
+    assert isinstance(failure(events), ModelFileError)
     await engine.close()

@@ -104,3 +104,22 @@ def test_interrupting_the_terminal_does_not_reach_the_engine() -> None:
     os.killpg(parent.pid, signal.SIGINT)
     parent.wait(5)
     assert gone_within(pid, 2)
+
+
+@pytest.mark.parametrize("closed", ["0", "1", "2", "0 1 2"])
+def test_an_engine_starts_when_our_standard_streams_are_closed(closed: str, tmp_path: Path) -> None:
+    script = f"""
+import asyncio, os, pathlib
+for descriptor in map(int, "{closed}".split()):
+    os.close(descriptor)
+from tests.support.engines import ask, collect, scripted, text_of
+
+async def main():
+    async with scripted() as engine:
+        text = text_of(await collect(ask(engine, "say=ok")))
+        pathlib.Path({str(tmp_path / "said")!r}).write_text(text + engine.log)
+
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=20)
+    assert (tmp_path / "said").read_text() == "ok"

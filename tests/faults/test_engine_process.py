@@ -31,8 +31,10 @@ async def run(engine: Engine, phase: str, then: object = lambda event: None) -> 
     return await collect(ask(engine, SLOW), then)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize(
+    ("phase", "number"),
+    [*((phase, signal.SIGKILL) for phase in PHASES), ("decode", signal.SIGTERM)],
+)
 async def test_a_child_killed_at_any_phase(phase: str, number: signal.Signals) -> None:
     async with scripted("" if phase == "load" else "fake") as engine:
         killed = 0.0
@@ -70,8 +72,10 @@ async def test_a_child_killed_while_idle_is_not_missed() -> None:
 FAULTS = {"abort": "SIGABRT", "segfault": "SIGSEGV", "exit": "status 3"}
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize(
+    ("phase", "fault"),
+    [*((phase, "segfault") for phase in PHASES), ("decode", "abort"), ("prefill", "exit")],
+)
 async def test_native_code_that_dies(
     phase: str, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
