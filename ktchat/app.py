@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
@@ -24,14 +25,15 @@ from textual.worker import Worker, WorkerState
 
 from engine.errors import KtchatError
 from ktchat import paths
-from ktchat.chat import ChatSession, Engine
 from ktchat.screens.chat import ChatScreen
-from ktchat.screens.clipboard import copy
 from ktchat.screens.keys import KEYS
 from ktchat.settings import SettingsFile
-from ktchat.store import Store
 from ktchat.text import one_line
 from ktchat.themes import DARK, THEMES
+
+if TYPE_CHECKING:
+    from ktchat.chat import ChatSession, Engine
+    from ktchat.store import Store
 
 CLOSE_SECONDS = 1.5
 """Time that saving and ending the engine may take on the way out."""
@@ -65,7 +67,7 @@ class KtchatApp(App[None]):
         super().__init__()
         self._model = str(model) if model else ""
         self._engine = engine
-        self._store = store or Store(paths.database())
+        self._store = store
         self._settings = settings or SettingsFile(paths.settings_file())
         self._chat: ChatSession | None = None
         self._interrupted_at = 0.0
@@ -95,14 +97,18 @@ class KtchatApp(App[None]):
         self.run_worker(self._start(), group="start", exit_on_error=False)
 
     async def _start(self) -> None:
+        from ktchat.chat import ChatSession
+        from ktchat.store import Store
+
         screen, settings = self.chat_screen, self._settings.settings
         if self._engine is None:
             from engine.client import Engine as ChildEngine
 
-            self._engine = cast(Engine, ChildEngine())
+            self._engine = cast("Engine", ChildEngine())
+        store = self._store or Store(paths.database())
         chat = ChatSession(
             self._engine,
-            self._store,
+            store,
             sampling=settings.sampling,
             max_tokens=settings.token_limit,
             system=settings.system,
@@ -114,9 +120,10 @@ class KtchatApp(App[None]):
         self._load_model(settings.last_model)
         await screen.sessions.start(settings.last_session)
         with contextlib.suppress(KtchatError):  # without a history the prompt works too
-            screen.prompt.earlier = await self._store.call(self._store.recent_prompts)
+            screen.prompt.earlier = await store.call(store.recent_prompts)
         self.watch(self, "theme", self._theme_changed, init=False)
-        await asyncio.to_thread(_import_lexers)
+        await asyncio.to_thread(_import_rest)
+        gc.freeze()  # what is loaded now stays: a full collection over it would stall the keys
 
     def _load_model(self, last: str) -> None:
         from ktchat.models import default_model
@@ -153,6 +160,8 @@ class KtchatApp(App[None]):
         """Ctrl+C: copy a selection, else stop the reply, else (twice) quit."""
         text = self._selected_text()
         if text:
+            from ktchat.screens.clipboard import copy
+
             await copy(self, text)
             self.chat_screen.status.say("copied the selection")
             return
@@ -218,6 +227,7 @@ def _end_soon(code: int) -> None:
     os._exit(code)
 
 
-def _import_lexers() -> None:
-    """Import the syntax colours off the event loop, before the first code block needs them."""
+def _import_rest() -> None:
+    """Import off the event loop what the first reply and the first code block will need."""
+    import markdown_it  # noqa: F401
     import pygments.lexers  # type: ignore[import-untyped]  # noqa: F401

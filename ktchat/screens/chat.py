@@ -1,7 +1,8 @@
 """The chat screen: header, sessions, conversation, prompt and keys.
 
 Knows which widgets there are and which action does what; the order of things is in `replies`,
-`session_flow` and `model_flow`.
+`session_flow` and `model_flow`. What opens above it is imported when it opens: the first frame
+does not wait for it.
 """
 
 from __future__ import annotations
@@ -16,12 +17,8 @@ from textual.screen import Screen
 from textual.widgets import TextArea
 
 from engine.errors import KtchatError
-from ktchat.chat import ChatSession
-from ktchat.screens import editor, keys
-from ktchat.screens.clipboard import copy
-from ktchat.screens.dialogs import HelpDialog, LinkDialog, RenameDialog
+from ktchat.screens import keys
 from ktchat.screens.model_flow import ModelFlow
-from ktchat.screens.models import ModelScreen
 from ktchat.screens.replies import Replies
 from ktchat.screens.session_flow import SessionFlow
 from ktchat.settings import SettingsFile
@@ -38,12 +35,25 @@ from ktchat.widgets.welcome import Welcome
 
 if TYPE_CHECKING:
     from ktchat.app import KtchatApp
+    from ktchat.chat import ChatSession
 
 WIDE = 100
 """Columns from which the session list stands beside the conversation."""
 
 LEAST = (36, 9)
 """Columns and rows below which only a line says that the window is too small."""
+
+
+class Row(Horizontal):
+    """Side by side, with nothing of its own to draw."""
+
+    BLANK = True
+
+
+class Column(Vertical):
+    """One below the other, with nothing of its own to draw."""
+
+    BLANK = True
 
 
 class ChatScreen(Screen[None]):
@@ -78,12 +88,12 @@ class ChatScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield self.header
-        with Horizontal(id="main"):
+        with Row(id="main"):
             yield self.session_list
-            with Vertical(id="chat"):
+            with Column(id="chat"):
                 yield self.welcome
                 yield self.transcript
-                with Vertical(id="foot"):
+                with Column(id="foot"):
                     yield self.status
                     yield self.prompt
         yield self.key_bar
@@ -93,13 +103,12 @@ class ChatScreen(Screen[None]):
         self.transcript.display = False
         self._arrange()
 
-    async def show_conversation(self, chat: ChatSession) -> None:
-        """Show the session that is open, with its unsent text."""
+    async def show_conversation(self, chat: ChatSession, typed: str = "") -> None:
+        """Show the session that is open, with its unsent text, else with what was `typed`."""
         settings = self.settings.settings
         turns = chat.conversation.turns
+        self.prompt.put(chat.draft or typed)
         await self.transcript.show(turns, unfolded=not settings.thinking_folded)
-        if not self.prompt.text or chat.draft:
-            self.prompt.put(chat.draft)
         self.header.show_context(chat.context_used, chat.context_size)
         self.refresh_status()
 
@@ -157,13 +166,15 @@ class ChatScreen(Screen[None]):
         self.status.say(f"the paste was cut to {counted(message.limit, 'character')}", "warning")
 
     def on_text_area_changed(self, message: TextArea.Changed) -> None:
-        if self.chat is not None and not self.replies.editing:
+        if self.chat is not None and not self.replies.editing and not self.sessions.switching:
             self.chat.keep_draft(self.prompt.text)
 
     async def on_message_view_copy(self, message: MessageView.Copy) -> None:
         await self._copy(message.text, message.name)
 
     def on_message_view_open_link(self, message: MessageView.OpenLink) -> None:
+        from ktchat.screens.dialogs import LinkDialog
+
         self.app.push_screen(
             LinkDialog(message.url), lambda answer: self._link(message.url, answer)
         )
@@ -214,6 +225,8 @@ class ChatScreen(Screen[None]):
 
     def action_editor(self) -> None:
         """Write the prompt in the person's editor."""
+        from ktchat.screens import editor
+
         try:
             self.prompt.put(editor.edit(self.app, self.prompt.text))
         except KtchatError as error:
@@ -298,6 +311,8 @@ class ChatScreen(Screen[None]):
 
     def action_models(self) -> None:
         """Choose another model."""
+        from ktchat.screens.models import ModelScreen
+
         chat = self.chat
         current = chat.loaded.path if chat is not None and chat.loaded else ""
         recent = self.settings.settings.recent_models
@@ -305,6 +320,8 @@ class ChatScreen(Screen[None]):
 
     def action_help(self) -> None:
         """All keys."""
+        from ktchat.screens.dialogs import HelpDialog
+
         self.app.push_screen(HelpDialog())
 
     def action_to_end(self) -> None:
@@ -326,6 +343,8 @@ class ChatScreen(Screen[None]):
             self.models.load(path)
 
     def _ask_title(self, session: str, title: str) -> None:
+        from ktchat.screens.dialogs import RenameDialog
+
         def answered(answer: str | None) -> None:
             if answer is not None:
                 self.sessions.rename(session, answer)
@@ -333,6 +352,8 @@ class ChatScreen(Screen[None]):
         self.app.push_screen(RenameDialog(title), answered)
 
     async def _copy(self, text: str, name: str) -> None:
+        from ktchat.screens.clipboard import copy
+
         await copy(self.app, text)
         self.status.say(f"copied the {name}: {counted(len(text), 'character')}")
 

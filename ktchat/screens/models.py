@@ -86,8 +86,8 @@ class ModelScreen(ModalScreen[str | None]):
 
     def _row(self, entry: ModelEntry, width: int) -> Content:
         if entry.error:
-            name = styled(f"  {entry.name}", "$text-muted")
-            why = [line.content for line in wrap(styled(entry.error, "$text-warning"), width - 4)]
+            name = styled(f"  {entry.name}", "$foreground 55%")
+            why = [line.content for line in wrap(styled(entry.error, "$warning"), width - 4)]
             return Content("\n").join([name, *(Content("    ") + line for line in why)])
         loaded = os.path.realpath(entry.path) == os.path.realpath(self._current or os.devnull)
         mark = styled("▌ ", "$accent") if loaded else Content("  ")
@@ -116,7 +116,7 @@ class ModelScreen(ModalScreen[str | None]):
             self.dismiss(str(path.absolute()))
 
     def _say(self, words: str) -> None:
-        self.query_one("#path-words", Static).update(styled(words, "$text-warning"))
+        self.query_one("#path-words", Static).update(styled(words, "$warning"))
 
     def on_input_changed(self) -> None:
         """What was said of the old path is over."""
@@ -172,4 +172,4 @@ def _completed(value: str) -> str | None:
 
 
 def _dim(text: str) -> Content:
-    return styled(text, "$text-muted")
+    return styled(text, "$foreground 55%")

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from engine.errors import KtchatError
 from engine.protocol import Failed, Finished, Prefilled, Text, Thinking
-from ktchat.chat import ChatSession, Started, Update
 from ktchat.text import one_line
 
 if TYPE_CHECKING:
+    from ktchat.chat import ChatSession, Update
     from ktchat.screens.chat import ChatScreen
 
-Answer = Callable[[str], AsyncGenerator[Update, None]]
+Answer = Callable[[str], "AsyncGenerator[Update, None]"]
 
 _HEADER_SECONDS = 0.25
 
@@ -172,6 +172,8 @@ class Replies:
 
     async def _take(self, chat: ChatSession, update: Update) -> None:
         screen = self._screen
+        from ktchat.chat import Started
+
         if isinstance(update, Started):
             await screen.transcript.begin(update.turn, update.replaced)
             screen.refresh_status()

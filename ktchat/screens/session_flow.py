@@ -5,11 +5,11 @@ Knows the order of things between the store, the session list and the transcript
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
 from engine.errors import KtchatError
-from ktchat.store import UNDO_SECONDS
 from ktchat.text import one_line
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ class SessionFlow:
     def __init__(self, screen: ChatScreen) -> None:
         self._screen = screen
         self._deleted: list[str] = []  # can be brought back, the last deleted at the end
+        self._lock = asyncio.Lock()  # one change of session at a time
+        self.switching = True
+        """What stands in the prompt is not (yet) the open session's."""
 
     def refresh(self) -> None:
         """Read the list again, soon."""
@@ -61,7 +64,7 @@ class SessionFlow:
                 await chat.open(session)
         if chat.conversation.id != session:
             await chat.new()
-        await self._show(chat)
+        await self._show(chat, self._screen.prompt.text)
 
     # Inside.
 
@@ -81,26 +84,30 @@ class SessionFlow:
 
     async def _enter(self, session: str | None) -> None:
         screen, chat = self._screen, self._screen.chat
-        if chat is None or session == chat.conversation.id:
+        if chat is None or (session == chat.conversation.id and not chat.read_only):
             screen.prompt.focus()
             return
-        title = chat.conversation.shown_title
-        stopped = await screen.replies.come_to_rest()
-        try:
-            await (chat.new() if session is None else chat.open(session))
-        except KtchatError as error:
-            screen.status.say(one_line(str(error), 400), "error")
-            await self._refresh()
-            return
-        await self._show(chat)
+        async with self._lock:
+            title = _short(chat.conversation.shown_title)
+            stopped = await screen.replies.come_to_rest()
+            self.switching = True
+            try:
+                await (chat.new() if session is None else chat.open(session))
+                await self._show(chat)
+            except KtchatError as error:
+                screen.status.say(one_line(str(error), 400), "error")
+                await self._refresh()
+            finally:
+                self.switching = False
         if stopped:
             screen.status.say(f"the reply was stopped and is kept in “{title}”")
         screen.prompt.focus()
 
-    async def _show(self, chat: ChatSession) -> None:
+    async def _show(self, chat: ChatSession, typed: str = "") -> None:
         """Show the session that is open now."""
         screen = self._screen
-        await screen.show_conversation(chat)
+        await screen.show_conversation(chat, typed)
+        self.switching = False
         await self._refresh()
         screen.remember(last_session=chat.conversation.id)
 
@@ -118,25 +125,33 @@ class SessionFlow:
         screen, chat = self._screen, self._screen.chat
         if chat is None:
             return
+        async with self._lock:
+            was_open = session == chat.conversation.id
+            if was_open:
+                await screen.replies.come_to_rest()
+            try:
+                await chat.delete(session)
+            except KtchatError as error:
+                screen.status.say(one_line(str(error), 400), "error")
+                return
+            self._bury(session)
+            if was_open:
+                await self._show(chat)
+            else:
+                await self._refresh()
+
+    def _bury(self, session: str) -> None:
+        """Say that a session is deleted, and keep it within reach for a while."""
+        from ktchat.store import UNDO_SECONDS
+
+        screen = self._screen
         summary = screen.session_list.summary(session)
-        title = summary.shown_title if summary else "session"
-        was_open = session == chat.conversation.id
-        if was_open:
-            await screen.replies.come_to_rest()
-        try:
-            await chat.delete(session)
-        except KtchatError as error:
-            screen.status.say(one_line(str(error), 400), "error")
-            return
+        title = _short(summary.shown_title) if summary else "the session"
         screen.session_list.bury(session)
         self._deleted.append(session)
         screen.set_timer(UNDO_SECONDS, lambda: self._gone(session))
-        if was_open:
-            await screen.show_conversation(chat)
-        await self._refresh()
-        screen.status.say(
-            f"“{title}” is deleted", "information", ("undo", "screen.undo_delete"), 10
-        )
+        undo = ("undo", "screen.undo_delete")
+        screen.status.say(f"“{title}” is deleted", "information", undo, UNDO_SECONDS)
 
     def _gone(self, session: str) -> None:
         """Ten seconds are over."""
@@ -157,3 +172,7 @@ class SessionFlow:
         screen.session_list.forget(session)
         screen.status.say("the session is back")
         await self._refresh()
+
+
+def _short(title: str) -> str:
+    return title if len(title) <= 40 else title[:39].rstrip() + "…"

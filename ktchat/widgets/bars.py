@@ -120,7 +120,10 @@ class Status(Static):
     def stand(self, words: str, severity: str = "information") -> None:
         """Words that hold until they are replaced; empty: none."""
         style = f".{'note' if severity == 'information' else severity}"
-        self._standing = styled(words, style) if words else None
+        standing = styled(words, style) if words else None
+        if standing is not None and standing != self._standing:
+            self._passing = None  # news that hold go before news that pass
+        self._standing = standing
         self._draw()
 
     @property
@@ -139,6 +142,7 @@ class KeyBar(Widget):
 
     def __init__(self, keys: Sequence[tuple[str, str, str]]) -> None:
         super().__init__()
+        self.auto_links = False  # keys are not underlined
         self._keys = tuple(keys)
 
     def show(self, keys: Sequence[tuple[str, str, str]]) -> None:

@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from markdown_it.tree import SyntaxTreeNode
 from textual.content import Content, Span
 from textual.style import Style
 
 from ktchat.widgets.code import chunks, coloured
 from ktchat.widgets.lines import BLANK, Line, ends, fold, indent, styled, wrap
 from ktchat.widgets.table import table
+
+if TYPE_CHECKING:
+    from markdown_it.tree import SyntaxTreeNode
 
 BULLETS = ("•", "◦", "▪")
 _CODE = ("fence", "code_block")

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
-
-from markdown_it import MarkdownIt
-from markdown_it.tree import SyntaxTreeNode
+from typing import TYPE_CHECKING
 
 from ktchat.widgets.blocks import Code, codes_in, render
 from ktchat.widgets.lines import BLANK, Line
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+    from markdown_it.tree import SyntaxTreeNode
 
 _LISTS = ("bullet_list", "ordered_list")
 
@@ -92,6 +94,8 @@ class Document:
             del self._lines[self._blocks[keep].row :]
             self._laid_out = keep
         del self._blocks[keep:]
+        from markdown_it.tree import SyntaxTreeNode
+
         tree = SyntaxTreeNode(_parser().parse("\n".join(self._rows[line:])))
         for top in tree.children:
             for node in top.children if top.type in _LISTS else (top,):
@@ -107,6 +111,8 @@ class Document:
 
 @cache
 def _parser() -> MarkdownIt:
+    from markdown_it import MarkdownIt  # imported with the first reply, not with the first frame
+
     parser = MarkdownIt("gfm-like", {"html": False})
     if parser.linkify is not None:  # a bare `config.py` is no link
         parser.linkify.set({"fuzzy_link": False, "fuzzy_email": False, "fuzzy_ip": False})

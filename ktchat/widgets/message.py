@@ -13,7 +13,7 @@ from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.selection import Selection
 from textual.strip import Strip
@@ -21,6 +21,9 @@ from textual.style import Style
 from textual.widget import Widget
 
 from ktchat.widgets.lines import Line, copied, ends, styled
+
+MARGIN = 1
+"""Empty cells at both sides."""
 
 INDENT = 2
 """Cells by which text stands to the right of the header."""
@@ -31,7 +34,7 @@ class MessageView(Widget, can_focus=True):
 
     ALLOW_SELECT = True
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        *("author", "dim", "action", "note", "warning", "error"),
+        *("author", "focused", "dim", "action", "note", "warning", "error"),
         *("heading-1", "heading-2", "strong", "em", "struck", "code", "link", "thinking"),
         *("code-block", "code-head", "code-copy", "code-comment", "code-keyword", "code-name"),
         *("code-string", "code-number", "code-deleted"),
@@ -67,7 +70,9 @@ class MessageView(Widget, can_focus=True):
         self._rows: list[Line] = []
         self._width = 0
         self._strips: dict[int, Strip] = {}
+        self._styles_known: dict[str, Style] = {}
         self._hovered = False
+        self._header = Line(Content(""))
 
     # What subclasses say.
 
@@ -95,31 +100,49 @@ class MessageView(Widget, can_focus=True):
         if width != self._width or not self._rows:
             self._width = width
             self._strips.clear()
-            self._rows = [self._header_row(width), *self.body(max(4, width - INDENT))]
+            body = self.body(max(4, width - 2 * MARGIN - INDENT))
+            self._rows = [self._header_row(width), *body]
         return self._rows
 
-    def changed(self, first_row: int = 0) -> None:
-        """Draw again what changed, from a row on; lay out again if the height is another."""
-        before = len(self._rows)
-        self._rows = []
+    def changed(self) -> None:
+        """Draw again the rows that changed; lay out again if the height is another."""
+        before, self._rows = self._rows, []
         if not self._width or not self.is_mounted:
             return
-        kept = {y: strip for y, strip in self._strips.items() if 0 < y < first_row}
-        rows = self.rows(self._width)
-        self._strips = kept
-        self.refresh(layout=len(rows) != before)
+        height = self.height
+        strips, self._strips = self._strips, {}
+        after = self.rows(self._width)
+        dirty = [y for y, row in enumerate(after) if y >= len(before) or before[y] is not row]
+        dirty += range(len(after), len(before))
+        for y in dirty:
+            strips.pop(y, None)
+        self._strips = strips
+        if dirty:
+            self.refresh(Region(0, dirty[0], self._width, dirty[-1] - dirty[0] + 1))
+        if self.height != height:
+            self.refresh(repaint=False, layout=True)
+
+    @property
+    def height(self) -> int:
+        """Rows that the widget takes; `rows` are at the top of them."""
+        return len(self._rows)
 
     def header_changed(self) -> None:
         """Draw the header row again."""
         if self._rows and self._width:
             self._rows[0] = self._header_row(self._width)
             self._strips.pop(0, None)
-            self.refresh()
+            self.refresh(Region(0, 0, self._width, 1))
 
     def _header_row(self, width: int) -> Line:
         left, right = self.header()
-        row = ends(left, right, width)
-        return Line(row, gutter=len(row))
+        row = ends(left, right, width - 2 * MARGIN)
+        if self.has_focus:
+            row = row.stylize_before(".focused")
+        line = Line(row, gutter=len(row), fill=".focused" if self.has_focus else "")
+        if line != self._header:  # an equal row is the same row: nothing to draw
+            self._header = line
+        return self._header
 
     # Widget.
 
@@ -127,14 +150,26 @@ class MessageView(Widget, can_focus=True):
         return container.width
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        return len(self.rows(width))
+        self.rows(width)
+        return self.height
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """The rows in `crop`. There is no border and no padding, so this is all there is to it."""
+        strips = [self.render_line(y) for y in crop.line_range]
+        for line_filter in self.get_line_filters():
+            background = self.background_colors[1]
+            strips = [strip.apply_filter(line_filter, background) for strip in strips]
+        if crop.column_span != (0, self.size.width):
+            strips = [strip.crop(*crop.column_span) for strip in strips]
+        return strips
 
     def notify_style_update(self) -> None:
         self._strips.clear()
+        self._styles_known.clear()
         super().notify_style_update()
 
     def render_line(self, y: int) -> Strip:
-        width = self.content_size.width
+        width = self.size.width
         rows = self.rows(width)
         if y >= len(rows):
             return Strip.blank(width, self.visual_style.rich_style)
@@ -154,14 +189,35 @@ class MessageView(Widget, can_focus=True):
             start, end = max(span[0], line.gutter), span[1] if span[1] >= 0 else len(content)
             mark = Style.from_styles(self.screen.get_component_styles("screen--selection"))
             content = content.stylize(mark, start, max(start, end))
-        margin = INDENT if y else 0
-        segments = [Segment(" " * margin, base.rich_style)] if margin else []
+        segments = [Segment(" " * (MARGIN + INDENT if y else MARGIN), base.rich_style)]
         x = 0
-        for text, style in content.render(base, end="", parse_style=self._get_style):
+        for text, style in content.render(base, end="", parse_style=self._style):
             segments.append(Segment(text, style.rich_style_with_offset(x, y)))
             x += len(text)
-        fill = base + self._get_style(line.fill) if line.fill else base
-        return Strip(segments).crop_extend(0, width, fill.rich_style)
+        fill = base + self._style(line.fill) if line.fill else base
+        return (
+            Strip(segments)
+            .crop_extend(0, width - MARGIN, fill.rich_style)
+            .extend_cell_length(width, base.rich_style)
+        )
+
+    def _style(self, style: str | Style) -> Style:
+        """The meaning of a component class, as `.code`, with its background."""
+        if isinstance(style, Style):
+            return style
+        if style not in self._styles_known:
+            rules = self.get_component_styles(style.removeprefix("."))
+            text = rules.text_style
+            self._styles_known[style] = Style(
+                rules.background if rules.has_rule("background") else None,
+                rules.color if rules.has_rule("color") else None,
+                bold=text.bold,
+                dim=text.dim,
+                italic=text.italic,
+                underline=text.underline,
+                strike=text.strike,
+            )
+        return self._styles_known[style]
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
         rows = self.rows(self._width)
@@ -189,10 +245,8 @@ class MessageView(Widget, can_focus=True):
         self._hovered = False
         self.header_changed()
 
-    def on_focus(self) -> None:
-        self.header_changed()
-
-    def on_blur(self) -> None:
+    def watch_has_focus(self, has_focus: bool) -> None:
+        super().watch_has_focus(has_focus)
         self.header_changed()
 
     def action_copy(self) -> None:

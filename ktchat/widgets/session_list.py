@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.content import Content
@@ -16,14 +16,17 @@ from textual.message import Message
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
-from ktchat.records import SessionSummary
 from ktchat.widgets.formats import age
 from ktchat.widgets.lines import styled
+
+if TYPE_CHECKING:
+    from ktchat.records import SessionSummary
 
 
 class SessionList(OptionList):
     """Sessions to open, rename and delete."""
 
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"age", "gone", "mark"}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("delete", "delete", "Delete", show=False),
         Binding("u", "undo", "Undo", show=False),
@@ -105,18 +108,18 @@ class SessionList(OptionList):
         for summary in self._listed():
             name = age(summary.updated)
             if name != group:
-                yield Option(styled(f" {name}", "$text-muted"), disabled=True)
+                yield Option(styled(f" {name}", ".age"), disabled=True)
                 group = name
             yield Option(self._row(summary), id=summary.id)
         if not group:
-            yield Option(styled(" no sessions yet", "$text-muted"), disabled=True)
+            yield Option(styled(" no sessions yet", ".age"), disabled=True)
 
     def _row(self, summary: SessionSummary) -> Content:
         if summary.id in self._gone:
-            title = styled(summary.shown_title, "strike $text-muted")
-            return styled("  u undo  ", "$accent") + title
+            title = styled(summary.shown_title, ".gone")
+            return styled("  u undo  ", ".mark") + title
         if summary.id == self._current:
-            return styled("▌ ", "$accent") + styled(summary.shown_title, "bold")
+            return styled("▌ ", ".mark") + styled(summary.shown_title, "bold")
         return Content("  ") + Content(summary.shown_title)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:

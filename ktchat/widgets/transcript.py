@@ -32,8 +32,14 @@ MAX_LOAD = 0.25
 """Share of the time that drawing a stream may take; it slows down rather than block the keys."""
 
 
+class _Column(Vertical):
+    BLANK = True  # nothing of its own to draw
+
+
 class Transcript(VerticalScroll, can_focus=False):
     """The turns that are shown."""
+
+    BLANK = True
 
     class Emptied(Message):
         """No turn is shown any more."""
@@ -47,7 +53,7 @@ class Transcript(VerticalScroll, can_focus=False):
         self._frame_due = False
         self._adding = False
         self._older = Static(id="older")
-        self._column = Vertical(self._older, id="turns")  # at least as high as the view
+        self._column = _Column(self._older, id="turns")  # at least as high as the view
 
     def compose(self) -> ComposeResult:
         yield self._column
@@ -142,6 +148,8 @@ class Transcript(VerticalScroll, can_focus=False):
         views = list(self.query(MessageView))
         last = self._turns[-1] if self._turns else None
         for view in views:
+            if isinstance(view, ReplyView) and view.turn is not last:
+                view.release()
             if isinstance(view, PromptView | ReplyView) and view.last != (view.turn is last):
                 view.last = view.turn is last
                 view.changed()
@@ -181,7 +189,7 @@ class Transcript(VerticalScroll, can_focus=False):
         start = max(0, self._mounted_from - WINDOW)
         views = self._views(self._turns[start : self._mounted_from])
         first = self.query(MessageView).first()
-        width = first.content_size.width or self.content_size.width
+        width = first.size.width or self.size.width
         added = sum(len(view.rows(width)) for view in views)
         at = self.scroll_y
         with self.app.batch_update():

@@ -62,6 +62,10 @@ class PromptView(MessageView):
             self.post_message(self.Edit())
 
 
+STEP = 2
+"""Rows that a reply reserves below its text while it streams."""
+
+
 @dataclass(slots=True)
 class _Live:
     """What is known of a reply only while it is being written."""
@@ -96,7 +100,7 @@ class ReplyView(MessageView):
         self._notices: list[str] = []
         self._live = _Live(started=time.monotonic()) if turn.state == "streaming" else None
         self._pending: list[str] = []
-        self._above = 0  # rows above the document
+        self._reserved = 0
 
     # The stream.
 
@@ -113,15 +117,28 @@ class ReplyView(MessageView):
         """Draw what `feed` took since the last call."""
         if self._live is None:
             return
-        first_row = 1
         if self._pending:
-            if not self._live.thinking_since:
-                first_row = self._above + max(0, len(self.document.lines(self._text_width)) - 2)
-                first_row = 1 if self._live.activity else first_row
             self.document.append("".join(self._pending))
             self._pending.clear()
             self._live.activity = ""
-        self.changed(0 if first_row < 8 else first_row - 6)
+        self.changed()
+
+    @property
+    def height(self) -> int:
+        """Grows by steps while the reply streams: laying out the screen again costs the most.
+
+        What is reserved stays until the next turn, so that the end does not move the text.
+        """
+        rows = super().height
+        if self._live is not None and rows > self._reserved:
+            self._reserved = rows + STEP
+        return max(rows, self._reserved)
+
+    def release(self) -> None:
+        """Give back the rows that were reserved."""
+        if self._reserved:
+            self._reserved = 0
+            self.refresh(layout=True)
 
     def settle(self) -> None:
         """The reply ended: draw it as it was kept."""
@@ -194,16 +211,11 @@ class ReplyView(MessageView):
             parts.append(f"first {words.duration(figures.first_token_seconds)}")
         return styled(" · ".join(parts), ".dim")
 
-    @property
-    def _text_width(self) -> int:
-        return max(4, self._width - 2)
-
     def body(self, width: int) -> list[Line]:
         rows = [_note(notice) for notice in self._notices]
         rows.extend(self._thinking_rows(width))
         if self._live is not None and self._live.activity and not self._live.thinking_since:
             rows.append(Line(styled(self._live.activity, ".note")))
-        self._above = 1 + len(rows)
         rows.extend(self.document.lines(width))
         ending = self._ending(width)
         if ending and self.document.source:

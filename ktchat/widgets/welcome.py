@@ -32,6 +32,7 @@ class Welcome(Widget):
 
     def __init__(self) -> None:
         super().__init__()
+        self.auto_links = False
         self._model = ""
 
     def show_model(self, name: str) -> None:
