@@ -8,6 +8,7 @@ Knows nothing of parts, templates or text that comes in pieces.
 from __future__ import annotations
 
 import ctypes
+import re
 from collections import deque
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,7 @@ MAX_TOKENS = 1 << 20
 """Tokens in a vocabulary; the largest known has 262,144."""
 
 _BYTE_TOKENS = frozenset(b"<0x%02X>" % byte for byte in range(256))
+_REASON = re.compile(r".*error[^:]*: (.+)")
 _ERROR = 4
 _LogCallback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
@@ -109,10 +111,11 @@ class LlamaVocab:
         self._library = library
         self._model: int | None = library.llama_model_load_from_file(bytes(path), params)
         if not self._model:
-            why = next((line for line in _errors if "error" in line), "llama.cpp refuses it")
+            reasons = [match[1] for line in _errors if (match := _REASON.match(line))]
+            why = reasons[0] if reasons else "llama.cpp refuses it"
             raise ModelFileError(
                 f"{shown(path.name)} has a vocabulary that cannot be used",
-                shown(why.rpartition(": ")[2] or why, 200),
+                shown(why[:1].upper() + why[1:], 200),
                 "Use another version of the model",
             )
         self._vocab = library.llama_model_get_vocab(self._model)
