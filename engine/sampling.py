@@ -8,6 +8,7 @@ generator, so that a seed gives the same reply on every version of llama.cpp.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ PENALTY_WINDOW = 64
 """Last tokens, the prompt's included, that the repeat penalty looks at."""
 
 _SEEDS = 1 << 32
+_SLACK = 1e-3
+"""Rounding of float32 in a logit, with room to spare."""
 
 Ids = npt.NDArray[np.intp]
 Doubles = npt.NDArray[np.float64]
@@ -81,13 +84,24 @@ def candidates(logits: Floats, sampling: Sampling) -> tuple[Ids, Doubles]:
     top-k keeps the k largest logits; top-p then the fewest whose probability reaches p; min-p those
     with at least min_p times the best one's. Equal logits rank by token id. At least one is kept.
     """
-    ids = _ranked(logits, sampling.top_k)
+    if 0 < sampling.top_k < len(logits):
+        # Everything equal to the k-th is taken, so that ties are decided by id, not by partition.
+        place = len(logits) - sampling.top_k
+        ids = _ranked(logits, np.partition(logits, place)[place])[: sampling.top_k]
+        mass = None
+    else:
+        # Below this share of the best one's, all tokens together cannot make up 1 - top_p.
+        share = max(sampling.min_p, (1.0 - sampling.top_p) / len(logits))
+        best = float(logits.max())
+        ids = _ranked(logits, best + math.log(share) - _SLACK if share > 0 else -math.inf)
+        mass = float(np.exp(logits - np.float32(best)).sum(dtype=np.float64))
     scores = logits[ids].astype(np.float64)
     relative = np.exp(scores - scores[0])
     keep = len(ids)
     if sampling.top_p < 1.0:
         cumulative = relative.cumsum()
-        keep = int(cumulative.searchsorted(sampling.top_p * cumulative[-1])) + 1
+        wanted = sampling.top_p * (cumulative[-1] if mass is None else mass)
+        keep = int(cumulative.searchsorted(wanted)) + 1
     if sampling.min_p > 0.0:
         keep = min(keep, int(np.count_nonzero(relative >= sampling.min_p)))
     keep = max(1, min(keep, len(ids)))
@@ -95,11 +109,13 @@ def candidates(logits: Floats, sampling: Sampling) -> tuple[Ids, Doubles]:
     return ids[:keep], weights / weights.sum()
 
 
-def _ranked(logits: Floats, top_k: int) -> Ids:
-    """The ids of the `top_k` largest logits (0: of all), largest first."""
-    if 0 < top_k < len(logits):
-        # Everything equal to the k-th is taken, so that ties are decided by id, not by partition.
-        least = np.partition(logits, len(logits) - top_k)[len(logits) - top_k]
-        ids = np.flatnonzero(logits >= least)
-        return ids[np.argsort(-logits[ids], kind="stable")][:top_k]
-    return np.argsort(-logits, kind="stable")
+def _ranked(logits: Floats, least: float) -> Ids:
+    """The ids of the logits from `least` on, largest first, equal ones by id.
+
+    They are sorted as integers: the float's bits, made to fall as it rises, then the id.
+    """
+    ids = np.flatnonzero(logits >= least)
+    bits = (logits[ids] + np.float32(0.0)).view(np.int32).astype(np.int64)
+    keys = (np.where(bits < 0, bits & 0x7FFFFFFF, -bits) << 32) | ids
+    keys.sort()
+    return (keys & 0xFFFFFFFF).astype(np.intp)

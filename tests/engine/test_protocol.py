@@ -1,0 +1,121 @@
+"""Frames: what goes in comes out, and nothing else does."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pytest
+
+from engine import protocol
+from engine.errors import ContextError, EngineError, RequestError
+from engine.protocol import (
+    Cancel,
+    Close,
+    Command,
+    Event,
+    Failed,
+    Figures,
+    Finished,
+    Frames,
+    Generate,
+    Load,
+    Loaded,
+    Message,
+    Notice,
+    Prefilled,
+    Progress,
+    Sampling,
+    Text,
+    Thinking,
+    encode,
+    merged,
+)
+
+ITEMS: list[Command | Event] = [
+    Load("/models/\udce9.gguf", context=5, runtime="hybrid"),
+    Generate(3, (Message("user", "é\n\x00"), Message("assistant", "")), Sampling(seed=1), 7),
+    Cancel(3),
+    Close(),
+    Progress("load", 1, 2, 0.5),
+    Notice("中文"),
+    Loaded("p", "n", "a", "q", "r", 1, 2, 3, 0.25),
+    Prefilled(1, 0, 0.1),
+    Thinking("hm", 2),
+    Text("\ud800"),
+    Finished("stop", Figures(prompt_tokens=4, decode_seconds=1.5)),
+]
+
+
+@pytest.mark.parametrize("item", ITEMS, ids=lambda item: type(item).__name__)
+def test_items_survive_the_pipe(item: Command | Event) -> None:
+    assert list(Frames().feed(encode(item))) == [item]
+
+
+def test_an_error_arrives_as_the_same_type() -> None:
+    (failed,) = Frames().feed(encode(Failed(ContextError("what", "why", "todo"))))
+    assert isinstance(failed, Failed)
+    assert type(failed.error) is ContextError
+    assert failed.error.to_dict() == ContextError("what", "why", "todo").to_dict()
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 1000])
+def test_frames_may_come_in_any_pieces(size: int) -> None:
+    data = b"".join(map(encode, ITEMS))
+    frames = Frames()
+    found = [
+        item
+        for start in range(0, len(data), size)
+        for item in frames.feed(data[start : start + size])
+    ]
+    assert found == ITEMS
+
+
+BAD = {
+    "no json": b"{",
+    "no pair": b"[]",
+    "a list as name": b"[[], {}]",
+    "unknown": b'["Figures", {}]',
+    "missing field": b'["Text", {}]',
+    "extra field": b'["Close", {"now": 1}]',
+    "number as text": b'["Text", {"text": 5}]',
+    "text as number": b'["Cancel", {"id": "1"}]',
+    "boolean as number": b'["Cancel", {"id": true}]',
+    "unknown reason": b'["Finished", {"reason": "bored", "figures": {}}]',
+    "unknown role": json.dumps(
+        ["Generate", {"id": 1, "messages": [{"role": "x", "content": ""}], "sampling": {}, "max_tokens": None}]
+    ).encode(),
+    "body is a list": b'["Text", ["x"]]',
+    "deep": b"[" * 100_000,
+    "bytes": b"\xff\xfe",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_anything_else_is_one_typed_error(case: str) -> None:
+    with pytest.raises(EngineError, match="unreadable") as caught:
+        list(Frames().feed(struct.pack(">I", len(BAD[case])) + BAD[case]))
+    assert len(str(caught.value)) < 400
+
+
+def test_impossible_sampling_is_the_request_s_own_error() -> None:
+    body = {"id": 1, "messages": [], "sampling": {"temperature": -1}, "max_tokens": None}
+    data = json.dumps(["Generate", body]).encode()
+    with pytest.raises(RequestError, match="temperature"):
+        list(Frames().feed(struct.pack(">I", len(data)) + data))
+
+
+def test_frames_have_a_greatest_length() -> None:
+    with pytest.raises(EngineError, match="unreadable"):
+        list(Frames().feed(struct.pack(">I", protocol.MAX_FRAME + 1)))
+    with pytest.raises(RequestError, match="too long"):
+        encode(Text("x" * protocol.MAX_FRAME))
+
+
+def test_neighbouring_events_melt_together() -> None:
+    assert merged(Text("a", 1), Text("b", 2)) == Text("ab", 3)
+    assert merged(Thinking("a", 1), Thinking("b", 2)) == Thinking("ab", 3)
+    assert merged(Progress("load", 1, 9), Progress("load", 2, 9)) == Progress("load", 2, 9)
+    assert merged(Progress("load", 1, 9), Progress("prefill", 2, 9)) is None
+    assert merged(Text("a"), Thinking("b")) is None
+    assert merged(Notice("a"), Notice("b")) is None
