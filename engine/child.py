@@ -15,12 +15,12 @@ import site
 import socket
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from engine.errors import EngineError, KtchatError
-from engine.protocol import Command, Event, Failed, Frames, Last, encode, merged
+from engine.mailbox import Mailbox
+from engine.protocol import Command, Event, Failed, Frames, encode
 
 WORKER = (sys.executable, "-P", "-m", "engine.worker")
 START_SECONDS = 30.0
@@ -42,45 +42,6 @@ _KEPT = (
     *("NVIDIA_", "TORCH_", "TRITON_", "MALLOC_", "ASAN_", "COVERAGE_", "KTCHAT_"),
 )
 _SECRET = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY")
-
-
-class Mailbox:
-    """The events of one command, kept until they are read; putting never waits."""
-
-    def __init__(self) -> None:
-        self._events: deque[Event] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self._abandoned = False
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def put(self, event: Event) -> None:
-        """Add an event; what has not been read yet melts together."""
-        if isinstance(event, Last) and not self.ended.done():
-            self.ended.set_result(None)
-        if self._abandoned:
-            return
-        both = merged(self._events[-1], event) if self._events else None
-        if both is None:
-            self._events.append(event)
-        else:
-            self._events[-1] = both
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def get(self) -> Event:
-        """The next event."""
-        while not self._events:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        return self._events.popleft()
-
-    def abandon(self) -> None:
-        """Nobody reads any more."""
-        self._abandoned = True
-        self._events.clear()
-
-    def __len__(self) -> int:
-        return len(self._events)
 
 
 class Child(asyncio.Protocol):

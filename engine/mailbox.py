@@ -1,0 +1,50 @@
+"""Events of one command between the child, which never waits, and their reader, who may.
+
+Knows that unread text melts together and that some events are the last. Knows nothing of processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from engine.protocol import Event, Last, merged
+
+
+class Mailbox:
+    """The events of one command, kept until they are read; putting never waits."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._abandoned = False
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def put(self, event: Event) -> None:
+        """Add an event; what has not been read yet melts together."""
+        if isinstance(event, Last) and not self.ended.done():
+            self.ended.set_result(None)
+        if self._abandoned:
+            return
+        both = merged(self._events[-1], event) if self._events else None
+        if both is None:
+            self._events.append(event)
+        else:
+            self._events[-1] = both
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def get(self) -> Event:
+        """The next event."""
+        while not self._events:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self._events.popleft()
+
+    def abandon(self) -> None:
+        """Nobody reads any more."""
+        self._abandoned = True
+        self._events.clear()
+
+    def __len__(self) -> int:
+        return len(self._events)
