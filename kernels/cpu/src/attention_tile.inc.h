@@ -37,14 +37,17 @@ TileBuffers lay_out(const AttentionTile& a) {
     return b;
 }
 
+inline const uint16_t* cache_row(const AttentionTile& a, const uint16_t* base, size_t page_stride,
+                                 int features, int64_t position) {
+    return base + static_cast<size_t>(a.pages[position / a.page_size]) * page_stride +
+           static_cast<size_t>(position % a.page_size * features);
+}
+
 // `count` cache rows from position `begin` on as float32, zeros to the end of row and tile.
 void widen(const AttentionTile& a, const uint16_t* base, size_t page_stride, int features,
            int64_t begin, int count, float* out, int stride) {
     for (int i = 0; i < count; i++, out += stride) {
-        const int64_t position = begin + i;
-        const uint16_t* row = base +
-                              static_cast<size_t>(a.pages[position / a.page_size]) * page_stride +
-                              static_cast<size_t>(position % a.page_size * features);
+        const uint16_t* row = cache_row(a, base, page_stride, features, begin + i);
         int f = 0;
         for (; f + W <= features; f += W) store(out + f, load_half(row + f));
         if (f < features) store(out + f, F16::part(row + f, features - f));
@@ -54,11 +57,52 @@ void widen(const AttentionTile& a, const uint16_t* base, size_t page_stride, int
     }
 }
 
+// Asks for the next tile's cache rows, a few lines at a time between the arithmetic of this tile: the
+// hardware cannot foresee the scattered pages, and a core has few outstanding misses.
+class Ahead {
+public:
+    Ahead(const AttentionTile& a, int64_t begin, int steps) {
+        const int64_t end = begin + kTile < a.end ? begin + kTile : a.end;
+        for (int64_t p = begin; p < end; p++) {
+            add(cache_row(a, a.keys, a.key_page_stride, a.key, p), a.key);
+            if (a.values) add(cache_row(a, a.values, a.value_page_stride, a.value, p), a.value);
+        }
+        lines_ = (total_ + steps - 1) / steps;
+    }
+    inline void step() {
+        for (int i = 0; i < lines_ && row_ < rows_; i++) {
+            __builtin_prefetch(at_);
+            at_ += 64;
+            if (at_ < end_[row_]) continue;
+            row_++;
+            at_ = row_ < rows_ ? begin_[row_] : nullptr;
+        }
+    }
+
+private:
+    void add(const uint16_t* row, int features) {
+        begin_[rows_] = reinterpret_cast<const char*>(row);
+        end_[rows_] = reinterpret_cast<const char*>(row + features);
+        if (rows_ == 0) at_ = begin_[0];
+        rows_++;
+        total_ += (features * 2 + 63) / 64;
+    }
+
+    const char* begin_[2 * kTile];
+    const char* end_[2 * kTile];
+    const char* at_ = nullptr;
+    int rows_ = 0;
+    int row_ = 0;
+    int total_ = 0;
+    int lines_ = 0;
+};
+
 // Scores of Q query rows against the tile, W sums at a time.
 template <int Q>
-inline void score(const float* q, const float* keys, int dk, float* scores) {
+inline void score(const float* q, const float* keys, int dk, float* scores, Ahead& ahead) {
     constexpr int K = W / Q;
     for (int j = 0; j < kTile; j += K) {
+        ahead.step();
         Vec acc[W] = {};
         for (int f = 0; f < dk; f += W) {
             Vec key[K];
@@ -150,9 +194,14 @@ void attention_tile(const AttentionTile& a) {
         if (a.values) {
             widen(a, a.values, a.value_page_stride, a.value, begin, count, b.values, b.dv);
         }
+        Ahead ahead(a, begin + kTile, a.rows / 4 * (kTile * 4 / W) + a.rows % 4 * (kTile / W));
         int r = 0;
-        for (; r + 4 <= a.rows; r += 4) score<4>(b.queries + r * b.dk, b.keys, b.dk, b.scores + r * kTile);
-        for (; r < a.rows; r++) score<1>(b.queries + r * b.dk, b.keys, b.dk, b.scores + r * kTile);
+        for (; r + 4 <= a.rows; r += 4) {
+            score<4>(b.queries + r * b.dk, b.keys, b.dk, b.scores + r * kTile, ahead);
+        }
+        for (; r < a.rows; r++) {
+            score<1>(b.queries + r * b.dk, b.keys, b.dk, b.scores + r * kTile, ahead);
+        }
         for (r = 0; r < a.rows; r++) {
             const int64_t visible = a.limits[r] - begin;
             soften(b.scores + r * kTile, static_cast<int>(visible < count ? visible : count),

@@ -65,19 +65,25 @@ const void* const* gather(Context& c, const Inputs& inputs, Format format, const
 // hidden[p] = silu(gate x) * (up x) for rows [begin, end) of one expert's pairs.
 void gate_up(const Context& c, const Experts& w, int64_t expert, int64_t begin, int64_t end,
              const void* const* gate_x, const void* const* up_x, int64_t tokens, float* hidden) {
-    const int64_t width = w.gate.rows;
-    const bool same = gate_x == up_x;
-    product(w.gate, expert, begin, end, gate_x, tokens,
-            [&](int64_t r, int rows, int64_t t, int count, float* gate) {
-                alignas(64) float up[kTileFloats];
-                w.up.tile(w.up, w.up.row(expert, r), rows, (same ? gate_x : up_x) + t, count, up,
-                          rows);
-                c.kernels->swiglu(gate, up, static_cast<int64_t>(rows) * count);
-                for (int k = 0; k < count; k++) {
-                    std::memcpy(hidden + (t + k) * width + r, gate + k * rows,
-                                static_cast<size_t>(rows) * sizeof(float));
-                }
-            });
+    alignas(64) float gate[kTileFloats];
+    alignas(64) float up[kTileFloats];
+    const int64_t width = w.gate.rows, tile = tile_rows(tokens);
+    for (int64_t r = begin; r < end; r += tile) {
+        const int rows = static_cast<int>(std::min(tile, end - r));
+        const uint8_t* gate_rows = w.gate.row(expert, r);
+        const uint8_t* up_rows = w.up.row(expert, r);
+        for (int64_t t = 0; t < tokens; t += kTokenTile) {
+            const int count = static_cast<int>(std::min<int64_t>(kTokenTile, tokens - t));
+            const uint8_t* next = r + rows < end ? w.gate.row(expert, r + rows) : nullptr;
+            w.gate.tile(w.gate, gate_rows, rows, up_rows, gate_x + t, count, gate);
+            w.up.tile(w.up, up_rows, rows, next, up_x + t, count, up);
+            c.kernels->swiglu(gate, up, static_cast<int64_t>(rows) * count);
+            for (int k = 0; k < count; k++) {
+                std::memcpy(hidden + (t + k) * width + r, gate + k * rows,
+                            static_cast<size_t>(rows) * sizeof(float));
+            }
+        }
+    }
 }
 
 // residual += weighted sum over the pairs of their down products, for rows [begin, end).
@@ -89,6 +95,9 @@ void down_add(const Context& c, const Matrix& down, const Pairs& pairs, int64_t 
         std::fill(sums, sums + n * rows, 0.0f);
         for (int64_t e = 0; e < pairs.experts; e++) {
             const int64_t first = pairs.first[e], tokens = pairs.first[e + 1] - first;
+            const uint8_t* next = e + 1 < pairs.experts ? down.row(pairs.ids[e + 1], r)
+                                  : r + rows < end      ? down.row(pairs.ids[0], r + rows)
+                                                        : nullptr;
             product(down, pairs.ids[e], r, r + rows, hidden + first, tokens,
                     [&](int64_t at, int height, int64_t t, int count, const float* y) {
                         for (int k = 0; k < count; k++) {
@@ -96,7 +105,8 @@ void down_add(const Context& c, const Matrix& down, const Pairs& pairs, int64_t 
                             float* sum = sums + pairs.token[p] * rows + (at - r);
                             c.kernels->add_scaled(sum, pairs.weight[p], y + k * height, height);
                         }
-                    });
+                    },
+                    next);
         }
         for (int64_t t = 0; t < n; t++) {
             c.kernels->add_scaled(residual + t * down.rows + r, 1.0f, sums + t * rows, rows);

@@ -54,8 +54,9 @@ inline void rows_block(const uint8_t* w, size_t row_bytes, int64_t cols, const v
 }
 
 template <class Format>
-void float_tile(const Matrix& m, const uint8_t* w, int rows, const void* const* x, int tokens,
-                float* y, int ld) {
+void float_tile(const Matrix& m, const uint8_t* w, int rows, const uint8_t*, const void* const* x,
+                int tokens, float* y) {
+    const int ld = rows;
     int r = 0;
     for (; r + 4 <= rows; r += 4) {
         rows_block<Format, 4>(w + r * m.row_bytes, m.row_bytes, m.cols, x, tokens, y + r, ld);

@@ -9,10 +9,11 @@ namespace ktchat {
 
 struct Matrix;
 
-// y[t * ld + r] = dot(row r of `w`, x[t]) for r < rows, t < tokens. `w` points at the first row; the
-// activations are in the matrix's format.
-using TileKernel = void (*)(const Matrix& m, const uint8_t* w, int rows, const void* const* x,
-                            int tokens, float* y, int ld);
+// y[t * rows + r] = dot(row r of `w`, x[t]) for r < rows, t < tokens. `w` points at the first row; the
+// activations are in the matrix's format. `next`, if not null, is what this thread will read after
+// these rows: a hint to fetch it ahead.
+using TileKernel = void (*)(const Matrix& m, const uint8_t* w, int rows, const uint8_t* next,
+                            const void* const* x, int tokens, float* y);
 
 // Softmax attention of a few query rows over one range of one KV head's positions. Strides count
 // float16 elements. Without `values` a position's value is the first features of its key (MLA).

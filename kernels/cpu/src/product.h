@@ -34,16 +34,19 @@ struct RowChunks {
 
 // Rows [begin, end) of matrix `index` times `tokens` rows of x, tile by tile:
 // done(r, rows, t, count, y) has y[i * rows + j] = product of row r + j with x[t + i].
+// `last_next` is what the thread reads after these rows, or null.
 template <class Done>
 void product(const Matrix& m, int64_t index, int64_t begin, int64_t end, const void* const* x,
-             int64_t tokens, const Done& done) {
+             int64_t tokens, const Done& done, const uint8_t* last_next = nullptr) {
     alignas(64) float y[kTileFloats];
     const int64_t tile = tile_rows(tokens);
     for (int64_t r = begin; r < end; r += tile) {
         const int rows = static_cast<int>(std::min(tile, end - r));
+        const uint8_t* w = m.row(index, r);
         for (int64_t t = 0; t < tokens; t += kTokenTile) {
             const int count = static_cast<int>(std::min<int64_t>(kTokenTile, tokens - t));
-            m.tile(m, m.row(index, r), rows, x + t, count, y, rows);
+            const uint8_t* next = t + count < tokens ? w : r + rows < end ? m.row(index, r + rows) : last_next;
+            m.tile(m, w, rows, next, x + t, count, y);
             done(r, rows, t, count, y);
         }
     }
