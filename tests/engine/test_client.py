@@ -191,7 +191,7 @@ async def test_a_reader_that_pauses_blocks_nothing_and_misses_nothing() -> None:
             if isinstance(event, Text):
                 await asyncio.wait_for(asyncio.shield(engine._child.mailbox.ended), 20)
         assert text_of(seen) == "abcdefghij" * 100
-        assert len([event for event in seen if isinstance(event, Text)]) == 2
+        assert len([event for event in seen if isinstance(event, Text)]) <= 2
 
 
 async def test_another_model_takes_the_place_of_the_first() -> None:
