@@ -12,6 +12,7 @@ import importlib
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ktchat import __version__
@@ -92,6 +93,11 @@ def _run(arguments: list[str], engine_factory: Callable[[], Engine] | None) -> i
         return WRONG_USAGE if isinstance(error, UsageError) else FAILED
 
 
+def model_path(argument: str) -> str:
+    """A model's path from an argument: absolute, since it is remembered."""
+    return str(Path(argument).absolute())
+
+
 def _command(arguments: Sequence[str]) -> str:
     """The command that is asked for, as far as one can tell before parsing; empty: none."""
     skip = False
@@ -112,7 +118,9 @@ def _parser(command: str) -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"ktchat {__version__}")
-    parser.add_argument("-m", "--model", metavar="FILE", help="the model file (GGUF) to chat with")
+    parser.add_argument(
+        "-m", "--model", metavar="FILE", type=model_path, help="the model file (GGUF) to chat with"
+    )
     subparsers = parser.add_subparsers(
         dest="command", metavar="COMMAND", title="commands", parser_class=Parser
     )

@@ -31,7 +31,7 @@ def write(text: str, stream: IO[str] | None = None) -> None:
     """Write and flush. Raises `OutputClosedError` on standard output; is silent on others."""
     target = stream or sys.stdout
     if target is None:
-        return
+        raise OutputClosedError("it is closed")
     try:
         target.write(text)
         target.flush()
@@ -53,7 +53,8 @@ def complain(text: str) -> None:
 
 def flush() -> None:
     """Write what standard output still holds."""
-    write("")
+    if sys.stdout is not None:
+        write("")
 
 
 def abandon(error: OutputClosedError) -> None:

@@ -66,7 +66,7 @@ class TextPrinter:
                 output.complain(text)
             case Finished(figures=figures):
                 self._end_line()
-                if self._figures:
+                if self._figures and figures.reply_tokens:
                     output.write(words.figures(figures) + "\n", sys.stderr)
             case Failed():
                 self._end_line()

@@ -15,14 +15,13 @@ import sys
 import threading
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import KtchatError, RequestError
 from engine.protocol import Failed, Load, Loaded, Notice, Sampling
 from ktchat import models, paths
 from ktchat.chat import ChatSession, Engine, Started
-from ktchat.cli import output
+from ktchat.cli import model_path, output
 from ktchat.cli.printers import JsonPrinter, Printer, TextPrinter
 from ktchat.errors import SettingsError, UnknownSessionError, UsageError, reason_of
 from ktchat.settings import Settings, SettingsFile
@@ -52,7 +51,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add = parser.add_argument
     add("prompt", nargs="?", metavar="PROMPT", help="the message")
-    add("-m", "--model", metavar="FILE", default=argparse.SUPPRESS, help="the model file (GGUF)")
+    keep = argparse.SUPPRESS  # what was given before the command holds
+    add("-m", "--model", metavar="FILE", type=model_path, default=keep, help="the model (GGUF)")
     add("-c", "--continue", dest="last", action="store_true", help="go on with the last session")
     add("--system", metavar="TEXT", help="system message of the new session")
     add("--temperature", type=float, metavar="T", help="0: always the likeliest token")
@@ -199,8 +199,7 @@ class _Run:
                     output.complain(str(update.error))
         if self.request.model and code == 0:
             with suppress(SettingsError):
-                path = str(Path(self.request.model).absolute())
-                self.settings.update(**self.settings.settings.with_recent(path))
+                self.settings.update(**self.settings.settings.with_recent(self.request.model))
         return code
 
     async def _open_last(self) -> None:
@@ -250,7 +249,8 @@ class _Run:
                 timer = threading.Timer(LEAVE_SECONDS, os._exit, [128 + number])
                 timer.daemon = True
                 timer.start()
-                loop.call_soon_threadsafe(self._ended.set)
+                with suppress(RuntimeError):  # the loop has ended, and the program soon does
+                    loop.call_soon_threadsafe(self._ended.set)
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             with suppress(ValueError):  # not the main thread

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -108,15 +109,27 @@ def _export(store: Store, args: argparse.Namespace) -> int:
 
 def _write_file(path: Path, text: str) -> None:
     """Write a file for this user only, whole or not at all."""
-    part = path.with_name(path.name + ".part")
+    data = text.encode("utf-8", "replace")
     try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(text.encode("utf-8", "replace"))
-        part.replace(path)
+        target = path.resolve()
+        if target.exists() and not target.is_file():  # a device or a pipe is not replaced
+            target.write_bytes(data)
+        else:
+            _replace_file(target, data)
     except OSError as error:
-        part.unlink(missing_ok=True)
         why, todo = reason_of(error)
         raise StoreError(f"{one_line(str(path))} cannot be written", why, todo) from error
+
+
+def _replace_file(target: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(prefix=".ktchat-", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink()
+        raise
 
 
 def _remove(store: Store, args: argparse.Namespace) -> int:

@@ -1,0 +1,310 @@
+"""What one can type on the command line: right or wrong, it is answered in words."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from ktchat.conversation import Conversation, Turn
+from ktchat.store import Store
+from tests.support.cli import Program, one_clear_line
+
+REPLY = {"text": "Hello there."}
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    return Program(tmp_path / "home")
+
+
+def save(program: Program, *conversations: Conversation) -> None:
+    store = Store(program.database)
+    for conversation in conversations:
+        store.save_conversation(conversation)
+    store.close()
+
+
+# run
+
+
+def test_run_prints_the_reply_and_nothing_else(program: Program) -> None:
+    done = program.run("run", "-m", "m.gguf", "hi", script=REPLY)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Hello there.\n", "")
+    (session,) = program.sessions()
+    assert [(t.prompt, t.reply, t.state) for t in session.turns] == [
+        ("hi", "Hello there.", "complete")
+    ]
+    assert session.title == "hi" and session.model_name == "m"
+
+
+def test_run_appends_what_is_piped_in(program: Program) -> None:
+    done = program.run("run", "-m", "m.gguf", "Explain:", input="line one\n\nline two\n", script={})
+    assert done.returncode == 0
+    assert program.sessions()[0].turns[0].raw_prompt == "Explain:\n\nline one\n\nline two"
+
+
+def test_run_takes_the_whole_prompt_from_a_pipe(program: Program) -> None:
+    assert program.run("run", "-m", "m.gguf", input="only piped\n", script=REPLY).returncode == 0
+    assert program.sessions()[0].turns[0].raw_prompt == "only piped"
+
+
+def test_bytes_that_are_no_text_are_replaced(program: Program) -> None:
+    done = program.run(
+        *("run", "-m", "m.gguf", os.fsdecode(b"caf\xe9")),
+        script=REPLY, input=b"\xef\xbb\xbf\xff\x00ok\n".decode("utf-8", "surrogateescape"),
+        errors="surrogateescape",
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert program.sessions()[0].turns[0].raw_prompt == "caf\ufffd\n\n\ufffd\x00ok"
+
+
+def test_continue_goes_on_with_the_last_session(program: Program) -> None:
+    program.run("run", "-m", "m.gguf", "one", script=REPLY)
+    program.run("run", "-m", "m.gguf", "two", script=REPLY)
+    assert program.run("run", "-c", "-m", "m.gguf", "three", script=REPLY).returncode == 0
+    assert [[t.prompt for t in s.turns] for s in program.sessions()] == [["two", "three"], ["one"]]
+
+
+def test_json_is_one_event_a_line(program: Program) -> None:
+    script = {"text": "a \x1b[31m b", "thinking": "hm", "prefill_steps": 2}
+    done = program.run("run", "-m", "m.gguf", "--json", "hi", script=script)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    names = [event["event"] for event in events]
+    assert names[:4] == ["progress", "progress", "loaded", "started"]
+    assert names[-1] == "finished" and "prefilled" in names
+    assert "".join(e["text"] for e in events if e["event"] == "text") == "a \x1b[31m b"
+    assert "".join(e["text"] for e in events if e["event"] == "thinking") == "hm"
+    assert done.stdout.isascii() and "\x1b" not in done.stdout
+    assert events[-1]["figures"]["reply_tokens"] == 4
+    assert events[3]["session"] == program.sessions()[0].id
+
+
+def test_a_failure_is_in_the_json_too(program: Program) -> None:
+    script = {"error": "The prompt is too long"}
+    done = program.run("run", "-m", "m.gguf", "--json", "hi", script=script)
+    assert done.returncode == 1 and one_clear_line(done.stderr)
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert last["event"] == "failed" and last["error"]["kind"] == "ContextError"
+
+
+def test_a_pipe_gets_the_raw_text_and_a_terminal_the_safe_one(program: Program) -> None:
+    script = {"text": "a\x1b]52;c;QQ==\x07 b\x1b[31m c", "thinking": "one two"}
+    assert program.run("run", "-m", "m.gguf", "hi", script=script).stdout == script["text"] + "\n"
+    code, written = program.in_terminal("run", "-m", "m.gguf", "hi", script=script)
+    assert code == 0
+    assert "a b c\r\n" in written and "\x1b]" not in written and "\x1b[31m" not in written
+    assert "thinking · 2 tokens" in written and "tok/s" in written and "one two" not in written
+
+
+def test_thinking_is_printed_apart_when_asked_for(program: Program) -> None:
+    script = {"text": "reply", "thinking": "one two"}
+    done = program.run("run", "-m", "m.gguf", "--thinking", "-v", "hi", script=script)
+    assert done.stdout == "reply\n"
+    assert done.stderr.startswith("one two\n") and "3 tokens" in done.stderr
+
+
+def test_sampling_reaches_the_session(program: Program) -> None:
+    program.run(
+        *("run", "-m", "m.gguf", "--seed", "9", "--temperature", "0", "--top-k", "3"),
+        *("--max-tokens", "1", "--system", "Be short.", "hi"), script=REPLY,
+    )  # fmt: skip
+    (session,) = program.sessions()
+    turn = session.turns[0]
+    assert (turn.sampling.seed, turn.sampling.temperature, turn.sampling.top_k) == (9, 0.0, 3)
+    assert (turn.max_tokens, turn.reason, turn.reply) == (1, "length", "Hello")
+    assert session.system == "Be short."
+
+
+WRONG_USAGE = [
+    ["bogus"],
+    ["--bogus"],
+    ["run", "--bogus", "x"],
+    ["run", "a", "b"],
+    ["run"],
+    ["run", "  "],
+    ["run", "-m"],
+    ["run", "--temperature", "hot", "x"],
+    ["run", "--temperature", "nan", "x"],
+    ["run", "--temperature", "-1", "x"],
+    ["run", "--top-p", "1.5", "x"],
+    ["run", "--min-p", "inf", "x"],
+    ["run", "--top-k", "1.5", "x"],
+    ["run", "--top-k", "-3", "x"],
+    ["run", "--repeat-penalty", "0", "x"],
+    ["run", "--seed", "-1", "x"],
+    ["run", "--seed", "9" * 6000, "x"],
+    ["run", "--max-tokens", "0", "x"],
+    ["run", "-c", "--system", "s", "x"],
+    ["sessions"],
+    ["sessions", "bogus"],
+    ["sessions", "rm"],
+    ["models", "bogus\x1b]0;x\x07"],
+    [],
+]
+
+
+@pytest.mark.parametrize("arguments", WRONG_USAGE, ids=lambda a: " ".join(a)[:30] or "nothing")
+def test_wrong_usage_is_one_line_and_code_2(program: Program, arguments: list[str]) -> None:
+    done = program.run(*arguments, script=REPLY)
+    assert done.returncode == 2 and done.stdout == ""
+    assert one_clear_line(done.stderr) and "\x1b" not in done.stderr
+    assert len(done.stderr) < 700
+
+
+FAILURES = [
+    ["sessions", "show", "abc"],
+    ["sessions", "export", "%"],
+    ["sessions", "rm", "abc"],
+    ["run", "-c", "-m", "m.gguf", "x"],
+]
+
+
+@pytest.mark.parametrize("arguments", FAILURES, ids=" ".join)
+def test_a_failure_is_one_line_and_code_1(program: Program, arguments: list[str]) -> None:
+    done = program.run(*arguments, script=REPLY)
+    assert done.returncode == 1 and done.stdout == ""
+    assert one_clear_line(done.stderr)
+
+
+def test_too_much_input_is_refused(program: Program) -> None:
+    done = program.run("run", "-m", "m.gguf", input="x" * ((16 << 20) + 1), script=REPLY)
+    assert done.returncode == 1 and one_clear_line(done.stderr)
+    assert "16 MiB" in done.stderr
+
+
+def test_a_damaged_settings_file_is_said_and_does_not_stop(program: Program) -> None:
+    program.home.mkdir()
+    (program.home / "settings.toml").write_text("theme = ")
+    done = program.run("run", "-m", "m.gguf", "hi", script=REPLY)
+    assert (done.returncode, done.stdout) == (0, "Hello there.\n")
+    assert one_clear_line(done.stderr)
+
+
+def test_an_old_encoding_does_not_stop_the_reply(program: Program) -> None:
+    env = {"LC_ALL": "C", "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    done = program.run("run", "-m", "m.gguf", "hi", script={"text": "é 中文 👍"}, env=env,
+                       errors="replace")  # fmt: skip
+    assert done.returncode == 0 and done.stdout.endswith("?? ?\n")
+
+
+# The real program: files that are no models.
+
+
+@pytest.mark.parametrize(
+    "path", ["/nowhere/m.gguf", "/tmp", "/dev/null", "/dev/zero", "junk.gguf", "cut.gguf"]
+)
+def test_what_is_no_model_is_refused(program: Program, tmp_path: Path, path: str) -> None:
+    (tmp_path / "junk.gguf").write_bytes(os.urandom(5000))
+    (tmp_path / "cut.gguf").write_bytes(b"GGUF\x03\x00\x00\x00" + b"\xff" * 16)
+    start = time.monotonic()
+    done = program.run("run", "-m", str(tmp_path / path), "hi")
+    assert done.returncode == 1 and done.stdout == ""
+    assert one_clear_line(done.stderr)
+    assert time.monotonic() - start < 5
+
+
+# sessions and models
+
+
+def a_session() -> Conversation:
+    turn = Turn("What is \x1b[31mthis?", "A \x1b]0;x\x07reply.", "hm", state="complete", model="Q")
+    return Conversation(id="abc" + "0" * 29, title="What is this?", turns=[turn], model_name="Q")
+
+
+def test_sessions_are_listed_shown_exported_and_removed(program: Program, tmp_path: Path) -> None:
+    assert program.run("sessions", "list").stdout == "No sessions yet.\n"
+    save(program, a_session())
+    listed = program.run("sessions", "list").stdout
+    assert listed.startswith("abc00000  ") and listed.endswith("What is this?\n")
+    assert json.loads(program.run("sessions", "list", "--json").stdout)[0]["turns"] == 1
+    shown = program.run("sessions", "show", "abc").stdout
+    assert "## You\n\nWhat is this?\n\n## Q\n\nA reply.\n" in shown
+    assert "hm" in program.run("sessions", "show", "--thinking", "abc").stdout
+    target = tmp_path / "out.json"
+    assert program.run("sessions", "export", "abc", "-o", str(target)).returncode == 0
+    data = json.loads(target.read_text())
+    assert data["turns"][0]["reply"] == "A \x1b]0;x\x07reply."
+    assert target.stat().st_mode & 0o777 == 0o600
+    exported = program.run("sessions", "export", "abc", "--format", "markdown").stdout
+    assert exported.startswith("# What is this?")
+    assert program.run("sessions", "rm", "abc").stdout == "Removed abc00000.\n"
+    assert program.run("sessions", "list").stdout == "No sessions yet.\n"
+
+
+def test_an_export_that_cannot_be_written_leaves_nothing(program: Program, tmp_path: Path) -> None:
+    save(program, a_session())
+    (tmp_path / "folder").mkdir()
+    for target in ("/proc/nowhere/x.md", str(tmp_path / "folder"), "/dev/null/x"):
+        done = program.run("sessions", "export", "abc", "-o", target)
+        assert done.returncode == 1 and one_clear_line(done.stderr)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "home"]
+
+
+def test_an_export_to_a_device_does_not_replace_it(program: Program, tmp_path: Path) -> None:
+    save(program, a_session())
+    fifo, link = tmp_path / "fifo", tmp_path / "link"
+    os.mkfifo(fifo)
+    link.symlink_to(fifo)
+    process = program.start("sessions", "export", "abc", "-o", str(link))
+    assert fifo.read_text().startswith("# What is this?")
+    assert process.wait(10) == 0 and fifo.is_fifo() and link.is_symlink()
+
+
+def test_a_session_that_is_open_elsewhere_is_not_removed(program: Program) -> None:
+    save(program, a_session())
+    store = Store(program.database)
+    assert store.claim(a_session().id)
+    done = program.run("sessions", "rm", "abc")
+    assert done.returncode == 1 and "open in another ktchat" in done.stderr
+    done = program.run("run", "-c", "-m", "m.gguf", "hi", script=REPLY)
+    assert done.returncode == 1 and "open in another ktchat" in done.stderr
+    store.close()
+    assert program.run("sessions", "rm", "abc").returncode == 0
+
+
+def test_models_are_listed_with_the_broken_ones(program: Program, tmp_path: Path) -> None:
+    folder = program.home / "models" / "sub"
+    folder.mkdir(parents=True)
+    (folder / "bad\x1b[31m.gguf").write_bytes(b"nonsense" * 10)
+    done = program.run("models", "list")
+    assert done.returncode == 0 and "broken" in done.stdout and "\x1b" not in done.stdout
+    (entry,) = [e for e in json.loads(program.run("models", "list", "--json").stdout)
+                if e["source"] == "folder"]  # fmt: skip
+    assert entry["error"] and entry["size"] == 80
+
+
+# Starting fast, and light.
+
+
+def test_the_version_is_there_at_once(program: Program) -> None:
+    times = []
+    for _ in range(5):
+        start = time.monotonic()
+        done = program.run("--version")
+        times.append(time.monotonic() - start)
+        assert done.returncode == 0 and done.stdout.startswith("ktchat ")
+    assert min(times) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("arguments", "absent"),
+    [
+        (["--version"], ["asyncio", "sqlite3", "numpy", "textual", "engine"]),
+        (["sessions", "list"], ["numpy", "textual", "llama_cpp", "engine.client"]),
+        (["run", "-m", "m.gguf", "hi"], ["numpy", "textual", "llama_cpp", "rich"]),
+        (["models", "list"], ["textual", "llama_cpp", "rich"]),
+    ],
+    ids=lambda value: value[0],
+)
+def test_what_is_heavy_is_not_imported(
+    program: Program, tmp_path: Path, arguments: list[str], absent: list[str]
+) -> None:
+    report = tmp_path / "modules"
+    done = program.run(*arguments, script=REPLY, env={"KTCHAT_TEST_MODULES": str(report)})
+    assert done.returncode == 0
+    modules = set(report.read_text().split())
+    assert not modules & {*absent, "torch", "jinja2", "huggingface_hub"}
