@@ -1,7 +1,7 @@
 """Rebuilds assets/ktchat-guide.gguf: text, tokeniser, training, export, evaluation.
 
-    python packaging/guide/build.py            everything; goes on where it was interrupted
-    python packaging/guide/build.py --export   only export and evaluate the latest checkpoint
+python packaging/guide/build.py            everything; goes on where it was interrupted
+python packaging/guide/build.py --export   only export and evaluate the latest checkpoint
 """
 
 from __future__ import annotations

@@ -193,7 +193,9 @@ class Author:
         asked = self.typed(table[which])
         if not state.turns:
             return asked, table["none"]
-        return asked, table[f"{which}_say"].replace("{v}", state.turns[0 if which == "first" else -1][0])
+        return asked, table[f"{which}_say"].replace(
+            "{v}", state.turns[0 if which == "first" else -1][0]
+        )
 
     def again(self, state: State) -> Turn:
         table = self.facts["again"]
@@ -209,7 +211,12 @@ class Author:
         model = rng.choice(self.models)
         names = model["names"].split("|")
         typed, proper = rng.choice(names[1:]), names[0]
-        figures = {"M": proper, "q": model["quant"], "s": f"{model['size']:g}", "r": str(model["ram"])}
+        figures = {
+            "M": proper,
+            "q": model["quant"],
+            "s": f"{model['size']:g}",
+            "r": str(model["ram"]),
+        }
         kind = rng.choices(("about", "size", "fit", "known"), (30, 20, 20, 30))[0]
         if kind == "about":
             line = rng.choice(corpus.lines(self.model_lines["about"]))
@@ -251,9 +258,12 @@ class Author:
 
     # --- conversations ------------------------------------------------------------------------------
 
-    def conversation(self) -> list[Message]:
+    def conversation(self, length: int | None = None) -> list[Message]:
+        """A conversation of `length` turns; without it of 1 to 18, short ones more often."""
         rng = self.rng
-        length = rng.choices((1, rng.randint(2, 4), rng.randint(5, 9), rng.randint(10, 18)), (30, 34, 26, 10))[0]
+        if length is None:
+            spans = ((1, 1), (2, 4), (5, 9), (10, 18))
+            length = rng.randint(*rng.choices(spans, (30, 34, 26, 10))[0])
         state = State()
         for number in range(length):
             asked, reply = self.turn_kind(state, number, length)(state)

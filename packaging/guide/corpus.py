@@ -64,9 +64,13 @@ def load_topics() -> list[Topic]:
 
 def syllables(rng: random.Random) -> str:
     """A pronounceable word that means nothing, so that copying is learned and not a list of names."""
-    onsets = "b c d f g h j k l m n p r s t v w z br ch dr fl gr kl pr sh sk st th tr vr x y".split()
+    onsets = (
+        "b c d f g h j k l m n p r s t v w z br ch dr fl gr kl pr sh sk st th tr vr x y".split()
+    )
     rimes = "a e i o u ai ea ou an el in or us ar ix om ek il ul en ash yn ard".split()
-    return "".join(rng.choice(onsets) + rng.choice(rimes) for _ in range(rng.choice((1, 2, 2, 2, 3))))
+    return "".join(
+        rng.choice(onsets) + rng.choice(rimes) for _ in range(rng.choice((1, 2, 2, 2, 3)))
+    )
 
 
 def load_grammar(rng: random.Random) -> Grammar:

@@ -27,6 +27,48 @@ _SPELLINGS = {
     "cannot": "can't",
     "because": "cause",
 }
+# Words that may stand for each other in a question; one group a line.
+_SYNONYMS = """
+reply answer response
+delete remove erase
+big large huge
+fast quick
+slow sluggish
+start launch
+stop halt end abort interrupt
+pc computer machine laptop
+program app application software tool
+need require
+change modify alter
+error mistake problem
+picture image photo
+bad poor terrible
+good great fine
+explain describe clarify
+choose pick select take
+use utilise employ
+previous earlier former
+quit exit leave close
+important main essential
+wrong incorrect false
+find locate
+write type
+question query
+recommend suggest advise
+whole entire complete
+broken damaged defective
+show display
+possible feasible
+happens occurs
+understand grasp
+keep retain store
+difference distinction
+chat conversation
+huge enormous
+hard difficult tough
+easy simple
+"""
+_GROUPS = {word: line.split() for line in _SYNONYMS.splitlines() for word in line.split()}
 _SMALL = {"the", "a", "an", "my", "is", "do", "does", "to", "of", "it", "this", "in"}
 _PLACE = "\ue000\ue001\ue002\ue003\ue004"
 
@@ -56,6 +98,10 @@ def _words(text: str, rng: random.Random) -> str:
     if rng.random() < 0.15:
         text = text.replace("'", "")
     words = text.split(" ")
+    if rng.random() < 0.3:
+        words = [
+            rng.choice(_GROUPS[w]) if w in _GROUPS and rng.random() < 0.6 else w for w in words
+        ]
     if len(words) > 3 and rng.random() < 0.08:
         words = [word for word in words if word not in _SMALL or rng.random() < 0.4]
     if len(words) > 4 and rng.random() < 0.04:
@@ -83,7 +129,9 @@ def _end(text: str, rng: random.Random, question: bool) -> str:
         return text
     chance = rng.random()
     if question:
-        return text + ("?" if chance < 0.6 else " ?" if chance < 0.62 else "." if chance < 0.66 else "")
+        return text + (
+            "?" if chance < 0.6 else " ?" if chance < 0.62 else "." if chance < 0.66 else ""
+        )
     return text + ("." if chance < 0.45 else "!" if chance < 0.5 else "")
 
 
@@ -102,6 +150,8 @@ def wear(
     text = grammar.expand(line, rng, marks)
     if frame and rng.random() < 0.14:
         text = grammar.expand("{opener}", rng) + " " + text
+    elif frame and rng.random() < 0.04:
+        text = grammar.expand("{preamble}", rng) + rng.choice((". ", ", ", ". ")) + text
     if frame and rng.random() < 0.1:
         closer = grammar.expand("{closer}", rng)
         text += closer if closer[0] in ",?." else " " + closer

@@ -28,11 +28,13 @@ class Recipe:
     """What decides a training run."""
 
     seed: int = 20
-    steps: int = 2600
+    steps: int = 3600
     workers: int = 2
-    rows: int = 2  # of each worker
-    row_length: int = 512
-    peak_rate: float = 1.8e-3
+    batch_tokens: int = 1024  # of each worker
+    row_lengths: tuple[int, ...] = (256, 512, 1024)
+    row_shares: tuple[float, ...] = (0.6, 0.3, 0.1)
+    drill_tokens: int = 7  # of the reply in a drill
+    peak_rate: float = 1.3e-3
     last_rate: float = 1e-5
     warmup: int = 150
     decay: float = 0.35  # the last part of the steps, in which the rate falls
@@ -50,13 +52,17 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Packed rows, each tensor (rows, row_length): weights are those of predicting `targets`."""
+    """Packed rows, each tensor (rows, length): weights are those of predicting `targets`."""
 
     tokens: Tensor
     targets: Tensor
     weights: Tensor
     segments: Tensor
     positions: Tensor
+
+
+Placed = tuple[Encoded, list[int]]
+"""A conversation and the position of each of its tokens."""
 
 
 class Batches:
@@ -68,21 +74,39 @@ class Batches:
         self.author = Author(recipe.seed)
 
     def batch(self, number: int) -> Batch:
+        """All rows of a batch are of one length, the same for all workers."""
         recipe = self.recipe
+        choice = random.Random(f"{recipe.seed}/{number}")
+        length = choice.choices(recipe.row_lengths, recipe.row_shares)[0]
         rng = self.author.rng
         rng.seed(f"{recipe.seed}/{number}/{self.worker}")
-        return self.pack([self.row(rng) for _ in range(recipe.rows)])
+        return self.pack(
+            [self.row(length, rng) for _ in range(recipe.batch_tokens // length)], length
+        )
 
-    def row(self, rng: random.Random) -> list[tuple[Encoded, list[int]]]:
-        """Conversations, with their positions, that fill one row; the last ones are cut after a turn."""
-        parts: list[tuple[Encoded, list[int]]] = []
-        room, misses = self.recipe.row_length + 1, 0
-        while misses < 3 and room > 24:
-            encoded = self.encoder.encode(self.author.conversation()).cut(room)
-            misses += not encoded.tokens
+    def row(self, length: int, rng: random.Random) -> list[Placed]:
+        """A conversation in every second short row and in every long one; drills fill the rest.
+
+        A drill is one question and the start of its reply: what to answer is decided there, and the
+        rest of the reply, known by heart soon, would cost most of the time.
+        """
+        parts: list[Placed] = []
+        room, misses = length + 1, 0
+        if length > 256 or rng.random() < 0.5:
+            encoded = self.encoder.encode(self.author.conversation(rng.randint(2, 18)))
+            encoded = encoded.cut(room if length > 512 else int(0.6 * length))
             if encoded.tokens:
                 parts.append((encoded, self.spread(encoded, rng)))
                 room -= len(encoded.tokens)
+        while misses < 3 and room > 16:
+            encoded = self.encoder.encode(self.author.conversation(1)).drill(
+                self.recipe.drill_tokens
+            )
+            if len(encoded.tokens) > room:
+                misses += 1
+                continue
+            parts.append((encoded, list(range(len(encoded.tokens)))))
+            room -= len(encoded.tokens)
         return parts
 
     def spread(self, encoded: Encoded, rng: random.Random) -> list[int]:
@@ -102,12 +126,12 @@ class Batches:
                 positions[start:] = [position + gap for position in positions[start:]]
         return positions
 
-    def pack(self, parts: list[list[tuple[Encoded, list[int]]]]) -> Batch:
-        size = (self.recipe.rows, self.recipe.row_length + 1)
+    def pack(self, rows: list[list[Placed]], length: int) -> Batch:
+        size = (len(rows), length + 1)
         tokens, positions = (torch.zeros(size, dtype=torch.long) for _ in range(2))
         segments = torch.full(size, -1)
         weights = torch.zeros(size)
-        for row, conversations in enumerate(parts):
+        for row, conversations in enumerate(rows):
             at = 0
             for number, (encoded, places) in enumerate(conversations):
                 span = slice(at, at + len(encoded.tokens))
@@ -116,7 +140,9 @@ class Batches:
                 positions[row, span] = torch.tensor(places)
                 segments[row, span] = number
                 at = span.stop
-        return Batch(tokens[:, :-1], tokens[:, 1:], weights[:, 1:], segments[:, :-1], positions[:, :-1])
+        return Batch(
+            tokens[:, :-1], tokens[:, 1:], weights[:, 1:], segments[:, :-1], positions[:, :-1]
+        )
 
 
 def losses(model: Guide, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -72,11 +72,17 @@ class Encoded:
         starts = [start for start in self.turn_starts if start < end]
         return Encoded(self.tokens[:end], self.weights[:end], starts)
 
+    def drill(self, reply_tokens: int) -> Encoded:
+        """The conversation up to the first tokens of its first reply."""
+        start = self.weights.index(1.0)
+        end = start + reply_tokens
+        return Encoded(self.tokens[:end], self.weights[:end], self.turn_starts)
+
 
 class Encoder:
     """Encodes conversations as the ChatML template renders them."""
 
-    def __init__(self, tokenizer: Tokenizer, other_weight: float = 0.1) -> None:
+    def __init__(self, tokenizer: Tokenizer, other_weight: float = 0.02) -> None:
         self.tokenizer = tokenizer
         self.other_weight = other_weight
         self.newline = tokenizer.encode("\n").ids
