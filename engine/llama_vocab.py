@@ -13,6 +13,8 @@ from collections import deque
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from engine.errors import ModelFileError
 from engine.gguf import GGUFFile
 from engine.gguf_header import DOWNLOAD, shown
@@ -28,6 +30,10 @@ MAX_TOKENS = 1 << 20
 """Tokens in a vocabulary; the largest known has 262,144."""
 
 _BYTE_TOKENS = frozenset(b"<0x%02X>" % byte for byte in range(256))
+_NOT_FOR_CHAT = ("", "none", "no_vocab", "bert", "test")
+"""Kinds of vocabularies (tokenizer.ggml.model) that no model writes text with."""
+_BYTE = 6
+"""Token type of a GGUF: a single byte."""
 _REASON = re.compile(r".*error[^:]*: (.+)")
 _ERROR = 4
 _LogCallback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
@@ -166,7 +172,7 @@ def checked_names(file: GGUFFile) -> list[bytes]:
     """The tokens' names as llama.cpp reads them. Raises `ModelFileError` for what it aborts on."""
     model = file.string("tokenizer.ggml.model", "")
     tokens = file.array(TOKENS)
-    if not model or tokens is None or not len(tokens):
+    if model in _NOT_FOR_CHAT or tokens is None or not len(tokens):
         raise ModelFileError(
             f"{shown(file.path.name)} has no vocabulary", "", "Use another version of the model"
         )
@@ -188,6 +194,10 @@ def checked_names(file: GGUFFile) -> list[bytes]:
             raise _damaged(file, f"{TOKENS} holds a token twice")
     if model == "llama" and not set(names) >= _BYTE_TOKENS:
         raise _damaged(file, f"{TOKENS} has no token for some bytes")
+    types = file.array(TYPES)
+    odd = () if types is None else np.flatnonzero(types.numpy()[: len(names)] == _BYTE)
+    if not all(names[token] in _BYTE_TOKENS for token in odd):
+        raise _damaged(file, f"{TYPES} calls a token a byte that is none")
     return names
 
 

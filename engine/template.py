@@ -28,6 +28,8 @@ MAX_KILLS = 2
 """After so many stops a template is not tried again."""
 MAX_TEXT = 64 << 20
 
+_PRINTED_LIST = re.compile(r"""["']type["']: ["']text["']""")
+"""What a template writes that takes a list of contents for text."""
 _INDEX = 6
 """Digits of a message's number behind the random ones."""
 
@@ -97,6 +99,8 @@ class ChatTemplate:
             placed = Placeholders(given)
             try:
                 text = process.render(placed.variables(typed) | self._tokens, deadline)
+                if typed and _PRINTED_LIST.search(text):
+                    continue
                 parts, complete = placed.fill(text)
             except TemplateError as error:
                 failure = failure or error

@@ -357,6 +357,8 @@ TOKENS = vocabulary.byte_level()["tokenizer.ggml.tokens"]
         (changed(ggml__scores=[1.0]), "scores does not hold"),
         (changed(ggml__tokens=[1, 2, 3]), "tokens does not hold"),
         (changed(ggml__tokens="abc"), "not an array"),
+        (changed(ggml__token_type=[6] * len(TOKENS)), "calls a token a byte that is none"),
+        (changed(ggml__model="bert"), "has no vocabulary"),
     ],
 )
 def test_a_lying_vocabulary_is_refused(
