@@ -176,12 +176,6 @@ class Placeholders:
         return len(self._messages) - 1
 
 
-def opens_thought(parts: Sequence[Part]) -> bool:
-    """Whether the prompt ends inside `<think>`, so that the reply begins with thinking."""
-    tail = parts[-1].text if parts and parts[-1].special else ""
-    return tail.rfind("<think>") > tail.rfind("</think>")
-
-
 def _merge(messages: Sequence[Message]) -> list[Message]:
     """The same words in alternating turns without a system role, for templates that insist on it."""
     merged: list[Message] = []

@@ -16,7 +16,7 @@ from engine import chat_formats
 from engine.errors import TemplateError
 from engine.gguf import GGUFFile
 from engine.protocol import Message
-from engine.template import ChatTemplate, Placeholders, opens_thought
+from engine.template import ChatTemplate, Placeholders
 from engine.template_process import TemplateProcess
 from engine.tokenizer import Part, Tokenizer
 from tests.support import gguf_bytes as raw
@@ -100,21 +100,6 @@ def test_a_real_template_to_the_letter(start: Start) -> None:
         "<|start_header_id|>user<|end_header_id|>\n\n⟪trimmed⟫<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\n"
     )
-
-
-@pytest.mark.skipif(not NAMES, reason="../shared/data/templates is not there")
-@pytest.mark.parametrize(
-    ("name", "thinking"),
-    [
-        ("llama-cpp-deepseek-r1.jinja", True),
-        ("MiniMax-M2.jinja", True),
-        ("deepseek-ai-DeepSeek-V3.1.jinja", False),
-        ("Qwen-Qwen3-0.6B.jinja", False),
-    ],
-)
-def test_a_prompt_may_open_the_thinking(start: Start, name: str, thinking: bool) -> None:
-    template = start((TEMPLATES / name).read_text("utf-8"))
-    assert opens_thought(template.render(TALK)) is thinking
 
 
 # What people wrote stays text.
