@@ -145,7 +145,7 @@ class Author:
 
     def tell_several(self, state: State) -> Turn:
         block = self.rng.choice(list(self.facts["several"].values()))
-        kinds = [kind for kind in ("name", "ram", "gpu", "favourite") if "{%s}" % kind in block]
+        kinds = [kind for kind in ("name", "ram", "gpu", "favourite") if f"{{{kind}}}" in block]
         values = {kind: self.value(kind) for kind in kinds}
         state.facts |= {kind: said for kind, (_, said) in values.items()}
         typed = {kind: typed for kind, (typed, _) in values.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import tomllib
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Topic:
     @property
     def weight(self) -> float:
         """How often the topic comes up: with the square root of its number of wordings."""
-        return float(len(self.ask) + len(self.do) + 0.5 * len(self.about)) ** 0.5
+        return math.sqrt(len(self.ask) + len(self.do) + 0.5 * len(self.about))
 
     def question(self, rng: random.Random, define: list[str]) -> str:
         """One grammar line; verb phrases follow {howto}, noun phrases fill the forms in `define`."""
@@ -62,15 +63,14 @@ def load_topics() -> list[Topic]:
     return topics
 
 
+_PARTS = read("values")["syllables"]
+_ONSETS, _RIMES = _PARTS["onsets"].split(), _PARTS["rimes"].split()
+
+
 def syllables(rng: random.Random) -> str:
     """A pronounceable word that means nothing, so that copying is learned and not a list of names."""
-    onsets = (
-        "b c d f g h j k l m n p r s t v w z br ch dr fl gr kl pr sh sk st th tr vr x y".split()
-    )
-    rimes = "a e i o u ai ea ou an el in or us ar ix om ek il ul en ash yn ard".split()
-    return "".join(
-        rng.choice(onsets) + rng.choice(rimes) for _ in range(rng.choice((1, 2, 2, 2, 3)))
-    )
+    count = rng.choice((1, 2, 2, 2, 3))
+    return "".join(rng.choice(_ONSETS) + rng.choice(_RIMES) for _ in range(count))
 
 
 def load_grammar(rng: random.Random) -> Grammar:
@@ -89,6 +89,7 @@ def load_values() -> dict[str, list[str]]:
     """Lists of values: split at commas where there are any, else at spaces."""
     tables = read("values")
     prompts = lines(tables.pop("system_prompts"))
+    del tables["syllables"]
     split = {
         name: [part.strip() for part in (text.split(",") if "," in text else text.split())]
         for name, text in tables.items()

@@ -56,7 +56,6 @@ def result(reply: Callable[[evaluate.Messages], str]) -> evaluate.Result:
 
 
 def test_single_questions_get_the_right_content(result: evaluate.Result) -> None:
-    print(result.line())
     assert result.questions.asked >= 80
     assert result.questions.share >= 0.85, result.questions.wrong
 
