@@ -13,13 +13,14 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator
 
-from engine.errors import KtchatError, RequestError
+from engine.errors import RequestError
 from engine.protocol import Event, Failed, Load, Loaded, Sampling
-from ktchat.conversation import Conversation, Turn, title_of
+from ktchat.conversation import Turn, title_of
 from ktchat.errors import SessionBusyError
+from ktchat.open_session import OpenSession
 from ktchat.reply import Engine, Reply, Started, Update, shown
-from ktchat.saver import Notify, Saver, Severity
-from ktchat.store import UNDO_SECONDS, Store
+from ktchat.saver import Notify, Severity
+from ktchat.store import Store
 from ktchat.text import one_line
 
 __all__ = ["ChatSession", "Engine", "Notify", "Severity", "Started", "Update"]
@@ -28,8 +29,8 @@ CLOSE_SECONDS = 0.5
 """How long a reply may take to end when the program does."""
 
 
-class ChatSession:
-    """The chat of one running program: the session that is open, and what can be done in it.
+class ChatSession(OpenSession):
+    """The chat of one running program: the session that is open, and the replies in it.
 
     Create it inside a running event loop. Set `sampling`, `max_tokens` and `system` at any time;
     they hold from the next message (`system`: the next new session) on. All text in the events is
@@ -47,23 +48,13 @@ class ChatSession:
         system: str = "",
         notify: Notify | None = None,
     ) -> None:
+        super().__init__(store, system, notify)
         self.engine = engine
-        self.store = store
         self.sampling = sampling or Sampling()
         self.max_tokens = max_tokens
-        self.system = system
-        self.conversation = Conversation(system=system)
-        self.read_only = False
-        """Another ktchat has this session open: it is shown, and cannot be continued here."""
-        self.draft = ""
-        """The unsent text of the session; report changes by `keep_draft`."""
-        self.notify: Notify = notify or _silent
-        self.saver = Saver(store, lambda words, severity: self.notify(words, severity))
         self._reply: Reply | None = None
         self._idle = asyncio.Event()
         self._idle.set()
-        self._closed = False
-        self._purging: asyncio.Task[None] | None = None
 
     # What is going on.
 
@@ -88,94 +79,14 @@ class ChatSession:
         """Tokens of the model's context; 0 while none is loaded."""
         return self.engine.loaded.context if self.engine.loaded else 0
 
-    # Sessions.
-
-    async def new(self) -> Conversation:
-        """Begin a session. It is saved, and listed, when its first message is sent.
-
-        Takes over the unsent text of a session that never began, if there is one. Raises
-        `RequestError` while a reply is being written.
-        """
-        self._must_be_idle()
-        await self._leave()
-        self.conversation, self.read_only, self.draft = Conversation(system=self.system), False, ""
-        with contextlib.suppress(KtchatError):  # unreadable sessions do not hinder a new one
-            await self.store.call(self.store.purge)
-            orphan = await self.store.call(self.store.orphan_draft)
-            if orphan is not None and await self.store.call(self.store.claim, orphan[0]):
-                self.conversation.id, self.draft = orphan
-        await self.store.call(self.store.claim, self.conversation.id)
-        return self.conversation
-
-    async def open(self, session: str) -> Conversation:
-        """Open a saved session. Raises `UnknownSessionError`, `StoreError`, or `RequestError`
-        while a reply is being written.
-
-        A reply that was being written when its program ended is marked interrupted. A session
-        that is open in another ktchat is opened with `read_only` set; open it again to see what
-        was added there, or to take it over once it is closed there.
-        """
-        self._must_be_idle()
-        if session == self.conversation.id and not self.read_only:
-            return self.conversation
-        held = await self.store.call(self.store.claim, session)
-        try:
-            conversation = self.saver.unsaved(session)
-            draft = self.saver.unsaved_draft(session)
-            if conversation is None:
-                conversation = await self.store.call(self.store.load, session)
-                draft = draft or await self.store.call(self.store.draft, session)
-        except KtchatError:
-            self.store.locks.release(session)
-            raise
-        await self._leave()
-        self.conversation, self.read_only, self.draft = conversation, not held, draft or ""
-        if held:
-            self._mark_interrupted()
-        return conversation
-
-    async def rename(self, session: str, title: str) -> None:
-        """Give a session another title (one line; an empty one changes nothing)."""
-        words = one_line(title)
-        if not words:
-            return
-        open_here = self.conversation if session == self.conversation.id else None
-        conversation = open_here or self.saver.unsaved(session)
-        if conversation is None:
-            await self.store.call(self.store.rename, session, words)
-            return
-        conversation.title = words
-        if conversation.turns:
-            self.saver.touch(conversation)
-            await self.saver.flush()
-
-    async def delete(self, session: str) -> None:
-        """Delete a session; `undo_delete` brings it back. The open one gives way to a new one.
-
-        Raises `SessionBusyError` when it is open in another ktchat.
-        """
-        if session == self.conversation.id:
-            await self.new()
-        await self.saver.flush()
-        await self.store.call(self.store.delete, session)
-        asyncio.get_running_loop().call_later(UNDO_SECONDS + 1.0, self._purge)
-
-    async def undo_delete(self, session: str) -> None:
-        """Bring back a deleted session, within `store.UNDO_SECONDS`."""
-        await self.store.call(self.store.restore, session)
-
-    def keep_draft(self, text: str) -> None:
-        """Note what stands in the prompt box, so that it survives anything. Cheap."""
-        if not self.read_only and text != self.draft:
-            self.draft = text
-            self.saver.keep_draft(self.conversation.id, text)
-
     # The model.
 
     async def load(self, command: Load) -> AsyncGenerator[Event, None]:
         """Load a model; the last event is `Loaded` or `Failed`."""
-        if self.busy:
-            yield Failed(_busy())
+        try:
+            self._must_be_idle()
+        except RequestError as error:
+            yield Failed(error)
             return
         async for event in self.engine.load(command):
             yield shown(event)
@@ -195,7 +106,8 @@ class ChatSession:
     def regenerate(self) -> AsyncGenerator[Update, None]:
         """Replace the last reply by another one; the old one stays in the file.
 
-        When the new one fails before its first word, the old turn is the last one again.
+        When the new one fails or is stopped before its first word, the old turn is the last one
+        again at its last event.
         """
         last = self.conversation.last
         if last is None:
@@ -220,7 +132,6 @@ class ChatSession:
 
     async def close(self) -> None:
         """Interrupt the reply, save everything and let go of the session. Not of the engine."""
-        self._closed = True
         reply, conversation = self._reply, self.conversation
         if reply is not None:
             self.engine.cancel()
@@ -231,33 +142,9 @@ class ChatSession:
             if reply.turn.state == "stopped" and not reply.stopping:
                 reply.turn.state = "interrupted"
                 self.saver.touch(conversation, reply.turn)
-        await self.saver.close()
-        await self.store.call(self.store.close)
+        await super().close()
 
     # Inside.
-
-    def _must_be_idle(self) -> None:
-        if self._reply is not None:
-            raise _busy()
-
-    async def _leave(self) -> None:
-        """Save the open session and let it go (not while it is only in memory)."""
-        if await self.saver.flush() and not self.read_only:
-            self.store.locks.release(self.conversation.id)
-
-    def _mark_interrupted(self) -> None:
-        for turn in self.conversation.turns:
-            if turn.state == "streaming":
-                turn.state = "interrupted"
-                self.saver.touch(self.conversation, turn)
-
-    def _purge(self) -> None:
-        async def purge() -> None:
-            with contextlib.suppress(KtchatError):  # it is done at the next start
-                await self.store.call(self.store.purge)
-
-        if not self._closed:
-            self._purging = asyncio.get_running_loop().create_task(purge())
 
     def _answer(self, text: str, replaced: Turn | None) -> AsyncGenerator[Update, None]:
         self._must_be_idle()
@@ -298,7 +185,7 @@ class ChatSession:
         if replaced is not None:
             conversation.turns.remove(replaced)
         if (model := self.engine.loaded) is not None:
-            conversation.model_path, conversation.model_name = model.path, model.name
+            conversation.model_path, conversation.model_name = model.path, one_line(model.name)
         last = conversation.last
         turn = Turn(
             raw_prompt=text,
@@ -316,18 +203,11 @@ class ChatSession:
         return turn
 
     def _end(self, turn: Turn, replaced: Turn | None) -> None:
-        """The reply has ended by itself; a failed regeneration gives the old reply back."""
+        """The reply has ended; a regeneration that brought nothing gives the old reply back."""
         conversation = self.conversation
         conversation.updated = time.time()
         again = replaced is not None and replaced.raw_prompt == turn.raw_prompt
-        if replaced is not None and again and turn.without_reply and not replaced.without_reply:
+        nothing = turn.state in ("failed", "stopped") and not turn.raw_reply
+        if replaced is not None and again and nothing and replaced.raw_reply:
             conversation.turns[-1] = replaced
             self.saver.touch(conversation)
-
-
-def _busy() -> RequestError:
-    return RequestError("A reply is being written", "", "Stop it first, with Esc")
-
-
-def _silent(words: str, severity: Severity) -> None:
-    """The `notify` of a chat that nobody watches."""

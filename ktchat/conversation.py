@@ -40,11 +40,12 @@ class Turn:
     reason: Reason | None = None
     """Why the engine ended the reply; None while it streams or when it failed."""
     error: KtchatError | None = None
+    """Why it failed, in words that are safe to draw."""
     figures: Figures | None = None
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None
     model: str = ""
-    """Name of the model that replied."""
+    """Name, safe to draw, of the model that replied."""
     created: float = field(default_factory=time.time)
     """Unix time at which the message was sent."""
     id: str = field(default_factory=new_id)
@@ -78,10 +79,12 @@ class Conversation:
 
     id: str = field(default_factory=new_id)
     title: str = ""
+    """One line, safe to draw; empty before the first message."""
     created: float = field(default_factory=time.time)
     updated: float = field(default_factory=time.time)
     model_path: str = ""
     model_name: str = ""
+    """Safe to draw; `model_path` is not."""
     system: str = ""
     turns: list[Turn] = field(default_factory=list)
 

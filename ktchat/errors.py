@@ -9,6 +9,12 @@ import errno
 import sqlite3
 
 from engine.errors import KtchatError
+from ktchat.text import one_line
+
+
+def shown_error(error: KtchatError) -> KtchatError:
+    """The same error with words that are safe to draw; it may quote a model or a file name."""
+    return type(error)(*(one_line(text, 400) for text in (error.what, error.why, error.todo)))
 
 
 class StoreError(KtchatError):

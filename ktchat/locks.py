@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ktchat.paths import private_folder
+
+_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Locks:
@@ -93,6 +97,8 @@ class Locks:
             self.release(name)
 
     def _path(self, name: str) -> Path:
+        if not _PLAIN.fullmatch(name):  # an id from a foreign file must not name a path
+            name = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()
         return self._folder / f"{name}.lock"
 
 

@@ -16,6 +16,7 @@ from typing import Any, get_args
 from engine.errors import KtchatError
 from engine.protocol import Figures, Reason, Sampling
 from ktchat.conversation import TITLE_LENGTH, UNTITLED, Conversation, State, Turn
+from ktchat.errors import shown_error
 from ktchat.text import one_line
 
 Row = Mapping[str, Any] | sqlite3.Row
@@ -31,7 +32,7 @@ TURN_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class SessionSummary:
-    """One line of the session list. Times are Unix times."""
+    """One line of the session list, safe to draw. Times are Unix times."""
 
     id: str
     title: str
@@ -109,11 +110,11 @@ def conversation_from(row: Row, turns: Iterable[Row]) -> tuple[Conversation, lis
         at = turn.parent or ""
     conversation = Conversation(
         id=str(row["id"]),
-        title=str(row["title"]),
+        title=one_line(str(row["title"])),
         created=_number(row["created"]),
         updated=_number(row["updated"]),
         model_path=str(row["model_path"]),
-        model_name=str(row["model_name"]),
+        model_name=one_line(str(row["model_name"])),
         system=str(row["system"]),
         turns=shown[::-1],
     )
@@ -124,10 +125,10 @@ def summary_from(row: Row) -> SessionSummary:
     """The line of the session list in a row."""
     return SessionSummary(
         id=str(row["id"]),
-        title=str(row["title"]),
+        title=one_line(str(row["title"])),
         created=_number(row["created"]),
         updated=_number(row["updated"]),
-        model_name=str(row["model_name"]),
+        model_name=one_line(str(row["model_name"])),
         turns=int(row["turns"]),
     )
 
@@ -146,11 +147,11 @@ def turn_from(row: Row) -> Turn:
         raw_prompt=str(row["prompt"]),
         raw_thinking=str(row["thinking"]),
         raw_reply=str(row["reply"]),
-        model=str(row["model"]),
+        model=one_line(str(row["model"])),
         sampling=_sampling(_mapping(row["sampling"])),
         max_tokens=row["max_tokens"] if isinstance(row["max_tokens"], int) else None,
         figures=_figures(_mapping(row["figures"])),
-        error=KtchatError.from_dict(error) if error else None,
+        error=shown_error(KtchatError.from_dict(error)) if error else None,
     )
 
 

@@ -26,6 +26,7 @@ from engine.protocol import (
     Thinking,
 )
 from ktchat.conversation import Turn
+from ktchat.errors import shown_error
 from ktchat.text import Sanitiser, one_line, sanitise
 
 
@@ -133,7 +134,7 @@ class Reply:
                 turn.reason, turn.figures = reason, figures
                 self._changed(0)
             case Failed(error):
-                turn.state, turn.error = "failed", error
+                turn.state, turn.error = "failed", shown_error(error)
                 self._changed(0)
             case _:
                 pass
@@ -146,8 +147,7 @@ def shown(event: Event) -> Event:
         case Notice(text):
             return Notice(one_line(text, 400))
         case Failed(error):
-            words = (one_line(text, 400) for text in (error.what, error.why, error.todo))
-            return Failed(type(error)(*words))
+            return Failed(shown_error(error))
         case Loaded():
             return dataclasses.replace(
                 event,

@@ -15,6 +15,7 @@ from typing import Literal
 
 from engine.errors import KtchatError
 from ktchat.conversation import Conversation, Turn
+from ktchat.errors import StoreError
 from ktchat.records import session_values, turn_values
 from ktchat.store import Store
 
@@ -147,7 +148,7 @@ class Saver:
         ]
         try:
             await self.store.call(self.store.save, rows, list(drafts.items()))
-        except KtchatError as error:
+        except BaseException as error:
             # What changed during the attempt is newer than what it tried to write.
             self._sessions = sessions | self._sessions
             self._turns = {
@@ -155,7 +156,9 @@ class Saver:
                 for name in turns.keys() | self._turns.keys()
             }
             self._drafts = drafts | self._drafts
-            self._failed(error)
+            if not isinstance(error, Exception):
+                raise
+            self._failed(error if isinstance(error, KtchatError) else _fault(error))
             return False
         finally:
             self._underway = {}
@@ -181,3 +184,8 @@ class Saver:
         self.store.notices.clear()
         if self._changed:
             self._plan(self._last + STEP_SECONDS)
+
+
+def _fault(error: Exception) -> StoreError:
+    """A fault of our own in the store's thread, as an error like any other."""
+    return StoreError("The sessions cannot be saved", f"{type(error).__name__}: {error}")

@@ -29,6 +29,9 @@ class Printer(Protocol):
     def show(self, update: Update, turn: Turn, session: str) -> None:
         """An event of the reply."""
 
+    def note(self, text: str) -> None:
+        """Tell the person something, on standard error."""
+
     def close(self) -> None:
         """Nothing more comes, for whatever reason."""
 
@@ -62,8 +65,7 @@ class TextPrinter:
                 self._say(text if self._on_terminal else turn.raw_reply[self._printed :])
                 self._printed = len(turn.raw_reply)
             case Notice(text):
-                self._show_status("")
-                output.complain(text)
+                self.note(text)
             case Finished(figures=figures):
                 self._end_line()
                 if self._figures and figures.reply_tokens:
@@ -73,6 +75,13 @@ class TextPrinter:
             case _:
                 pass
 
+    def note(self, text: str) -> None:
+        """One line on standard error, on a line of its own where both share a terminal."""
+        self._show_status("")
+        if self._on_terminal:
+            self._end_line()
+        output.complain(text)
+
     def close(self) -> None:
         """Clear the status line and end the reply's last line."""
         self._end_line()
@@ -80,7 +89,8 @@ class TextPrinter:
     def _think(self, text: str, tokens: int) -> None:
         self._thought += tokens
         if not self._thinking:
-            self._show_status(f"thinking · {words.count(self._thought)} tokens")
+            if self._at_line_start:  # else the line of the reply would be overwritten
+                self._show_status(f"thinking · {words.count(self._thought)} tokens")
             return
         self._show_status("")
         output.write(f"{_DIM}{text}{_NORMAL}" if self._progress else text, sys.stderr)
@@ -128,6 +138,10 @@ class JsonPrinter:
             update = dataclasses.replace(update, text=turn.raw_thinking[self._thought :])
             self._thought = len(turn.raw_thinking)
         self._print(update)
+
+    def note(self, text: str) -> None:
+        """One line on standard error."""
+        output.complain(text)
 
     def close(self) -> None:
         """Nothing is left open between lines."""

@@ -96,8 +96,8 @@ def _request(args: argparse.Namespace, settings: Settings) -> _Request:
         sampling = Sampling(**values)
     except RequestError as error:
         raise UsageError(error.what, error.why, error.todo) from error
-    if args.max_tokens is not None and args.max_tokens < 1:
-        raise UsageError(f"--max-tokens {args.max_tokens} is not possible", "", "Use 1 or more")
+    if args.max_tokens is not None and not 1 <= args.max_tokens <= 1 << 30:
+        raise UsageError("That --max-tokens is not possible", "", "Use 1 to 1073741824")
     if args.last and args.system is not None:
         raise UsageError("--system goes with a new session", "", "Leave out -c or --system")
     return _Request(
@@ -167,7 +167,7 @@ class _Run:
             sampling=self.request.sampling,
             max_tokens=self.request.max_tokens,
             system=self.request.system,
-            notify=lambda words, severity: output.complain(words),
+            notify=lambda words, severity: self.printer.note(words),
         )
         work = asyncio.create_task(self._work())
         ended = asyncio.create_task(self._ended.wait())
@@ -196,7 +196,7 @@ class _Run:
                 self.printer.show(update, turn, self.chat.conversation.id)
                 if isinstance(update, Failed):
                     code = 1
-                    output.complain(str(update.error))
+                    self.printer.note(str(update.error))
         if self.request.model and code == 0:
             with suppress(SettingsError):
                 self.settings.update(**self.settings.settings.with_recent(self.request.model))
@@ -219,10 +219,10 @@ class _Run:
                 case Failed(error):
                     self.printer.load(event)
                     if not self.signal:
-                        output.complain(str(error))
+                        self.printer.note(str(error))
                     return False
                 case Notice(text):
-                    output.complain(text)
+                    self.printer.note(text)
                 case Loaded():
                     self.printer.load(event)
                     return True

@@ -326,6 +326,15 @@ async def test_a_regeneration_that_fails_gives_the_old_reply_back(start: Start) 
     assert on_disk(chat) == [("a", "better", "complete")]
 
 
+async def test_a_regeneration_stopped_at_once_gives_the_old_reply_back(start: Start) -> None:
+    chat = await start("one", Reply("two", token_seconds=5.0))
+    await all_of(chat.send("a"))
+    async for update in chat.regenerate():
+        if isinstance(update, Prefilled):
+            chat.stop()
+    assert on_disk(chat) == [("a", "one", "complete")]
+
+
 async def test_editing_replaces_the_message_and_keeps_the_old_one_in_the_file(
     start: Start,
 ) -> None:
@@ -458,7 +467,7 @@ async def test_deleting_and_bringing_back(start: Start) -> None:
 async def test_a_deleted_session_is_gone_after_a_while(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ktchat.chat.UNDO_SECONDS", -0.98)
+    monkeypatch.setattr("ktchat.open_session.UNDO_SECONDS", -0.98)
     monkeypatch.setattr(stores.Store.purge, "__defaults__", (0.0,))
     chat = await start("first")
     await all_of(chat.send("one"))

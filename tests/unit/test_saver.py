@@ -145,6 +145,20 @@ async def test_what_changes_during_a_failing_attempt_is_not_lost(place: Place) -
     assert place.store.load(other.id).turns[0].raw_prompt == "two"
 
 
+async def test_a_fault_of_our_own_loses_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object) -> None:
+        raise OverflowError
+
+    place.touch("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(place.store, "save", broken)
+        assert not await place.saver.flush()
+    assert await place.saver.flush()
+    assert place.saved() == "a" and "OverflowError" in place.told[0][1]
+
+
 async def test_a_write_outlives_the_task_that_asked_for_it(place: Place) -> None:
     place.touch("a")
     asking = asyncio.create_task(place.saver.flush())

@@ -388,6 +388,35 @@ def test_an_instance_that_finds_the_file_already_repaired_leaves_it(store: Store
     other.close()
 
 
+def test_a_file_made_by_somebody_else_is_shown_safely(store: Store) -> None:
+    session = a_session("one", "two", "three")
+    session.title = session.model_name = "bad\x1b]52;c;QQ==\x07\ntitle"
+    session.turns[2].error = EngineError("bad\x1b[31m\nerror", "\u202e", "x" * 9999)
+    session.turns[2].model = "m\x9b"
+    store.save_conversation(session)
+    with schema.transaction(db := schema.connect(store.path)):
+        first, _, third = (turn.id for turn in session.turns)
+        db.execute("UPDATE turns SET parent = ? WHERE id = ?", (third, first))  # a circle
+        db.execute("UPDATE turns SET created = 'x', sampling = '[[', figures = '{\"seed\": []}'")
+        db.execute("UPDATE turns SET max_tokens = 'many', state = 'odd', reason = 7")
+        db.execute("UPDATE sessions SET created = x'00ff', updated = 'now'")
+    db.close()
+    (summary,) = store.sessions()
+    loaded = store.load(session.id)
+    turn = loaded.turns[2]
+    assert [turn.raw_prompt for turn in loaded.turns] == ["one", "two", "three"]
+    assert (turn.state, turn.max_tokens, turn.sampling) == ("interrupted", None, Sampling())
+    drawn = [summary.title, summary.model_name, loaded.title, turn.model, str(turn.error)]
+    assert not set("".join(drawn)) & set("\x1b\x9b\x07\n\u202e")
+    assert len(str(turn.error)) < 1500
+
+
+def test_a_foreign_id_names_no_path(store: Store) -> None:
+    assert store.claim("../../escape")
+    assert not (store.path.parent.parent / "escape.lock").exists()
+    assert len(list((store.path.parent / "locks").iterdir())) == 1
+
+
 # A disk that refuses.
 
 
