@@ -12,7 +12,7 @@ import mmap
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 
@@ -20,8 +20,8 @@ import numpy as np
 
 from engine.errors import ModelFileError
 from engine.gguf_header import DOWNLOAD, Header, TensorInfo, read_header, shown
-from engine.gguf_values import LazyArray, Value
-from kernels.ops import Tensor
+from engine.gguf_values import Buffer, LazyArray, Value
+from kernels.ops import Bytes, Tensor
 
 __all__ = ["GGUFFile", "LazyArray", "TensorInfo", "Value"]
 
@@ -32,12 +32,14 @@ _PART_NAME = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.gguf$", re.DOTALL)
 class GGUFFile:
     """An open model. The weights stay on disk until they are read through `tensor`."""
 
-    def __init__(self, paths: list[Path], maps: list[mmap.mmap], headers: list[Header]) -> None:
+    def __init__(
+        self, paths: Sequence[Path], maps: Sequence[Buffer], headers: Sequence[Header]
+    ) -> None:
         self.paths = tuple(paths)
         self.version = headers[0].version
         self.metadata: Mapping[str, Value] = MappingProxyType(headers[0].metadata)
         self.tensors: dict[str, TensorInfo] = {}
-        self._maps = maps
+        self._maps = list(maps)
         self._views = [np.frombuffer(data, np.uint8) for data in maps]
         for path, header in zip(paths, headers, strict=True):
             for info in header.tensors:
@@ -78,12 +80,7 @@ class GGUFFile:
             paths.append(part)
             maps.append(data)
             headers.append(header)
-        for number, (part, header) in enumerate(zip(paths, headers, strict=True)):
-            if _split_number(part, header, "split.no", 0) != number:
-                raise _damaged(part, f"It does not hold part {number + 1}, as its name says")
-        total = sum(len(header.tensors) for header in headers)
-        if _split_number(first, headers[0], "split.tensors.count", total) != total:
-            raise _damaged(first, f"The parts hold {total} tensors, not as many as it claims")
+        check_parts(paths, headers)
         return cls(paths, maps, headers)
 
     @property
@@ -101,8 +98,10 @@ class GGUFFile:
         info = self.tensors.get(name)
         if info is None:
             raise _damaged(self.path, f"The tensor {shown(name)} is missing")
-        data = self._views[info.part][info.offset : info.offset + info.nbytes]
-        return Tensor(info.name, info.type, info.shape, data)
+        return Tensor(info.name, info.type, info.shape, self._weights(info))
+
+    def _weights(self, info: TensorInfo) -> Bytes:
+        return self._views[info.part][info.offset : info.offset + info.nbytes]
 
     def u32(self, key: str, default: int | None = None) -> int:
         """An integer from 0 to 2^32 - 1; `default` when the key is absent (None: it must be there)."""
@@ -167,6 +166,18 @@ class GGUFFile:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def check_parts(paths: Sequence[Path], headers: Sequence[Header]) -> None:
+    """Whether headers are those of all parts of one split model. Raises `ModelFileError`."""
+    for number, (part, header) in enumerate(zip(paths, headers, strict=True)):
+        if _split_number(part, header, "split.count", 1) != len(headers):
+            raise _damaged(part, f"It is not part of a model in {len(headers)} files")
+        if _split_number(part, header, "split.no", 0) != number:
+            raise _damaged(part, f"It does not hold part {number + 1}, as its name says")
+    total = sum(len(header.tensors) for header in headers)
+    if _split_number(paths[0], headers[0], "split.tensors.count", total) != total:
+        raise _damaged(paths[0], f"The parts hold {total} tensors, not as many as it claims")
 
 
 def _damaged(path: Path, why: str) -> ModelFileError:

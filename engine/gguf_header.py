@@ -7,13 +7,12 @@ Knows nothing of what the keys mean, apart from `general.alignment`. Layout: doc
 
 from __future__ import annotations
 
-import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import ModelFileError
-from engine.gguf_values import ARRAY, BOOL, SCALARS, STRING, LazyArray, Value
+from engine.gguf_values import ARRAY, BOOL, SCALARS, STRING, Buffer, LazyArray, Value
 from kernels.quants import TYPES, QuantType
 
 MAX_HEADER = 128 << 20
@@ -81,9 +80,17 @@ class Header:
     tensors: list[TensorInfo]
 
 
-def read_header(data: mmap.mmap, path: Path, part: int = 0) -> Header:
-    """The header of the mapped file at `path`. Raises `ModelFileError` for every fault."""
-    reader = _Reader(data, path)
+class HeaderCutError(Exception):
+    """The header is longer than the bytes that were given of it; nothing is wrong with the file."""
+
+
+def read_header(data: Buffer, path: Path, part: int = 0, size: int | None = None) -> Header:
+    """The header of the file at `path`, whose first bytes, or all of them, are `data`.
+
+    `size` is that of the whole file where `data` is only its beginning. Raises `ModelFileError` for
+    every fault, and `HeaderCutError` when more of the file is needed to go on.
+    """
+    reader = _Reader(data, path, len(data) if size is None else size)
     version, tensors, keys = reader.preamble()
     metadata = reader.metadata(keys)
     alignment = reader.alignment(metadata.get("general.alignment", DEFAULT_ALIGNMENT))
@@ -91,13 +98,14 @@ def read_header(data: mmap.mmap, path: Path, part: int = 0) -> Header:
 
 
 class _Reader:
-    """A position in a mapped file that never passes its end."""
+    """A position in a file's bytes that never passes their end."""
 
-    def __init__(self, data: mmap.mmap, path: Path) -> None:
+    def __init__(self, data: Buffer, path: Path, size: int) -> None:
         self.data = data
         self.path = path
-        self.size = len(data)
-        self.end = min(self.size, MAX_HEADER)
+        self.size = size
+        self.limit = min(size, MAX_HEADER)
+        self.end = min(self.limit, len(data))
         self.position = 0
         self.strings = 0
         self.string_bytes = 0
@@ -114,7 +122,9 @@ class _Reader:
         return start
 
     def overrun(self, field: str) -> ModelFileError:
-        if self.end < self.size:
+        if self.end < self.limit:
+            raise HeaderCutError
+        if self.limit < self.size:
             return self.fault(f"Its header is larger than {MAX_HEADER >> 20} MiB, at {field}")
         return self.fault(f"It ends inside {field}, after {self.size} bytes")
 
@@ -214,7 +224,7 @@ class _Reader:
     def _skip_strings(self, count: int, field: str) -> None:
         """Move behind `count` strings; a tight loop, since a vocabulary has some 300,000."""
         self.strings += count
-        if self.strings > MAX_STRINGS or count * 8 > self.end - self.position:
+        if self.strings > MAX_STRINGS or count * 8 > self.limit - self.position:
             raise self.fault(f"{field.capitalize()} claims {count} strings, more than it can hold")
         data, position, last, unpack = self.data, self.position, self.end - 8, _U64.unpack_from
         for _ in range(count):

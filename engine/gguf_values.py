@@ -16,6 +16,9 @@ import numpy.typing as npt
 BOOL, STRING, ARRAY = 7, 8, 9
 U64 = struct.Struct("<Q")
 
+Buffer = mmap.mmap | bytes
+"""A file's bytes: mapped, or as many as were fetched of it."""
+
 
 class Scalar:
     """A numeric type: its name and how struct and numpy read it (little endian)."""
@@ -46,7 +49,7 @@ class LazyArray:
 
     __slots__ = ("_count", "_data", "_dtype", "_index", "_start", "element")
 
-    def __init__(self, data: mmap.mmap, element: int, count: int, start: int) -> None:
+    def __init__(self, data: Buffer, element: int, count: int, start: int) -> None:
         scalar = SCALARS.get(element)
         self.element = scalar.name if scalar else "string"
         self._dtype = scalar.dtype if scalar else None

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from engine.errors import EngineError, MemoryShortError, RequestError, UnsupportedModelError
+from engine.context import choose_context
+from engine.errors import EngineError, UnsupportedModelError
 from engine.gguf import GGUFFile
 from engine.hardware import available_memory
 from engine.protocol import Event, Load, Loaded, Notice, Progress
@@ -21,15 +22,6 @@ from engine.template import ChatTemplate
 from engine.tokenizer import Tokenizer
 
 Emit = Callable[[Event], None]
-
-MAX_CHOSEN_CONTEXT = 32768
-"""Longest context that is chosen without being asked for."""
-KV_SHARE = 4
-"""A context chosen without being asked for takes at most this part (a quarter) of the free memory."""
-CONTEXT_STEP = 256
-"""Chosen contexts are a multiple of this many tokens, and at least one of them."""
-RESERVE = 256 << 20
-"""Bytes left for buffers, the vocabulary and Python."""
 
 
 def load_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
@@ -71,43 +63,6 @@ def load_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
             seconds=time.perf_counter() - started,
         )
         return Model(loaded, tokenizer, template, runtime, resources.pop_all())
-
-
-def choose_context(requested: int | None, spec: ModelSpec, free: int) -> int:
-    """Tokens of context: what is asked for, else the least of what the model was trained for, what a
-    quarter of the `free` bytes holds, what fits beside the weights, and 32768.
-
-    Raises `RequestError`, and `MemoryShortError` when weights and KV cache do not fit.
-    """
-    if requested is not None and requested < 1:
-        raise RequestError(f"A context of {requested} tokens is not possible")
-    room = free - RESERVE - spec.weights_bytes
-    per_token = max(1, spec.kv_bytes_per_token)
-    most = max(0, room) // per_token
-    if requested is not None:
-        context = requested
-    else:
-        fitting = min(MAX_CHOSEN_CONTEXT, most, free // KV_SHARE // per_token)
-        context = min(spec.context, max(1, fitting // CONTEXT_STEP) * CONTEXT_STEP)
-    if room < 0 or context > most:
-        raise _too_large(spec, context, free, most)
-    return context
-
-
-def _too_large(spec: ModelSpec, context: int, free: int, most: int) -> MemoryShortError:
-    weights, cache = spec.weights_bytes, context * spec.kv_bytes_per_token
-    return MemoryShortError(
-        f"{spec.name} does not fit into memory",
-        f"Its weights take {_gib(weights)} and a context of {context} tokens {_gib(cache)}, "
-        f"with {_gib(RESERVE)} to work in; {_gib(free)} are free",
-        f"Use a context of at most {most} tokens"
-        if most >= CONTEXT_STEP
-        else "Close other programs, or choose a smaller model or quantisation",
-    )
-
-
-def _gib(count: int) -> str:
-    return f"{count / (1 << 30):.1f} GiB"
 
 
 def _runtime_name(load: Load, spec: ModelSpec, emit: Emit) -> str:

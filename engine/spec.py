@@ -109,6 +109,8 @@ class GroupSize:
 
     bytes: int = 0
     parameters: int = 0
+    resident: int = 0
+    """Bytes in memory once loaded for the CPU kernels; 0 where only the file is known."""
 
 
 @dataclass(frozen=True, slots=True)

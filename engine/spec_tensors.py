@@ -14,7 +14,7 @@ from engine.errors import ModelFileError
 from engine.gguf import GGUFFile, TensorInfo
 from engine.gguf_header import DOWNLOAD, shown
 from engine.spec import ARCHITECTURES, Group, GroupSize, ModelSpec
-from kernels.quants import MATRIX_TYPES
+from kernels.quants import MATRIX_TYPES, resident_bytes
 
 FLOATS = frozenset({"F32", "F16", "BF16"})
 _F32 = frozenset({"F32"})
@@ -232,7 +232,13 @@ def tensor_groups(file: GGUFFile, spec: ModelSpec) -> dict[Group, GroupSize]:
     for info in file.tensors.values():
         group = "unused" if _unused(info, spec) else _group(info.name)
         size = groups.get(group, GroupSize())
-        groups[group] = GroupSize(size.bytes + info.nbytes, size.parameters + info.elements)
+        cols = info.shape[-1]
+        resident = resident_bytes(info.type, info.elements // cols, cols)
+        groups[group] = GroupSize(
+            size.bytes + info.nbytes,
+            size.parameters + info.elements,
+            size.resident + resident,
+        )
     return groups
 
 

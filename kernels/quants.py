@@ -29,6 +29,14 @@ class QuantType:
         return 8 * self.bytes / self.block
 
 
+def resident_bytes(kind: QuantType, rows: int, cols: int) -> int:
+    """Bytes that `rows` rows of `cols` elements take in memory once the CPU kernels have them.
+
+    The one place that says so: the memory plan counts with it. Weights stay as the file holds them.
+    """
+    return rows * kind.row_bytes(cols)
+
+
 _TABLE = (
     (0, "F32", 1, 4),
     (1, "F16", 1, 2),

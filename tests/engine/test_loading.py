@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.client import Engine
+from engine.context import RESERVE, choose_context
 from engine.errors import (
     ContextError,
     EngineError,
@@ -20,7 +21,6 @@ from engine.errors import (
 )
 from engine.gguf import GGUFFile
 from engine.hardware import available_memory
-from engine.loading import RESERVE, choose_context
 from engine.protocol import (
     Event,
     Failed,

@@ -1,0 +1,66 @@
+"""How long a context is: what is asked for, or what a machine's free memory allows.
+
+Knows bytes of weights and of KV cache. Knows nothing of machines or of loading.
+"""
+
+from __future__ import annotations
+
+from engine.errors import MemoryShortError, RequestError
+from engine.spec import ModelSpec
+
+MAX_CHOSEN_CONTEXT = 32768
+"""Longest context that is chosen without being asked for."""
+KV_SHARE = 4
+"""A context chosen without being asked for takes at most this part (a quarter) of the free memory."""
+CONTEXT_STEP = 256
+"""Chosen contexts are a multiple of this many tokens, and at least one of them."""
+RESERVE = 256 << 20
+"""Bytes left for buffers, the vocabulary and Python."""
+
+
+def choose_context(requested: int | None, spec: ModelSpec, free: int) -> int:
+    """Tokens of context: what is asked for, else the least of what the model was trained for, what a
+    quarter of the `free` bytes holds, what fits beside the weights, and 32768.
+
+    Raises `RequestError`, and `MemoryShortError` when weights and KV cache do not fit.
+    """
+    if requested is not None and requested < 1:
+        raise RequestError(f"A context of {requested} tokens is not possible")
+    room = free - RESERVE - spec.weights_bytes
+    most = largest_context(spec, free)
+    context = wanted_context(requested, spec, free)
+    if room < 0 or context > most:
+        raise _too_large(spec, context, free, most)
+    return context
+
+
+def wanted_context(requested: int | None, spec: ModelSpec, free: int) -> int:
+    """The context of `choose_context`, whether it fits or not: at least one step."""
+    if requested is not None:
+        return requested
+    per_token = max(1, spec.kv_bytes_per_token)
+    fitting = min(
+        MAX_CHOSEN_CONTEXT, largest_context(spec, free), max(0, free) // KV_SHARE // per_token
+    )
+    return min(spec.context, max(1, fitting // CONTEXT_STEP) * CONTEXT_STEP)
+
+
+def largest_context(spec: ModelSpec, free: int) -> int:
+    """Tokens whose KV cache fits beside the weights into `free` bytes."""
+    return max(0, free - RESERVE - spec.weights_bytes) // max(1, spec.kv_bytes_per_token)
+
+
+def _too_large(spec: ModelSpec, context: int, free: int, most: int) -> MemoryShortError:
+    weights, cache = spec.weights_bytes, context * spec.kv_bytes_per_token
+    return MemoryShortError(
+        f"{spec.name} does not fit into memory",
+        f"Its weights take {_gib(weights)} and a context of {context} tokens {_gib(cache)}, "
+        f"with {_gib(RESERVE)} to work in; {_gib(free)} are free",
+        f"Use a context of at most {most} tokens"
+        if most >= CONTEXT_STEP
+        else "Close other programs, or choose a smaller model or quantisation",
+    )
+
+
+def _gib(count: int) -> str:
+    return f"{count / (1 << 30):.1f} GiB"
