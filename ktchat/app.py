@@ -28,7 +28,6 @@ from ktchat import paths
 from ktchat.screens.chat import ChatScreen
 from ktchat.screens.keys import KEYS
 from ktchat.settings import SettingsFile
-from ktchat.text import one_line
 from ktchat.themes import DARK, THEMES
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ INTERRUPTED = 130
 class KtchatApp(App[None]):
     """`KtchatApp(model, engine=...).run()`; what is not given is made when it is needed."""
 
-    CSS_PATH = "ktchat.tcss"
+    CSS_PATH = Path(__file__).with_name("ktchat.tcss")
     TITLE = "ktchat"
     ENABLE_COMMAND_PALETTE = True
     CLOSE_TIMEOUT = 1.0
@@ -132,7 +131,7 @@ class KtchatApp(App[None]):
         try:
             screen.models.load(self._model or default_model(last))
         except KtchatError as error:
-            screen.status.say(one_line(str(error), 400), "error")
+            screen.status.say(str(error), "error")
 
     # Commands.
 
@@ -218,7 +217,7 @@ class KtchatApp(App[None]):
         """A fault of our own in the background: said, not hidden, and the program goes on."""
         if event.state is WorkerState.ERROR:
             error = event.worker.error
-            words = one_line(f"an internal error: {type(error).__name__}: {error}", 300)
+            words = f"an internal error: {type(error).__name__}: {error}"
             self.chat_screen.status.say(words, "error")
 
 

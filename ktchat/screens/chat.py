@@ -22,7 +22,6 @@ from ktchat.screens.model_flow import ModelFlow
 from ktchat.screens.replies import Replies
 from ktchat.screens.session_flow import SessionFlow
 from ktchat.settings import SettingsFile
-from ktchat.text import one_line
 from ktchat.widgets.bars import Header, KeyBar, Status
 from ktchat.widgets.formats import counted
 from ktchat.widgets.message import MessageView
@@ -148,7 +147,7 @@ class ChatScreen(Screen[None]):
         try:
             self.settings.update(**changes)
         except KtchatError as error:
-            self.status.say(one_line(str(error), 400), "warning")
+            self.status.say(str(error), "warning")
 
     # What the widgets say.
 
@@ -230,7 +229,7 @@ class ChatScreen(Screen[None]):
         try:
             self.prompt.put(editor.edit(self.app, self.prompt.text))
         except KtchatError as error:
-            self.status.say(one_line(str(error), 400), "error")
+            self.status.say(str(error), "error")
         self.prompt.focus()
 
     def action_new_session(self) -> None:

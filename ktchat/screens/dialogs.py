@@ -17,6 +17,7 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from ktchat.screens.keys import KEYS
+from ktchat.widgets.field import Field
 from ktchat.widgets.lines import styled
 
 
@@ -44,7 +45,7 @@ class RenameDialog(Dialog):
     def compose(self) -> ComposeResult:
         with Vertical(classes="box"):
             yield Static(Content("Title of the session"), classes="title")
-            yield Input(self._title, compact=True)
+            yield Field(self._title, compact=True)
             yield Static(Content("Enter keep · Esc leave as it was"), classes="hint")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
@@ -54,6 +55,8 @@ class RenameDialog(Dialog):
 
 class LinkDialog(Dialog):
     """Show where a link goes, whole, before anything is done with it."""
+
+    AUTO_FOCUS = "OptionList"
 
     def __init__(self, url: str) -> None:
         super().__init__()

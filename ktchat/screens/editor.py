@@ -34,24 +34,34 @@ def edit(app: App[None], text: str) -> str:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        try:
-            with app.suspend():
-                code = subprocess.run([*command, name], check=False).returncode
-        except SuspendNotSupported as error:
-            raise EditorError(
-                "The editor was not started", "This terminal cannot lend it the screen"
-            ) from error
-        except OSError as error:
-            raise EditorError(
-                f"The editor {command[0]} was not started",
-                error.strerror or str(error),
-                "Set $VISUAL or $EDITOR to another one",
-            ) from error
-        if code != 0:
-            raise EditorError(f"The editor ended with code {code}", "The prompt is as it was", "")
+        _run(app, [*command, name])
         return _read(Path(name))
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _run(app: App[None], command: list[str]) -> None:
+    """Lend the terminal to the editor until it ends."""
+    failure: OSError | None = None
+    code = 0
+    try:
+        with app.suspend():  # an exception in here would leave the screen suspended
+            try:
+                code = subprocess.run(command, check=False).returncode
+            except OSError as error:
+                failure = error
+    except SuspendNotSupported as error:
+        raise EditorError(
+            "The editor was not started", "This terminal cannot lend it the screen"
+        ) from error
+    if failure is not None:
+        raise EditorError(
+            f"The editor {command[0]} was not started",
+            failure.strerror or str(failure),
+            "Set $VISUAL or $EDITOR to another one",
+        ) from failure
+    if code != 0:
+        raise EditorError(f"The editor ended with code {code}", "The prompt is as it was", "")
 
 
 def _command() -> list[str]:

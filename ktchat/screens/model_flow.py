@@ -97,7 +97,7 @@ class ModelFlow:
 
     def _refused(self, error: KtchatError) -> None:
         self.wanted = ""
-        self._screen.status.say(one_line(str(error), 400), "error")
+        self._screen.status.say(str(error), "error")
 
     def show(self, chat: ChatSession) -> None:
         """Show the model that is there."""
@@ -106,7 +106,8 @@ class ModelFlow:
             header.show_model("no model")
             header.show_context(0, 0)
             return
-        other = f"on {model.runtime}" if model.runtime != "hybrid" else ""
-        header.show_model(model.name, " · ".join(filter(None, (model.quantisation, other))))
+        name, quantisation = one_line(model.name, 60), one_line(model.quantisation, 20)
+        other = f"on {one_line(model.runtime, 20)}" if model.runtime != "hybrid" else ""
+        header.show_model(name, " · ".join(filter(None, (quantisation, other))))
         header.show_context(chat.context_used, chat.context_size)
-        self._screen.welcome.show_model(model.name)
+        self._screen.welcome.show_model(name)

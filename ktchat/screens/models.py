@@ -25,6 +25,7 @@ from textual.widgets.option_list import Option
 from ktchat.models import ModelEntry, list_models
 from ktchat.paths import models_folder
 from ktchat.text import one_line
+from ktchat.widgets.field import Field
 from ktchat.widgets.lines import ends, styled, wrap
 from ktchat.words import file_size
 
@@ -50,7 +51,7 @@ class ModelScreen(ModalScreen[str | None]):
             yield Static(Content("Models on this machine"), classes="title")
             yield OptionList(id="models", compact=True)
             yield Static(Content("Or the path of a GGUF file"), classes="title second")
-            yield Input(placeholder="~/models/…", suggester=PathSuggester(), compact=True)
+            yield Field(placeholder="~/models/…", suggester=PathSuggester(), compact=True)
             yield Static(id="path-words", classes="hint")
             yield Static(
                 Content("Enter load · Tab complete or change field · Esc back"), classes="hint"
@@ -124,7 +125,7 @@ class ModelScreen(ModalScreen[str | None]):
 
     def action_complete(self) -> None:
         """In the path: take the completion. Else: go to the other field."""
-        field = self.query_one(Input)
+        field = self.query_one(Field)
         if field.has_focus and field.cursor_at_end and field._suggestion:
             field.action_cursor_right()
         else:

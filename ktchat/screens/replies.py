@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from engine.errors import KtchatError
 from engine.protocol import Failed, Finished, Prefilled, Text, Thinking
-from ktchat.text import one_line
 
 if TYPE_CHECKING:
     from ktchat.chat import ChatSession, Update
@@ -142,7 +141,7 @@ class Replies:
         try:
             updates = answer(text)
         except KtchatError as error:  # refused: nothing was changed
-            screen.status.say(one_line(str(error), 400), "error")
+            screen.status.say(str(error), "error")
             self._give_back(text)
             return
         self._kept = None

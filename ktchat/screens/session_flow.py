@@ -10,7 +10,6 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from engine.errors import KtchatError
-from ktchat.text import one_line
 
 if TYPE_CHECKING:
     from ktchat.chat import ChatSession
@@ -78,7 +77,7 @@ class SessionFlow:
         try:
             summaries = await chat.store.call(chat.store.sessions)
         except KtchatError as error:
-            self._screen.status.say(one_line(str(error), 400), "error")
+            self._screen.status.say(str(error), "error")
             return
         self._screen.session_list.show(summaries, chat.conversation.id)
 
@@ -95,7 +94,7 @@ class SessionFlow:
                 await (chat.new() if session is None else chat.open(session))
                 await self._show(chat)
             except KtchatError as error:
-                screen.status.say(one_line(str(error), 400), "error")
+                screen.status.say(str(error), "error")
                 await self._refresh()
             finally:
                 self.switching = False
@@ -118,7 +117,7 @@ class SessionFlow:
         try:
             await chat.rename(session, title)
         except KtchatError as error:
-            self._screen.status.say(one_line(str(error), 400), "error")
+            self._screen.status.say(str(error), "error")
         await self._refresh()
 
     async def _delete(self, session: str) -> None:
@@ -132,7 +131,7 @@ class SessionFlow:
             try:
                 await chat.delete(session)
             except KtchatError as error:
-                screen.status.say(one_line(str(error), 400), "error")
+                screen.status.say(str(error), "error")
                 return
             self._bury(session)
             if was_open:
@@ -166,7 +165,7 @@ class SessionFlow:
         try:
             await chat.undo_delete(session)
         except KtchatError as error:
-            screen.status.say(one_line(str(error), 400), "error")
+            screen.status.say(str(error), "error")
             return
         self._deleted.remove(session)
         screen.session_list.forget(session)

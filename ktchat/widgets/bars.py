@@ -13,6 +13,7 @@ from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Static
 
+from ktchat.text import one_line
 from ktchat.widgets.lines import ends, styled
 from ktchat.words import count, short_count
 
@@ -20,6 +21,7 @@ NEARLY_FULL = 0.85
 """Share of the context from which the header warns."""
 
 METER_CELLS = 14
+MAX_WORDS = 400
 
 
 class Header(Widget):
@@ -101,7 +103,8 @@ class Status(Static):
         button: tuple[str, str] | None = None,
         seconds: float | None = None,
     ) -> None:
-        """Passing words; `button` is a word to click and its action."""
+        """Passing words, made safe to draw; `button` is a word to click and its action."""
+        words = one_line(words, MAX_WORDS)
         content = styled(words, f".{'note' if severity == 'information' else severity}")
         if button is not None:
             content += Content("  ") + styled(button[0], ".action", (button[1], ()))
@@ -118,7 +121,8 @@ class Status(Static):
         self._draw()
 
     def stand(self, words: str, severity: str = "information") -> None:
-        """Words that hold until they are replaced; empty: none."""
+        """Words that hold until they are replaced, made safe to draw; empty: none."""
+        words = one_line(words, MAX_WORDS)
         style = f".{'note' if severity == 'information' else severity}"
         standing = styled(words, style) if words else None
         if standing is not None and standing != self._standing:

@@ -95,7 +95,7 @@ class SessionList(OptionList):
 
     def _fill(self) -> None:
         option = self.highlighted_option
-        kept = option.id if option else self._current
+        kept = option.id if option and self.has_focus else self._current
         at = self.scroll_y
         self.set_options(self._options_shown())
         ids = [o.id for o in self.options]

@@ -1,0 +1,191 @@
+"""The program in a pseudo-terminal: what it writes, how it ends, what it imports."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ktchat.store import Store
+from tests.tui.terminal import Terminal
+
+Run = Callable[..., Terminal]
+
+HARMLESS = re.compile(
+    rb"\x1b\[[0-9;]*[mHJK]"  # colours, cursor, clearing
+    rb"|\x1b\[\?[0-9]+(?:\$p|[hl])"  # modes and questions about them
+    rb"|\x1b\[[<>=][0-9;]*u"  # the keyboard protocol
+    rb"|\x1b\]22;[a-z-]*\x07"  # shape of the pointer
+)
+RESTORED = b"\x1b[?1049l"
+"""Leaves the alternate screen."""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    """Starts a scenario of `tests.tui.program`, or another module."""
+    terminals: list[Terminal] = []
+
+    def begin(*arguments: str, **extra: str) -> Terminal:
+        terminals.append(Terminal("-m", *arguments, home=tmp_path, **extra))
+        return terminals[-1]
+
+    yield begin
+    for terminal in terminals:
+        terminal.close()
+
+
+def talking(run: Run) -> Terminal:
+    """A program that is writing a long reply."""
+    terminal = run("tests.tui.program", "slow")
+    terminal.sees("0 of 4")
+    terminal.type("go on\r")
+    terminal.sees("word word word")
+    return terminal
+
+
+def kept(tmp_path: Path) -> tuple[str, str]:
+    """State and text of the only reply on the disk."""
+    store = Store(tmp_path / "ktchat.db")
+    try:
+        (summary,) = store.sessions()
+        (turn,) = store.load(summary.id).turns
+    finally:
+        store.close()
+    return turn.state, turn.reply
+
+
+def test_no_escape_sequence_of_a_model_or_a_name_reaches_the_terminal(run: Run) -> None:
+    terminal = run("tests.tui.program", "hostile")
+    terminal.sees("Evbefore")
+    terminal.type("hello\r")
+    terminal.sees("after")
+    terminal.drain(0.5)
+    terminal.type("\x14")  # Ctrl+T: the thinking
+    terminal.drain(0.5)
+    terminal.type("\x1b[200~paste \x9d0;owned\x9c\x9b2J\x1b[201~")
+    terminal.drain(0.3)
+    terminal.type("\r")
+    terminal.sees("It failed before")
+    terminal.type("\x0f")  # Ctrl+O: the models
+    terminal.sees("Models on this machine")
+    terminal.drain(0.3)
+    terminal.type("\x1b")
+    terminal.drain(0.3)
+    terminal.type("\x1bOQ")  # F2: the title
+    terminal.sees("Title of the session")
+    terminal.drain(0.3)
+    output = terminal.output
+    rest = HARMLESS.sub(b"", output)
+    assert b"\x1b" not in rest, rest[rest.index(b"\x1b") - 40 :][:80]
+    text = rest.decode()
+    assert not re.search("[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
+
+
+def test_nothing_heavy_is_imported_before_the_first_frame(run: Run, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    run("tests.tui.program", "plain", KTCHAT_TEST_REPORT=str(report)).sees("Enter send")
+    end = time.monotonic() + 5
+    while not report.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert report.read_text().split() == []
+
+
+def test_ctrl_q_restores_the_terminal_and_ends_with_code_0(run: Run) -> None:
+    terminal = run("tests.tui.program", "plain")
+    terminal.sees("Enter send")
+    terminal.type("\x11")
+    assert terminal.wait() == 0
+    assert RESTORED in terminal.output
+
+
+def test_ctrl_c_stops_the_reply_then_twice_quits_with_code_130(run: Run, tmp_path: Path) -> None:
+    terminal = talking(run)
+    terminal.type("\x03")
+    terminal.sees("stopped")
+    terminal.type("\x03")
+    terminal.sees("press Ctrl+C again to quit")
+    terminal.type("\x03")
+    assert terminal.wait() == 130
+    assert RESTORED in terminal.output
+    assert kept(tmp_path)[0] == "stopped"
+
+
+def test_a_storm_of_interrupts_ends_in_order(run: Run) -> None:
+    terminal = talking(run)
+    for _ in range(30):
+        terminal.type("\x03")
+        if terminal.read(0.01) == b"" and terminal.code is not None:
+            break
+    for _ in range(30):
+        try:
+            terminal.signal(signal.SIGINT)
+        except ProcessLookupError:
+            break
+        terminal.read(0.01)
+    assert terminal.wait() == 130
+    assert RESTORED in terminal.output
+
+
+def test_ctrl_c_while_the_model_loads_quits(run: Run) -> None:
+    terminal = run("tests.tui.program", "loading")
+    terminal.sees("loading")
+    terminal.type("\x03")
+    terminal.drain(0.2)
+    terminal.type("\x03")
+    assert terminal.wait() == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_saves_the_reply_and_ends_within_two_seconds(
+    run: Run, tmp_path: Path, number: signal.Signals
+) -> None:
+    terminal = talking(run)
+    start = time.monotonic()
+    terminal.signal(number)
+    assert terminal.wait(4) == 128 + number
+    assert time.monotonic() - start < 2
+    assert RESTORED in terminal.output
+    state, reply = kept(tmp_path)
+    assert state == "interrupted"
+    assert reply.count("word") > 2
+
+
+def test_a_closed_terminal_saves_the_reply_and_ends_within_two_seconds(
+    run: Run, tmp_path: Path
+) -> None:
+    terminal = talking(run)
+    start = time.monotonic()
+    terminal.hang_up()
+    terminal.wait(4)
+    assert time.monotonic() - start < 2.5
+    assert kept(tmp_path)[0] == "interrupted"
+
+
+def test_the_editor_gets_the_prompt_and_gives_it_back(run: Run, tmp_path: Path) -> None:
+    editor = tmp_path / "editor.sh"
+    mode = tmp_path / "mode"
+    editor.write_text(f'#!/bin/sh\nstat -c %a "$1" > {mode}\necho " and edited" >> "$1"\n')
+    editor.chmod(0o755)
+    terminal = run("tests.tui.program", "plain", VISUAL=str(editor))
+    terminal.sees("0 of 4")
+    terminal.type("typed")
+    terminal.sees("typed")
+    terminal.type("\x07")  # Ctrl+G
+    terminal.sees("and edited")
+    assert mode.read_text().strip() == "600"
+
+
+def test_an_editor_that_cannot_be_run_is_said_in_words(run: Run) -> None:
+    terminal = run("tests.tui.program", "plain", VISUAL="/no/such/editor")
+    terminal.sees("0 of 4")
+    terminal.type("typed")
+    terminal.sees("typed")
+    terminal.type("\x07")
+    terminal.sees("The editor /no/such/editor was not started")
+    terminal.type(" on")
+    terminal.sees("typed on")
