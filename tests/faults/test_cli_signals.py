@@ -57,7 +57,7 @@ def reopened(program: Program) -> tuple[str, str, str]:
 def test_killed_at_any_moment_all_but_the_last_moment_is_there(program: Program) -> None:
     draw = random.Random(1)
     seconds_a_token = 0.004
-    for _ in range(10):
+    for _ in range(8):
         script = {"text": LONG, "token_seconds": seconds_a_token}
         process = program.start("run", "-m", "m.gguf", "remember me", script=script)
         seen = read(process, draw.randint(1, 500))
@@ -154,7 +154,7 @@ def test_a_storm_of_ctrl_c_ends_quietly(program: Program, tmp_path: Path, moment
 
 
 def test_ctrl_c_at_any_moment_of_the_start(program: Program, tmp_path: Path) -> None:
-    for number in range(12):
+    for number in range(10):
         ready = tmp_path / f"ready{number}"
         process = program.start(
             *("run", "-m", "m.gguf", "hi"),
@@ -162,7 +162,7 @@ def test_ctrl_c_at_any_moment_of_the_start(program: Program, tmp_path: Path) -> 
             env={"KTCHAT_TEST_READY": str(ready)},
         )
         until(ready.exists)
-        time.sleep(0.025 * number)
+        time.sleep(0.03 * number)
         process.send_signal(signal.SIGINT)
         assert_interrupted(process)
 

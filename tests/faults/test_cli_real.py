@@ -1,0 +1,140 @@
+"""The command line over the real engine and a tiny random model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli import Program, one_clear_line, until
+from tests.support.tiny import tiny_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model("qwen3moe", tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    return Program(tmp_path / "home")
+
+
+def children(pid: int) -> list[int]:
+    """Child processes that are alive."""
+    tasks = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in tasks.read_text().split()]
+
+
+def gone(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+    return stat.rpartition(")")[2].split()[0] == "Z"
+
+
+def endless(program: Program, model: Path) -> subprocess.Popen[bytes]:
+    """A run whose reply has begun and is far from its end; Ctrl-C reaches its whole group."""
+    process = program.start(
+        *("run", "-m", str(model), "--json", "--temperature", "5", "--top-k", "0", "hi"),
+        start_new_session=True,
+    )
+    seen = b""
+    while b'"text"' not in seen:
+        chunk = os.read(process.stdout.fileno(), 4096)  # type: ignore[union-attr]
+        assert chunk, process.communicate()
+        seen += chunk
+    return process
+
+
+def test_a_reply_and_its_continuation(program: Program, model: Path) -> None:
+    arguments = ("-m", str(model), "--seed", "3", "--max-tokens", "12", "--json")
+    done = program.run("run", *arguments, "hello")
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert events[-1]["event"] == "finished" and events[-1]["figures"]["seed"] == 3
+    again = program.run("run", "-c", *arguments, "and then?")
+    assert again.returncode == 0, again.stderr
+    (session,) = program.sessions()
+    assert [turn.prompt for turn in session.turns] == ["hello", "and then?"]
+    assert session.model_path == str(model)
+    first, second = (turn.figures for turn in session.turns)
+    assert first and second and second.prompt_tokens > first.prompt_tokens
+
+
+def test_the_same_seed_gives_the_same_reply(program: Program, model: Path) -> None:
+    arguments = ("run", "-m", str(model), "--seed", "5", "--max-tokens", "16", "hello")
+    replies = {program.run(*arguments).stdout for _ in range(2)}
+    assert len(replies) == 1
+
+
+def test_the_first_word_comes_soon(program: Program, model: Path) -> None:
+    program.run("run", "-m", str(model), "--max-tokens", "1", "hi")
+    times = []
+    for _ in range(3):
+        start = time.monotonic()
+        process = program.start("run", "-m", str(model), "--max-tokens", "400", "hi")
+        assert process.stdout is not None and process.stdout.read(1)
+        times.append(time.monotonic() - start)
+        process.kill()
+        process.communicate()
+    assert min(times) < 1.5
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(
+    program: Program, model: Path
+) -> None:
+    done = program.run("run", "-m", str(model), input="many words " * 5000)
+    assert done.returncode == 1 and done.stdout == ""
+    assert one_clear_line(done.stderr) and any(char.isdigit() for char in done.stderr)
+    (session,) = program.sessions()
+    assert session.turns[0].without_reply
+
+
+@pytest.mark.parametrize("part", [0.001, 0.1, 0.5, 0.999])
+def test_a_truncated_model_is_refused(
+    program: Program, model: Path, tmp_path: Path, part: float
+) -> None:
+    data = model.read_bytes()
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(data[: int(len(data) * part)])
+    done = program.run("run", "-m", str(cut), "hi")
+    assert done.returncode == 1 and done.stdout == ""
+    assert one_clear_line(done.stderr) and "cut.gguf" in done.stderr
+
+
+def test_ctrl_c_ends_the_engine_too(program: Program, model: Path) -> None:
+    process = endless(program, model)
+    engines = children(process.pid)
+    assert engines
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=5)
+    assert (process.returncode, err) == (130, b"")
+    until(lambda: all(gone(pid) for pid in engines), 2)
+    assert program.sessions()[0].turns[0].state == "stopped"
+
+
+def test_a_killed_program_leaves_no_engine_behind(program: Program, model: Path) -> None:
+    process = endless(program, model)
+    engines = children(process.pid)
+    process.kill()
+    process.communicate()
+    until(lambda: all(gone(pid) for pid in engines), 2)
+
+
+def test_a_killed_engine_is_one_clear_line_and_what_came_is_kept(
+    program: Program, model: Path
+) -> None:
+    process = endless(program, model)
+    for pid in children(process.pid):
+        os.kill(pid, signal.SIGKILL)
+    _, err = process.communicate(timeout=5)
+    assert process.returncode == 1 and one_clear_line(err.decode())
+    turn = program.sessions()[0].turns[0]
+    assert turn.state == "failed" and turn.raw_reply and turn.error is not None
