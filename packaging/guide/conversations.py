@@ -107,7 +107,7 @@ class Author:
 
     def topic(self, state: State) -> Turn:
         topic = self.rng.choices(self.topics, self.topic_weights)[0]
-        line = topic.question(self.rng, self.define)
+        line = topic.question(self.rng, self.define, self.grammar)
         return wear(line, self.rng, self.grammar), self.rng.choice(topic.say)
 
     def outside_turn(self, state: State) -> Turn:
@@ -266,8 +266,20 @@ class Author:
             length = rng.randint(*rng.choices(spans, (30, 34, 26, 10))[0])
         state = State()
         for number in range(length):
-            asked, reply = self.turn_kind(state, number, length)(state)
-            state.turns.append((asked.strip() or "?", reply))
+            state.turns.append(self.turn_kind(state, number, length)(state))
+        return self.messages(state)
+
+    def memory(self) -> list[Message]:
+        """A short conversation around one thing: facts are told, perhaps something else, and recalled."""
+        rng, state = self.rng, State()
+        kinds: list[Callable[[State], Turn]] = [self.tell] * rng.choice((1, 1, 1, 2))
+        kinds += [self.topic] * rng.choice((0, 0, 1)) + [self.recall] * rng.choice((1, 1, 2))
+        for kind in kinds:
+            state.turns.append(kind(state))
+        return self.messages(state)
+
+    def messages(self, state: State) -> list[Message]:
+        rng = self.rng
         messages = [
             {"role": role, "content": content}
             for turn in state.turns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,15 +40,39 @@ class Topic:
         """How often the topic comes up: with the square root of its number of wordings."""
         return math.sqrt(len(self.ask) + len(self.do) + 0.5 * len(self.about))
 
-    def question(self, rng: random.Random, define: list[str]) -> str:
+    def question(self, rng: random.Random, define: list[str], grammar: Grammar) -> str:
         """One grammar line; verb phrases follow {howto}, noun phrases fill the forms in `define`."""
         at = rng.random() * (len(self.ask) + 2 * len(self.do) + 1.2 * len(self.about))
         if at < len(self.ask):
             return rng.choice(self.ask)
         if at < len(self.ask) + 2 * len(self.do):
-            phrase = rng.choice(self.do)
-            return phrase if rng.random() < 0.12 else "{howto} " + phrase
+            return ask_to_do(grammar.expand(rng.choice(self.do), rng), rng)
         return rng.choice(define).replace("{x}", rng.choice(self.about))
+
+
+def ask_to_do(phrase: str, rng: random.Random) -> str:
+    """A question for how to do something: "how do I stop it", "which key stops it", "stopping it"."""
+    verb, _, rest = phrase.partition(" ")
+    form = rng.random()
+    if form < 0.1 or not verb.isalpha():
+        return phrase
+    if form < 0.7:
+        return "{howto} " + phrase
+    if form < 0.85:
+        ending = (
+            "ies"
+            if re.search("[^aeo]y$", verb)
+            else "es"
+            if re.search("(s|x|ch|sh)$", verb)
+            else "s"
+        )
+        stem = verb[:-1] if ending == "ies" else verb
+        return f"{{which_key}} {stem}{ending} {rest}"
+    doubled = (
+        verb + verb[-1] if re.fullmatch("[^aeiou]*[aeiou][bdgmnpt]|quit|begin", verb) else verb
+    )
+    stem = doubled[:-1] if re.search("[^e]e$", doubled) else doubled
+    return rng.choice(("{about_doing} ", "{about_doing} ", "")) + f"{stem}ing {rest}"
 
 
 def load_topics() -> list[Topic]:

@@ -70,6 +70,7 @@ easy simple
 """
 _GROUPS = {word: line.split() for line in _SYNONYMS.splitlines() for word in line.split()}
 _SMALL = {"the", "a", "an", "my", "is", "do", "does", "to", "of", "it", "this", "in"}
+_QUESTION_ENDS = ((0.54, "?"), (0.57, " ?"), (0.64, "."), (0.68, "!"), (0.7, "??"), (1.0, ""))
 _PLACE = "\ue000\ue001\ue002\ue003\ue004"
 
 
@@ -129,9 +130,7 @@ def _end(text: str, rng: random.Random, question: bool) -> str:
         return text
     chance = rng.random()
     if question:
-        return text + (
-            "?" if chance < 0.6 else " ?" if chance < 0.62 else "." if chance < 0.66 else ""
-        )
+        return text + next(end for share, end in _QUESTION_ENDS if chance < share)
     return text + ("." if chance < 0.45 else "!" if chance < 0.5 else "")
 
 

@@ -33,7 +33,8 @@ class Recipe:
     batch_tokens: int = 1024  # of each worker
     row_lengths: tuple[int, ...] = (256, 512, 1024)
     row_shares: tuple[float, ...] = (0.6, 0.3, 0.1)
-    drill_tokens: int = 7  # of the reply in a drill
+    drill_tokens: int = 8  # of the reply in a drill
+    memory_share: float = 0.35  # of the drills are about remembering
     peak_rate: float = 1.3e-3
     last_rate: float = 1e-5
     warmup: int = 150
@@ -87,8 +88,8 @@ class Batches:
     def row(self, length: int, rng: random.Random) -> list[Placed]:
         """A conversation in every second short row and in every long one; drills fill the rest.
 
-        A drill is one question and the start of its reply: what to answer is decided there, and the
-        rest of the reply, known by heart soon, would cost most of the time.
+        Most drills are one question and the start of its reply: what to answer is decided there, and
+        the rest of the reply, known by heart soon, would cost most of the time.
         """
         parts: list[Placed] = []
         room, misses = length + 1, 0
@@ -108,6 +109,13 @@ class Batches:
             parts.append((encoded, list(range(len(encoded.tokens)))))
             room -= len(encoded.tokens)
         return parts
+
+    def drill(self, rng: random.Random) -> Encoded:
+        """A short exercise in memory, or in what to answer."""
+        if rng.random() < self.recipe.memory_share:
+            return self.encoder.encode(self.author.memory())
+        question = self.encoder.encode(self.author.conversation(1))
+        return question.drill(self.recipe.drill_tokens)
 
     def spread(self, encoded: Encoded, rng: random.Random) -> list[int]:
         """Positions of a conversation; gaps between turns teach distances longer than a row.
