@@ -39,18 +39,34 @@ def gone(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] == "Z"
 
 
-def endless(program: Program, model: Path) -> subprocess.Popen[bytes]:
-    """A run whose reply has begun and is far from its end; Ctrl-C reaches its whole group."""
-    process = program.start(
-        *("run", "-m", str(model), "--json", "--temperature", "5", "--top-k", "0", "hi"),
-        start_new_session=True,
-    )
-    seen = b""
-    while b'"text"' not in seen:
-        chunk = os.read(process.stdout.fileno(), 4096)  # type: ignore[union-attr]
-        assert chunk, process.communicate()
-        seen += chunk
-    return process
+def held(program: Program, model: Path) -> tuple[subprocess.Popen[bytes], list[int]]:
+    """A run in the middle of its reply, and its engine, which is stopped (SIGSTOP) there.
+
+    A random model may end its reply at once: then the next run is taken.
+    """
+    for seed in range(20):
+        process = program.start(
+            *("run", "-m", str(model), "--json", "--temperature", "5", "--top-k", "0"),
+            *("--seed", str(seed), "hi"),
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        seen = b""
+        while b'"text"' not in seen and (chunk := os.read(process.stdout.fileno(), 4096)):
+            seen += chunk
+        engines = children(process.pid)
+        for pid in engines:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.1)
+        os.set_blocking(process.stdout.fileno(), False)
+        while chunk := process.stdout.read(65536) or b"":
+            seen += chunk
+        os.set_blocking(process.stdout.fileno(), True)
+        if engines and process.poll() is None and b'"finished"' not in seen:
+            return process, engines
+        process.kill()
+        process.communicate()
+    raise AssertionError("no reply was long enough")
 
 
 def test_a_reply_and_its_continuation(program: Program, model: Path) -> None:
@@ -110,29 +126,41 @@ def test_a_truncated_model_is_refused(
 
 
 def test_ctrl_c_ends_the_engine_too(program: Program, model: Path) -> None:
-    process = endless(program, model)
-    engines = children(process.pid)
-    assert engines
+    process, engines = held(program, model)
     os.killpg(process.pid, signal.SIGINT)
+    for pid in engines:
+        os.kill(pid, signal.SIGCONT)
     _, err = process.communicate(timeout=5)
     assert (process.returncode, err) == (130, b"")
     until(lambda: all(gone(pid) for pid in engines), 2)
     assert program.sessions()[0].turns[0].state == "stopped"
 
 
+def test_ctrl_c_ends_an_engine_that_hangs(program: Program, model: Path) -> None:
+    process, engines = held(program, model)
+    start = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=5)
+    assert process.returncode == 130 and time.monotonic() - start < 2.5
+    until(lambda: all(gone(pid) for pid in engines), 2)
+    turn = program.sessions()[0].turns[0]
+    assert turn.state in ("stopped", "interrupted") and turn.raw_reply
+
+
 def test_a_killed_program_leaves_no_engine_behind(program: Program, model: Path) -> None:
-    process = endless(program, model)
-    engines = children(process.pid)
+    process, engines = held(program, model)
     process.kill()
     process.communicate()
+    for pid in engines:
+        os.kill(pid, signal.SIGCONT)
     until(lambda: all(gone(pid) for pid in engines), 2)
 
 
 def test_a_killed_engine_is_one_clear_line_and_what_came_is_kept(
     program: Program, model: Path
 ) -> None:
-    process = endless(program, model)
-    for pid in children(process.pid):
+    process, engines = held(program, model)
+    for pid in engines:
         os.kill(pid, signal.SIGKILL)
     _, err = process.communicate(timeout=5)
     assert process.returncode == 1 and one_clear_line(err.decode())
