@@ -1,68 +1,141 @@
-"""What this machine has to give: memory that is free for us.
+"""This machine, looked at part by part; every part may fail by itself and then says so.
 
-Knows Linux's /proc and cgroups (1 and 2). Knows nothing of models.
+Knows how to put the probes together and which measurements are kept. The parts are in
+`engine.probes`, the types in `engine.machine`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+import hashlib
 from pathlib import Path
+from typing import Any
 
-_PROC = Path("/proc")
-_CGROUP = Path("/sys/fs/cgroup")
-_LIMITS = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
-"""Limit and usage of a group: version 2, version 1."""
+from engine import notebook
+from engine.machine import Cpu, Disk, Gpu, GpuUser, Hardware, Memory, Problem, Software
+from engine.probes import cpu as cpu_probe
+from engine.probes import disk as disk_probe
+from engine.probes import gpu as gpu_probe
+from engine.probes import memory as memory_probe
+from engine.probes import software as software_probe
+from engine.probes.memory import available_memory
+
+__all__ = [
+    "Cpu",
+    "Disk",
+    "Gpu",
+    "GpuUser",
+    "Hardware",
+    "Memory",
+    "Problem",
+    "Software",
+    "available_memory",
+    "cached",
+    "machine_key",
+    "probe",
+]
+
+_MEASURED = "machine"
+"""The notebook of this machine's measured speeds."""
+
+_last: dict[Path, Hardware] = {}
 
 
-def available_memory(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int:
-    """Bytes that can be taken without swapping: the least of the system's and of every group above us.
+def probe(models: Path | None = None, *, measure: bool = True, fresh: bool = False) -> Hardware:
+    """This machine. `models` is the folder where models live.
 
-    Cached files count as free, since the system gives them up.
+    Speeds of memory and disk are measured once (up to 2.5 s) and kept; `fresh` measures again,
+    without `measure` only what is kept is used. Takes tens of milliseconds otherwise. Never raises.
     """
-    free = [_meminfo(proc / "meminfo")]
-    for folder in _groups(proc / "self" / "cgroup", cgroup):
-        for limit_name, usage_name in _LIMITS:
-            limit, usage = _number(folder / limit_name), _number(folder / usage_name)
-            if limit is not None and usage is not None:
-                free.append(limit - usage + _cached(folder / "memory.stat"))
-    return max(0, min(free))
+    folder = Path.cwd() if models is None else models
+    cpu, notes = cpu_probe.cpu()
+    memory, memory_notes = memory_probe.memory()
+    gpus, gpu_problems, gpu_notes = gpu_probe.gpus()
+    free, disk_notes = disk_probe.free_space(folder)
+    software = software_probe.software()
+    speeds, speed_notes = _speeds(machine_key(cpu, memory), folder, cpu.cores, measure, fresh)
+    found = Hardware(
+        cpu=cpu,
+        memory=dataclasses.replace(memory, read_gb_s=speeds.memory),
+        gpus=gpus,
+        disk=Disk(str(folder), free, speeds.disk),
+        software=software,
+        problems=(
+            *(_with_pip(problem) for problem in gpu_problems),
+            *software_probe.problems(software, gpus),
+        ),
+        notes=(*notes, *memory_notes, *gpu_notes, *disk_notes, *speed_notes),
+    )
+    _last[folder] = found
+    return found
 
 
-def _meminfo(path: Path) -> int:
-    for line in path.read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) << 10
-    raise OSError(f"{path} has no MemAvailable")
+def cached(models: Path | None = None) -> Hardware:
+    """The last `probe` of this process, else one that measures nothing new."""
+    folder = Path.cwd() if models is None else models
+    return _last.get(folder) or probe(models, measure=False)
 
 
-def _groups(path: Path, root: Path) -> Iterator[Path]:
-    """Folders of the memory groups that this process is in, from the innermost outwards."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, name = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        top = root / "memory" if controllers else root
-        folder = top / name.lstrip("/")
-        # Inside a container the path may be the host's: the root then is our own group.
-        yield from (parent for parent in (folder, *folder.parents) if parent.is_relative_to(top))
+def machine_key(cpu: Cpu, memory: Memory) -> str:
+    """What measurements are kept under: another processor or more memory measures again."""
+    words = f"{cpu.model}|{cpu.cores}|{cpu.isa}|{round(memory.total / (1 << 30))}"
+    return hashlib.sha256(words.encode()).hexdigest()[:16]
 
 
-def _number(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):  # absent, or "max"
-        return None
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Speeds:
+    memory: tuple[tuple[int, float], ...] = ()
+    disk: float = 0.0
 
 
-def _cached(path: Path) -> int:
-    """Bytes of files in the group's page cache that can be dropped."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return 0
-    values = dict(line.split()[:2] for line in lines if " " in line)
-    return int(values.get("total_inactive_file", values.get("inactive_file", 0)))
+def _speeds(
+    key: str, folder: Path, cores: int, measure: bool, fresh: bool
+) -> tuple[_Speeds, list[str]]:
+    book = notebook.read(_MEASURED)
+    kept = {} if fresh else _object(book.get(key))
+    memory = _pairs(kept.get("memory_read_gb_s"))
+    disks = _object(kept.get("disk_read_gb_s"))
+    disk = _number(disks.get(str(folder)))
+    notes: list[str] = []
+    if not measure:
+        if not memory:
+            notes.append("The memory's speed is not measured yet: ktchat doctor measures it")
+        return _Speeds(memory, disk), notes
+    before = (memory, disk)
+    if not memory:
+        memory, notes = memory_probe.read_speeds(cores)
+    if not disk:
+        disk, disk_notes = disk_probe.read_speed(folder)
+        notes += disk_notes
+    if (memory, disk) != before:
+        entry = {
+            "memory_read_gb_s": {str(count): speed for count, speed in memory},
+            "disk_read_gb_s": {**disks, str(folder): disk},
+        }
+        if not notebook.write(_MEASURED, {**book, key: entry}):
+            notes.append(f"Measurements cannot be kept in {notebook.cache_folder()}")
+    return _Speeds(memory, disk), notes
+
+
+def _with_pip(problem: Problem) -> Problem:
+    """A probe names a missing package; the person is given the command."""
+    if problem.fix == "nvidia-ml-py":
+        return Problem(f"{problem.what} is not installed", software_probe.pip(problem.fix))
+    return problem
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> float:
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e5
+    return float(value) if usable else 0.0
+
+
+def _pairs(value: Any) -> tuple[tuple[int, float], ...]:
+    """(threads, GB/s) as kept; anything else is as if it had not been measured."""
+    pairs = [(key, _number(speed)) for key, speed in _object(value).items()]
+    if not all(key.isdigit() and speed for key, speed in pairs):
+        return ()
+    return tuple(sorted((int(key), speed) for key, speed in pairs))

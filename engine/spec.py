@@ -198,6 +198,10 @@ class ModelSpec:
             total += sizes.get("experts", 0) * self.moe.top_k // self.moe.experts
         return total
 
+    def groups_parameters(self, *groups: Group) -> int:
+        """Parameters of some groups."""
+        return sum(self.groups[group].parameters for group in groups if group in self.groups)
+
     def is_moe_layer(self, layer: int) -> bool:
         """Whether this layer has routed experts."""
         return self.moe is not None and layer >= self.moe.leading_dense

@@ -1,0 +1,53 @@
+"""Small JSON files of measurements, in the user's cache folder.
+
+A file that is missing, damaged or unwritable is as if nothing had ever been measured. Knows nothing
+of what is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+MAX_FILE = 1 << 20
+
+
+def cache_folder() -> Path:
+    """Where measurements are kept: cache/ in KTCHAT_HOME if that is set, else the user's cache."""
+    home = os.environ.get("KTCHAT_HOME", "")
+    if home:
+        return Path(home).expanduser().absolute() / "cache"
+    import platformdirs
+
+    return platformdirs.user_cache_path("ktchat", appauthor=False)
+
+
+def read(name: str) -> dict[str, Any]:
+    """What is kept under `name`; empty when nothing usable is there."""
+    try:
+        path = cache_folder() / f"{name}.json"
+        with path.open("rb") as file:
+            value = json.loads(file.read(MAX_FILE))
+    except (OSError, ValueError, RuntimeError, RecursionError):  # RuntimeError: no home folder
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def write(name: str, value: dict[str, Any]) -> bool:
+    """Keep `value` under `name`, in one step; whether that was possible."""
+    part = ""
+    try:
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".part", delete=False) as file:
+            part = file.name
+            json.dump(value, file, indent=1)
+        Path(part).replace(folder / f"{name}.json")
+    except (OSError, RuntimeError):
+        if part:
+            Path(part).unlink(missing_ok=True)
+        return False
+    return True

@@ -1,0 +1,271 @@
+"""What goes where, whether it fits, and how fast it will be: arithmetic over a spec and a machine.
+
+Knows placement and bytes; speeds come from `engine.speed`, words from `engine.plan_words`. Imports
+neither torch nor llama_cpp and opens nothing, so that a plan is there at once.
+
+This version computes on the CPU. On a machine with a GPU the plan is therefore the CPU's, and
+`with_gpu` says what would go on the GPU, without speeds, since nothing has run there yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from engine.context import RESERVE, largest_context, wanted_context
+from engine.errors import RequestError
+from engine.machine import Hardware
+from engine.spec import Group, ModelSpec
+from engine.speed import predict
+
+Verdict = Literal["GPU", "hybrid", "CPU", "does not fit"]
+
+LABELS: dict[Group, str] = {
+    "attention": "attention",
+    "router": "router",
+    "shared": "shared experts",
+    "dense": "dense FFN",
+    "norms": "norms",
+    "output": "output",
+    "embedding": "embedding",
+    "experts": "routed experts",
+    "other": "other",
+}
+"""Groups of tensors in the order of a ledger, and what they are called there."""
+
+KV, WORKSPACE, RESERVED = "KV cache", "workspace", "reserve"
+
+PAGE = 32
+"""Positions in a page of the KV cache; the cache has one page more than the context needs."""
+CHUNK = 512
+"""Tokens prefilled at once."""
+
+PROCESS = 40 << 20
+"""Bytes of the engine's process with Python, numpy and the native libraries, without a model."""
+VOCABULARY = 260
+"""Bytes a token of the vocabulary takes in llama.cpp's tables."""
+
+
+class Segment(NamedTuple):
+    """A part of a device's memory."""
+
+    label: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePlan:
+    """One device's ledger. `total` is what is free for us there, in bytes."""
+
+    name: str
+    kind: Literal["RAM", "VRAM"]
+    total: int
+    segments: tuple[Segment, ...]
+
+    @property
+    def used(self) -> int:
+        """Bytes of all segments, the reserve too."""
+        return sum(segment.bytes for segment in self.segments)
+
+    @property
+    def resident(self) -> int:
+        """Bytes that are in memory while the model runs: all but the reserve."""
+        return sum(segment.bytes for segment in self.segments if segment.label != RESERVED)
+
+    @property
+    def short(self) -> int:
+        """Bytes that are missing; 0 when everything fits."""
+        return max(0, self.used - self.total) if self.total else 0
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """A model on a machine. Speeds are None when nothing is known that they could follow from."""
+
+    model: str
+    quantisation: str
+    machine: str
+    verdict: Verdict
+    devices: tuple[DevicePlan, ...]
+    context: int
+    """Tokens; what was asked for, else what the engine would choose."""
+    max_context: int
+    """The longest context that fits, at most what the model was trained for."""
+    runtime: Literal["hybrid", "llama.cpp"]
+    """What would run it."""
+    decode_tok_s: float | None = None
+    prefill_tok_s: float | None = None
+    bound_words: str = ""
+    """What limits decoding: `limited by RAM bandwidth: 42 GB/s`."""
+    prefill_bound_words: str = ""
+    measured: bool = False
+    """The speeds were measured with this model on this machine, not predicted."""
+    experts_on_gpu: int = 0
+    """Routed experts on GPUs, over all layers."""
+    experts: int = 0
+    """Routed experts over all layers."""
+    why: tuple[str, ...] = ()
+    """Sentences on how the plan came about."""
+    assumed: str = ""
+    """Where the machine's numbers come from when it is not this one."""
+    with_gpu: MemoryPlan | None = None
+    """What would go on the GPUs once the engine computes there; it does not run today."""
+    no_gpu: str = ""
+    """Why there is no such plan although there is a GPU."""
+    runs_today: bool = True
+
+    @property
+    def fits(self) -> bool:
+        """Whether everything has room."""
+        return self.verdict != "does not fit"
+
+    @property
+    def short_bytes(self) -> int:
+        """Bytes that are missing."""
+        return sum(device.short for device in self.devices)
+
+    @property
+    def short_of(self) -> str:
+        """What is missing: RAM or VRAM; empty when everything fits."""
+        return next((device.kind for device in self.devices if device.short), "")
+
+    @property
+    def fit_words(self) -> str:
+        """`GPU`, `hybrid`, `CPU`, or `short by 12 GB of RAM`."""
+        from engine.plan_words import size
+
+        return (
+            self.verdict if self.fits else f"short by {size(self.short_bytes)} of {self.short_of}"
+        )
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of weights on all devices."""
+        ours = {KV, WORKSPACE, RESERVED}
+        return sum(s.bytes for d in self.devices for s in d.segments if s.label not in ours)
+
+    def words(self) -> list[str]:
+        """The plan in short lines."""
+        from engine.plan_words import words
+
+        return words(self)
+
+    def bars(self, width: int = 80) -> list[str]:
+        """Where every gigabyte goes, as lines of at most `width` characters."""
+        from engine.plan_words import bars
+
+        return bars(self, width)
+
+
+def make_plan(source: ModelSpec, hardware: Hardware, context: int | None = None) -> MemoryPlan:
+    """The plan for a model on a machine. `context` None takes what the engine would choose.
+
+    Raises `RequestError` for a context below 1.
+    """
+    if context is not None and context < 1:
+        raise RequestError(f"A context of {context} tokens is not possible")
+    from engine.placement import place
+
+    today = _on_cpu(source, hardware, context)
+    if not hardware.gpus:
+        return today
+    import dataclasses
+
+    with_gpu, no_gpu = place(source, hardware, context)
+    return dataclasses.replace(today, with_gpu=with_gpu, no_gpu=no_gpu)
+
+
+def _on_cpu(spec: ModelSpec, hardware: Hardware, context: int | None) -> MemoryPlan:
+    free = hardware.memory.available
+    tokens = wanted_context(context, spec, free or 1 << 62)
+    ledger = ram_ledger(free, weight_bytes(spec), kv_bytes(spec, tokens), spec)
+    fits = not ledger.short
+    speed = predict(spec, hardware, tokens)
+    why = [] if free else ["The size of this machine's memory is not known"]
+    if spec.unsupported or not spec.hybrid:
+        why.append(
+            f"llama.cpp runs it: {spec.unsupported or 'its architecture is not one of ours'}"
+        )
+    if tokens > spec.context:
+        why.append(f"The model was trained for {spec.context} tokens; beyond, it may fail")
+    return MemoryPlan(
+        model=spec.name,
+        quantisation=spec.quantisation,
+        machine=hardware.name,
+        verdict="CPU" if fits else "does not fit",
+        devices=(ledger,),
+        context=tokens,
+        max_context=min(spec.context, largest_context(spec, free or 1 << 62)),
+        runtime="hybrid" if spec.hybrid else "llama.cpp",
+        decode_tok_s=speed.decode_tok_s if fits else None,
+        prefill_tok_s=speed.prefill_tok_s if fits else None,
+        bound_words=speed.bound_words if fits else "",
+        prefill_bound_words=speed.prefill_bound_words if fits else "",
+        measured=speed.measured and fits,
+        experts=expert_count(spec),
+        why=tuple(why),
+        assumed=hardware.assumed,
+    )
+
+
+def ram_ledger(
+    total: int, weights: Mapping[Group, int], cache: int, spec: ModelSpec, name: str = "RAM"
+) -> DevicePlan:
+    """RAM's ledger. The loader keeps `RESERVE` free; what of it is not work space is the reserve."""
+    work = workspace_bytes(spec)
+    return DevicePlan(
+        name,
+        "RAM",
+        total,
+        segments(weights, cache, work, max(0, RESERVE - work)),
+    )
+
+
+def segments(
+    weights: Mapping[Group, int], cache: int, work: int, reserve: int
+) -> tuple[Segment, ...]:
+    """A ledger's parts that are not empty, in its order."""
+    parts = [(label, weights.get(group, 0)) for group, label in LABELS.items()]
+    parts += [(KV, cache), (WORKSPACE, work), (RESERVED, reserve)]
+    return tuple(Segment(label, count) for label, count in parts if count)
+
+
+def weight_bytes(spec: ModelSpec) -> dict[Group, int]:
+    """Bytes of each group of tensors in memory, with what loading makes of them."""
+    weights: dict[Group, int] = {
+        group: size.resident or size.bytes
+        for group, size in spec.groups.items()
+        if group != "unused"
+    }
+    if spec.mla is not None and not spec.mla.split and spec.hybrid:
+        weights["attention"] = weights.get("attention", 0) + _transposed_bytes(spec)
+    return weights
+
+
+def _transposed_bytes(spec: ModelSpec) -> int:
+    """Old MLA files: the key half of attn_kv_b is kept transposed in float16, the value half copied."""
+    assert spec.mla is not None
+    attention = spec.groups["attention"]
+    bits = 8 * attention.bytes / max(1, attention.parameters)
+    per_layer = spec.heads * spec.mla.kv_lora * (2 * spec.mla.nope + bits / 8 * spec.mla.value)
+    return int(spec.layers * per_layer)
+
+
+def kv_bytes(spec: ModelSpec, context: int) -> int:
+    """Bytes of the KV cache in float16, whole pages."""
+    pages = -(-context // PAGE) + 1
+    return pages * PAGE * spec.kv_bytes_per_token
+
+
+def workspace_bytes(spec: ModelSpec) -> int:
+    """Bytes of the process, the vocabulary and the buffers of one chunk."""
+    width = spec.hidden * 6 + spec.heads * (spec.head_dim + spec.value_dim) * 2 + spec.ffn * 2
+    if spec.moe is not None:
+        width += spec.moe.top_k * (spec.moe.width * 3 + spec.hidden) + spec.moe.shared_width * 2
+    return PROCESS + spec.vocab * (VOCABULARY + 4) + CHUNK * width * 4
+
+
+def expert_count(spec: ModelSpec) -> int:
+    """Routed experts over all layers."""
+    return spec.moe_layers * spec.moe.experts if spec.moe is not None else 0

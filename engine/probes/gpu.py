@@ -1,0 +1,123 @@
+"""NVIDIA GPUs, through the driver's own library (nvidia-ml-py).
+
+Knows what to ask the driver and what to say when there is none. Absent library, driver or GPU are
+ordinary. Nothing is changed on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from engine.machine import Gpu, GpuUser, Problem
+
+_PCI = Path("/sys/bus/pci/devices")
+_NVIDIA, _AMD = "0x10de", "0x1002"
+
+
+def gpus(pci: Path = _PCI) -> tuple[tuple[Gpu, ...], list[Problem], list[str]]:
+    """GPUs, what is missing to use them, and what could not be found out."""
+    vendors = _display_vendors(pci)
+    notes = ["An AMD GPU is here; ktchat uses NVIDIA GPUs only"] if _AMD in vendors else []
+    try:
+        import pynvml
+    except ImportError:
+        if _NVIDIA not in vendors:
+            return (), [], [*notes, "No NVIDIA GPU was found"]
+        return (), [Problem("The NVIDIA GPU cannot be asked: nvidia-ml-py", "nvidia-ml-py")], notes
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        if _NVIDIA not in vendors:
+            return (), [], [*notes, "No NVIDIA GPU was found"]
+        why = f"An NVIDIA GPU is here, but its driver does not answer ({_text(error)})"
+        return (), [Problem(why, "sudo apt install nvidia-driver")], notes
+    try:
+        found, failed = _all(pynvml)
+    finally:
+        pynvml.nvmlShutdown()
+    return found, [], notes + failed
+
+
+def _all(nvml: Any) -> tuple[tuple[Gpu, ...], list[str]]:
+    ask = _Asker(nvml)
+    driver = _string(ask("", nvml.nvmlSystemGetDriverVersion))
+    found, notes = [], []
+    for index in range(ask(0, nvml.nvmlDeviceGetCount)):
+        try:
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        except nvml.NVMLError as error:
+            notes.append(f"GPU {index} does not answer: {_text(error)}")
+            continue
+        found.append(_describe(ask, handle, memory, driver))
+    return tuple(found), notes or ([] if found else ["No NVIDIA GPU was found"])
+
+
+def _describe(ask: _Asker, handle: Any, memory: Any, driver: str) -> Gpu:
+    nvml = ask.nvml
+    compute = ask((0, 0), nvml.nvmlDeviceGetCudaComputeCapability, handle)
+    return Gpu(
+        name=_string(ask("GPU", nvml.nvmlDeviceGetName, handle)),
+        total=int(memory.total),
+        free=int(memory.free),
+        driver=driver,
+        compute=f"{compute[0]}.{compute[1]}" if compute[0] else "",
+        # The present link sleeps while the GPU idles; what it can reach is what matters.
+        pcie_gen=int(ask(0, nvml.nvmlDeviceGetMaxPcieLinkGeneration, handle)),
+        pcie_width=int(ask(0, nvml.nvmlDeviceGetMaxPcieLinkWidth, handle)),
+        display=bool(ask(0, nvml.nvmlDeviceGetDisplayActive, handle)),
+        users=_users(ask, handle),
+    )
+
+
+def _users(ask: _Asker, handle: Any) -> tuple[GpuUser, ...]:
+    """Programs with memory of the GPU, largest first. A container may not see their names."""
+    nvml = ask.nvml
+    seen: dict[int, int] = {}
+    for query in (
+        nvml.nvmlDeviceGetComputeRunningProcesses,
+        nvml.nvmlDeviceGetGraphicsRunningProcesses,
+    ):
+        for process in ask([], query, handle):
+            seen[process.pid] = max(seen.get(process.pid, 0), process.usedGpuMemory or 0)
+    users = []
+    for pid, size in seen.items():
+        name = _string(ask("", nvml.nvmlSystemGetProcessName, pid))
+        users.append(GpuUser(Path(name.split(" ")[0]).name or f"process {pid}", size))
+    return tuple(sorted(users, key=lambda user: -user.bytes))
+
+
+class _Asker:
+    """Asks the driver one thing; the default when it does not say."""
+
+    def __init__(self, nvml: Any) -> None:
+        self.nvml = nvml
+
+    def __call__(self, default: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except self.nvml.NVMLError:
+            return default
+
+
+def _display_vendors(folder: Path) -> set[str]:
+    """PCI vendors of the display controllers and accelerators."""
+    vendors = set()
+    try:
+        for device in folder.iterdir():
+            kind = (device / "class").read_text().strip()
+            if kind.startswith("0x03"):
+                vendors.add((device / "vendor").read_text().strip())
+    except OSError:
+        return vendors
+    return vendors
+
+
+def _string(value: str | bytes) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _text(error: Exception) -> str:
+    return str(error).strip() or type(error).__name__

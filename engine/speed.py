@@ -1,0 +1,158 @@
+"""How fast a model will be on a machine, and what limits it; and how fast it was.
+
+Decoding reads every active weight and the KV cache once a token, so its speed follows from the
+bytes and the measured reading speed of the memory. Prefilling is arithmetic, unless reading the
+weights once a chunk takes longer. Figures of real runs are kept and replace the prediction. Only
+what this version runs is predicted: nothing is said of GPUs.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from engine import notebook
+from engine.hardware import machine_key
+from engine.machine import Cpu, Hardware
+from engine.spec import ModelSpec
+
+RuntimeName = Literal["hybrid", "llama.cpp"]
+
+DECODE_EFFICIENCY: dict[RuntimeName, float] = {"hybrid": 0.62, "llama.cpp": 0.43}
+"""Part of the memory's reading speed that decoding reaches.
+
+Source: `ktchat bench --shape qwen3-30b-a3b --layers 8 --prompt 512 --gen 48 --vs llama.cpp` on 2
+cores with AVX-512 VNNI. To be measured again when kernels change."""
+
+LAYER_SECONDS = 60e-6
+"""Time a layer takes besides reading: calls, barriers, small vectors. Source: the same, see above."""
+
+GOPS_PER_CORE: dict[RuntimeName, dict[str, float]] = {
+    "hybrid": {"avx512": 360.0, "avx2": 180.0, "plain": 20.0},
+    "llama.cpp": {"avx512": 300.0, "avx2": 180.0, "plain": 20.0},
+}
+"""10^9 operations (a multiplication and an addition are two) a second and core while prefilling.
+
+AVX-512 from the run above; AVX2 assumed at half of it, no AVX2 at a small part."""
+
+DECODE_AT = 1024
+"""Tokens in the context at which decoding is predicted, or half the context if it is shorter."""
+PROMPT = 512
+"""Tokens of prompt for which prefilling is predicted: one chunk."""
+LEAST_PROMPT, LEAST_REPLY = 64, 8
+"""Shorter prompts and replies say nothing of a speed."""
+KEPT_RUNS = 5
+
+_BOOK = "speeds"
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Tokens a second and what limits them; None when nothing is known."""
+
+    decode_tok_s: float | None = None
+    prefill_tok_s: float | None = None
+    bound_words: str = ""
+    prefill_bound_words: str = ""
+    measured: bool = False
+
+
+def predict(spec: ModelSpec, hardware: Hardware, context: int) -> Speed:
+    """The speed of a model on a machine's CPU; measured figures of this machine come first."""
+    bandwidth = hardware.memory.best_read_gb_s
+    past = {} if hardware.assumed else recorded(spec, hardware)
+    decode = _decode(spec, bandwidth, context)
+    prefill, prefill_bound = _prefill(spec, hardware.cpu, bandwidth)
+    measured = past.get("decode_tok_s")
+    return Speed(
+        decode_tok_s=measured or decode,
+        prefill_tok_s=past.get("prefill_tok_s") or prefill,
+        bound_words=(
+            f"limited by RAM bandwidth: {bandwidth:.0f} GB/s"
+            if bandwidth
+            else "the memory's speed is not measured yet: ktchat doctor measures it"
+        ),
+        prefill_bound_words=prefill_bound,
+        measured=measured is not None,
+    )
+
+
+def record_speed(spec: ModelSpec, hardware: Hardware, figures: dict[str, float]) -> bool:
+    """Keep what a run reached; whether it could be kept.
+
+    `figures` has `decode_tok_s` and `reply_tokens`, `prefill_tok_s` and `prompt_tokens`; pairs that
+    are absent or too short to say anything are left out.
+    """
+    useful = {}
+    for speed, tokens, least in (
+        ("decode_tok_s", "reply_tokens", LEAST_REPLY),
+        ("prefill_tok_s", "prompt_tokens", LEAST_PROMPT),
+    ):
+        value = figures.get(speed, 0.0)
+        if 0 < value < 1e7 and figures.get(tokens, 0) >= least:
+            useful[speed] = value
+    if not useful:
+        return False
+    book = notebook.read(_BOOK)
+    machine = _dict(book.setdefault(machine_key(hardware.cpu, hardware.memory), {}))
+    entry = _dict(machine.setdefault(speed_key(spec), {}))
+    for name, value in useful.items():
+        entry[name] = [*_floats(entry.get(name)), value][-KEPT_RUNS:]
+    return notebook.write(_BOOK, book)
+
+
+def recorded(spec: ModelSpec, hardware: Hardware) -> dict[str, float]:
+    """Medians of what this model reached on this machine; empty when it never ran."""
+    machine = notebook.read(_BOOK).get(machine_key(hardware.cpu, hardware.memory))
+    entry = _dict(_dict(machine).get(speed_key(spec)))
+    values = {name: _floats(entry.get(name)) for name in ("decode_tok_s", "prefill_tok_s")}
+    return {name: statistics.median(runs) for name, runs in values.items() if runs}
+
+
+def speed_key(spec: ModelSpec) -> str:
+    """What measurements of a model are kept under: models of one shape and type are as fast."""
+    moe = spec.moe
+    experts = f"-{moe.experts}x{moe.width}-{moe.top_k}" if moe else f"-{spec.ffn}"
+    return f"{spec.architecture}-{spec.layers}x{spec.hidden}{experts}-{spec.quantisation}"
+
+
+def token_bytes(spec: ModelSpec, context: int) -> int:
+    """Bytes that decoding one token reads."""
+    position = min(DECODE_AT, context // 2)
+    return spec.active_bytes_per_token + position * spec.kv_bytes_per_token
+
+
+def _runtime(spec: ModelSpec) -> RuntimeName:
+    return "hybrid" if spec.hybrid else "llama.cpp"
+
+
+def _decode(spec: ModelSpec, bandwidth: float, context: int) -> float | None:
+    if not bandwidth:
+        return None
+    reached = bandwidth * 1e9 * DECODE_EFFICIENCY[_runtime(spec)]
+    return 1.0 / (token_bytes(spec, context) / reached + spec.layers * LAYER_SECONDS)
+
+
+def _prefill(spec: ModelSpec, cpu: Cpu, bandwidth: float) -> tuple[float | None, str]:
+    """Tokens a second of a prompt of one chunk, and the bound in words."""
+    gops = cpu.cores * GOPS_PER_CORE[_runtime(spec)][cpu.isa]
+    # The output is computed for the last token only, embeddings are looked up.
+    active = spec.active_parameters - spec.groups_parameters("output", "embedding")
+    seconds = 2 * max(1, active) * PROMPT / (gops * 1e9)
+    words = f"limited by {cpu.cores} core{'s' * (cpu.cores != 1)}"
+    if bandwidth:
+        reading = spec.weights_bytes / (bandwidth * 1e9)
+        if reading > seconds:
+            return PROMPT / reading, f"limited by RAM bandwidth: {bandwidth:.0f} GB/s"
+    return PROMPT / seconds, words
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _floats(value: Any) -> list[float]:
+    if not isinstance(value, list):
+        return []
+    return [float(v) for v in value if isinstance(v, int | float) and 0 < v < 1e7]
