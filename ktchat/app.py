@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
@@ -180,6 +180,14 @@ class KtchatApp(App[None]):
         return self.screen.get_selected_text() or ""
 
     # The way out.
+
+    def run(self, *args: Any, **options: Any) -> None:
+        """Run until the end; a Ctrl+C too many must not break the way out."""
+        try:
+            super().run(*args, **options)
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     async def action_quit(self) -> None:
         """Save everything and quit."""

@@ -103,10 +103,10 @@ class ChatScreen(Screen[None]):
         self._arrange()
 
     async def show_conversation(self, chat: ChatSession, typed: str = "") -> None:
-        """Show the session that is open, with its unsent text, else with what was `typed`."""
+        """Show the session that is open, with its unsent text and what was `typed` already."""
         settings = self.settings.settings
         turns = chat.conversation.turns
-        self.prompt.put(chat.draft or typed)
+        self.prompt.put(chat.draft + typed)
         await self.transcript.show(turns, unfolded=not settings.thinking_folded)
         self.header.show_context(chat.context_used, chat.context_size)
         self.refresh_status()

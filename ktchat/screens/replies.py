@@ -48,7 +48,7 @@ class Replies:
     def send(self, text: str) -> None:
         """Send a message, now or as soon as that is possible."""
         screen, chat = self._screen, self._screen.chat
-        if chat is None or screen.models.loading or chat.busy:
+        if chat is None or not self._ready(chat):
             if self._queued is not None:
                 screen.status.say("one message is waiting already", "warning")
                 return
@@ -111,7 +111,7 @@ class Replies:
     def send_waiting(self) -> None:
         """Send what waits, if it can be sent now."""
         chat = self._screen.chat
-        if self._queued is None or chat is None or chat.busy or self._screen.models.loading:
+        if self._queued is None or chat is None or not self._ready(chat):
             return
         if chat.loaded is None:
             self._take_back()
@@ -134,6 +134,11 @@ class Replies:
         return True
 
     # What happens.
+
+    def _ready(self, chat: ChatSession) -> bool:
+        """Whether a message could be sent now."""
+        screen = self._screen
+        return not (chat.busy or screen.models.loading or screen.sessions.switching)
 
     def _begin(self, chat: ChatSession, answer: Answer, text: str) -> None:
         """Start a reply; `text` is what the person wrote for it."""

@@ -58,12 +58,13 @@ class SessionFlow:
         chat = self._screen.chat
         if chat is None:
             return
-        with contextlib.suppress(KtchatError):  # it is gone, or cannot be read: begin a new one
-            if session:
-                await chat.open(session)
-        if chat.conversation.id != session:
-            await chat.new()
-        await self._show(chat, self._screen.prompt.text)
+        async with self._lock:
+            with contextlib.suppress(KtchatError):  # it is gone, or unreadable: begin a new one
+                if session:
+                    await chat.open(session)
+            if chat.conversation.id != session:
+                await chat.new()
+            await self._show(chat, self._screen.prompt.text)
 
     # Inside.
 
@@ -107,6 +108,7 @@ class SessionFlow:
         screen = self._screen
         await screen.show_conversation(chat, typed)
         self.switching = False
+        screen.replies.send_waiting()
         await self._refresh()
         screen.remember(last_session=chat.conversation.id)
 

@@ -73,6 +73,8 @@ class Transcript(VerticalScroll, can_focus=False):
             await self.query(MessageView).remove()
             await self._column.mount_all(self._views(self._turns[self._mounted_from :]))
             self._mark_last()
+        last = self.last_reply()
+        self._live = last if last is not None and last.streaming else None
         self.anchor()
 
     async def begin(self, turn: Turn, replaced: Turn | None) -> None:

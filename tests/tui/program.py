@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 from engine.errors import EngineError
+from ktchat import __main__ as entry
+from ktchat import cli
 from ktchat.app import KtchatApp
 from tests.support.fake_engine import FakeEngine, Reply
 
@@ -26,6 +28,8 @@ PAYLOADS = (
 )
 HOSTILE = "before " + "".join(f"x{payload}y " for payload in PAYLOADS) + "after"
 ERROR = EngineError(f"It failed {HOSTILE}", HOSTILE, HOSTILE)
+
+assert entry.INTERRUPTED == 130  # importing it is what takes Ctrl-C from the first moment
 
 HEAVY = ("torch", "numpy", "llama_cpp", "engine.client", "jinja2", "markdown_it", "pygments.lexers")
 
@@ -49,27 +53,25 @@ def engine(name: str) -> FakeEngine:
     return FakeEngine(["the reply"])
 
 
-class Program(KtchatApp):
-    """Notes what was imported when the first frame was there."""
-
-    async def _start(self) -> None:
-        report = os.environ.get("KTCHAT_TEST_REPORT")
-        if report:
-            found = [module for module in HEAVY if module in sys.modules]
-            Path(report).write_text("\n".join(found))
-        await super()._start()
+async def _noting_start(app: KtchatApp) -> None:
+    """Note what was imported when the first frame was there, then go on."""
+    report = os.environ.get("KTCHAT_TEST_REPORT")
+    if report:
+        found = [module for module in HEAVY if module in sys.modules]
+        Path(report).write_text("\n".join(found))
+    await _start(app)
 
 
-def main() -> None:
-    """Run a scenario."""
+_start = KtchatApp._start
+
+
+def main() -> int:
+    """Run a scenario through the real command line."""
     name = sys.argv[1]
-    model = (
-        f"/models/Ev{HOSTILE.replace('/', '')}il.gguf" if name == "hostile" else "/models/Fake.gguf"
-    )
-    app = Program(model, engine=engine(name))
-    app.run()
-    raise SystemExit(app.return_code or 0)
+    model = "Fake" if name != "hostile" else f"Ev{HOSTILE.replace('/', '')}il"
+    KtchatApp._start = _noting_start  # type: ignore[method-assign]
+    return cli.main(["-m", f"/models/{model}.gguf"], engine_factory=lambda: engine(name))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
