@@ -27,7 +27,8 @@ struct Slot {
 
 Slot slot_of(const Place& place, int64_t position) {
     const int64_t size = place.cache->page_size;
-    return {static_cast<size_t>(place.pages[position / size]), static_cast<size_t>(position % size)};
+    return {static_cast<size_t>(place.pages[position / size]),
+            static_cast<size_t>(position % size)};
 }
 
 uint16_t* key_at(const Place& place, int64_t head, const Slot& slot) {

@@ -1,6 +1,6 @@
-// Flash-decoding attention (Dao et al., 2023): work is split over KV heads, blocks of query rows and
-// ranges of positions, whose partial results are merged. The split depends on the shapes alone, never
-// on the number of threads, so neither do the results.
+// Flash-decoding attention (Dao et al., 2023): work is split over KV heads, blocks of query rows
+// and ranges of positions, whose partial results are merged. The split depends on the shapes alone,
+// never on the number of threads, so neither do the results.
 
 #include "attention.h"
 
@@ -12,9 +12,9 @@
 namespace ktchat {
 namespace {
 
-constexpr int64_t kRows = 32;        // query rows that share one pass over keys and values
-constexpr int64_t kShortest = 128;   // positions worth a range of their own
-constexpr int64_t kItems = 32;       // enough pieces to keep the threads busy
+constexpr int64_t kRows = 32;       // query rows that share one pass over keys and values
+constexpr int64_t kShortest = 128;  // positions worth a range of their own
+constexpr int64_t kItems = 32;      // enough pieces to keep the threads busy
 
 // The query rows of one KV head, token by token: row r is head r % group of token r / group.
 struct Plan {
@@ -29,7 +29,12 @@ struct Plan {
     int64_t splits;
 
     Plan(int64_t n_, int64_t kv_heads_, int64_t group_, int64_t key_, int64_t value_, int64_t start)
-        : n(n_), kv_heads(kv_heads_), group(group_), key(key_), value(value_), rows(n_ * group_),
+        : n(n_),
+          kv_heads(kv_heads_),
+          group(group_),
+          key(key_),
+          value(value_),
+          rows(n_ * group_),
           blocks((rows + kRows - 1) / kRows) {
         const int64_t length = start + n, items = kv_heads * blocks;
         const int64_t wanted =
@@ -75,11 +80,11 @@ void attend(const Context& c, const Plan& plan, const Place& place, const float*
     int limits[kRows];
     for (int64_t i = 0; i < rows; i++) {
         const int64_t token = (first + i) / plan.group, member = (first + i) % plan.group;
-        queries[i] = q + (token * plan.kv_heads * plan.group + head * plan.group + member) * plan.key;
+        queries[i] =
+            q + (token * plan.kv_heads * plan.group + head * plan.group + member) * plan.key;
         limits[i] = static_cast<int>(place.start + token + 1);
     }
-    const size_t at =
-        static_cast<size_t>((head * plan.splits + split) * plan.rows + first);
+    const size_t at = static_cast<size_t>((head * plan.splits + split) * plan.rows + first);
     AttentionTile tile;
     tile.queries = queries;
     tile.limits = limits;
@@ -103,8 +108,8 @@ void attend(const Context& c, const Plan& plan, const Place& place, const float*
 }
 
 // The finished row of one token's head, into `out` (value features).
-void merge(const Context& c, const Plan& plan, const Partials& partials, int64_t token, int64_t head,
-           float* out) {
+void merge(const Context& c, const Plan& plan, const Partials& partials, int64_t token,
+           int64_t head, float* out) {
     const int64_t kv_head = head / plan.group, row = token * plan.group + head % plan.group;
     const size_t at = static_cast<size_t>(kv_head * plan.splits * plan.rows + row);
     const size_t step = static_cast<size_t>(plan.rows);

@@ -57,8 +57,8 @@ void widen(const AttentionTile& a, const uint16_t* base, size_t page_stride, int
     }
 }
 
-// Asks for the next tile's cache rows, a few lines at a time between the arithmetic of this tile: the
-// hardware cannot foresee the scattered pages, and a core has few outstanding misses.
+// Asks for the next tile's cache rows, a few lines at a time between the arithmetic of this tile:
+// the hardware cannot foresee the scattered pages, and a core has few outstanding misses.
 class Ahead {
 public:
     Ahead(const AttentionTile& a, int64_t begin, int steps) {
@@ -152,7 +152,8 @@ inline void mix_row(const float* scores, const TileBuffers& b, int count, float*
     }
 }
 
-// Turns one row's scores into weights relative to the running maximum, and rescales what was summed.
+// Turns one row's scores into weights relative to the running maximum, and rescales what was
+// summed.
 inline void soften(float* scores, int visible, float& top, float& total, float* out, int dv) {
     for (int j = visible > 0 ? visible : 0; j < kTile; j++) scores[j] = -INFINITY;
     Vec best = load(scores);

@@ -1,5 +1,6 @@
-// The part of ggml's C ABI that we call through pointers found at run time. Declarations of our own:
-// a mismatch with the library is caught at load (see `Ggml` in context.cpp), not at compile time.
+// The part of ggml's C ABI that we call through pointers found at run time. Declarations of our
+// own: a mismatch with the library is caught at load (see `Ggml` in context.cpp), not at compile
+// time.
 #pragma once
 
 #include <cstddef>
@@ -9,8 +10,8 @@ namespace ktchat::ggml {
 
 using ToFloat = void (*)(const void* x, float* y, int64_t count);
 using FromFloat = void (*)(const float* x, void* y, int64_t count);
-using VecDot = void (*)(int n, float* s, size_t bs, const void* x, size_t bx, const void* y, size_t by,
-                        int nrc);
+using VecDot = void (*)(int n, float* s, size_t bs, const void* x, size_t bx, const void* y,
+                        size_t by, int nrc);
 
 struct TypeTraits {  // struct ggml_type_traits
     const char* type_name;

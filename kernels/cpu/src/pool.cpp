@@ -73,8 +73,8 @@ bool Pool::has_work() const {
 bool Pool::work(int worker) {
     uint64_t ticket = ticket_.load(std::memory_order_acquire);
     for (;;) {
-        // `limit_` of a later phase is written after the ticket has been closed, so a claim made with
-        // a limit or a phase that does not belong to `ticket` fails the exchange.
+        // `limit_` of a later phase is written after the ticket has been closed, so a claim made
+        // with a limit or a phase that does not belong to `ticket` fails the exchange.
         const uint32_t limit = limit_.load(std::memory_order_acquire);
         const Phase* phase = current_.load(std::memory_order_acquire);
         const uint32_t chunk = static_cast<uint32_t>(ticket);
@@ -115,11 +115,14 @@ void Pool::open(const Phase& phase) {
 
 void Pool::wake() {
     if (sleepers_.load() == 0) return;
-    { std::lock_guard<std::mutex> lock(sleep_mutex_); }
+    {
+        std::lock_guard<std::mutex> lock(sleep_mutex_);
+    }
     sleep_.notify_all();
 }
 
-// Waits until `ready`: spins for as long as an op's neighbours take, yields for a little, then sleeps.
+// Waits until `ready`: spins for as long as an op's neighbours take, yields for a little, then
+// sleeps.
 template <class Ready>
 void Pool::wait(const Ready& ready) {
     using Clock = std::chrono::steady_clock;
@@ -146,7 +149,8 @@ void Pool::wait(const Ready& ready) {
 void Pool::worker_loop(int worker, int cpu) {
     if (cpu >= 0) pin(cpu);
     while (!stop_.load(std::memory_order_acquire)) {
-        if (!work(worker)) wait([&] { return stop_.load(std::memory_order_acquire) || has_work(); });
+        if (!work(worker))
+            wait([&] { return stop_.load(std::memory_order_acquire) || has_work(); });
     }
 }
 

@@ -1,8 +1,9 @@
 // The thread pool. It knows chunks of work and when they are done; it does not know what they are.
 //
-// A call of `run` is a list of phases; phase p + 1 starts when every chunk of phase p is done. Chunks
-// are claimed one by one from an atomic ticket, so a thread that the system has put aside delays only
-// the chunk it holds: completion counts chunks, never threads, and the caller alone can do them all.
+// A call of `run` is a list of phases; phase p + 1 starts when every chunk of phase p is done.
+// Chunks are claimed one by one from an atomic ticket, so a thread that the system has put aside
+// delays only the chunk it holds: completion counts chunks, never threads, and the caller alone can
+// do them all.
 #pragma once
 
 #include <atomic>
@@ -61,7 +62,8 @@ private:
     std::vector<std::thread> workers_;
     std::mutex owner_;  // one run at a time
 
-    const Phase* next_ = nullptr;  // phases not yet opened; touched only by the thread that advances
+    const Phase* next_ =
+        nullptr;  // phases not yet opened; touched only by the thread that advances
     const Phase* end_ = nullptr;
 
     // Generation of the phase (high half) and its next unclaimed chunk (low half, kClosed while the

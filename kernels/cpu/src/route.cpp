@@ -78,8 +78,9 @@ void choose_experts(const Kernels& kernels, const Routing& r, int64_t experts, f
 
 }  // namespace
 
-void route(Context& c, const float* x, int64_t n, const float* norm, float eps, const Matrix& router,
-           const float* bias, const Routing& routing, float* normed, int32_t* ids, float* weights) {
+void route(Context& c, const float* x, int64_t n, const float* norm, float eps,
+           const Matrix& router, const float* bias, const Routing& routing, float* normed,
+           int32_t* ids, float* weights) {
     c.arena.reset();
     const int64_t cols = router.cols, experts = router.rows;
     float* logits = c.arena.take<float>(n * experts);

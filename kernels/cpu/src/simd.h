@@ -1,6 +1,6 @@
 // Vectors of float32 for one instruction set, in GCC's vector extensions: the same source serves
-// AVX-512, AVX2 and any other machine. Included only by the isa_*.cpp files, each inside a namespace
-// of its own (KTCHAT_ISA), so that no inline function is shared between instruction sets.
+// AVX-512, AVX2 and any other machine. Included only by the isa_*.cpp files, each inside a
+// namespace of its own (KTCHAT_ISA), so that no inline function is shared between instruction sets.
 #pragma once
 
 #include <cmath>
