@@ -1,0 +1,237 @@
+"""The downloads of a running program: a queue that goes on in a thread of its own.
+
+Knows order, pausing and who is told. The thread has its own event loop, so that the screen's never
+waits for networks or disks. All methods may be called from any thread and return at once. Downloads
+that an earlier run of the program left are in the list from the start, paused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from engine import manifest
+from engine.download import Download, DownloadProgress
+from engine.errors import KtchatError
+from engine.hub import Hub
+from engine.hub_errors import DownloadError
+from engine.hub_names import HubModel
+from engine.transfer import TransferOptions
+
+Listener = Callable[[DownloadProgress], None]
+
+
+@dataclass(slots=True)
+class _Item:
+    """A download in the list."""
+
+    model: HubModel
+    progress: DownloadProgress
+    task: asyncio.Task[None] | None = None
+    wanted: str = "paused"
+    """What it shall become when its task ends early: paused, or cancelled with or without part."""
+
+
+class DownloadQueue:
+    """Downloads into `folder`, at most `active` at once. `start` before use, `close` at the end."""
+
+    def __init__(
+        self,
+        folder: Path,
+        hub: Hub | None = None,
+        options: TransferOptions | None = None,
+        active: int = 1,
+    ) -> None:
+        self._folder, self._hub = folder, hub or Hub()
+        self._options, self._active = options, active
+        self._lock = threading.Lock()
+        self._items: dict[str, _Item] = {}
+        self._listeners: list[Listener] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="downloads", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread and list what an earlier run left. Reads the models folder."""
+        for left in manifest.unfinished(self._folder):
+            self._add(left.model, "paused")
+        self._thread.start()
+
+    def close(self, seconds: float = 3.0) -> None:
+        """Stop everything, keeping what came; downloads are paused in the next run."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop)
+            self._thread.join(seconds)
+
+    def add(self, model: HubModel) -> str:
+        """Queue a model (again); its key. One that runs or is queued already stays as it is."""
+        with self._lock:
+            item = self._items.get(model.spec)
+            if item is not None and item.progress.is_active:
+                return model.spec
+        self._add(model, "queued")
+        self._call(self._begin_next)
+        return model.spec
+
+    def pause(self, key: str) -> None:
+        """Stop a download and keep what came."""
+        self._call(lambda: self._end(key, "paused"))
+
+    def resume(self, key: str) -> None:
+        """Go on with a download that was paused or failed."""
+        self._call(lambda: self._resume(key))
+
+    def cancel(self, key: str, keep: bool = False) -> None:
+        """Stop a download and remove it from the list, and from the disk unless `keep`."""
+        self._call(lambda: self._end(key, "kept" if keep else "cancelled"))
+
+    def forget(self, key: str) -> None:
+        """Remove a finished or cancelled download from the list; files stay."""
+        with self._lock:
+            item = self._items.get(key)
+            if item is not None and item.progress.stage in ("done", "cancelled"):
+                del self._items[key]
+
+    def states(self) -> tuple[DownloadProgress, ...]:
+        """All downloads, in the order in which they were added."""
+        with self._lock:
+            return tuple(item.progress for item in self._items.values())
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` in the queue's thread at every change; what ends that."""
+        with self._lock:
+            self._listeners.append(listener)
+
+        def end() -> None:
+            with self._lock, contextlib.suppress(ValueError):
+                self._listeners.remove(listener)
+
+        return end
+
+    async def events(self) -> AsyncIterator[DownloadProgress]:
+        """Every change from now on, for one reader in its own event loop; of a slow one the
+        latest of each download."""
+        loop = asyncio.get_running_loop()
+        latest: dict[str, DownloadProgress] = {}
+        arrived = asyncio.Event()
+
+        def put(progress: DownloadProgress) -> None:
+            latest[progress.key] = progress
+            arrived.set()
+
+        def listener(progress: DownloadProgress) -> None:
+            with contextlib.suppress(RuntimeError):  # the reader's loop may have ended
+                loop.call_soon_threadsafe(put, progress)
+
+        end = self.listen(listener)
+        try:
+            while True:
+                await arrived.wait()
+                arrived.clear()
+                while latest:
+                    yield latest.pop(next(iter(latest)))
+        finally:
+            end()
+
+    # In the queue's thread
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self._loop.run_until_complete(asyncio.wait(tasks, timeout=2.0))
+        self._loop.close()
+
+    def _stop(self) -> None:
+        self._loop.stop()
+
+    def _call(self, function: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # closed
+            self._loop.call_soon_threadsafe(function)
+
+    def _add(self, model: HubModel, stage: str) -> None:
+        with self._lock:
+            path = str(manifest.target(self._folder, model.files[0]))
+            kept = DownloadProgress(model.spec, "queued", 0, model.size, path)
+            self._items.pop(model.spec, None)
+            self._items[model.spec] = _Item(model, kept)
+        self._tell(model.spec, replace(kept, stage=stage))  # type: ignore[arg-type]  # a Stage
+
+    def _resume(self, key: str) -> None:
+        item = self._items.get(key)
+        if item is not None and item.progress.stage in ("paused", "failed"):
+            self._tell(key, replace(item.progress, stage="queued", error=None))
+            self._begin_next()
+
+    def _begin_next(self) -> None:
+        running = sum(item.task is not None for item in self._items.values())
+        for key, item in list(self._items.items()):
+            if running >= self._active:
+                return
+            if item.progress.stage == "queued" and item.task is None:
+                item.wanted = "paused"
+                item.task = self._loop.create_task(self._download(key, item))
+                running += 1
+
+    async def _download(self, key: str, item: _Item) -> None:
+        last = item.progress
+        try:
+            access = await asyncio.to_thread(lambda: self._hub.access)
+            download = Download(access, item.model, self._folder, self._options)
+            self._tell(key, replace(item.progress, stage="starting"))
+            await download.run(lambda progress: self._tell(key, progress))
+            last = item.progress
+        except asyncio.CancelledError:
+            last = replace(item.progress, stage="paused", speed=0.0, seconds_left=None)
+        except KtchatError as error:
+            last = replace(item.progress, stage="failed", speed=0.0, seconds_left=None, error=error)
+        except Exception as error:  # the thread's boundary: one download must not end the queue
+            words = DownloadError(f"{key} failed", type(error).__name__, "Resume it")
+            last = replace(item.progress, stage="failed", error=words)
+        finally:
+            item.task = None
+            if last.stage == "paused" and item.wanted != "paused":
+                self._remove(key, item, item.wanted)
+            else:
+                self._tell(key, last)
+            if self._loop.is_running():
+                self._begin_next()
+
+    def _end(self, key: str, wanted: str) -> None:
+        item = self._items.get(key)
+        if item is None or item.progress.stage in ("done", "cancelled"):
+            return
+        item.wanted = wanted
+        if item.task is not None:
+            item.task.cancel()
+        elif wanted == "paused":
+            self._tell(key, replace(item.progress, stage="paused"))
+        else:
+            self._remove(key, item, wanted)
+
+    def _remove(self, key: str, item: _Item, wanted: str) -> None:
+        error: KtchatError | None = None
+        if wanted == "cancelled":
+            try:
+                Download(self._hub.access, item.model, self._folder).discard()
+            except KtchatError as problem:
+                error = problem
+        gone = replace(item.progress, stage="cancelled", speed=0.0, seconds_left=None, error=error)
+        self._tell(key, gone)
+        with self._lock:
+            self._items.pop(key, None)
+
+    def _tell(self, key: str, progress: DownloadProgress) -> None:
+        with self._lock:
+            item = self._items.get(key)
+            if item is not None:
+                item.progress = progress
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener(progress)

@@ -1,0 +1,328 @@
+"""The model hub: search, what a repository holds, and reading parts of a file before a download.
+
+Knows Hugging Face's interface through huggingface-hub, which is imported at the first request. All
+calls block; `ask` runs one in a thread for the application's event loop. Knows nothing of disks.
+HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from engine.errors import KtchatError
+from engine.hub_errors import HubOfflineError, HubServerError, UnsafeNameError
+from engine.hub_names import (
+    HUB_HOSTS,
+    HubFile,
+    HubModel,
+    ModelRef,
+    choose,
+    group_models,
+    is_repo,
+    parse_ref,
+)
+from engine.remote import (
+    DEFAULT_ENDPOINT,
+    HubAccess,
+    RetryableError,
+    failure,
+    network_error,
+)
+from engine.remote_file import RemoteFile
+
+if TYPE_CHECKING:
+    import httpx2
+    from huggingface_hub import HfApi
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+TIMEOUT = 20.0
+"""Seconds without a byte after which a request is given up."""
+MAX_RESULTS = 100
+MAX_FILES = 20_000
+_SHA256 = re.compile("[0-9a-f]{64}")
+_SHA1 = re.compile("[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class SearchHit:
+    """One repository that a search found. Texts are as the hub sends them: not safe to draw."""
+
+    repo: str
+    downloads: int
+    likes: int
+    updated: str
+    """Day, as 2026-05-01; empty if unknown."""
+    gated: bool
+    architecture: str
+    context: int
+    """Longest context the model was made for; 0 if unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A repository at one commit, and the models in it in order of size."""
+
+    repo: str
+    commit: str
+    gated: bool
+    licence: str
+    downloads: int
+    likes: int
+    updated: str
+    architecture: str
+    context: int
+    models: tuple[HubModel, ...]
+
+
+def access_from_environment() -> HubAccess:
+    """Endpoint, token and offline mode as the environment and the hub's token file say."""
+    endpoint = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or DEFAULT_ENDPOINT
+    offline = os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in ("1", "ON", "YES", "TRUE")
+    return HubAccess(endpoint, None if offline else _token(), offline)
+
+
+def _token() -> str | None:
+    """The token, from HF_TOKEN or from the file that `hf auth login` writes."""
+    if os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").strip():
+        return None
+    token = os.environ.get("HF_TOKEN", "").strip()
+    if not token:
+        _import_hub()
+        from huggingface_hub import get_token
+
+        with contextlib.suppress(OSError, ValueError):
+            token = (get_token() or "").strip()
+    return token if token and token.isascii() and token.isprintable() else None
+
+
+class Hub:
+    """The hub at one endpoint. Thread-safe; every call blocks for at most some `TIMEOUT`s."""
+
+    def __init__(self, access: HubAccess | None = None) -> None:
+        self._given = access
+        self._lock = threading.Lock()
+        self._http: httpx2.Client | None = None
+
+    @property
+    def access(self) -> HubAccess:
+        """How the hub is reached; read from the environment at first use."""
+        with self._lock:
+            if self._given is None:
+                self._given = access_from_environment()
+            return self._given
+
+    def search(self, query: str, limit: int = 20) -> list[SearchHit]:
+        """Repositories with GGUF files, the most downloaded first. Raises `HubError`."""
+        api = self._api()
+        with self._errors(query):
+            found = api.list_models(
+                search=query[:200],
+                filter="gguf",
+                sort="downloads",
+                limit=max(1, min(limit, MAX_RESULTS)),
+                expand=["downloads", "likes", "lastModified", "gated", "gguf"],
+            )
+            return [_hit(info) for info in found if is_repo(str(info.id))]
+
+    def repository(self, repo: str, revision: str = "main") -> Repository:
+        """What a repository holds at the commit that `revision` names now. Raises `HubError`."""
+        api = self._api()
+        with self._errors(repo):
+            info = api.model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT)
+            commit = str(info.sha or "")
+            if not _SHA1.fullmatch(commit):
+                raise HubServerError("The hub names no commit", repo, "Try again later")
+            files = [
+                file
+                for sibling in (info.siblings or [])[:MAX_FILES]
+                if (file := _file(repo, commit, sibling)) is not None
+            ]
+            hit = _hit(info)
+            return Repository(
+                repo=repo,
+                commit=commit,
+                gated=hit.gated,
+                licence=_licence(info),
+                downloads=hit.downloads,
+                likes=hit.likes,
+                updated=hit.updated,
+                architecture=hit.architecture,
+                context=hit.context,
+                models=tuple(group_models(files)),
+            )
+
+    def find(
+        self, spec: str | ModelRef, fits: Callable[[HubModel], bool] = lambda _: True
+    ) -> HubModel:
+        """The model that a person names; without a quantisation the best one that `fits`.
+
+        Raises `NoModelError` with the choices, or another `HubError`.
+        """
+        ref = self.ref(spec) if isinstance(spec, str) else spec
+        return choose(self.repository(ref.repo, ref.revision).models, ref, fits)
+
+    def ref(self, spec: str) -> ModelRef:
+        """`spec` taken apart; addresses at the hub and at the endpoint are understood."""
+        return parse_ref(spec, HUB_HOSTS | self.access.hosts)
+
+    def open(self, file: HubFile) -> RemoteFile:
+        """A file on the hub, read in parts."""
+        self._check_offline()
+        with self._lock:
+            if self._http is None:
+                self._http = _client(follow_redirects=False)
+        return RemoteFile(self._http, self.access, file)
+
+    def _check_offline(self) -> None:
+        if self.access.offline:
+            raise HubOfflineError(
+                "The hub is not asked", "HF_HUB_OFFLINE is set", "Unset it to search and download"
+            )
+
+    def _api(self) -> HfApi:
+        self._check_offline()
+        _import_hub()
+        from huggingface_hub import HfApi
+
+        # The application's rule for tokens holds for the library too: none over clear networks.
+        endpoint = self.access.endpoint
+        token = self.access.token if self.access.headers(endpoint) else None
+        return HfApi(endpoint=endpoint, token=token or False)
+
+    @contextlib.contextmanager
+    def _errors(self, name: str) -> Iterator[None]:
+        """Turn the library's errors into ours; its words may hold addresses and are not kept."""
+        import httpx2
+        from huggingface_hub import errors
+
+        try:
+            yield
+        except errors.HfHubHTTPError as error:
+            answer = error.response
+            if isinstance(error, errors.GatedRepoError):
+                answer.headers["x-error-code"] = "GatedRepo"
+            refusal = failure(self.access, name, answer.status_code, answer.headers)
+            raise (refusal.error if isinstance(refusal, RetryableError) else refusal) from None
+        except errors.OfflineModeIsEnabled:
+            raise HubOfflineError("The hub is not asked", "HF_HUB_OFFLINE is set") from None
+        except (httpx2.TransportError, httpx2.InvalidURL) as error:
+            raise network_error(error) from None
+        except httpx2.HTTPError:
+            raise HubServerError("The hub's answer makes no sense", "", "Try again later") from None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise HubServerError("The hub's answer makes no sense", "", "Try again later") from None
+
+
+async def ask(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a blocking call in a thread that does not keep the program from ending."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def deliver(set_it: Callable[[Any], None], value: object) -> None:
+        if not future.done():
+            set_it(value)
+
+    def work() -> None:
+        set_it: Callable[[Any], None] = future.set_result
+        value: object
+        try:
+            value = function(*args, **kwargs)
+        except BaseException as error:  # the thread's boundary: raised again in the caller
+            set_it, value = future.set_exception, error
+        with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
+            loop.call_soon_threadsafe(deliver, set_it, value)
+
+    threading.Thread(target=work, daemon=True).start()
+    return await future
+
+
+_IMPORT = threading.Lock()
+_imported = False
+
+
+def _import_hub() -> None:
+    """Import huggingface-hub: quiet, without telemetry, and with time limits."""
+    global _imported
+    with _IMPORT:
+        if _imported:
+            return
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        from huggingface_hub import set_client_factory
+        from huggingface_hub.utils.logging import set_verbosity
+
+        set_client_factory(_client)
+        set_verbosity(logging.CRITICAL)  # it would write on the screen
+        _imported = True
+
+
+def _client(follow_redirects: bool = True) -> httpx2.Client:
+    """For the library by default; our own requests follow redirects by our own rules."""
+    import httpx2
+
+    return httpx2.Client(timeout=TIMEOUT, follow_redirects=follow_redirects)
+
+
+def _hit(info: Any) -> SearchHit:
+    gguf: Mapping[str, Any] = info.gguf if isinstance(info.gguf, dict) else {}
+    updated = info.last_modified
+    return SearchHit(
+        repo=str(info.id),
+        downloads=_count(info.downloads),
+        likes=_count(info.likes),
+        updated=updated.strftime("%Y-%m-%d") if updated else "",
+        gated=bool(info.gated),
+        architecture=str(gguf.get("architecture") or "")[:60],
+        context=_count(gguf.get("context_length")),
+    )
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value < 1 << 53 else 0
+
+
+def _licence(info: Any) -> str:
+    tags = info.tags if isinstance(info.tags, list) else []
+    for tag in tags:
+        if isinstance(tag, str) and tag.startswith("license:"):
+            return tag.removeprefix("license:")[:60]
+    return ""
+
+
+def _file(repo: str, commit: str, sibling: Any) -> HubFile | None:
+    """A file as the hub lists it; None without a size or a checksum."""
+    lfs = sibling.lfs
+    size = lfs.size if lfs is not None else sibling.size
+    sha256 = str(lfs.sha256) if lfs is not None else ""
+    blob = str(sibling.blob_id or "")
+    if not isinstance(size, int) or not 0 < size < 1 << 50:
+        return None
+    if _SHA256.fullmatch(sha256):
+        return HubFile(repo, commit, str(sibling.rfilename), size, f"sha256:{sha256}")
+    if lfs is None and _SHA1.fullmatch(blob):
+        return HubFile(repo, commit, str(sibling.rfilename), size, f"git-sha1:{blob}")
+    return None
+
+
+__all__ = [
+    "Hub",
+    "HubAccess",
+    "HubFile",
+    "HubModel",
+    "KtchatError",
+    "RemoteFile",
+    "Repository",
+    "SearchHit",
+    "UnsafeNameError",
+    "access_from_environment",
+    "ask",
+]
