@@ -103,6 +103,15 @@ class GGUFFile:
     def _weights(self, info: TensorInfo) -> Bytes:
         return self._views[info.part][info.offset : info.offset + info.nbytes]
 
+    def release(self, name: str) -> None:
+        """Give the memory of a tensor's pages back; they are read from disk if needed again."""
+        info = self.tensors[name]
+        first = -(-info.offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = (info.offset + info.nbytes - first) // mmap.PAGESIZE * mmap.PAGESIZE
+        data = self._maps[info.part]
+        if length > 0 and hasattr(mmap, "MADV_DONTNEED") and isinstance(data, mmap.mmap):
+            data.madvise(mmap.MADV_DONTNEED, first, length)
+
     def u32(self, key: str, default: int | None = None) -> int:
         """An integer from 0 to 2^32 - 1; `default` when the key is absent (None: it must be there)."""
         value = self._get(key, default)

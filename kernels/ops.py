@@ -114,6 +114,14 @@ class Ops(Protocol[X, W, C]):
         """Weights for products: (rows, cols), or (count, rows, cols) for experts and heads."""
         ...
 
+    def table(self, tensor: Tensor) -> W:
+        """The (vocabulary, hidden) rows that `embed` reads."""
+        ...
+
+    def repacks(self, tensor: Tensor) -> bool:
+        """Whether `matrix` copies these weights, so that the file's bytes may be given back."""
+        ...
+
     def vector(self, tensor: Tensor) -> W:
         """A float32 vector: a norm's weight, a bias, a router's bias."""
         ...

@@ -76,6 +76,12 @@ class ReferenceOps:
     def matrix(self, tensor: Tensor) -> Weight:
         return Weight(tensor, {} if self._keep else None)
 
+    def table(self, tensor: Tensor) -> Weight:
+        return Weight(tensor, None)
+
+    def repacks(self, tensor: Tensor) -> bool:
+        return False
+
     def vector(self, tensor: Tensor) -> Weight:
         return Weight(tensor, {})
 

@@ -180,13 +180,13 @@ class Transformer(Generic[X, W, C]):
         rope = spec.rope.to_rope(spec.mla.nope if spec.mla else 0)
         attention = GroupedAttention if spec.mla is None else LatentAttention
         self.spec, self.ops = spec, ops
-        self._embedding = load.matrix("token_embd.weight")
+        self._embedding = load.table("token_embd.weight")
         self._layers = [
             (attention(ops, load, spec, rope, layer), _ffn(ops, load, spec, layer))
             for layer in range(spec.layers)
         ]
         self._norm = load.vector("output_norm.weight")
-        self._output = self._embedding if spec.tied else load.matrix("output.weight")
+        self._output = load.matrix("token_embd.weight" if spec.tied else "output.weight")
         self.cache = ops.kv_cache(cache_shape(spec, pages, page_size))
 
     def forward(self, tokens: Ints, pages: Ints, start: int) -> Floats:

@@ -41,7 +41,15 @@ class WeightLoader(Generic[W]):
 
     def matrix(self, name: str) -> W:
         """A matrix, or a stack of them (experts, heads)."""
-        return self._ops.matrix(self._read(name))
+        tensor = self._read(name)
+        weights = self._ops.matrix(tensor)
+        if self._ops.repacks(tensor):
+            self._file.release(name)  # so that the weights are not in memory twice
+        return weights
+
+    def table(self, name: str) -> W:
+        """Rows for `embed`."""
+        return self._ops.table(self._read(name))
 
     def vector(self, name: str) -> W:
         """A vector: norm, bias."""

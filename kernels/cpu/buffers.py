@@ -76,8 +76,16 @@ class Weight:
             self._free(self.pointer)
 
 
-def matrix(context: int, tensor: Tensor) -> Weight:
-    """A matrix over `tensor.data`, which stays referenced. Raises `ValueError`."""
+def has_panels(tensor: Tensor) -> bool:
+    """Whether products take these weights from panels rather than from the file's bytes."""
+    return bool(load().kt_has_panels(tensor.type.id))
+
+
+def matrix(context: int, tensor: Tensor, pack: bool = True) -> Weight:
+    """A matrix of `tensor`: packed into panels, or over its data, which stay referenced.
+
+    Raises `ValueError`.
+    """
     kind, data = tensor.type, tensor.data
     if kind.name not in MATRIX_TYPES:
         raise ValueError(f"{tensor.name}: no products with {kind.name} weights")
@@ -96,10 +104,12 @@ def matrix(context: int, tensor: Tensor) -> Weight:
         tensor.rows,
         tensor.cols,
         data.ctypes.data,
+        int(pack),
     )
     if not pointer:
         raise ValueError(f"{tensor.name}: ggml has no product for {kind.name} weights")
-    return Weight(pointer, count, tensor.rows, tensor.cols, len(tensor.shape) == 3, data)
+    keep = None if pack and has_panels(tensor) else data
+    return Weight(pointer, count, tensor.rows, tensor.cols, len(tensor.shape) == 3, keep)
 
 
 def vector(tensor: Tensor) -> Weight:

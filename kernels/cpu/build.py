@@ -35,20 +35,14 @@ _FLAGS = [
     "-Wextra",
     "-pthread",
 ]
+_AVX2 = ["-mavx2", "-mfma", "-mf16c", "-mbmi2"]
+# GCC 12's own AVX-512 header trips -Wmaybe-uninitialized (its bug 105593).
+_AVX512 = [*_AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl"))]
+_AVX512 += ["-mprefer-vector-width=512", "-Wno-maybe-uninitialized"]
 _ISA_FLAGS = {
-    # GCC 12's own AVX-512 header trips -Wmaybe-uninitialized (its bug 105593).
-    "isa_avx512": [
-        "-mavx512f",
-        "-mavx512bw",
-        "-mavx512dq",
-        "-mavx512vl",
-        "-mavx2",
-        "-mfma",
-        "-mf16c",
-        "-mbmi2",
-        "-Wno-maybe-uninitialized",
-    ],
-    "isa_avx2": ["-mavx2", "-mfma", "-mf16c", "-mbmi2"],
+    "isa_avx512vnni": [*_AVX512, "-mavx512vnni"],
+    "isa_avx512": _AVX512,
+    "isa_avx2": _AVX2,
 }
 _SANITIZE = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 

@@ -20,6 +20,7 @@ from kernels.cpu.buffers import (
     empty,
     expect,
     expect_matrix,
+    has_panels,
     matrix,
     rows_of,
     vector,
@@ -41,6 +42,12 @@ class CpuOps(AttentionOps, FeedForwardOps):
 
     def matrix(self, tensor: Tensor) -> Weight:
         return matrix(self._alive(), tensor)
+
+    def table(self, tensor: Tensor) -> Weight:
+        return matrix(self._alive(), tensor, pack=False)
+
+    def repacks(self, tensor: Tensor) -> bool:
+        return has_panels(tensor)
 
     def vector(self, tensor: Tensor) -> Weight:
         return vector(tensor)

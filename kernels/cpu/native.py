@@ -15,7 +15,7 @@ from pathlib import Path
 from kernels import ggml
 from kernels.cpu.build import build
 
-ISAS = ("avx512", "avx2", "plain")
+ISAS = ("avx512vnni", "avx512", "avx2", "plain")
 """Instruction sets with kernels of their own, best first."""
 
 MAX_WEIGHTS = 4
@@ -58,7 +58,8 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "kt_supported": (c_int, (c_char_p,)),
     "kt_open": (_P, (_P, _P, c_char_p, c_int, _P, c_int)),
     "kt_close": (None, (_P,)),
-    "kt_matrix": (_P, (_P, c_int, _N, c_size_t, _N, _N, _N, _P)),
+    "kt_matrix": (_P, (_P, c_int, _N, c_size_t, _N, _N, _N, _P, c_int)),
+    "kt_has_panels": (c_int, (c_int,)),
     "kt_matrix_free": (None, (_P,)),
     "kt_cache": (_P, (_P, _P, _N, _N, _N, _N, _N, _N)),
     "kt_cache_free": (None, (_P,)),

@@ -10,7 +10,7 @@ import torch
 
 from engine.quantise import quantise
 from kernels.cpu import CpuOps
-from kernels.cpu.native import supported_isas
+from kernels.cpu.native import load, supported_isas
 from kernels.ops import Floats, Tensor
 from kernels.quants import BY_NAME, MATRIX_TYPES, QuantType
 from kernels.reference import ReferenceOps
@@ -75,8 +75,13 @@ def block_size(kind: str) -> int:
 
 
 def rounded_activations(x: Floats, weights: QuantType) -> Floats:
-    """x as ggml rounds it for products with block types: 8 bits, a scale each 32 or 256 columns."""
+    """x as products with block types round it: 8 bits, a scale each 32 (ggml's K types: 256) columns."""
     shape = x.shape
+    packed = bool(load().kt_has_panels(weights.id))
+    if packed:
+        x = x.reshape(-1, 32)
+        scale = np.abs(x).max(axis=1, keepdims=True) / np.float32(127.0)
+        return (np.rint(x * (np.float32(1.0) / scale)) * scale).reshape(shape)
     if weights.block == 256:  # Q8_K: the largest magnitude becomes -127 or 127 exactly
         x = x.reshape(-1, 256)
         at = np.abs(x).argmax(axis=1)

@@ -123,7 +123,7 @@ def test_embed_dequantises_rows_exactly(kind: str) -> None:
         normal(60, 11, BY_NAME[kind].block * 2 + (3 if kind in FLOAT_TYPES else 0)), kind
     )
     tokens = np.array([10, 0, 3, 3, 7], dtype=np.int32)
-    got = ops.embed(ops.matrix(unaligned(table)), tokens)
+    got = ops.embed(ops.table(unaligned(table)), tokens)
     np.testing.assert_array_equal(got, ggml.dequantise(table)[tokens])
 
 
@@ -133,7 +133,7 @@ def test_half_conversions_are_exact_for_every_value(isa: str) -> None:
     halves = np.arange(65536, dtype=np.uint16)
     weights = tensor(np.zeros((1, 65536), np.float32), "F16")
     weights.data[:] = halves.view(np.uint8)
-    got = ops.embed(ops.matrix(weights), np.zeros(1, np.int32))[0]
+    got = ops.embed(ops.table(weights), np.zeros(1, np.int32))[0]
     np.testing.assert_array_equal(got, halves.view(np.float16).astype(np.float32))
 
 

@@ -27,8 +27,10 @@ int guarded(const Body& body) {
 bool supported(const char* isa) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (!std::strcmp(isa, "avx512")) {
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+    const bool vnni = !std::strcmp(isa, "avx512vnni");
+    if (vnni || !std::strcmp(isa, "avx512")) {
+        return (!vnni || __builtin_cpu_supports("avx512vnni")) &&
+               __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                __builtin_cpu_supports("fma");
     }
@@ -42,7 +44,8 @@ bool supported(const char* isa) {
 
 const Kernels* find_kernels(const char* isa) {
     if (!supported(isa)) return nullptr;
-    for (const Kernels* table : {kernels_avx512(), kernels_avx2(), kernels_plain()}) {
+    for (const Kernels* table :
+         {kernels_avx512vnni(), kernels_avx512(), kernels_avx2(), kernels_plain()}) {
         if (table && !std::strcmp(table->name, isa)) return table;
     }
     return nullptr;
@@ -68,9 +71,10 @@ KTCHAT_API Context* kt_open(ggml::GetTypeTraits traits, ggml::GetCpuTypeTraits c
 
 KTCHAT_API void kt_close(Context* c) { delete c; }
 
-// Null when there is no product for the type, or its block differs from ggml's.
-KTCHAT_API Matrix* kt_matrix(const Context* c, int type, int64_t block, size_t bytes, int64_t count,
-                             int64_t rows, int64_t cols, const uint8_t* data) {
+// Null when there is no product for the type, its block differs from ggml's, or memory runs out.
+// `pack`: into panels, when the type has any; `data` is then not needed any more.
+KTCHAT_API Matrix* kt_matrix(Context* c, int type, int64_t block, size_t bytes, int64_t count,
+                             int64_t rows, int64_t cols, const uint8_t* data, int pack) {
     try {
         auto m = c->make_matrix(type, block, bytes);
         if (!m) return nullptr;
@@ -79,6 +83,8 @@ KTCHAT_API Matrix* kt_matrix(const Context* c, int type, int64_t block, size_t b
         m->cols = cols;
         m->data = data;
         m->row_bytes = static_cast<size_t>(cols / block) * bytes;
+        m->bytes = static_cast<size_t>(rows) * m->row_bytes;
+        if (pack) c->pack(*m);
         return m.release();
     } catch (const std::bad_alloc&) {
         return nullptr;
@@ -87,6 +93,9 @@ KTCHAT_API Matrix* kt_matrix(const Context* c, int type, int64_t block, size_t b
 
 KTCHAT_API void kt_matrix_free(Matrix* m) { delete m; }
 
+// Whether `kt_matrix` can pack this type.
+KTCHAT_API int kt_has_panels(int type) { return find_panel_type(type) != nullptr; }
+
 KTCHAT_API Cache* kt_cache(uint16_t* keys, uint16_t* values, int64_t layers, int64_t pages,
                            int64_t page_size, int64_t heads, int64_t key, int64_t value) {
     return new (std::nothrow) Cache{keys, values, layers, pages, page_size, heads, key, value};
@@ -94,7 +103,8 @@ KTCHAT_API Cache* kt_cache(uint16_t* keys, uint16_t* values, int64_t layers, int
 
 KTCHAT_API void kt_cache_free(Cache* cache) { delete cache; }
 
-KTCHAT_API int kt_embed(Context* c, const Matrix* table, const int32_t* tokens, int64_t n, float* y) {
+KTCHAT_API int kt_embed(Context* c, const Matrix* table, const int32_t* tokens, int64_t n,
+                        float* y) {
     return guarded([&] { return embed(*c, *table, tokens, n, y); });
 }
 
@@ -103,11 +113,11 @@ KTCHAT_API int kt_norm(Context* c, const float* x, int64_t n, int64_t cols, cons
     return guarded([&] { return norm(*c, x, n, cols, weight, eps, y), kOk; });
 }
 
-KTCHAT_API int kt_norm_linear(Context* c, const float* x, int64_t n, int64_t cols, const float* norm,
-                              float eps, int count, const Matrix* w0, float* y0, const float* b0,
-                              const Matrix* w1, float* y1, const float* b1, const Matrix* w2,
-                              float* y2, const float* b2, const Matrix* w3, float* y3,
-                              const float* b3) {
+KTCHAT_API int kt_norm_linear(Context* c, const float* x, int64_t n, int64_t cols,
+                              const float* norm, float eps, int count, const Matrix* w0, float* y0,
+                              const float* b0, const Matrix* w1, float* y1, const float* b1,
+                              const Matrix* w2, float* y2, const float* b2, const Matrix* w3,
+                              float* y3, const float* b3) {
     const Product products[kMaxWeights] = {{w0, y0, b0}, {w1, y1, b1}, {w2, y2, b2}, {w3, y3, b3}};
     return guarded([&] { return norm_linear(*c, x, n, cols, norm, eps, products, count), kOk; });
 }

@@ -1,5 +1,8 @@
 #include "context.h"
 
+#include <sys/mman.h>
+
+#include <algorithm>
 #include <cmath>
 
 namespace ktchat {
@@ -98,17 +101,18 @@ void tile_vec_dot(const Matrix& m, const uint8_t* w, int rows, const uint8_t* ne
     }
 }
 
-constexpr int kFormatTypes[kFormats] = {ggml::F32, ggml::Q8_0, ggml::Q8_1, ggml::Q8_K};
+constexpr int kFormatTypes[kPanel] = {ggml::F32, ggml::Q8_0, ggml::Q8_1, ggml::Q8_K};
 
 }  // namespace
 
-Context::Context(ggml::GetTypeTraits traits, ggml::GetCpuTypeTraits cpu_traits, const Kernels* table,
-                 int threads, const std::vector<int>& cpus)
+Context::Context(ggml::GetTypeTraits traits, ggml::GetCpuTypeTraits cpu_traits,
+                 const Kernels* table, int threads, const std::vector<int>& cpus)
     : pool(threads, cpus), kernels(table), traits_(traits), cpu_traits_(cpu_traits) {
-    for (int f = kFloat + 1; f < kFormats; f++) {
+    for (int f = kFloat + 1; f < kPanel; f++) {
         const auto* type = traits_(kFormatTypes[f]);
         formats[f] = {type->block, type->bytes, cpu_traits_(kFormatTypes[f])->from_float};
     }
+    formats[kPanel] = {kPanelBlock, kPanelBlockBytes, kernels->quantise_panel_row};
 }
 
 std::unique_ptr<Matrix> Context::make_matrix(int type, int64_t block, size_t bytes) const {
@@ -127,7 +131,7 @@ std::unique_ptr<Matrix> Context::make_matrix(int type, int64_t block, size_t byt
     }
     const auto* cpu = cpu_traits_(type);
     if (!cpu->vec_dot || !traits->to_float) return nullptr;
-    for (int f = kFloat + 1; f < kFormats; f++) {
+    for (int f = kFloat + 1; f < kPanel; f++) {
         if (cpu->vec_dot_type == kFormatTypes[f] && formats[f].from_float &&
             block % formats[f].block == 0) {
             m->format = static_cast<Format>(f);
@@ -137,6 +141,53 @@ std::unique_ptr<Matrix> Context::make_matrix(int type, int64_t block, size_t byt
     m->tile = tile_vec_dot;
     m->vec_dot = cpu->vec_dot;
     return m;
+}
+
+namespace {
+
+constexpr size_t kHugePage = 2 << 20;
+
+// Memory of our own from the system, in huge pages if it has them. Some bytes more, since kernels
+// fetch ahead. Throws std::bad_alloc.
+uint8_t* map_memory(size_t bytes) {
+    void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) throw std::bad_alloc();
+    if (bytes >= kHugePage) madvise(memory, bytes, MADV_HUGEPAGE);
+    return static_cast<uint8_t*>(memory);
+}
+
+}  // namespace
+
+Matrix::~Matrix() {
+    if (owned) munmap(const_cast<uint8_t*>(data), owned);
+}
+
+void Context::pack(Matrix& m) {
+    const PanelType* type = find_panel_type(m.type);
+    const TileKernel tile = kernels->panel_tile(m.type);
+    if (!type || !tile || m.cols % type->cols) return;
+    const int64_t cells = m.cols / type->cols, panels = (m.rows + kPanelRows - 1) / kPanelRows;
+    const size_t panel_bytes = static_cast<size_t>(cells) * type->cell;
+    const size_t total = static_cast<size_t>(m.count * panels) * panel_bytes;
+    uint8_t* packed = map_memory(total);
+    const auto pack_panel = [&](int64_t chunk, int) {
+        const int64_t first = chunk % panels * kPanelRows;
+        const int rows = static_cast<int>(std::min<int64_t>(kPanelRows, m.rows - first));
+        const uint8_t* source = m.row(chunk / panels, first);
+        uint8_t* target = packed + static_cast<size_t>(chunk) * panel_bytes;
+        for (int64_t i = 0; i < cells; i++, source += type->block, target += type->cell) {
+            type->pack(source, m.row_bytes, rows, target);
+        }
+    };
+    pool.run({phase(m.count * panels, pack_panel)});
+    m.data = packed;
+    m.owned = total;
+    m.panel = type;
+    m.format = kPanel;
+    m.tile = tile;
+    m.row_bytes = panel_bytes / kPanelRows;
+    m.bytes = static_cast<size_t>(panels) * panel_bytes;
 }
 
 // ---- activations --------------------------------------------------------------------------------

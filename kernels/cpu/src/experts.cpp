@@ -67,7 +67,7 @@ void gate_up(const Context& c, const Experts& w, int64_t expert, int64_t begin, 
              const void* const* gate_x, const void* const* up_x, int64_t tokens, float* hidden) {
     alignas(64) float gate[kTileFloats];
     alignas(64) float up[kTileFloats];
-    const int64_t width = w.gate.rows, tile = tile_rows(tokens);
+    const int64_t width = w.gate.rows, tile = tile_rows(w.gate, tokens);
     for (int64_t r = begin; r < end; r += tile) {
         const int rows = static_cast<int>(std::min(tile, end - r));
         const uint8_t* gate_rows = w.gate.row(expert, r);
@@ -89,7 +89,7 @@ void gate_up(const Context& c, const Experts& w, int64_t expert, int64_t begin, 
 // residual += weighted sum over the pairs of their down products, for rows [begin, end).
 void down_add(const Context& c, const Matrix& down, const Pairs& pairs, int64_t begin, int64_t end,
               const void* const* hidden, int64_t n, float* sums, float* residual) {
-    const int64_t tile = tile_rows(n);
+    const int64_t tile = tile_rows(down, n);
     for (int64_t r = begin; r < end; r += tile) {
         const int64_t rows = std::min(tile, end - r);
         std::fill(sums, sums + n * rows, 0.0f);
@@ -98,15 +98,16 @@ void down_add(const Context& c, const Matrix& down, const Pairs& pairs, int64_t 
             const uint8_t* next = e + 1 < pairs.experts ? down.row(pairs.ids[e + 1], r)
                                   : r + rows < end      ? down.row(pairs.ids[0], r + rows)
                                                         : nullptr;
-            product(down, pairs.ids[e], r, r + rows, hidden + first, tokens,
-                    [&](int64_t at, int height, int64_t t, int count, const float* y) {
-                        for (int k = 0; k < count; k++) {
-                            const int64_t p = first + t + k;
-                            float* sum = sums + pairs.token[p] * rows + (at - r);
-                            c.kernels->add_scaled(sum, pairs.weight[p], y + k * height, height);
-                        }
-                    },
-                    next);
+            product(
+                down, pairs.ids[e], r, r + rows, hidden + first, tokens,
+                [&](int64_t at, int height, int64_t t, int count, const float* y) {
+                    for (int k = 0; k < count; k++) {
+                        const int64_t p = first + t + k;
+                        float* sum = sums + pairs.token[p] * rows + (at - r);
+                        c.kernels->add_scaled(sum, pairs.weight[p], y + k * height, height);
+                    }
+                },
+                next);
         }
         for (int64_t t = 0; t < n; t++) {
             c.kernels->add_scaled(residual + t * down.rows + r, 1.0f, sums + t * rows, rows);
@@ -120,14 +121,13 @@ void add_experts(Context& c, const float* x, int64_t n, Pairs& pairs, const Expe
     const int64_t width = w.gate.rows;
     const Inputs inputs(c, x, n, w.gate.cols, format_bit(w.gate) | format_bit(w.up));
     const auto gate_x = gather(c, inputs, w.gate.format, pairs);
-    const auto up_x =
-        w.up.format == w.gate.format ? gate_x : gather(c, inputs, w.up.format, pairs);
+    const auto up_x = w.up.format == w.gate.format ? gate_x : gather(c, inputs, w.up.format, pairs);
     float* hidden = c.arena.take<float>(pairs.count * width);
     const Inputs packed(c, hidden, pairs.count, width, format_bit(w.down));
     const int64_t tokens_an_expert = (pairs.count + pairs.experts - 1) / pairs.experts;
     const RowChunks up_cut(w.gate, tokens_an_expert, 2);
     const RowChunks down_cut(w.down, tokens_an_expert, static_cast<int>(pairs.experts));
-    const int64_t sums_size = n * tile_rows(n);
+    const int64_t sums_size = n * tile_rows(w.down, n);
     float* sums = c.arena.take<float>(sums_size * c.pool.threads());
 
     const auto prepare = [&](int64_t t, int) {

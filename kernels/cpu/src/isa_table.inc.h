@@ -8,6 +8,8 @@ const Kernels kTable = {
     float_tile<F32>,
     float_tile<F16>,
     float_tile<BF16>,
+    find_panel_tile,
+    quantise_panel_row,
     rms_norm,
     swiglu,
     add_scaled,

@@ -1,5 +1,5 @@
-// The table of kernels that exist once for each instruction set. Everything that loops over features
-// is here; everything that plans, splits or counts is compiled once, for the baseline.
+// The table of kernels that exist once for each instruction set. Everything that loops over
+// features is here; everything that plans, splits or counts is compiled once, for the baseline.
 #pragma once
 
 #include <cstddef>
@@ -8,10 +8,11 @@
 namespace ktchat {
 
 struct Matrix;
+struct PanelType;
 
-// y[t * rows + r] = dot(row r of `w`, x[t]) for r < rows, t < tokens. `w` points at the first row; the
-// activations are in the matrix's format. `next`, if not null, is what this thread will read after
-// these rows: a hint to fetch it ahead.
+// y[t * rows + r] = dot(row r of `w`, x[t]) for r < rows, t < tokens. `w` points at the first row;
+// the activations are in the matrix's format. `next`, if not null, is what this thread will read
+// after these rows: a hint to fetch it ahead.
 using TileKernel = void (*)(const Matrix& m, const uint8_t* w, int rows, const uint8_t* next,
                             const void* const* x, int tokens, float* y);
 
@@ -45,6 +46,9 @@ struct Kernels {
     TileKernel tile_f32;
     TileKernel tile_f16;
     TileKernel tile_bf16;
+    TileKernel (*panel_tile)(int type);  // null when the type has no panels
+    // int8 activations for panels (PanelRow of panel.h); cols is a multiple of 32.
+    void (*quantise_panel_row)(const float* x, void* y, int64_t cols);
 
     // y = x / sqrt(mean(x^2) + eps) * weight
     void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* y);
@@ -67,12 +71,14 @@ struct Kernels {
     // out = merge of `splits` partial results of one query row (Dao et al., flash-decoding).
     // Partial s has its value row at outputs + s * stride, its maximum and sum at [s * sum_stride].
     void (*attention_merge)(const float* outputs, size_t stride, const float* maxima,
-                            const float* sums, size_t sum_stride, int splits, int value, float* out);
+                            const float* sums, size_t sum_stride, int splits, int value,
+                            float* out);
 };
 
 // Each returns its table; a table that this build does not have is null.
 const Kernels* kernels_plain();
 const Kernels* kernels_avx2();
 const Kernels* kernels_avx512();
+const Kernels* kernels_avx512vnni();
 
 }  // namespace ktchat

@@ -67,6 +67,7 @@ void linear_add(Context& c, const float* x, int64_t n, const Matrix& m, float* r
 }
 
 Status embed(Context& c, const Matrix& table, const int32_t* tokens, int64_t n, float* y) {
+    if (table.panel) return kBadArgument;  // rows are not there one by one
     for (int64_t t = 0; t < n; t++) {
         if (tokens[t] < 0 || tokens[t] >= table.rows) return kBadIndex;
     }
@@ -75,10 +76,17 @@ Status embed(Context& c, const Matrix& table, const int32_t* tokens, int64_t n, 
         float* target = y + t * table.cols;
         const auto* narrow = reinterpret_cast<const uint16_t*>(source);
         switch (table.type) {
-            case ggml::F32: std::memcpy(target, source, table.row_bytes); break;
-            case ggml::F16: c.kernels->from_half(narrow, target, table.cols); break;
-            case ggml::BF16: c.kernels->from_bfloat(narrow, target, table.cols); break;
-            default: table.to_float(source, target, table.cols);
+            case ggml::F32:
+                std::memcpy(target, source, table.row_bytes);
+                break;
+            case ggml::F16:
+                c.kernels->from_half(narrow, target, table.cols);
+                break;
+            case ggml::BF16:
+                c.kernels->from_bfloat(narrow, target, table.cols);
+                break;
+            default:
+                table.to_float(source, target, table.cols);
         }
     };
     c.pool.run({phase(n, row)});

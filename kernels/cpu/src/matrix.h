@@ -3,15 +3,21 @@
 
 #include "ggml_abi.h"
 #include "kernels.h"
+#include "panel.h"
 
 namespace ktchat {
 
 // How the activations of a product are stored.
-enum Format : int { kFloat, kQ8_0, kQ8_1, kQ8_K, kFormats };
+enum Format : int { kFloat, kQ8_0, kQ8_1, kQ8_K, kPanel, kFormats };
 
-// (count, rows, cols) weights in their GGUF type, borrowed from the caller. `tile` is the only way in
-// which their bytes are read in products; a type with a layout of its own brings its own `tile`.
+// (count, rows, cols) weights in their GGUF type, borrowed from the caller or packed into panels of
+// our own. `tile` is the only way in which their bytes are read in products.
 struct Matrix {
+    Matrix() = default;
+    Matrix(const Matrix&) = delete;
+    Matrix& operator=(const Matrix&) = delete;
+    ~Matrix();
+
     int type;
     Format format;
     int64_t count;
@@ -19,12 +25,16 @@ struct Matrix {
     int64_t cols;
     const uint8_t* data;
     size_t row_bytes;
+    size_t bytes;                      // of one of `count`
+    const PanelType* panel = nullptr;  // null: rows as in the file
+    size_t owned = 0;                  // bytes mapped for panels
     TileKernel tile;
     ggml::VecDot vec_dot;    // for `tile_vec_dot`
     ggml::ToFloat to_float;  // null for F32
 
+    // The first byte of a row; in panels, of a row that begins one.
     const uint8_t* row(int64_t index, int64_t r) const {
-        return data + static_cast<size_t>(index * rows + r) * row_bytes;
+        return data + static_cast<size_t>(index) * bytes + static_cast<size_t>(r) * row_bytes;
     }
 };
 

@@ -10,19 +10,21 @@ namespace ktchat {
 constexpr int kTokenTile = 64;
 
 // Rows of a tile. With few tokens memory is the limit and longer runs stream better; with many, a
-// block of rows should stay in the first-level cache while the tokens pass by.
-inline int64_t tile_rows(int64_t tokens) { return tokens <= 8 ? 32 : 16; }
-constexpr int kTileFloats = kTokenTile * 16;
-static_assert(kTileFloats >= 8 * 32, "a tile of few tokens fits too");
+// block of rows should stay in the first-level cache while the tokens pass by. Two panels share the
+// tokens' broadcasts.
+inline int64_t tile_rows(const Matrix& m, int64_t tokens) {
+    return m.panel || tokens <= 8 ? 2 * kPanelRows : kPanelRows;
+}
+constexpr int kTileFloats = kTokenTile * 2 * kPanelRows;
 
-// How the rows of one matrix are cut: whole tiles, about 64 KB of weights to stream a chunk. The cut
-// is a matter of balance only: results are the same for any.
+// How the rows of one matrix are cut: whole tiles, about 64 KB of weights to stream a chunk. The
+// cut is a matter of balance only: results are the same for any.
 struct RowChunks {
     int64_t rows;
     int64_t step;
 
     RowChunks(const Matrix& m, int64_t tokens, int weights_a_row = 1) : rows(m.rows) {
-        const int64_t tile = tile_rows(tokens);
+        const int64_t tile = tile_rows(m, tokens);
         const int64_t passes = (tokens + 3) / 4 * weights_a_row;
         const int64_t work = tile * static_cast<int64_t>(m.row_bytes) * passes;
         step = tile * std::max<int64_t>(1, (64 << 10) / std::max<int64_t>(1, work));
@@ -39,13 +41,15 @@ template <class Done>
 void product(const Matrix& m, int64_t index, int64_t begin, int64_t end, const void* const* x,
              int64_t tokens, const Done& done, const uint8_t* last_next = nullptr) {
     alignas(64) float y[kTileFloats];
-    const int64_t tile = tile_rows(tokens);
+    const int64_t tile = tile_rows(m, tokens);
     for (int64_t r = begin; r < end; r += tile) {
         const int rows = static_cast<int>(std::min(tile, end - r));
         const uint8_t* w = m.row(index, r);
         for (int64_t t = 0; t < tokens; t += kTokenTile) {
             const int count = static_cast<int>(std::min<int64_t>(kTokenTile, tokens - t));
-            const uint8_t* next = t + count < tokens ? w : r + rows < end ? m.row(index, r + rows) : last_next;
+            const uint8_t* next = t + count < tokens ? w
+                                  : r + rows < end   ? m.row(index, r + rows)
+                                                     : last_next;
             m.tile(m, w, rows, next, x + t, count, y);
             done(r, rows, t, count, y);
         }

@@ -1,0 +1,581 @@
+// Products of panels (panel.h) with int8 activations.
+//
+// A type says how a block of 32 columns becomes 8 vectors of unsigned bytes, and what their scales
+// and minima are. With up to 4 tokens a block is multiplied as it is unpacked: each byte of weights
+// is read once and memory is the limit. With more, 256 columns of two panels are unpacked into the
+// first-level cache and all tokens pass by (a tile of a GEMM, whose code is the same for every
+// type).
+//
+// AVX2 takes a panel as two halves of 8 rows, a plain machine as four quarters: `lane` is the first
+// row.
+
+#include <algorithm>
+
+#include "matrix.h"
+#include "panel.h"
+
+namespace ktchat::KTCHAT_ISA {
+namespace {
+
+typedef uint8_t Bytes __attribute__((vector_size(W * 4)));
+typedef uint8_t BytesUnaligned __attribute__((vector_size(W * 4), aligned(1), may_alias));
+typedef uint8_t Narrow8 __attribute__((vector_size(W), aligned(1), may_alias));
+typedef int8_t SignedNarrow8 __attribute__((vector_size(W), aligned(1), may_alias));
+
+inline Bytes load_bytes(const uint8_t* p) { return *reinterpret_cast<const BytesUnaligned*>(p); }
+
+// W numbers of 8 bits, one a row, as float32.
+inline IntVec widen(const uint8_t* p) {
+    return __builtin_convertvector(*reinterpret_cast<const Narrow8*>(p), IntVec);
+}
+inline Vec to_floats(IntVec v) { return __builtin_convertvector(v, Vec); }
+inline Vec signed_floats(const uint8_t* p) {
+    return to_floats(__builtin_convertvector(*reinterpret_cast<const SignedNarrow8*>(p), IntVec));
+}
+
+// acc[row] += sum over 4 columns of w * x. `Wide`: w may exceed 127, which 16-bit sums of two
+// products do not bear.
+template <bool Wide>
+inline IntVec dot4(IntVec acc, Bytes w, const int8_t* x) {
+    int32_t four;
+    std::memcpy(&four, x, 4);
+#if defined(__AVX512VNNI__)
+    return (IntVec)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, _mm512_set1_epi32(four));
+#elif defined(__AVX512F__)
+    const __m512i v = _mm512_set1_epi32(four), ones = _mm512_set1_epi16(1);
+    if constexpr (Wide) {
+        const __m512i low = _mm512_maddubs_epi16((__m512i)(w & 127), v);
+        const __m512i high = _mm512_maddubs_epi16((__m512i)(w >> 7), v);
+        acc += (IntVec)_mm512_madd_epi16(low, ones);
+        return acc + (IntVec)_mm512_madd_epi16(high, _mm512_set1_epi16(128));
+    }
+    return acc + (IntVec)_mm512_madd_epi16(_mm512_maddubs_epi16((__m512i)w, v), ones);
+#elif defined(__AVX2__)
+    const __m256i v = _mm256_set1_epi32(four), ones = _mm256_set1_epi16(1);
+    if constexpr (Wide) {
+        const __m256i low = _mm256_maddubs_epi16((__m256i)(w & 127), v);
+        const __m256i high = _mm256_maddubs_epi16((__m256i)(w >> 7), v);
+        acc += (IntVec)_mm256_madd_epi16(low, ones);
+        return acc + (IntVec)_mm256_madd_epi16(high, _mm256_set1_epi16(128));
+    }
+    return acc + (IntVec)_mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)w, v), ones);
+#else
+    for (int r = 0; r < W; r++) {
+        for (int k = 0; k < 4; k++) acc[r] += w[4 * r + k] * x[k];
+    }
+    return acc;
+#endif
+}
+
+// table[i] for every byte i < 16.
+inline Bytes look_up(const uint8_t* table, Bytes places) {
+#if defined(__AVX512F__)
+    const __m128i t = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+    return (Bytes)_mm512_shuffle_epi8(_mm512_broadcast_i32x4(t), (__m512i)places);
+#elif defined(__AVX2__)
+    const __m128i t = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+    return (Bytes)_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(t), (__m256i)places);
+#else
+    Bytes out;
+    for (int i = 0; i < W * 4; i++) out[i] = table[places[i]];
+    return out;
+#endif
+}
+
+// ---- how bits become bytes ----------------------------------------------------------------------
+
+inline void nibbles(const uint8_t* p, int lane, Bytes* w) {
+    for (int v = 0; v < 4; v++) {
+        const Bytes packed = load_bytes(p + 64 * v + 4 * lane);
+        w[v] = packed & 15;
+        w[v + 4] = packed >> 4;
+    }
+}
+
+inline void pairs(const uint8_t* p, int lane, Bytes* w) {
+    for (int v = 0; v < 2; v++) {
+        const Bytes packed = load_bytes(p + 64 * v + 4 * lane);
+        w[v] = packed & 3;
+        w[v + 2] = (packed >> 2) & 3;
+        w[v + 4] = (packed >> 4) & 3;
+        w[v + 6] = packed >> 6;
+    }
+}
+
+inline void add_upper_pairs(const uint8_t* p, int lane, Bytes* w) {
+    for (int v = 0; v < 2; v++) {
+        const Bytes packed = load_bytes(p + 64 * v + 4 * lane);
+        w[v] |= (packed & 3) << 4;
+        w[v + 2] |= (packed & 12) << 2;
+        w[v + 4] |= packed & 48;
+        w[v + 6] |= (packed >> 2) & 48;
+    }
+}
+
+template <int Bit>
+inline void add_bits(const uint8_t* p, int lane, Bytes* w) {
+    const Bytes packed = load_bytes(p + 4 * lane);
+    for (int k = 0; k < 8; k++) {
+        const Bytes bit = k <= Bit ? packed << (Bit - k) : packed >> (k - Bit);
+        w[k] |= bit & static_cast<uint8_t>(1 << Bit);
+    }
+}
+
+// The float32 of an MXFP4 exponent, halved because the table holds doubled values: 2^(e - 128).
+inline Vec exponent_scale(const uint8_t* p) {
+    const IntVec e = widen(p);
+    const IntVec normal = (e - 1) << 23;
+    const IntVec small = e == 0 ? IntVec{} + 0x00200000 : IntVec{} + 0x00400000;
+    return (Vec)(e < 2 ? small : normal);
+}
+
+alignas(16) constexpr uint8_t kNonLinear[16] = {1,   24,  45,  63,  79,  93,  106, 118,
+                                                129, 141, 153, 166, 181, 197, 217, 241};  // + 128
+alignas(16) constexpr uint8_t kFp4[16] = {12, 13, 14, 15, 16, 18, 20, 24,
+                                          12, 11, 10, 9,  8,  6,  4,  0};  // + 12
+
+// ---- the types ----------------------------------------------------------------------------------
+// `Header` is what a cell's blocks share. `unpack` gives block b; `scales` gives scale and minimum
+// (what is taken off for every unit of activation) of group g: 32 columns, or 16 where kGroup says
+// so.
+
+template <int Offset, bool Table>
+struct Type32 {  // Q4_0, IQ4_NL
+    static constexpr int kCols = 32, kGroup = 32;
+    static constexpr bool kWide = Table;
+    struct Header {
+        Vec d;
+    };
+    static Header header(const uint8_t* cell, int lane) { return {load_half(cell + 2 * lane)}; }
+    static void unpack(const uint8_t* cell, int, int lane, Bytes* w) {
+        nibbles(cell + 32, lane, w);
+        if constexpr (Table) {
+            for (int k = 0; k < 8; k++) w[k] = look_up(kNonLinear, w[k]);
+        }
+    }
+    static void scales(const Header& h, const uint8_t*, int, int, Vec& scale, Vec& min) {
+        scale = h.d;
+        min = h.d * static_cast<float>(Offset);
+    }
+};
+using TypeQ4_0 = Type32<8, false>;
+using TypeIQ4_NL = Type32<128, true>;
+
+struct TypeQ5_0 : Type32<16, false> {
+    static void unpack(const uint8_t* cell, int, int lane, Bytes* w) {
+        nibbles(cell + 32, lane, w);
+        add_bits<4>(cell + 32 + 256, lane, w);
+    }
+};
+
+struct TypeQ8_0 : Type32<128, false> {
+    static constexpr bool kWide = true;
+    static void unpack(const uint8_t* cell, int, int lane, Bytes* w) {
+        for (int k = 0; k < 8; k++) w[k] = load_bytes(cell + 32 + 64 * k + 4 * lane);
+    }
+};
+
+struct TypeMXFP4 : Type32<12, false> {
+    static Header header(const uint8_t* cell, int lane) { return {exponent_scale(cell + lane)}; }
+    static void unpack(const uint8_t* cell, int, int lane, Bytes* w) {
+        nibbles(cell + 16, lane, w);
+        for (int k = 0; k < 8; k++) w[k] = look_up(kFp4, w[k]);
+    }
+};
+
+struct TypeQ4_K {
+    static constexpr int kCols = 256, kGroup = 32;
+    static constexpr bool kWide = false;
+    static constexpr int kNumbers = 256;  // where they begin
+    struct Header {
+        Vec d, dmin;
+    };
+    static Header header(const uint8_t* cell, int lane) {
+        return {load_half(cell + 2 * lane), load_half(cell + 32 + 2 * lane)};
+    }
+    static void unpack(const uint8_t* cell, int b, int lane, Bytes* w) {
+        nibbles(cell + kNumbers + 256 * b, lane, w);
+    }
+    static void scales(const Header& h, const uint8_t* cell, int g, int lane, Vec& scale,
+                       Vec& min) {
+        const IntVec low = widen(cell + 64 + 16 * g + lane);
+        const IntVec high = widen(cell + 64 + 128 + 16 * (g % 4) + lane);
+        const IntVec upper = g < 4 ? high & 15 : high >> 4;
+        scale = h.d * to_floats(low & 63);
+        min = h.dmin * to_floats(low >> 6 | upper << 2);
+    }
+};
+
+struct TypeQ5_K : TypeQ4_K {
+    static void unpack(const uint8_t* cell, int b, int lane, Bytes* w) {
+        nibbles(cell + kNumbers + 256 * b, lane, w);
+        add_bits<4>(cell + kNumbers + 2048 + 64 * b, lane, w);
+    }
+};
+
+struct TypeIQ4_XS {
+    static constexpr int kCols = 256, kGroup = 32;
+    static constexpr bool kWide = true;
+    struct Header {
+        Vec d;
+    };
+    static Header header(const uint8_t* cell, int lane) { return {load_half(cell + 2 * lane)}; }
+    static void unpack(const uint8_t* cell, int b, int lane, Bytes* w) {
+        nibbles(cell + 128 + 256 * b, lane, w);
+        for (int k = 0; k < 8; k++) w[k] = look_up(kNonLinear, w[k]);
+    }
+    static void scales(const Header& h, const uint8_t* cell, int g, int lane, Vec& scale,
+                       Vec& min) {
+        const IntVec low = widen(cell + 32 + 16 * (g % 4) + lane);
+        const IntVec high = widen(cell + 96 + 16 * (g % 2) + lane);
+        const IntVec nibble = g < 4 ? low & 15 : low >> 4;
+        const IntVec pair = (high >> (2 * (g / 2))) & 3;
+        scale = h.d * to_floats((nibble | pair << 4) - 32);
+        min = scale * 128.0f;
+    }
+};
+
+struct TypeQ6_K {
+    static constexpr int kCols = 256, kGroup = 16;
+    static constexpr bool kWide = false;
+    struct Header {
+        Vec d;
+    };
+    static Header header(const uint8_t* cell, int lane) { return {load_half(cell + 2 * lane)}; }
+    static void unpack(const uint8_t* cell, int b, int lane, Bytes* w) {
+        nibbles(cell + 288 + 256 * b, lane, w);
+        add_upper_pairs(cell + 288 + 2048 + 128 * b, lane, w);
+    }
+    static void scales(const Header& h, const uint8_t* cell, int g, int lane, Vec& scale,
+                       Vec& min) {
+        scale = h.d * signed_floats(cell + 32 + 16 * g + lane);
+        min = scale * 32.0f;
+    }
+};
+
+struct TypeQ3_K {
+    static constexpr int kCols = 256, kGroup = 16;
+    static constexpr bool kWide = false;
+    struct Header {
+        Vec d;
+    };
+    static Header header(const uint8_t* cell, int lane) { return {load_half(cell + 2 * lane)}; }
+    static void unpack(const uint8_t* cell, int b, int lane, Bytes* w) {
+        pairs(cell + 224 + 128 * b, lane, w);
+        add_bits<2>(cell + 224 + 1024 + 64 * b, lane, w);
+    }
+    static void scales(const Header& h, const uint8_t* cell, int g, int lane, Vec& scale,
+                       Vec& min) {
+        const IntVec low = widen(cell + 32 + 16 * (g % 8) + lane);
+        const IntVec high = widen(cell + 160 + 16 * (g % 4) + lane);
+        const IntVec nibble = g < 8 ? low & 15 : low >> 4;
+        const IntVec pair = (high >> (2 * (g / 4))) & 3;
+        scale = h.d * to_floats((nibble | pair << 4) - 32);
+        min = scale * 4.0f;
+    }
+};
+
+struct TypeQ2_K {
+    static constexpr int kCols = 256, kGroup = 16;
+    static constexpr bool kWide = false;
+    struct Header {
+        Vec d, dmin;
+    };
+    static Header header(const uint8_t* cell, int lane) {
+        return {load_half(cell + 2 * lane), load_half(cell + 32 + 2 * lane)};
+    }
+    static void unpack(const uint8_t* cell, int b, int lane, Bytes* w) {
+        pairs(cell + 320 + 128 * b, lane, w);
+    }
+    static void scales(const Header& h, const uint8_t* cell, int g, int lane, Vec& scale,
+                       Vec& min) {
+        const IntVec both = widen(cell + 64 + 16 * g + lane);
+        scale = h.d * to_floats(both & 15);
+        min = h.dmin * to_floats(both >> 4);
+    }
+};
+
+// ---- few tokens: unpack and multiply ------------------------------------------------------------
+
+constexpr size_t kAhead = 4 << 10;  // bytes between the arithmetic and what is fetched for it
+
+// T tokens times 16 rows: sums[t][row].
+template <class Type, int T>
+inline void stream_panel(const uint8_t* panel, size_t cell_bytes, int64_t cols, const PanelRow* x,
+                         float (*sums)[kPanelRows]) {
+    constexpr int kBlocks = Type::kCols / 32;
+    for (int lane = 0; lane < kPanelRows; lane += W) {
+        Vec out[T] = {};
+        const uint8_t* cell = panel;
+        for (int64_t c = 0; c < cols; c += Type::kCols, cell += cell_bytes) {
+            if (lane == 0) {
+                for (size_t b = 0; b < cell_bytes; b += 64) __builtin_prefetch(cell + kAhead + b);
+            }
+            const typename Type::Header h = Type::header(cell, lane);
+            for (int b = 0; b < kBlocks; b++) {
+                const int64_t block = c / 32 + b;
+                Bytes w[8];
+                Type::unpack(cell, b, lane, w);
+                if constexpr (Type::kGroup == 32) {
+                    Vec scale, min;
+                    Type::scales(h, cell, b, lane, scale, min);
+                    for (int t = 0; t < T; t++) {
+                        const int8_t* q = x[t].q + 32 * block;
+                        IntVec even = {}, odd = {};
+                        for (int k = 0; k < 8; k += 2) {
+                            even = dot4<Type::kWide>(even, w[k], q + 4 * k);
+                            odd = dot4<Type::kWide>(odd, w[k + 1], q + 4 * k + 4);
+                        }
+                        out[t] += to_floats(even + odd) * (scale * x[t].scale[block]);
+                        out[t] -= min * x[t].sum32[block];
+                    }
+                } else {
+                    Vec scale[2], min[2];
+                    Type::scales(h, cell, 2 * b, lane, scale[0], min[0]);
+                    Type::scales(h, cell, 2 * b + 1, lane, scale[1], min[1]);
+                    for (int t = 0; t < T; t++) {
+                        const int8_t* q = x[t].q + 32 * block;
+                        IntVec low = {}, high = {};
+                        for (int k = 0; k < 4; k++) {
+                            low = dot4<Type::kWide>(low, w[k], q + 4 * k);
+                            high = dot4<Type::kWide>(high, w[k + 4], q + 16 + 4 * k);
+                        }
+                        const Vec sum = to_floats(low) * scale[0] + to_floats(high) * scale[1];
+                        out[t] += sum * x[t].scale[block];
+                        out[t] -= min[0] * x[t].sum16[2 * block];
+                        out[t] -= min[1] * x[t].sum16[2 * block + 1];
+                    }
+                }
+            }
+        }
+        for (int t = 0; t < T; t++) store(sums[t] + lane, out[t]);
+    }
+}
+
+// ---- many tokens: unpack 256 columns, then let the tokens pass
+// -----------------------------------
+
+constexpr int kDepth = 256;  // columns unpacked at once
+constexpr int kPair = 2;     // panels unpacked at once
+constexpr int kManyTokens = 64;
+
+struct Unpacked {
+    alignas(64) uint8_t w[kPair][kDepth / 4][64];
+    alignas(64) float scale[kPair][kDepth / 16][kPanelRows];
+    alignas(64) float min[kPair][kDepth / 16][kPanelRows];
+};
+
+template <class Type>
+inline void unpack_depth(const uint8_t* cell, size_t cell_bytes, int blocks, int pair,
+                         Unpacked& u) {
+    constexpr int kGroups = 32 / Type::kGroup;
+    constexpr int kBlocks = Type::kCols / 32;
+    for (int b = 0; b < blocks; b++) {
+        const uint8_t* at = cell + static_cast<size_t>(b / kBlocks) * cell_bytes;
+        for (int lane = 0; lane < kPanelRows; lane += W) {
+            Bytes w[8];
+            Type::unpack(at, b % kBlocks, lane, w);
+            for (int k = 0; k < 8; k++) {
+                std::memcpy(u.w[pair][8 * b + k] + 4 * lane, &w[k], sizeof w[k]);
+            }
+            const typename Type::Header h = Type::header(at, lane);
+            for (int g = 0; g < kGroups; g++) {
+                Vec scale, min;
+                Type::scales(h, at, kGroups * (b % kBlocks) + g, lane, scale, min);
+                store(u.scale[pair][kGroups * b + g] + lane, scale);
+                store(u.min[pair][kGroups * b + g] + lane, min);
+            }
+        }
+    }
+}
+
+// P panels times T tokens over `blocks` unpacked blocks from column 32 * `first` on; adds to
+// sums[t][16 * p + row].
+template <int P, int T, int Group, bool Wide>
+inline void multiply_depth(const Unpacked& u, int blocks, int64_t first, const PanelRow* x,
+                           float (*sums)[kPair * kPanelRows]) {
+    constexpr int kGroups = 32 / Group, kSteps = Group / 4;
+    for (int lane = 0; lane < kPanelRows; lane += W) {
+        Vec out[P][T];
+        for (int p = 0; p < P; p++) {
+            for (int t = 0; t < T; t++) out[p][t] = load(sums[t] + kPanelRows * p + lane);
+        }
+        for (int b = 0; b < blocks; b++) {
+            const int64_t block = first + b;
+            for (int g = 0; g < kGroups; g++) {
+                IntVec acc[P][T] = {};
+                for (int k = 0; k < kSteps; k++) {
+                    Bytes w[P];
+                    const int step = g * kSteps + k;
+                    for (int p = 0; p < P; p++) w[p] = load_bytes(u.w[p][8 * b + step] + 4 * lane);
+                    for (int t = 0; t < T; t++) {
+                        const int8_t* q = x[t].q + 32 * block + 4 * step;
+                        for (int p = 0; p < P; p++) acc[p][t] = dot4<Wide>(acc[p][t], w[p], q);
+                    }
+                }
+                for (int p = 0; p < P; p++) {
+                    const Vec scale = load(u.scale[p][kGroups * b + g] + lane);
+                    const Vec min = load(u.min[p][kGroups * b + g] + lane);
+                    for (int t = 0; t < T; t++) {
+                        const float sum =
+                            Group == 32 ? x[t].sum32[block] : x[t].sum16[2 * block + g];
+                        out[p][t] += to_floats(acc[p][t]) * (scale * x[t].scale[block]);
+                        out[p][t] -= min * sum;
+                    }
+                }
+            }
+        }
+        for (int p = 0; p < P; p++) {
+            for (int t = 0; t < T; t++) store(sums[t] + kPanelRows * p + lane, out[p][t]);
+        }
+    }
+}
+
+template <int P, int Group, bool Wide>
+void multiply_tokens(const Unpacked& u, int blocks, int64_t first, const PanelRow* x, int tokens,
+                     float (*sums)[kPair * kPanelRows]) {
+    constexpr int T = W == 16 ? 6 : 2;  // what 32 registers hold, or 16
+    int t = 0;
+    for (; t + T <= tokens; t += T) {
+        multiply_depth<P, T, Group, Wide>(u, blocks, first, x + t, sums + t);
+    }
+    if constexpr (T == 6) {
+        if (tokens - t >= 4) {
+            multiply_depth<P, 4, Group, Wide>(u, blocks, first, x + t, sums + t);
+            t += 4;
+        }
+        if (tokens - t >= 2) {
+            multiply_depth<P, 2, Group, Wide>(u, blocks, first, x + t, sums + t);
+            t += 2;
+        }
+    }
+    if (tokens > t) multiply_depth<P, 1, Group, Wide>(u, blocks, first, x + t, sums + t);
+}
+
+template <class Type>
+void many_tokens(const uint8_t* w, size_t panel_bytes, size_t cell_bytes, int panels, int64_t cols,
+                 const PanelRow* x, int tokens, float (*sums)[kPair * kPanelRows]) {
+    Unpacked u;
+    for (int t = 0; t < tokens; t++) std::memset(sums[t], 0, sizeof sums[t]);
+    const size_t depth_bytes = static_cast<size_t>(kDepth / Type::kCols) * cell_bytes;
+    for (int64_t c = 0; c < cols; c += kDepth, w += depth_bytes) {
+        const int blocks = static_cast<int>(std::min<int64_t>(kDepth, cols - c) / 32);
+        for (int p = 0; p < panels; p++) {
+            unpack_depth<Type>(w + static_cast<size_t>(p) * panel_bytes, cell_bytes, blocks, p, u);
+        }
+        if (panels == 2) {
+            multiply_tokens<2, Type::kGroup, Type::kWide>(u, blocks, c / 32, x, tokens, sums);
+        } else {
+            multiply_tokens<1, Type::kGroup, Type::kWide>(u, blocks, c / 32, x, tokens, sums);
+        }
+    }
+}
+
+// ---- the tile -----------------------------------------------------------------------------------
+
+// TileKernel of a panel type; `w` is the first row of a panel.
+template <class Type>
+void panel_tile(const Matrix& m, const uint8_t* w, int rows, const uint8_t*, const void* const* x,
+                int tokens, float* y) {
+    const size_t panel_bytes = m.row_bytes * kPanelRows;
+    const size_t cell_bytes = panel_bytes / static_cast<size_t>(m.cols / Type::kCols);
+    PanelRow inputs[kManyTokens];
+    for (int t = 0; t < tokens; t++) inputs[t] = PanelRow(x[t], m.cols);
+    for (int r = 0; r < rows; r += kPair * kPanelRows) {
+        const int here = std::min(kPair * kPanelRows, rows - r);
+        const int panels = (here + kPanelRows - 1) / kPanelRows;
+        const uint8_t* first = w + static_cast<size_t>(r / kPanelRows) * panel_bytes;
+        alignas(64) float sums[kManyTokens][kPair * kPanelRows];
+        if (tokens <= 4) {
+            alignas(64) float part[4][kPanelRows];
+            for (int p = 0; p < panels; p++) {
+                const uint8_t* panel = first + static_cast<size_t>(p) * panel_bytes;
+                switch (tokens) {
+                    case 1:
+                        stream_panel<Type, 1>(panel, cell_bytes, m.cols, inputs, part);
+                        break;
+                    case 2:
+                        stream_panel<Type, 2>(panel, cell_bytes, m.cols, inputs, part);
+                        break;
+                    case 3:
+                        stream_panel<Type, 3>(panel, cell_bytes, m.cols, inputs, part);
+                        break;
+                    default:
+                        stream_panel<Type, 4>(panel, cell_bytes, m.cols, inputs, part);
+                }
+                for (int t = 0; t < tokens; t++) {
+                    std::memcpy(sums[t] + kPanelRows * p, part[t], sizeof part[t]);
+                }
+            }
+        } else {
+            many_tokens<Type>(first, panel_bytes, cell_bytes, panels, m.cols, inputs, tokens, sums);
+        }
+        for (int t = 0; t < tokens; t++) {
+            std::memcpy(y + t * rows + r, sums[t], static_cast<size_t>(here) * sizeof(float));
+        }
+    }
+}
+
+TileKernel find_panel_tile(int type) {
+    switch (type) {
+        case 2:
+            return panel_tile<TypeQ4_0>;
+        case 6:
+            return panel_tile<TypeQ5_0>;
+        case 8:
+            return panel_tile<TypeQ8_0>;
+        case 10:
+            return panel_tile<TypeQ2_K>;
+        case 11:
+            return panel_tile<TypeQ3_K>;
+        case 12:
+            return panel_tile<TypeQ4_K>;
+        case 13:
+            return panel_tile<TypeQ5_K>;
+        case 14:
+            return panel_tile<TypeQ6_K>;
+        case 20:
+            return panel_tile<TypeIQ4_NL>;
+        case 23:
+            return panel_tile<TypeIQ4_XS>;
+        case 39:
+            return panel_tile<TypeMXFP4>;
+        default:
+            return nullptr;
+    }
+}
+
+// ---- activations --------------------------------------------------------------------------------
+
+// FromFloat of the panel format: int8 with a scale for every 32 columns, rounded to nearest.
+void quantise_panel_row(const float* x, void* y, int64_t cols) {
+    auto* q = static_cast<int8_t*>(y);
+    auto* scales = reinterpret_cast<float*>(q + cols);
+    float* sum32 = scales + cols / 32;
+    float* sum16 = sum32 + cols / 32;
+    for (int64_t b = 0; b < cols / 32; b++, x += 32, q += 32) {
+        Vec largest = {};
+        for (int i = 0; i < 32; i += W) {
+            const Vec v = load(x + i);
+            largest = max(largest, max(v, -v));
+        }
+        const float scale = maximum(largest) / 127.0f;
+        const float inverse = scale > 0 ? 1.0f / scale : 0.0f;
+        int sum[2] = {};
+        for (int i = 0; i < 32; i += W) {
+            constexpr float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+            const IntVec n =
+                __builtin_convertvector((load(x + i) * inverse + magic) - magic, IntVec);
+            typedef int8_t Out __attribute__((vector_size(W), aligned(1), may_alias));
+            *reinterpret_cast<Out*>(q + i) = __builtin_convertvector(n, Out);
+            for (int r = 0; r < W; r++) sum[i / 16] += n[r];
+        }
+        scales[b] = scale;
+        sum16[2 * b] = scale * static_cast<float>(sum[0]);
+        sum16[2 * b + 1] = scale * static_cast<float>(sum[1]);
+        sum32[b] = sum16[2 * b] + sum16[2 * b + 1];
+    }
+}
+
+}  // namespace
+}  // namespace ktchat::KTCHAT_ISA
