@@ -31,7 +31,8 @@ from engine.integrity import (
 )
 from engine.journal import bytes_kept
 from engine.remote import HubAccess
-from engine.transfer import Meter, Transfer, TransferOptions
+from engine.transfer import Transfer
+from engine.transfer_options import Meter, TransferOptions
 
 Stage = Literal[
     "queued",

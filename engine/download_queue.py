@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine import manifest
-from engine.download import Download, DownloadProgress
+from engine.download import Download, DownloadProgress, Stage
 from engine.errors import KtchatError
 from engine.hub import Hub
 from engine.hub_errors import DownloadError
 from engine.hub_names import HubModel
-from engine.transfer import TransferOptions
+from engine.remote import HubAccess
+from engine.transfer_options import TransferOptions
 
 Listener = Callable[[DownloadProgress], None]
 
@@ -155,13 +156,14 @@ class DownloadQueue:
         with contextlib.suppress(RuntimeError):  # closed
             self._loop.call_soon_threadsafe(function)
 
-    def _add(self, model: HubModel, stage: str) -> None:
+    def _add(self, model: HubModel, stage: Stage) -> None:
+        download = Download(HubAccess(), model, self._folder)
+        download.measure()
+        progress = download.progress(stage)
         with self._lock:
-            path = str(manifest.target(self._folder, model.files[0]))
-            kept = DownloadProgress(model.spec, "queued", 0, model.size, path)
             self._items.pop(model.spec, None)
-            self._items[model.spec] = _Item(model, kept)
-        self._tell(model.spec, replace(kept, stage=stage))  # type: ignore[arg-type]  # a Stage
+            self._items[model.spec] = _Item(model, progress)
+        self._tell(model.spec, progress)
 
     def _resume(self, key: str) -> None:
         item = self._items.get(key)

@@ -7,7 +7,6 @@ HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -15,7 +14,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import KtchatError
 from engine.hub_errors import HubOfflineError, HubServerError, UnsafeNameError
@@ -37,13 +36,13 @@ from engine.remote import (
     network_error,
 )
 from engine.remote_file import RemoteFile
+from engine.threads import ask
 
 if TYPE_CHECKING:
     import httpx2
     from huggingface_hub import HfApi
 
-T = TypeVar("T")
-P = ParamSpec("P")
+    from engine.spec import ModelSpec
 
 TIMEOUT = 20.0
 """Seconds without a byte after which a request is given up."""
@@ -183,6 +182,17 @@ class Hub:
                 self._http = _client(follow_redirects=False)
         return RemoteFile(self._http, self.access, file)
 
+    def spec(self, model: HubModel) -> ModelSpec:
+        """What a model is, from the headers of its files: some MB are read, nothing is kept.
+
+        Raises `HubError`, `ModelFileError`, `UnsupportedModelError`.
+        """
+        from engine.gguf_remote import RemotePart, spec_from_parts
+
+        remotes = [self.open(file) for file in model.files]
+        named = zip(model.files, remotes, strict=True)
+        return spec_from_parts([RemotePart(file.name, r.size, r.read) for file, r in named])
+
     def _check_offline(self) -> None:
         if self.access.offline:
             raise HubOfflineError(
@@ -221,29 +231,6 @@ class Hub:
             raise HubServerError("The hub's answer makes no sense", "", "Try again later") from None
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise HubServerError("The hub's answer makes no sense", "", "Try again later") from None
-
-
-async def ask(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a blocking call in a thread that does not keep the program from ending."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def deliver(set_it: Callable[[Any], None], value: object) -> None:
-        if not future.done():
-            set_it(value)
-
-    def work() -> None:
-        set_it: Callable[[Any], None] = future.set_result
-        value: object
-        try:
-            value = function(*args, **kwargs)
-        except BaseException as error:  # the thread's boundary: raised again in the caller
-            set_it, value = future.set_exception, error
-        with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
-            loop.call_soon_threadsafe(deliver, set_it, value)
-
-    threading.Thread(target=work, daemon=True).start()
-    return await future
 
 
 _IMPORT = threading.Lock()

@@ -82,6 +82,12 @@ def write_record(path: Path, checksum: str, file: HubFile | None = None) -> Reco
     return record
 
 
+def write_unchecked_record(path: Path, checksum: str) -> None:
+    """Note what the file at `path` ought to be; the next `verify` reads it. Raises `OSError`."""
+    record = Record(checksum, path.stat().st_size, modified_ns=0, inode=0)
+    write_whole(Path(f"{path}{RECORD}"), json.dumps(asdict(record)).encode())
+
+
 def is_unchanged(path: Path, record: Record) -> bool:
     """Whether a file still has the size, time and inode of its record."""
     try:
@@ -102,12 +108,14 @@ def parts_of(path: Path) -> list[Path]:
 
 
 def verify(
-    path: Path, force: bool = False, report: Report = lambda done, total: None
+    path: Path,
+    force: bool = False,
+    report: Report = lambda done, total: None,
+    folder: Path | None = None,
 ) -> list[Checked]:
     """Check every file of a model against the recorded checksum.
 
-    A file without a record is hashed, so that its checksum is known; nothing is written for it.
-    Raises `DamagedModelError` naming the damaged file, `DownloadError` when one cannot be read.
+    A file without a record is hashed, and recorded from then on if it lies in `folder`. Raises `DamagedModelError` naming the damaged file, `DownloadError` when one cannot be read.
     """
     parts = parts_of(path)
     try:
@@ -124,13 +132,15 @@ def verify(
         def report_part(done: int, start: int = before) -> None:
             report(start + done, total)
 
-        results.append(_verify_file(part, force, report_part))
+        results.append(_verify_file(part, force, report_part, folder))
         before += part.stat().st_size
         report(before, total)
     return results
 
 
-def _verify_file(path: Path, force: bool, report: Callable[[int], None]) -> Checked:
+def _verify_file(
+    path: Path, force: bool, report: Callable[[int], None], folder: Path | None
+) -> Checked:
     record = record_of(path)
     if record is not None and not force and is_unchanged(path, record):
         return Checked(path, record.checksum, False)
@@ -145,17 +155,19 @@ def _verify_file(path: Path, force: bool, report: Callable[[int], None]) -> Chec
             "Its bytes do not match the checksum that was recorded",
             f"Remove it and download it again: ktchat models rm {ascii(str(path))[1:-1]}",
         )
-    if record is not None:
-        status = path.stat()
-        fresh = replace(
-            record,
-            size=status.st_size,
-            modified_ns=status.st_mtime_ns,
-            inode=status.st_ino,
-        )
-        with contextlib.suppress(OSError):  # the result holds without it
-            write_whole(Path(f"{path}{RECORD}"), json.dumps(asdict(fresh)).encode())
+    with contextlib.suppress(OSError):  # the result holds without a record
+        if record is not None:
+            _refresh(path, record)
+        elif folder is not None and folder in path.parents:
+            write_record(path, checksum)
     return Checked(path, checksum, True)
+
+
+def _refresh(path: Path, record: Record) -> None:
+    status = path.stat()
+    size, time, inode = status.st_size, status.st_mtime_ns, status.st_ino
+    fresh = replace(record, size=size, modified_ns=time, inode=inode)
+    write_whole(Path(f"{path}{RECORD}"), json.dumps(asdict(fresh)).encode())
 
 
 def checksum_of(path: Path, kind: str, report: Callable[[int], None] = lambda done: None) -> str:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from engine.errors import KtchatError
+from engine.folders import files_below
 from engine.hub_errors import DownloadBusyError, DownloadError, UnsafeNameError
 from engine.hub_names import MAX_PARTS, HubFile, HubModel, is_repo, safe_path
 from engine.integrity import sync_folder, write_whole
@@ -23,7 +24,6 @@ from engine.integrity import sync_folder, write_whole
 ENDING = ".download.json"
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 8
-MAX_ENTRIES = 20_000
 
 
 def target(folder: Path, file: HubFile) -> Path:
@@ -105,31 +105,11 @@ def _check(model: HubModel) -> None:
 def unfinished(folder: Path) -> list[Manifest]:
     """The downloads that were begun in the models folder and are not finished."""
     found = []
-    for path in _manifests(folder):
-        model = read(path)
+    for path in files_below(folder, MAX_DEPTH):
+        model = read(path) if path.name.endswith(ENDING) else None
         if model is not None and manifest_path(folder, model) == path:
             found.append(Manifest(path, model))
     return found
-
-
-def _manifests(folder: Path) -> Iterator[Path]:
-    budget = MAX_ENTRIES
-    waiting = [(folder, 0)]
-    while waiting:
-        here, depth = waiting.pop()
-        try:
-            with os.scandir(here) as entries:
-                children = sorted(entries, key=lambda entry: entry.name)
-        except OSError:
-            continue
-        budget -= len(children)
-        if budget < 0:
-            return
-        for entry in children:
-            if entry.name.endswith(ENDING):
-                yield Path(entry.path)
-            elif depth < MAX_DEPTH and entry.is_dir(follow_symlinks=False):
-                waiting.append((Path(entry.path), depth + 1))
 
 
 @contextlib.contextmanager
