@@ -230,7 +230,7 @@ def tensor_groups(file: GGUFFile, spec: ModelSpec) -> dict[Group, GroupSize]:
     """Bytes and parameters of each group of tensors."""
     groups: dict[Group, GroupSize] = {}
     for info in file.tensors.values():
-        group = "unused" if _unused(info, spec) else _group(info.name)
+        group = "unused" if _unused(info, spec) else group_of(info.name)
         size = groups.get(group, GroupSize())
         cols = info.shape[-1]
         resident = resident_bytes(info.type, info.elements // cols, cols)
@@ -242,7 +242,8 @@ def tensor_groups(file: GGUFFile, spec: ModelSpec) -> dict[Group, GroupSize]:
     return groups
 
 
-def _group(name: str) -> Group:
+def group_of(name: str) -> Group:
+    """What the tensor called `name` is for."""
     for pattern, group in _GROUPS:
         if pattern.search(name):
             return group
