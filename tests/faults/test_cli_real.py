@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from kernels.cpu.build import build
 from tests.support.cli import Program, one_clear_line, until
 from tests.support.tiny import tiny_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    build()  # a library older than its sources would be built in the middle of a test
     return tiny_model("qwen3moe", tmp_path_factory.mktemp("models"))
 
 
