@@ -147,12 +147,20 @@ def _mark_runs() -> re.Pattern[str]:
     blocks = ((0xAD, 0x3100), (0xA600, 0xAC00), (0xFB00, 0x12000), (0x16A00, 0x1F000))
     codes = [code for low, high in blocks for code in range(low, high)]
     codes += [*range(0xE0000, 0xE01F0)]
-    marks = "".join(
-        re.escape(chr(code))
-        for code in codes
-        if unicodedata.category(chr(code)) in ("Mn", "Me", "Cf")
-    )
-    return re.compile(f"[{marks}]+")
+    marks = [code for code in codes if unicodedata.category(chr(code)) in ("Mn", "Me", "Cf")]
+    # A class with characters beyond U+FFFF is searched range by range: those have their own.
+    near = _as_class([code for code in marks if code <= 0xFFFF])
+    far = _as_class([code for code in marks if code > 0xFFFF])
+    return re.compile(f"(?:{near}|(?=[\U00010000-\U0010ffff]){far})+")
+
+
+def _as_class(codes: list[int]) -> str:
+    """A regular expression's class of these characters, written in ranges."""
+    members = set(codes)
+    starts = [code for code in codes if code - 1 not in members]
+    ends = [code for code in codes if code + 1 not in members]
+    pairs = zip(starts, ends, strict=True)
+    return "[" + "".join(f"\\U{low:08x}-\\U{high:08x}" for low, high in pairs) + "]"
 
 
 def _length_of_last_run(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
@@ -144,3 +145,11 @@ def test_one_line_is_one_short_line() -> None:
     assert one_line("word " * 100, 20) == "word word word word…"
     assert len(one_line("x" * 1000, 50)) == 50
     assert one_line("\x1b]0;x\x07") == ""
+
+
+@pytest.mark.parametrize("piece", ["混合专家模型，", "👍 ", "क्षत्रिय ", "plain words\n"])
+def test_a_long_text_is_cleaned_at_once(piece: str) -> None:
+    text = piece * (300_000 // len(piece))
+    start = time.perf_counter()
+    assert sanitise(text) == text
+    assert time.perf_counter() - start < 1.0
