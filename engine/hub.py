@@ -32,6 +32,7 @@ from engine.remote import (
     DEFAULT_ENDPOINT,
     HubAccess,
     RetryableError,
+    busy_error,
     failure,
     network_error,
 )
@@ -176,11 +177,14 @@ class Hub:
 
     def open(self, file: HubFile) -> RemoteFile:
         """A file on the hub, read in parts."""
+        import httpx2
+
         self._check_offline()
+        access = self.access
         with self._lock:
             if self._http is None:
-                self._http = _client(follow_redirects=False)
-        return RemoteFile(self._http, self.access, file)
+                self._http = httpx2.Client(timeout=TIMEOUT)
+        return RemoteFile(self._http, access, file)
 
     def spec(self, model: HubModel) -> ModelSpec:
         """What a model is, from the headers of its files: some MB are read, nothing is kept.
@@ -252,11 +256,23 @@ def _import_hub() -> None:
         _imported = True
 
 
-def _client(follow_redirects: bool = True) -> httpx2.Client:
-    """For the library by default; our own requests follow redirects by our own rules."""
+def _client() -> httpx2.Client:
+    """For the library. What it would patiently retry becomes our error at once."""
     import httpx2
 
-    return httpx2.Client(timeout=TIMEOUT, follow_redirects=follow_redirects)
+    class Client(httpx2.Client):
+        def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+            try:
+                response = super().send(request, **options)
+            except httpx2.TransportError as error:
+                raise network_error(error) from None
+            busy = busy_error(response.status_code)
+            if busy is not None:
+                response.close()
+                raise busy
+            return response
+
+    return Client(timeout=TIMEOUT, follow_redirects=True)
 
 
 def _hit(info: Any) -> SearchHit:

@@ -239,8 +239,9 @@ def failure(
     access: HubAccess, repo: str, status: int, headers: Mapping[str, str], url: str = ""
 ) -> Exception:
     """What a refusal means: a `RetryableError` if it may pass, else a `KtchatError`."""
-    if status == 429 or status == 408 or status >= 500:
-        return RetryableError(_busy(status), wait=_retry_after(headers))
+    busy = busy_error(status)
+    if busy is not None:
+        return RetryableError(busy, wait=_retry_after(headers))
     if url and _origin(url) != _origin(access.endpoint):
         # A signed address that expired; the next attempt asks the hub for a fresh one.
         return RetryableError(
@@ -271,7 +272,10 @@ def failure(
     return HubServerError(f"The hub answers with status {status}", "", "Try again later")
 
 
-def _busy(status: int) -> HubError:
+def busy_error(status: int) -> HubError | None:
+    """What a status means that may pass; None for the others."""
+    if status != 408 and status != 429 and status < 500:
+        return None
     if status == 429:
         return RateLimitError(
             "The hub wants a pause",

@@ -28,9 +28,11 @@ DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 COMMANDS = {
     "run": "one reply without the screen",
     "bench": "measure speed, against the memory's limit and against llama.cpp",
+    "plan": "whether a model fits this machine, and how fast it will be",
+    "doctor": "what this machine has, and what is missing",
     "verify": "compare a model's logits with float32 and with llama.cpp",
     "sessions": "list, show, export and remove saved sessions",
-    "models": "list the models on this machine",
+    "models": "list, search, download, check and remove models",
 }
 """Name and one line of help; the module of the same name in `ktchat.cli` does the work."""
 

@@ -1,39 +1,93 @@
-"""`ktchat models`: the models on this machine, on the command line."""
+"""`ktchat models`: the models on this machine and on the hub, on the command line.
+
+Knows the arguments and what concerns files on this machine; what asks the hub is in
+`ktchat.cli.models_hub`, imported when it is asked for.
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from engine.errors import KtchatError
 from ktchat import paths
-from ktchat.cli import output
-from ktchat.models import ModelEntry, list_models
+from ktchat.cli import background, output
+from ktchat.errors import UsageError
+from ktchat.models import ModelEntry, find_models, list_models
 from ktchat.settings import SettingsFile
+from ktchat.text import one_line
 from ktchat.words import file_size
+
+if TYPE_CHECKING:
+    from engine.download import Download
+
+HUB_ACTIONS = ("search", "info", "pull")
+SPEC = "owner/repo[:QUANTISATION or FILE], or an address at the hub"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The arguments of `ktchat models`."""
     parser = subparsers.add_parser(
-        "models", help="list the models on this machine", allow_abbrev=False
+        "models", help="list, search, download, check and remove models", allow_abbrev=False
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser(
-        "list", help="the guide, the models folder, and files opened before"
+        "list", help="the guide, the models folder, files opened before, unfinished downloads"
     )
-    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.add_argument("--others", action="store_true", help="models of other programs")
+    search = actions.add_parser("search", help="find models on the hub")
+    search.add_argument("query", metavar="QUERY", nargs="+", help="words of the name")
+    search.add_argument("--limit", type=int, default=20, metavar="N", help="at most (default: 20)")
+    info = actions.add_parser("info", help="what a repository holds, and whether it fits")
+    info.add_argument("spec", metavar="SPEC", help=SPEC)
+    pull = actions.add_parser("pull", help="download a model, or go on with it")
+    pull.add_argument("spec", metavar="SPEC", help=SPEC)
+    verify = actions.add_parser("verify", help="compare models with their checksums")
+    verify.add_argument(
+        "model", metavar="MODEL", nargs="?", help="a path or a SPEC; default: all that were got"
+    )
+    verify.add_argument("--force", action="store_true", help="read unchanged files too")
+    take = actions.add_parser("import", help="link or move a file into the models folder")
+    take.add_argument("file", metavar="FILE", help="a GGUF file, the first of a split model")
+    take.add_argument("--move", action="store_true", help="move it instead of linking it")
+    remove = actions.add_parser("rm", help="delete a model, or what came of it")
+    remove.add_argument("model", metavar="MODEL", help="a path or a SPEC")
+    remove.add_argument("--yes", action="store_true", help="do not ask")
+    for action in (listing, search, info, pull, verify, take, remove):
+        action.add_argument("--json", action="store_true", help="print JSON")
 
 
 def main(args: argparse.Namespace) -> int:
-    """List the models; returns the exit code."""
+    """Run one action; returns the exit code."""
+    if args.action in HUB_ACTIONS:
+        from ktchat.cli import models_hub
+
+        return models_hub.main(args)
+    return _ACTIONS[args.action](args)
+
+
+# list
+
+
+def _list(args: argparse.Namespace) -> int:
+    if args.others:
+        return _list_others(args)
     entries = list_models(SettingsFile(paths.settings_file()).settings.recent_models)
+    begun = _unfinished()
     if args.json:
-        output.line(json.dumps([dataclasses.asdict(entry) for entry in entries], indent=2))
+        shown: list[dict[str, Any]] = [dataclasses.asdict(entry) for entry in entries]
+        output.line(json.dumps(shown + [_as_entry(download) for download in begun], indent=2))
         return 0
     for entry in entries:
         output.line(_line(entry))
-    if not entries:
+    for download in begun:
+        size = f"{file_size(download.progress().done)} of {file_size(download.model.size)}"
+        output.line(f"unfinished: {download.key}  {size}  ktchat models pull {download.key}")
+    if not entries and not begun:
         output.line(f"No models. Put GGUF files into {paths.models_folder()}")
     return 0
 
@@ -45,3 +99,175 @@ def _line(entry: ModelEntry) -> str:
         f"{entry.name:<32}  {entry.architecture:<10}  {entry.quantisation:<8}"
         f"  {file_size(entry.size):>8}  {entry.shown_path}"
     )
+
+
+def _as_entry(download: Download) -> dict[str, Any]:
+    entry = ModelEntry(
+        path=str(download.paths[0]),
+        source="folder",
+        name=download.key,
+        quantisation=download.model.quantisation,
+        size=download.model.size,
+    )
+    done = download.progress().done
+    return {**dataclasses.asdict(entry), "source": "unfinished", "done": done}
+
+
+def _unfinished() -> list[Download]:
+    """Downloads that were begun, measured."""
+    folder = paths.models_folder()
+    if not any(folder.rglob("*.download.json")):
+        return []
+    from engine import manifest
+    from engine.download import Download
+    from engine.remote import HubAccess
+
+    downloads = [Download(HubAccess(), m.model, folder) for m in manifest.unfinished(folder)]
+    for download in downloads:
+        download.measure()
+    return downloads
+
+
+def _list_others(args: argparse.Namespace) -> int:
+    from engine.import_local import find_models as find_others
+
+    found = find_others()
+    if args.json:
+        entries = [{**dataclasses.asdict(model), "path": str(model.path)} for model in found]
+        output.line(json.dumps(entries, indent=2))
+        return 0
+    for model in found:
+        name, path = one_line(model.name, 60), one_line(str(model.path), 1000)
+        output.line(f"{model.program:<12}  {file_size(model.size):>8}  {name:<40}  {path}")
+    if not found:
+        output.line("No models of LM Studio, Ollama, llama.cpp or the Hugging Face cache.")
+    return 0
+
+
+# verify, import, rm
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from engine.integrity import verify
+
+    folder = paths.models_folder()
+    models = [_local(args.model)] if args.model else _in_models_folder()
+    code, results = 0, []
+    for path in models:
+        name = one_line(path.name, 200)
+        try:
+            checked = background.run(
+                lambda report, path=path: verify(  # type: ignore[misc]  # bound at once
+                    path,
+                    args.force,
+                    lambda done, total: report(f"checking {path.name}", done, total),
+                    folder,
+                )
+            )
+        except KtchatError as error:
+            code = 1
+            results.append({"path": str(path), "intact": False, "error": error.to_dict()})
+            output.complain(one_line(str(error), 1000))
+            continue
+        hashed = any(part.hashed for part in checked)
+        sums = [part.checksum for part in checked]
+        results.append({"path": str(path), "intact": True, "hashed": hashed, "checksums": sums})
+        if not args.json:
+            output.line(f"{name}: intact" + ("" if hashed else " (unchanged since it was checked)"))
+    if args.json:
+        output.line(json.dumps(results, indent=2))
+    elif not models:
+        output.line(f"No models in {folder}")
+    return code
+
+
+def _import(args: argparse.Namespace) -> int:
+    from engine.import_local import import_model
+
+    done = import_model(Path(args.file), paths.models_folder(), args.move)
+    if args.json:
+        output.line(json.dumps({"path": str(done.path), "way": done.way}))
+    else:
+        output.line(f"{done.way[0].upper()}{done.way[1:]}: {one_line(str(done.path), 1000)}")
+    return 0
+
+
+def _remove(args: argparse.Namespace) -> int:
+    from engine.integrity import parts_of, remove, remove_empty_folders
+
+    folder = paths.models_folder()
+    for download in _unfinished():
+        if args.model in (download.key, str(download.paths[0])):
+            return _discard(args, download)
+    path = _local(args.model)
+    if folder.absolute() not in path.absolute().parents:
+        raise UsageError(
+            f"{one_line(str(path))} is not in the models folder",
+            "Only what lies there is removed",
+            "Delete it yourself if you mean to",
+        )
+    parts = parts_of(path)
+    what = one_line(path.name, 200) + (f" and {len(parts) - 1} more files" if parts[1:] else "")
+    if not _agreed(args, f"Delete {what}?"):
+        return 1
+    freed = remove(path)
+    remove_empty_folders(path.parent, folder)
+    _tell_removed(args, str(path), freed)
+    return 0
+
+
+def _discard(args: argparse.Namespace, download: Download) -> int:
+    done = download.progress().done
+    if not _agreed(args, f"Delete the {file_size(done)} that came of {download.key}?"):
+        return 1
+    download.discard()
+    _tell_removed(args, str(download.paths[0]), done)
+    return 0
+
+
+def _tell_removed(args: argparse.Namespace, path: str, freed: int) -> None:
+    if args.json:
+        output.line(json.dumps({"removed": path, "freed": freed}))
+    else:
+        output.line(f"Removed {one_line(path, 1000)}: {file_size(freed)}.")
+
+
+def _agreed(args: argparse.Namespace, question: str) -> bool:
+    if args.yes:
+        return True
+    if not (output.is_terminal(sys.stdin) and output.is_terminal(sys.stderr)):
+        raise UsageError("Nothing was deleted", "Nobody can be asked here", "Add --yes")
+    output.write(f"{question} [y/N] ", sys.stderr)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _in_models_folder() -> list[Path]:
+    return [Path(path) for path, source in find_models() if source == "folder"]
+
+
+def _local(name: str) -> Path:
+    """The first file of the model that a person names: a path, a file's name, or a SPEC."""
+    if Path(name).is_file():
+        return Path(name).absolute()
+    from engine.hub_names import parse_ref, quantisation_of
+
+    folder = paths.models_folder()
+    here = _in_models_folder()
+    found = [path for path in here if name in (path.name, path.stem, str(path.relative_to(folder)))]
+    if not found and "/" in name:
+        ref = parse_ref(name)
+        place = folder / ref.repo
+        found = [path for path in here if place in path.parents]
+        if ref.file:
+            found = [path for path in found if path == place / ref.file]
+        elif ref.quantisation:
+            found = [path for path in found if quantisation_of(path.name) == ref.quantisation]
+    if len(found) == 1:
+        return found[0]
+    why = ", ".join(one_line(str(path.relative_to(folder)), 100) for path in found[:8])
+    raise UsageError(
+        f"{one_line(name)} names {len(found) or 'no'} models here", why, "See: ktchat models list"
+    )
+
+
+_ACTIONS = {"list": _list, "verify": _verify, "import": _import, "rm": _remove}
