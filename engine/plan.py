@@ -9,9 +9,10 @@ This version computes on the CPU. On a machine with a GPU the plan is therefore 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from engine.context import RESERVE, largest_context, wanted_context
 from engine.errors import RequestError
@@ -145,6 +146,17 @@ class MemoryPlan:
         ours = {KV, WORKSPACE, RESERVED}
         return sum(s.bytes for d in self.devices for s in d.segments if s.label not in ours)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON has it, with what follows from it."""
+        out = dataclasses.asdict(self)
+        out |= {"fits": self.fits, "fit_words": self.fit_words, "words": self.words()}
+        out |= {"short_bytes": self.short_bytes, "short_of": self.short_of}
+        for device, entry in zip(self.devices, out["devices"], strict=True):
+            entry |= {"used": device.used, "short": device.short}
+            entry["segments"] = [segment._asdict() for segment in device.segments]
+        out["with_gpu"] = self.with_gpu.to_dict() if self.with_gpu else None
+        return out
+
     def words(self) -> list[str]:
         """The plan in short lines."""
         from engine.plan_words import words
@@ -170,8 +182,6 @@ def make_plan(source: ModelSpec, hardware: Hardware, context: int | None = None)
     today = _on_cpu(source, hardware, context)
     if not hardware.gpus:
         return today
-    import dataclasses
-
     with_gpu, no_gpu = place(source, hardware, context)
     return dataclasses.replace(today, with_gpu=with_gpu, no_gpu=no_gpu)
 

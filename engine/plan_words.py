@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from engine.plan import DevicePlan, MemoryPlan
 
-FULL, OPEN = "▇", "░"
+FULL, OPEN, SLIVER = "▇", "░", "▏"
+"""A cell that is used, one that stays free, and less than half a cell."""
 MIN_WIDTH = 40
 
 
@@ -53,7 +54,7 @@ def words(plan: MemoryPlan) -> list[str]:
         )
     lines += _speed(plan)
     lines += plan.why
-    if plan.assumed:
+    if plan.assumed and plan.runs_today:
         lines.append(f"{plan.machine}: {plan.assumed}")
     return lines
 
@@ -100,7 +101,7 @@ def _device(device: DevicePlan, width: int) -> list[str]:
     if device.kind == "VRAM":
         title = f"{device.name} · {size(device.total)} free"
     state = f"short by {size(device.short)}" if device.short else f"{size(free)} left"
-    lines = [f"{title[: width - len(state) - 2]}  {state}"]
+    lines = [f"{title[: width - len(state) - 3]} · {state}"]
     parts = [(segment.label, segment.bytes) for segment in device.segments]
     name_width = max(len(label) for label, _ in parts) if parts else 0
     room = width - name_width - 2 - 10

@@ -1,0 +1,82 @@
+"""A machine in words: a line a part, for the command line and the first page of the wizard.
+
+Plain text; names that come from drivers and files are not safe to draw until they are sanitised.
+"""
+
+from __future__ import annotations
+
+from engine.machine import ISA_WORDS, Cpu, Disk, Gpu, Hardware, Memory, Software
+from engine.plan_words import size
+
+Line = tuple[str, str]
+"""What it is about, and what there is to say."""
+
+
+def lines(hardware: Hardware) -> list[Line]:
+    """`("RAM", "64.0 GB, 51.2 GB free · reads 71 GB/s")` and so on: CPU, RAM, GPUs, disk."""
+    gpus = [("GPU", gpu(one)) for one in hardware.gpus] or [("GPU", "none that can be used")]
+    return [
+        ("CPU", cpu(hardware.cpu)),
+        ("RAM", memory(hardware.memory)),
+        *gpus,
+        ("Disk", disk(hardware.disk)),
+    ]
+
+
+def cpu(found: Cpu) -> str:
+    """`Ryzen 9 7950X · 16 cores · AVX-512 with VNNI`."""
+    parts = [found.model or "not known", f"{found.cores} core{'s' * (found.cores != 1)}"]
+    parts.append(ISA_WORDS[found.isa] + (" with VNNI" if found.vnni else ""))
+    if found.numa_nodes > 1:
+        parts.append(f"{found.numa_nodes} memory nodes")
+    return " · ".join(parts)
+
+
+def memory(found: Memory) -> str:
+    """`64.0 GB, 51.2 GB free · reads 71 GB/s (1 thread 30)`."""
+    if not found.total:
+        return "not known"
+    text = f"{size(found.total)}, {size(found.available)} free"
+    if not found.read_gb_s:
+        return f"{text} · speed not measured"
+    text += f" · reads {found.best_read_gb_s:.0f} GB/s"
+    first, speed = found.read_gb_s[0]
+    if len(found.read_gb_s) > 1:
+        text += f" ({first} thread{'s' * (first != 1)} {speed:.0f})"
+    return text
+
+
+def gpu(found: Gpu) -> str:
+    """`RTX 4090 · 24.0 GB, 22.9 GB free (firefox 0.6 GB) · compute 8.9 · PCIe 4 x16`."""
+    text = f"{found.name} · {size(found.total)}, {size(found.free)} free"
+    if found.users:
+        text += f" ({', '.join(f'{user.name} {size(user.bytes)}' for user in found.users[:3])})"
+    parts = [
+        f"driver {found.driver}" if found.driver else "",
+        f"compute {found.compute}" if found.compute else "",
+        f"PCIe {found.pcie_gen} x{found.pcie_width}" if found.pcie_gen else "",
+        "draws the screen" if found.display else "",
+    ]
+    return " · ".join([text, *(part for part in parts if part)])
+
+
+def disk(found: Disk) -> str:
+    """`412 GB free in ~/models · reads 3.1 GB/s`."""
+    text = f"{size(found.free)} free"
+    if found.folder:
+        text += f" in {found.folder}"
+    return f"{text} · reads {found.read_gb_s:.1f} GB/s" if found.read_gb_s else text
+
+
+def software(found: Software) -> list[Line]:
+    """Versions of what decides what can run."""
+    llama = found.llama_cpp or "absent"
+    if found.llama_cpp:
+        llama += " · built for the GPU" if found.llama_cpp_gpu else " · built for the CPU only"
+    return [
+        ("CPU kernels", "built" if found.native else "not built"),
+        ("llama-cpp-python", llama),
+        ("torch", found.torch or "absent"),
+        ("triton", found.triton or "absent"),
+        ("flashinfer", found.flashinfer or "absent"),
+    ]

@@ -1,0 +1,126 @@
+"""`ktchat plan`: whether a model fits a machine, what goes where, and how fast it will be."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.errors import KtchatError
+from ktchat import paths
+from ktchat.cli import background, output
+from ktchat.text import one_line
+
+if TYPE_CHECKING:
+    from engine.machine import Hardware
+    from engine.plan import MemoryPlan
+    from engine.spec import ModelSpec
+
+MAX_WIDTH = 100
+NOT_YET = "This version computes on the CPU. With the GPU, once a version computes there:"
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The arguments of `ktchat plan`."""
+    parser = subparsers.add_parser(
+        "plan",
+        help="whether a model fits this machine, and how fast it will be",
+        description="Says whether a model fits, what goes where, and how fast it will be. Nothing is"
+        " downloaded: of a model on the hub only the headers are read. Exit code 1: it does not fit.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "plan_model",
+        metavar="MODEL",
+        help="a file, a model of the catalogue (ID or ID:QUANT), or owner/repo[:QUANT] on the hub",
+    )
+    parser.add_argument("--ctx", type=int, metavar="N", help="tokens of context (default: chosen)")
+    parser.add_argument(
+        "--profile", metavar="NAME|FILE", help="another machine; `--profile list` names those known"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Plan and print; 0 when the model fits, 1 when it does not."""
+    from engine import profiles
+    from engine.plan import make_plan
+
+    if args.profile == "list":
+        for name in profiles.names():
+            output.line(name)
+        return 0
+    machine = hardware(args.profile)
+    spec = _spec(args.plan_model, machine, args.ctx)
+    plan = make_plan(spec, machine, args.ctx)
+    if args.json:
+        output.line(json.dumps(plan.to_dict(), indent=2))
+    else:
+        width = min(MAX_WIDTH, shutil.get_terminal_size((80, 24)).columns)
+        for line in _lines(plan, width):
+            output.line(line)
+    if plan.fits:
+        return 0
+    output.complain(one_line(f"{plan.model} does not fit: {plan.fit_words}", 400))
+    return 1
+
+
+def hardware(profile: str | None) -> Hardware:
+    """This machine, or the one that a profile describes."""
+    from engine import profiles
+    from engine.hardware import probe
+
+    if profile is not None:
+        return profiles.load(profile)
+    return background.run(lambda report: probe(paths.models_folder()))
+
+
+def _lines(plan: MemoryPlan, width: int) -> list[str]:
+    lines = [*plan.words(), "", *plan.bars(width)]
+    if plan.no_gpu:
+        lines += ["", plan.no_gpu]
+    if plan.with_gpu is not None:
+        lines += ["", NOT_YET, *plan.with_gpu.words(), "", *plan.with_gpu.bars(width)]
+    return [one_line(line, 400) if not line.startswith(" ") else line for line in lines]
+
+
+def _spec(name: str, machine: Hardware, context: int | None) -> ModelSpec:
+    """The spec that a path, an id of the catalogue, or a repository stands for."""
+    from engine import catalog
+
+    path = Path(name).expanduser()
+    if path.is_file() or name.endswith(".gguf"):
+        return _local(path)
+    identifier, _, quant = name.partition(":")
+    model = catalog.find(identifier)
+    if model is not None:
+        ranked = catalog.choose(model, machine, context, quant or None)
+        return model.spec(ranked.quant.name)
+    if "/" in name:
+        return _remote(name, machine, context)
+    raise KtchatError(
+        f"There is no model {one_line(name, 80)}",
+        "It is neither a file nor in the catalogue",
+        f"Name a file, owner/repo:QUANT, or one of {', '.join(m.id for m in catalog.load())}",
+    )
+
+
+def _local(path: Path) -> ModelSpec:
+    from engine.gguf import GGUFFile
+    from engine.spec import ModelSpec
+
+    with GGUFFile.open(path) as file:
+        return ModelSpec.from_file(file)
+
+
+def _remote(name: str, machine: Hardware, context: int | None) -> ModelSpec:
+    """A model on the hub: without a quantisation, the best one whose files fit into memory."""
+    from engine.hub import Hub
+
+    hub = Hub()
+    room = machine.memory.available
+    return background.run(
+        lambda report: hub.spec(hub.find(name, lambda model: not room or model.size <= room))
+    )
