@@ -106,9 +106,7 @@ def _device(device: DevicePlan, width: int) -> list[str]:
     name_width = max(len(label) for label, _ in parts) if parts else 0
     room = width - name_width - 2 - 10
     for label, count in parts:
-        cells = max(1, round(count / scale * room))
-        mark = OPEN if label == "reserve" else FULL
-        lines.append(
-            f"  {label:<{name_width}} {size(count):>8} {mark * min(cells, room - 1)}"[:width]
-        )
+        cells = round(count / scale * room)
+        bar = (OPEN if label == "reserve" else FULL) * cells or SLIVER
+        lines.append(f"  {label:<{name_width}} {size(count):>8} {bar}"[:width])
     return lines
