@@ -94,7 +94,9 @@ KTCHAT_API Matrix* kt_matrix(Context* c, int type, int64_t block, size_t bytes, 
 KTCHAT_API void kt_matrix_free(Matrix* m) { delete m; }
 
 // Whether `kt_matrix` can pack this type.
-KTCHAT_API int kt_has_panels(int type) { return find_panel_type(type) != nullptr; }
+KTCHAT_API int kt_has_panels(int type) {
+    return kernels_plain()->panel_type(type) != nullptr;
+}
 
 KTCHAT_API Cache* kt_cache(uint16_t* keys, uint16_t* values, int64_t layers, int64_t pages,
                            int64_t page_size, int64_t heads, int64_t key, int64_t value) {

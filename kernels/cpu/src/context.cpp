@@ -164,9 +164,8 @@ Matrix::~Matrix() {
 }
 
 void Context::pack(Matrix& m) {
-    const PanelType* type = find_panel_type(m.type);
-    const TileKernel tile = kernels->panel_tile(m.type);
-    if (!type || !tile || m.cols % type->cols) return;
+    const PanelType* type = kernels->panel_type(m.type);
+    if (!type) return;
     const int64_t cells = m.cols / type->cols, panels = (m.rows + kPanelRows - 1) / kPanelRows;
     const size_t panel_bytes = static_cast<size_t>(cells) * type->cell;
     const size_t total = static_cast<size_t>(m.count * panels) * panel_bytes;
@@ -185,7 +184,7 @@ void Context::pack(Matrix& m) {
     m.owned = total;
     m.panel = type;
     m.format = kPanel;
-    m.tile = tile;
+    m.tile = kernels->panel_tile(m.type);
     m.row_bytes = panel_bytes / kPanelRows;
     m.bytes = static_cast<size_t>(panels) * panel_bytes;
 }

@@ -8,6 +8,7 @@ const Kernels kTable = {
     float_tile<F32>,
     float_tile<F16>,
     float_tile<BF16>,
+    find_panel_type,
     find_panel_tile,
     quantise_panel_row,
     rms_norm,

@@ -46,7 +46,8 @@ struct Kernels {
     TileKernel tile_f32;
     TileKernel tile_f16;
     TileKernel tile_bf16;
-    TileKernel (*panel_tile)(int type);  // null when the type has no panels
+    const PanelType* (*panel_type)(int type);  // null when the type has no panels
+    TileKernel (*panel_tile)(int type);
     // int8 activations for panels (PanelRow of panel.h); cols is a multiple of 32.
     void (*quantise_panel_row)(const float* x, void* y, int64_t cols);
 

@@ -5,7 +5,7 @@
 //
 // A panel is a run of cells of `cols` columns. Every quantised weight is an unsigned number q; its
 // value is scale * (q - offset) or scale * q - minimum. The layouts of the cells stand with their
-// packers in panel_pack.cpp; the kernels that read them are in panel_tile.inc.h.
+// packers in panel_pack.inc.h; the kernels that read them are in panel_tile.inc.h.
 //
 // Activations are int8 with a float32 scale for every 32 columns, followed by their sums (times the
 // scale), which the offsets and minima need: PanelRow.
@@ -26,9 +26,6 @@ struct PanelType {
     // Packs `rows` <= 16 rows, `stride` bytes apart, of one cell; missing rows become zeros.
     void (*pack)(const uint8_t* source, size_t stride, int rows, uint8_t* cell);
 };
-
-// Null when the type has no panels.
-const PanelType* find_panel_type(int type);
 
 // One row of activations: q, then a scale and a sum for every 32 columns, a sum for every 16.
 struct PanelRow {

@@ -5,7 +5,7 @@
 
 #include <cstring>
 
-namespace ktchat {
+namespace ktchat::KTCHAT_ISA {
 namespace {
 
 constexpr int R = kPanelRows;
@@ -329,8 +329,6 @@ constexpr PanelType kTypes[] = {
     {39, 32, 17, 16 * 17, pack_mxfp4},
 };
 
-}  // namespace
-
 const PanelType* find_panel_type(int type) {
     for (const PanelType& panel : kTypes) {
         if (panel.type == type) return &panel;
@@ -338,4 +336,5 @@ const PanelType* find_panel_type(int type) {
     return nullptr;
 }
 
-}  // namespace ktchat
+}  // namespace
+}  // namespace ktchat::KTCHAT_ISA
