@@ -13,6 +13,18 @@ from typing import Any
 from grammar import Grammar
 
 FOLDER = Path(__file__).parent / "corpus"
+# What nearly everyone says first.
+COMMON = {
+    "hello",
+    "thanks",
+    "bye",
+    "who_are_you",
+    "what_can_you_do",
+    "how_are_you",
+    "ok",
+    "stop",
+    "which_model",
+}
 TOPIC_FILES = ("keys", "app", "errors", "concepts", "models", "compare", "smalltalk")
 
 
@@ -38,7 +50,8 @@ class Topic:
     @property
     def weight(self) -> float:
         """How often the topic comes up: with the square root of its number of wordings."""
-        return math.sqrt(len(self.ask) + len(self.do) + 0.5 * len(self.about))
+        often = 2.5 if self.name in COMMON else 1.0
+        return often * math.sqrt(len(self.ask) + len(self.do) + 0.5 * len(self.about))
 
     def question(self, rng: random.Random, define: list[str], grammar: Grammar) -> str:
         """One grammar line; verb phrases follow {howto}, noun phrases fill the forms in `define`."""
@@ -51,13 +64,15 @@ class Topic:
 
 
 def ask_to_do(phrase: str, rng: random.Random) -> str:
-    """A question for how to do something: "how do I stop it", "which key stops it", "stopping it"."""
+    """A question for how to do something: "how do I stop it", "which key stops it", "stop it, how"."""
     verb, _, rest = phrase.partition(" ")
     form = rng.random()
     if form < 0.1 or not verb.isalpha():
         return phrase
-    if form < 0.7:
+    if form < 0.65:
         return "{howto} " + phrase
+    if form < 0.7:
+        return f"{phrase}, {{how_after}}"
     if form < 0.85:
         ending = (
             "ies"

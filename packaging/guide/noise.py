@@ -68,8 +68,27 @@ huge enormous
 hard difficult tough
 easy simple
 """
+# How words are written by those who care.
+_PROPER = """
+RAM GPU CPU GGUF KV MoE VRAM LLM API JSON Esc Ctrl Enter Shift MLA GQA AVX TTFT OOM SSD GB HTTP Markdown
+F1 F2 F3 F4 F5 F6 Linux Windows macOS Mac Python Ollama ChatGPT Claude Gemini LM Studio KTransformers vLLM SGLang
+Hugging Face Qwen Qwen3 DeepSeek Kimi Mixtral GLM Llama Mistral Gemma NVIDIA AMD CUDA Rust Java JavaScript
+German French Spanish English Chinese Italian Russian Japanese Docker Vim Emacs Bash NixOS Docker Delete Up Down
+France Germany Italy Japan China India Brazil Egypt Kenya Canada Australia Mexico Spain Norway Paris London Tokyo
+Berlin Rome Moscow Madrid Cairo Peru Chile Argentina Turkey Iran Nigeria Sweden Poland Greece Portugal Europe Africa
+Asia America Vienna Prague Sydney Texas California Mongolia Iceland Thailand Vietnam Korea Mars Napoleon Einstein
+Albert Shakespeare William Mozart Beethoven Julius Caesar Cleopatra Newton Isaac Darwin Picasso Leonardo Gandhi
+Marie Curie Abraham Lincoln Obama Elvis Michael Jackson Taylor Swift Messi Ronaldo Elon Musk Steve Jobs Bill Gates
+Plato Aristotle Socrates Buddha Jesus Columbus Galileo Goethe Kafka Tolstoy Hemingway Turing Ada Lovelace SQL HTML
+PHP CSS Kotlin TypeScript Christmas Easter Halloween Eiffel Titanic Bible GGUFs LLMs GPUs PDF URL OS PC Debian Ubuntu
+"""
+_CAPITALS = {word.lower(): word for word in _PROPER.split()}
 _GROUPS = {word: line.split() for line in _SYNONYMS.splitlines() for word in line.split()}
 _SMALL = {"the", "a", "an", "my", "is", "do", "does", "to", "of", "it", "this", "in"}
+_FUNCTION_WORDS = """the a an my your its is are am was do does did to of it this that in on at for with and or i you we he
+can could would should will may how what which where when there be have has had some any me from by so then
+please want need like if about into"""
+_FUNCTION = set(_FUNCTION_WORDS.split())
 _QUESTION_ENDS = ((0.54, "?"), (0.57, " ?"), (0.64, "."), (0.68, "!"), (0.7, "??"), (1.0, ""))
 _PLACE = "\ue000\ue001\ue002\ue003\ue004"
 
@@ -105,7 +124,7 @@ def _words(text: str, rng: random.Random) -> str:
         ]
     if len(words) > 3 and rng.random() < 0.08:
         words = [word for word in words if word not in _SMALL or rng.random() < 0.4]
-    if len(words) > 4 and rng.random() < 0.04:
+    if len(words) > 4 and rng.random() < 0.1:
         del words[rng.randrange(1, len(words))]
     if rng.random() < 0.12:
         at = rng.randrange(len(words))
@@ -113,12 +132,24 @@ def _words(text: str, rng: random.Random) -> str:
     return " ".join(words)
 
 
+def telegram(text: str, rng: random.Random) -> str:
+    """Only the words that carry the meaning, now and then in another order: "error file truncated"."""
+    words = [word for word in text.split() if word.strip(",.?!").lower() not in _FUNCTION]
+    if len(words) < 2:
+        return text
+    if rng.random() < 0.4:
+        rng.shuffle(words)
+    return " ".join(words)
+
+
 def _case(text: str, rng: random.Random) -> str:
     style = rng.random()
     if style < 0.03:
         return text.upper()
-    if style < 0.35:
+    if style < 0.3:
         return text.lower()
+    if style < 0.9:
+        text = re.sub(r"[A-Za-z]+\d?", lambda match: _CAPITALS.get(match[0], match[0]), text)
     if style < 0.85:
         text = text[:1].upper() + text[1:]
         return re.sub(r"\bi\b", "I", text) if rng.random() < 0.85 else text
@@ -147,6 +178,8 @@ def wear(
     given = values or {}
     marks = dict(zip(given, _PLACE, strict=False))
     text = grammar.expand(line, rng, marks)
+    if frame and question and rng.random() < 0.06:
+        text = telegram(text, rng)
     if frame and rng.random() < 0.14:
         text = grammar.expand("{opener}", rng) + " " + text
     elif frame and rng.random() < 0.04:

@@ -28,13 +28,14 @@ class Recipe:
     """What decides a training run."""
 
     seed: int = 20
-    steps: int = 3600
+    steps: int = 3100
     workers: int = 2
     batch_tokens: int = 1024  # of each worker
     row_lengths: tuple[int, ...] = (256, 512, 1024)
     row_shares: tuple[float, ...] = (0.6, 0.3, 0.1)
     drill_tokens: int = 8  # of the reply in a drill
-    memory_share: float = 0.35  # of the drills are about remembering
+    echo_share: float = 0.06  # of the drills only copy words
+    memory_share: float = 0.4  # of the others are about remembering
     peak_rate: float = 1.3e-3
     last_rate: float = 1e-5
     warmup: int = 150
@@ -111,7 +112,9 @@ class Batches:
         return parts
 
     def drill(self, rng: random.Random) -> Encoded:
-        """A short exercise in memory, or in what to answer."""
+        """A short exercise in copying, in memory, or in what to answer."""
+        if rng.random() < self.recipe.echo_share:
+            return self.encoder.echo(self.author.words())
         if rng.random() < self.recipe.memory_share:
             return self.encoder.encode(self.author.memory())
         question = self.encoder.encode(self.author.conversation(1))

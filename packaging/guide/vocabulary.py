@@ -89,6 +89,11 @@ class Encoder:
         roles = ("system", "user", "assistant")
         self.headers = {role: tokenizer.encode(role + "\n").ids for role in roles}
 
+    def echo(self, words: str) -> Encoded:
+        """The same words twice, to be predicted the second time: practice in copying, outside any chat."""
+        first, second = self.tokenizer.encode(words).ids, self.tokenizer.encode(" " + words).ids
+        return Encoded(first + second, [0.0] * (len(first) + 1) + [1.0] * (len(second) - 1), [])
+
     def encode(self, messages: list[dict[str, str]]) -> Encoded:
         tokens: list[int] = []
         weights: list[float] = []
