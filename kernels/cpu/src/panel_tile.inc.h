@@ -19,19 +19,25 @@ namespace {
 
 typedef uint8_t Bytes __attribute__((vector_size(W * 4)));
 typedef uint8_t BytesUnaligned __attribute__((vector_size(W * 4), aligned(1), may_alias));
-typedef uint8_t Narrow8 __attribute__((vector_size(W), aligned(1), may_alias));
-typedef int8_t SignedNarrow8 __attribute__((vector_size(W), aligned(1), may_alias));
 
 inline Bytes load_bytes(const uint8_t* p) { return *reinterpret_cast<const BytesUnaligned*>(p); }
 
-// W numbers of 8 bits, one a row, as float32.
+// W numbers of 8 bits, one a row. GCC's own conversion goes element by element.
 inline IntVec widen(const uint8_t* p) {
-    return __builtin_convertvector(*reinterpret_cast<const Narrow8*>(p), IntVec);
+#if defined(__AVX512F__)
+    return (IntVec)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__AVX2__)
+    return (IntVec)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+#else
+    IntVec v;
+    for (int i = 0; i < W; i++) v[i] = p[i];
+    return v;
+#endif
+}
+inline IntVec widen_signed(const uint8_t* p) {
+    return (widen(p) ^ 0x80) - 0x80;
 }
 inline Vec to_floats(IntVec v) { return __builtin_convertvector(v, Vec); }
-inline Vec signed_floats(const uint8_t* p) {
-    return to_floats(__builtin_convertvector(*reinterpret_cast<const SignedNarrow8*>(p), IntVec));
-}
 
 // acc[row] += sum over 4 columns of w * x. `Wide`: w may exceed 127, which 16-bit sums of two
 // products do not bear.
@@ -248,7 +254,7 @@ struct TypeQ6_K {
     }
     static void scales(const Header& h, const uint8_t* cell, int g, int lane, Vec& scale,
                        Vec& min) {
-        scale = h.d * signed_floats(cell + 32 + 16 * g + lane);
+        scale = h.d * to_floats(widen_signed(cell + 32 + 16 * g + lane));
         min = scale * 32.0f;
     }
 };
