@@ -99,6 +99,11 @@ class Download:
         self._before = 0  # bytes of the files that are finished
         self._speed = _Speed()
 
+    @property
+    def received(self) -> int:
+        """Bytes that came over the network in this run."""
+        return self._meter.received
+
     def progress(
         self, stage: Stage | None = None, error: KtchatError | None = None
     ) -> DownloadProgress:

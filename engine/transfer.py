@@ -58,7 +58,9 @@ class Transfer:
         self._left = 0  # blocks that are not here
         self._old: set[int] = set()  # blocks of an earlier run, not yet compared
         self._changed = asyncio.Event()
-        self._active = 0  # connections at work
+        many = file.size >= MANY_CONNECTIONS
+        self._connections = max(1, options.connections) if many else 1
+        self._active = 0  # of them, at work
         self._whole_files_only = False  # the server ignores ranges
         self._new_etags = 0
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="download")
@@ -111,11 +113,10 @@ class Transfer:
 
     async def _with_connections(self, sink: Sink, work: Awaitable[T]) -> T:
         """Do `work` while connections feed missing blocks to `sink`."""
-        many = self._file.size >= MANY_CONNECTIONS
         finished = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(max(1, self._options.connections) if many else 1):
+                for _ in range(self._connections):
                     group.create_task(self._connection(sink, finished))
                 result = await work
                 finished.set()
@@ -238,8 +239,9 @@ class Transfer:
         first = self._state.find(MISSING)
         if first < 0:
             return None
-        share = -(-self._disk.blocks // (2 * max(1, self._options.connections)))
-        end = min(first + max(1, min(share, SPAN // self._disk.block)), self._disk.blocks)
+        shares = 2 * self._connections if self._connections > 1 else 1
+        share = min(-(-self._disk.blocks // shares), SPAN // self._disk.block)
+        end = min(first + share, self._disk.blocks)
         last = first
         while last < end and self._state[last] == MISSING:
             self._state[last] = TAKEN

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -145,6 +146,11 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: HubServer
     where: str
+
+    def setup(self) -> None:
+        # What is sent is about what is read: the system holds little of it in between.
+        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE)
+        super().setup()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         pass
