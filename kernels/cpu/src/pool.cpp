@@ -1,6 +1,7 @@
 #include "pool.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <chrono>
 
@@ -39,7 +40,7 @@ void pin(int cpu) {
 
 }  // namespace
 
-Pool::Pool(int threads, const std::vector<int>& cpus) : threads_(threads) {
+Pool::Pool(int threads, const std::vector<int>& cpus) : threads_(threads), process_(getpid()) {
     for (int worker = 1; worker < threads_; worker++) {
         const int cpu = cpus.empty() ? -1 : cpus[static_cast<size_t>(worker) % cpus.size()];
         workers_.emplace_back([this, worker, cpu] { worker_loop(worker, cpu); });
@@ -54,6 +55,12 @@ Pool::~Pool() {
 }
 
 void Pool::run(const Phase* phases, size_t count) {
+    if (getpid() != process_) {  // a lock may have been held when the process was forked: touch none
+        for (size_t p = 0; p < count; p++) {
+            for (int64_t i = 0; i < phases[p].chunks; i++) phases[p].function(phases[p].self, i, 0);
+        }
+        return;
+    }
     std::lock_guard<std::mutex> lock(owner_);
     next_ = phases;
     end_ = phases + count;

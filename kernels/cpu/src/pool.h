@@ -59,6 +59,7 @@ private:
     void wait(const Ready& ready);
 
     const int threads_;
+    const int process_;  // a forked child has this object but not its threads
     std::vector<std::thread> workers_;
     std::mutex owner_;  // one run at a time
 
