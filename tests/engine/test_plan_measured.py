@@ -1,0 +1,49 @@
+"""The plan's bytes against what a process really takes, on the CPU, for four shapes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.hardware import available_memory
+from engine.synthetic import shape_file
+
+ROOT = Path(__file__).parents[2]
+TOLERANCE = 0.03
+
+CASES = [
+    ("qwen3-30b-a3b", 2, "Q4_K_M", 32768),
+    ("deepseek-v2-lite", 3, "Q4_K_M", 32768),
+    ("deepseek-v3", 2, "Q4_K_M", 32768),
+    ("qwen3-4b", 6, "Q8_0", 16384),
+]
+"""Shape, layers of it (the last computes one row only), types, tokens of context."""
+
+
+@pytest.mark.parametrize(("name", "layers", "recipe", "context"), CASES)
+def test_planned_memory_is_what_the_process_takes(
+    name: str, layers: int, recipe: str, context: int, tmp_path: Path
+) -> None:
+    if available_memory() < 4 << 30:
+        pytest.skip("less than 4 GiB of memory are free")
+    path = shape_file(name, layers, tmp_path, recipe=recipe)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.support.resident", str(path), str(context)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    finally:
+        path.unlink()
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(done.stdout)
+    error = result["planned"] / result["measured"] - 1
+    print(f"{name}: {result['measured'] / 1e6:.0f} MB measured, {error:+.2%} planned")
+    assert abs(error) <= TOLERANCE, result
