@@ -1,7 +1,7 @@
-"""The chat screen: header, sessions, conversation, prompt and keys.
+"""The chat screen: what its parts say, and what the keys do.
 
-Knows which widgets there are and which action does what; the order of things is in `replies`,
-`session_flow` and `model_flow`. What opens above it is imported when it opens: the first frame
+Knows which message and which action means what; the parts are in `frame`, the order of things is in
+`replies`, `session_flow` and `model_flow`. What opens above it is imported when it opens: the first frame
 does not wait for it.
 """
 
@@ -10,97 +10,43 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events
-from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
-from textual.screen import Screen
+from textual.binding import BindingType
 from textual.widgets import TextArea
 
 from engine.errors import KtchatError
 from ktchat.screens import keys
+from ktchat.screens.frame import Frame
 from ktchat.screens.model_flow import ModelFlow
 from ktchat.screens.replies import Replies
 from ktchat.screens.session_flow import SessionFlow
 from ktchat.settings import SettingsFile
-from ktchat.widgets.bars import Header, KeyBar, Status
 from ktchat.widgets.formats import counted
 from ktchat.widgets.message import MessageView
 from ktchat.widgets.prompt import Prompt
+from ktchat.widgets.prompt_view import PromptView
+from ktchat.widgets.reply_view import ReplyView
 from ktchat.widgets.session_list import SessionList
-from ktchat.widgets.small import TooSmall
 from ktchat.widgets.transcript import Transcript
-from ktchat.widgets.turn import PromptView, ReplyView
 from ktchat.widgets.welcome import Welcome
 
 if TYPE_CHECKING:
     from ktchat.app import KtchatApp
     from ktchat.chat import ChatSession
 
-WIDE = 100
-"""Columns from which the session list stands beside the conversation."""
 
-LEAST = (36, 9)
-"""Columns and rows below which only a line says that the window is too small."""
-
-
-class Row(Horizontal):
-    """Side by side, with nothing of its own to draw."""
-
-    BLANK = True
-
-
-class Column(Vertical):
-    """One below the other, with nothing of its own to draw."""
-
-    BLANK = True
-
-
-class ChatScreen(Screen[None]):
+class ChatScreen(Frame):
     """The screen of the program."""
 
-    AUTO_FOCUS = "Prompt"
     app: KtchatApp
-    BINDINGS: ClassVar[list[BindingType]] = [
-        *keys.BINDINGS,
-        Binding("ctrl+end", "to_end", "To the end", show=False),
-        Binding("ctrl+home", "to_start", "To the start", show=False),
-        Binding("ctrl+up", "scroll_by(-3)", "Scroll up", show=False),
-        Binding("ctrl+down", "scroll_by(3)", "Scroll down", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [*keys.BINDINGS]
 
     def __init__(self, settings: SettingsFile) -> None:
-        super().__init__()
-        self.settings = settings
+        super().__init__(settings)
         self.chat: ChatSession | None = None
         """Comes after the first frame."""
-        self.header = Header()
-        self.session_list = SessionList()
-        self.transcript = Transcript()
-        self.welcome = Welcome()
-        self.status = Status()
-        self.prompt = Prompt("Ask anything")
-        self.key_bar = KeyBar(keys.IDLE)
         self.replies = Replies(self)
         self.sessions = SessionFlow(self)
         self.models = ModelFlow(self)
-        self._overlay = False  # the list is shown above the conversation, on a narrow screen
-
-    def compose(self) -> ComposeResult:
-        yield self.header
-        with Row(id="main"):
-            yield self.session_list
-            with Column(id="chat"):
-                yield self.welcome
-                yield self.transcript
-                with Column(id="foot"):
-                    yield self.status
-                    yield self.prompt
-        yield self.key_bar
-        yield TooSmall()
-
-    def on_mount(self) -> None:
-        self.transcript.display = False
-        self._arrange()
 
     async def show_conversation(self, chat: ChatSession, typed: str = "") -> None:
         """Show the session that is open, with its unsent text and what was `typed` already."""
@@ -126,6 +72,8 @@ class ChatScreen(Screen[None]):
             standing = (
                 "editing your last message · Enter replaces the turn · Esc leaves it as it was"
             )
+        elif chat is not None and chat.busy and not self.transcript.at_end:
+            standing = "the reply goes on below · Ctrl+End"
         elif chat is not None and chat.read_only:
             standing = "this session is open in another ktchat: it can only be read here"
         elif self.header.nearly_full and not busy and self.size.width < 60:
@@ -157,10 +105,6 @@ class ChatScreen(Screen[None]):
     def on_welcome_asked(self, message: Welcome.Asked) -> None:
         self.replies.send(message.text)
 
-    def on_prompt_page(self, message: Prompt.Page) -> None:
-        step = max(1, self.transcript.size.height - 2)
-        self.transcript.scroll_relative(y=message.direction * step, animate=False)
-
     def on_prompt_cut(self, message: Prompt.Cut) -> None:
         self.status.say(f"the paste was cut to {counted(message.limit, 'character')}", "warning")
 
@@ -178,6 +122,13 @@ class ChatScreen(Screen[None]):
             LinkDialog(message.url), lambda answer: self._link(message.url, answer)
         )
 
+    def on_message_view_typed(self, message: MessageView.Typed) -> None:
+        self.prompt.focus()
+        self.prompt.insert(message.text)
+
+    def on_transcript_followed(self, message: Transcript.Followed) -> None:
+        self.refresh_status()
+
     def on_prompt_view_edit(self, message: PromptView.Edit) -> None:
         self.replies.edit()
 
@@ -188,7 +139,7 @@ class ChatScreen(Screen[None]):
         self.prompt.focus()
 
     def on_session_list_opened(self, message: SessionList.Opened) -> None:
-        self._hide_overlay()
+        self.hide_overlay()
         self.sessions.open(message.session)
 
     def on_session_list_deleted(self, message: SessionList.Deleted) -> None:
@@ -200,16 +151,13 @@ class ChatScreen(Screen[None]):
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         self.refresh_status()
 
-    def on_resize(self, event: events.Resize) -> None:
-        self._arrange()
-
     # Actions.
 
     def action_stop(self) -> None:
         """Esc: stop what goes on; else back to the prompt."""
         if self.replies.stop() or self.models.stop():
             return
-        self._hide_overlay()
+        self.hide_overlay()
         self.screen.clear_selection()
         self.prompt.focus()
 
@@ -234,18 +182,15 @@ class ChatScreen(Screen[None]):
 
     def action_new_session(self) -> None:
         """Begin a session."""
-        self._hide_overlay()
+        self.hide_overlay()
         self.sessions.new()
 
     def action_toggle_sessions(self) -> None:
         """Show or hide the session list; on a narrow screen above the conversation."""
-        if self.size.width >= WIDE:
-            shown = not self.session_list.display
+        shown = not self.session_list.display
+        if self.is_wide:
             self.remember(session_list=shown)
-            self._overlay = False
-        else:
-            self._overlay = shown = not self._overlay
-        self._arrange()
+        self.place_parts(overlay=shown)
         (self.session_list if shown else self.prompt).focus()
 
     def action_list_action(self, name: str) -> None:
@@ -323,18 +268,6 @@ class ChatScreen(Screen[None]):
 
         self.app.push_screen(HelpDialog())
 
-    def action_to_end(self) -> None:
-        """Go to the end of the conversation and stay there."""
-        self.transcript.to_end()
-
-    def action_to_start(self) -> None:
-        """Go to the start of what is on the screen."""
-        self.transcript.scroll_home(animate=False)
-
-    def action_scroll_by(self, rows: int) -> None:
-        """Scroll the conversation."""
-        self.transcript.scroll_relative(y=rows, animate=False)
-
     # Inside.
 
     def _model_chosen(self, path: str | None) -> None:
@@ -362,23 +295,3 @@ class ChatScreen(Screen[None]):
         elif answer == "open":
             self.app.open_url(url)
             self.status.say("the link was given to the browser")
-
-    def _hide_overlay(self) -> None:
-        if self._overlay:
-            self._overlay = False
-            self._arrange()
-
-    def _arrange(self) -> None:
-        """Fit the parts to the size of the window."""
-        width, height = self.app.size
-        small = width < LEAST[0] or height < LEAST[1]
-        if small != self.has_class("-small"):
-            self.set_class(small, "-small")
-            if not small:
-                self.call_after_refresh(self.prompt.focus)
-        wide = width >= WIDE
-        self.set_class(not wide, "-narrow")
-        if wide:
-            self._overlay = False
-        shown = self.settings.settings.session_list if wide else self._overlay
-        self.session_list.display = shown

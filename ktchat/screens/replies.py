@@ -49,8 +49,9 @@ class Replies:
         """Send a message, now or as soon as that is possible."""
         screen, chat = self._screen, self._screen.chat
         if chat is None or not self._ready(chat):
-            if self._queued is not None:
-                screen.status.say("one message is waiting already", "warning")
+            if self._queued is not None or self.editing:
+                waits = "one message is waiting already" if self._queued else "not ready yet"
+                screen.status.say(waits, "warning")
                 return
             self._queued = text
             screen.prompt.clear()

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import KtchatError
 
@@ -68,8 +69,8 @@ class SessionFlow:
 
     # Inside.
 
-    def _run(self, work: object) -> None:
-        self._screen.run_worker(work, group="sessions", exit_on_error=False)  # type: ignore[arg-type]
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        self._screen.run_worker(work, group="sessions", exit_on_error=False)
 
     async def _refresh(self) -> None:
         chat = self._screen.chat

@@ -28,11 +28,14 @@ MARGIN = 1
 INDENT = 2
 """Cells by which text stands to the right of the header."""
 
+_OWN_KEYS = ("c", "r", "e", "t", "j", "k", "space")
+
 
 class MessageView(Widget, can_focus=True):
     """Base of both kinds of message. Subclasses say `header_left`, `header_right` and `body`."""
 
     ALLOW_SELECT = True
+    FOCUS_ON_CLICK = False  # who clicks into the text goes on typing into the prompt
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         *("author", "focused", "dim", "action", "note", "warning", "error"),
         *("heading-1", "heading-2", "strong", "em", "struck", "code", "link", "thinking"),
@@ -41,6 +44,8 @@ class MessageView(Widget, can_focus=True):
     }
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "copy", "Copy", show=False),
+        Binding("r", "screen.regenerate", "Regenerate", show=False),
+        Binding("e", "screen.edit", "Edit", show=False),
         Binding("up,k", "walk(-1)", "Message above", show=False),
         Binding("down,j", "walk(1)", "Message below", show=False),
     ]
@@ -57,6 +62,12 @@ class MessageView(Widget, can_focus=True):
         """A link that was clicked."""
 
         url: str
+
+    @dataclass
+    class Typed(Message):
+        """A letter that means nothing here: it is for the prompt."""
+
+        text: str
 
     @dataclass
     class Walk(Message):
@@ -236,6 +247,12 @@ class MessageView(Widget, can_focus=True):
         self.refresh()
 
     # Events and actions.
+
+    def on_key(self, event: events.Key) -> None:
+        """Hand what is typed on to the prompt."""
+        if event.character and event.is_printable and event.key not in _OWN_KEYS:
+            event.stop()
+            self.post_message(self.Typed(event.character))
 
     def on_enter(self, event: events.Enter) -> None:
         self._hovered = True

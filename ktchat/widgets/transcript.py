@@ -20,7 +20,8 @@ from engine.protocol import Event
 from ktchat.conversation import Turn
 from ktchat.widgets.formats import counted
 from ktchat.widgets.message import MessageView
-from ktchat.widgets.turn import PromptView, ReplyView
+from ktchat.widgets.prompt_view import PromptView
+from ktchat.widgets.reply_view import ReplyView
 
 WINDOW = 20
 """Turns that are on the screen when a conversation is opened, and that join at a time."""
@@ -41,8 +42,8 @@ class Transcript(VerticalScroll, can_focus=False):
 
     BLANK = True
 
-    class Emptied(Message):
-        """No turn is shown any more."""
+    class Followed(Message):
+        """The reader left the end while a reply is written, or came back to it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,6 +53,7 @@ class Transcript(VerticalScroll, can_focus=False):
         self._live: ReplyView | None = None
         self._frame_due = False
         self._adding = False
+        self._was_at_end = True
         self._older = Static(id="older")
         self._column = _Column(self._older, id="turns")  # at least as high as the view
 
@@ -182,6 +184,9 @@ class Transcript(VerticalScroll, can_focus=False):
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
+        if self._live is not None and self.at_end != self._was_at_end:
+            self._was_at_end = self.at_end
+            self.post_message(self.Followed())
         if new_value < old_value and new_value <= 2 and self._mounted_from and not self._adding:
             self._adding = True
             self.call_later(self._add_older)

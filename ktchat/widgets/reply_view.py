@@ -1,4 +1,4 @@
-"""The two messages of a turn: what the person said, and the reply while it comes and after.
+"""The model's reply, in the transcript, while it comes and after.
 
 Knows a `Turn` and the engine's events, and how each looks. Knows nothing of the session.
 """
@@ -18,49 +18,11 @@ from engine.protocol import Event, Notice, Prefilled, Progress, Text, Thinking
 from ktchat import words
 from ktchat.conversation import Turn
 from ktchat.text import one_line
-from ktchat.widgets.formats import clock, counted, speed, whole_seconds
+from ktchat.widgets.formats import counted, speed, whole_seconds
 from ktchat.widgets.lines import BLANK, Line, indent, styled, wrap
 from ktchat.widgets.markdown import Document
 from ktchat.widgets.message import MessageView, actions
-
-MAX_PROMPT_ROWS = 200
-"""Rows of a message of the person that are drawn; the rest is there and is copied."""
-
-
-class PromptView(MessageView):
-    """What the person said: plain text, as it was typed."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("e", "edit", "Edit", show=False)]
-
-    class Edit(Message):
-        """Edit the last message."""
-
-    def __init__(self, turn: Turn) -> None:
-        super().__init__()
-        self.turn = turn
-        self.last = False
-        """Whether this is the last turn: only that one can be edited."""
-
-    def header(self) -> tuple[Content, Content]:
-        buttons = [("copy", "copy"), *([("edit", "edit")] if self.last else [])]
-        shown = actions(*buttons) if self.active else Content("")
-        return styled("You", ".author"), shown + styled(clock(self.turn.created), ".dim")
-
-    def body(self, width: int) -> list[Line]:
-        rows = wrap(Content(self.turn.prompt).expand_tabs(4), width)
-        if len(rows) > MAX_PROMPT_ROWS:
-            hidden = len(rows) - MAX_PROMPT_ROWS
-            rows = [*rows[:MAX_PROMPT_ROWS], _note(f"and {counted(hidden, 'more row')}")]
-        return [*rows, BLANK]
-
-    def copy_text(self) -> str:
-        return self.turn.prompt
-
-    def action_edit(self) -> None:
-        """Put this message back into the prompt."""
-        if self.last:
-            self.post_message(self.Edit())
-
+from ktchat.widgets.plain import PlainText
 
 STEP = 2
 """Rows that a reply reserves below its text while it streams."""
@@ -82,7 +44,6 @@ class ReplyView(MessageView):
     """The model's reply. `feed` takes events; `settle` draws the turn as it ended."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("r", "regenerate", "Regenerate", show=False),
         Binding("t,enter,space", "fold", "Thinking", show=False),
     ]
 
@@ -95,7 +56,7 @@ class ReplyView(MessageView):
         self.last = False
         self.unfolded = unfolded
         self.document = Document(turn.reply)
-        self._thinking = turn.thinking
+        self._thinking = PlainText(turn.thinking, ".thinking")
         self._thought_seconds = 0.0
         self._notices: list[str] = []
         self._live = _Live(started=time.monotonic()) if turn.state == "streaming" else None
@@ -150,7 +111,8 @@ class ReplyView(MessageView):
             self.document = Document(self.turn.reply)
         else:
             self.document.finish()
-        self._thinking = self.turn.thinking
+        if self._thinking.source.rstrip() != self.turn.thinking.strip("\n").rstrip():
+            self._thinking = PlainText(self.turn.thinking, ".thinking")
         self.changed()
 
     @property
@@ -169,7 +131,7 @@ class ReplyView(MessageView):
             live.thinking_since = time.monotonic()
         self._count(live, event.tokens)
         live.thinking_tokens += event.tokens
-        self._thinking += event.text
+        self._thinking.append(event.text)
         live.activity = f"thinking · {counted(live.thinking_tokens, 'token')}"
 
     def _said(self, live: _Live, event: Text) -> None:
@@ -230,8 +192,7 @@ class ReplyView(MessageView):
         rows = [Line(title, gutter=len(title))]
         if self.unfolded:
             bar = styled("▏ ", ".dim")
-            text = Content.styled(self._thinking.strip("\n"), ".thinking")
-            rows.extend(indent(wrap(text, width - 2), bar, bar))
+            rows.extend(indent(self._thinking.lines(width - 2), bar, bar))
         if self.document.source:
             rows.append(BLANK)
         return rows
