@@ -6,6 +6,7 @@ Knows bytes of weights and of KV cache. Knows nothing of machines or of loading.
 from __future__ import annotations
 
 from engine.errors import MemoryShortError, RequestError
+from engine.footprint import PAGE, kv_bytes, weight_bytes, workspace_bytes
 from engine.spec import ModelSpec
 
 MAX_CHOSEN_CONTEXT = 32768
@@ -15,7 +16,7 @@ KV_SHARE = 4
 CONTEXT_STEP = 256
 """Chosen contexts are a multiple of this many tokens, and at least one of them."""
 RESERVE = 256 << 20
-"""Bytes left for buffers, the vocabulary and Python."""
+"""Bytes left for buffers, the vocabulary and Python, at least."""
 
 
 def choose_context(requested: int | None, spec: ModelSpec, free: int) -> int:
@@ -26,10 +27,9 @@ def choose_context(requested: int | None, spec: ModelSpec, free: int) -> int:
     """
     if requested is not None and requested < 1:
         raise RequestError(f"A context of {requested} tokens is not possible")
-    room = free - RESERVE - spec.weights_bytes
     most = largest_context(spec, free)
     context = wanted_context(requested, spec, free)
-    if room < 0 or context > most:
+    if context > most:
         raise _too_large(spec, context, free, most)
     return context
 
@@ -46,16 +46,23 @@ def wanted_context(requested: int | None, spec: ModelSpec, free: int) -> int:
 
 
 def largest_context(spec: ModelSpec, free: int) -> int:
-    """Tokens whose KV cache fits beside the weights into `free` bytes."""
-    return max(0, free - RESERVE - spec.weights_bytes) // max(1, spec.kv_bytes_per_token)
+    """Tokens whose KV cache fits beside the weights into `free` bytes; whole pages."""
+    room = free - reserve_bytes(spec) - sum(weight_bytes(spec).values())
+    pages = max(0, room) // (PAGE * max(1, spec.kv_bytes_per_token))
+    return max(0, pages - 1) * PAGE
+
+
+def reserve_bytes(spec: ModelSpec) -> int:
+    """Bytes that are kept for everything but weights and KV cache."""
+    return max(RESERVE, workspace_bytes(spec))
 
 
 def _too_large(spec: ModelSpec, context: int, free: int, most: int) -> MemoryShortError:
-    weights, cache = spec.weights_bytes, context * spec.kv_bytes_per_token
+    weights, cache = sum(weight_bytes(spec).values()), kv_bytes(spec, context)
     return MemoryShortError(
         f"{spec.name} does not fit into memory",
         f"Its weights take {_gib(weights)} and a context of {context} tokens {_gib(cache)}, "
-        f"with {_gib(RESERVE)} to work in; {_gib(free)} are free",
+        f"with {_gib(reserve_bytes(spec))} to work in; {_gib(free)} are free",
         f"Use a context of at most {most} tokens"
         if most >= CONTEXT_STEP
         else "Close other programs, or choose a smaller model or quantisation",

@@ -12,17 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.context import CONTEXT_STEP, KV_SHARE, MAX_CHOSEN_CONTEXT
+from engine.footprint import CHUNK, kv_bytes, weight_bytes
 from engine.machine import Gpu, Hardware
 from engine.plan import (
-    CHUNK,
     DevicePlan,
     MemoryPlan,
     Verdict,
     expert_count,
-    kv_bytes,
     ram_ledger,
     segments,
-    weight_bytes,
 )
 from engine.spec import Group, ModelSpec
 

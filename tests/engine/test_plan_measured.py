@@ -45,5 +45,5 @@ def test_planned_memory_is_what_the_process_takes(
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(done.stdout)
     error = result["planned"] / result["measured"] - 1
-    print(f"{name}: {result['measured'] / 1e6:.0f} MB measured, {error:+.2%} planned")
+    sys.stdout.write(f"{name}: {result['measured'] / 1e6:.0f} MB, {error:+.2%} planned\n")
     assert abs(error) <= TOLERANCE, result

@@ -48,7 +48,8 @@ def main(path: str, context: int) -> None:
         spec = ModelSpec.from_file(file)
     plan = make_plan(spec, Hardware(memory=Memory(1 << 40, 1 << 40)), context)
     (ram,) = plan.devices
-    print(json.dumps({"measured": measured, "planned": ram.resident, "parts": ram.segments}))
+    result = {"measured": measured, "planned": ram.resident, "parts": ram.segments}
+    sys.stdout.write(json.dumps(result))
     sys.stdout.flush()
     os._exit(0)  # nothing is left to tidy up, and the parent waits
 
