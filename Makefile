@@ -1,10 +1,10 @@
-# make chat [MODEL=path.gguf] · make test · make check · make guide
+# make chat [MODEL=path.gguf] · make test · make check · make check-native · make bench · make guide
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: chat test check setup native guide bench clean
+.PHONY: chat test check check-native setup native guide bench clean
 
 chat: setup
 	@$(BIN)/ktchat $(if $(MODEL),-m "$(MODEL)")
@@ -31,6 +31,10 @@ $(READY): pyproject.toml packaging/constraints.txt
 
 native: $(READY)
 	@$(BIN)/python -m kernels.cpu.build
+
+# The C++ kernels under the address, undefined-behaviour and thread sanitisers.
+check-native: setup
+	@$(BIN)/python -m tests.kernels.sanitize_cpu
 
 # Train the built-in guide model again (about an hour on two cores).
 guide: setup
