@@ -141,8 +141,9 @@ class Download:
         manifest.make_folder(self._folder, self.paths[0].parent)
         ticker = asyncio.create_task(self._tick(report))
         try:
-            with manifest.held(self._manifest, self.model):
+            with manifest.held(self._manifest):
                 self.check_space()
+                manifest.write(self._manifest, self.model)
                 await self._all_files()
                 manifest.remove(self._manifest)
         except OSError as error:
@@ -207,14 +208,20 @@ class Download:
             )
 
     def discard(self) -> None:
-        """Remove everything of this download that is not finished. Raises `KtchatError`."""
+        """Remove everything of this download that is not finished.
+
+        Raises `DownloadBusyError` while some program downloads it, or another `KtchatError`.
+        """
+        if not self._manifest.parent.is_dir():
+            return
         try:
-            for path in self.paths:
-                for ending in (PART, JOURNAL):
-                    Path(f"{path}{ending}").unlink(missing_ok=True)
-            if self._manifest.parent.is_dir():
+            with manifest.held(self._manifest):
+                for path in self.paths:
+                    for ending in (PART, JOURNAL):
+                        Path(f"{path}{ending}").unlink(missing_ok=True)
                 manifest.remove(self._manifest)
-            remove_empty_folders(self._manifest.parent, self._folder)
+            for path in self.paths:
+                remove_empty_folders(path.parent, self._folder)
         except OSError as error:
             raise disk_error(error, self.paths[0].name) from error
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ class _Item:
 
     model: HubModel
     progress: DownloadProgress
+    download: Download | None = None
     task: asyncio.Task[None] | None = None
     wanted: str = "paused"
     """What it shall become when its task ends early: paused, or cancelled with or without part."""
@@ -179,31 +181,34 @@ class DownloadQueue:
             if item.progress.stage == "queued" and item.task is None:
                 item.wanted = "paused"
                 item.task = self._loop.create_task(self._download(key, item))
+                item.task.add_done_callback(functools.partial(self._ended, key, item))
                 running += 1
 
     async def _download(self, key: str, item: _Item) -> None:
-        last = item.progress
-        try:
-            access = await asyncio.to_thread(lambda: self._hub.access)
-            download = Download(access, item.model, self._folder, self._options)
-            self._tell(key, replace(item.progress, stage="starting"))
-            await download.run(lambda progress: self._tell(key, progress))
-            last = item.progress
-        except asyncio.CancelledError:
-            last = replace(item.progress, stage="paused", speed=0.0, seconds_left=None)
-        except KtchatError as error:
-            last = replace(item.progress, stage="failed", speed=0.0, seconds_left=None, error=error)
-        except Exception as error:  # the thread's boundary: one download must not end the queue
-            words = DownloadError(f"{key} failed", type(error).__name__, "Resume it")
-            last = replace(item.progress, stage="failed", error=words)
-        finally:
-            item.task = None
-            if last.stage == "paused" and item.wanted != "paused":
-                self._remove(key, item, item.wanted)
-            else:
-                self._tell(key, last)
-            if self._loop.is_running():
-                self._begin_next()
+        access = await asyncio.to_thread(lambda: self._hub.access)
+        item.download = Download(access, item.model, self._folder, self._options)
+        self._tell(key, replace(item.progress, stage="starting"))
+        await item.download.run(lambda progress: self._tell(key, progress))
+
+    def _ended(self, key: str, item: _Item, task: asyncio.Task[None]) -> None:
+        """A task ended, perhaps before it began."""
+        item.task = None
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() and item.wanted != "paused":
+            self._remove(key, item, item.wanted)
+        elif task.cancelled():
+            self._tell(key, self._last(item, "paused", None))
+        elif error is not None:  # the thread's boundary: one download must not end the queue
+            if not isinstance(error, KtchatError):
+                error = DownloadError(f"{key} failed", type(error).__name__, "Resume it")
+            self._tell(key, self._last(item, "failed", error))
+        if self._loop.is_running():
+            self._begin_next()
+
+    def _last(self, item: _Item, stage: Stage, error: KtchatError | None) -> DownloadProgress:
+        if item.download is not None:
+            return item.download.progress(stage, error)
+        return replace(item.progress, stage=stage, error=error)
 
     def _end(self, key: str, wanted: str) -> None:
         item = self._items.get(key)

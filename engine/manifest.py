@@ -113,15 +113,14 @@ def unfinished(folder: Path) -> list[Manifest]:
 
 
 @contextlib.contextmanager
-def held(path: Path, model: HubModel) -> Iterator[None]:
-    """Hold the download of a model for this program, with its manifest written.
+def held(path: Path) -> Iterator[None]:
+    """Hold the download whose manifest is or will be at `path` for this program.
 
     Raises `DownloadBusyError` when another program has it, or `OSError`.
     """
     lock = Path(f"{path}.lock")
     handle = _locked(lock)
     try:
-        write(path, model)
         yield
     finally:
         with contextlib.suppress(OSError):

@@ -1,0 +1,215 @@
+"""`ktchat models` as a process of its own, against a hub on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ktchat.cli import main
+from tests.support.cli import Program, one_clear_line
+from tests.support.hub_server import HubServer, Repo, hub_server
+from tests.support.tiny import tiny_model
+
+REPO = "own/Tiny-GGUF"
+TOKEN = "hf_secretsecret"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A model file."""
+    return tiny_model("qwen3moe", tmp_path_factory.mktemp("model")).read_bytes()
+
+
+@pytest.fixture
+def server(model: bytes) -> Iterator[HubServer]:
+    with hub_server() as running:
+        files = {"Tiny-Q4_K_M.gguf": model, "Tiny-Q8_0.gguf": model + bytes(100_000)}
+        running.repos[REPO] = Repo(files)
+        running.tokens = (TOKEN,)
+        yield running
+
+
+@pytest.fixture
+def program(tmp_path: Path, server: HubServer) -> Program:
+    class WithHub(Program):
+        def environment(self, **extra: str) -> dict[str, str]:
+            hub = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(tmp_path), "HF_TOKEN": TOKEN}
+            return super().environment(**{**hub, "HOME": str(tmp_path), **extra})
+
+    return WithHub(tmp_path / "home")
+
+
+def test_search_info_pull_list_verify_and_rm(program: Program, server: HubServer) -> None:
+    done = program.run("models", "search", "tiny")
+    assert done.returncode == 0 and REPO in done.stdout and "10 downloads" in done.stdout
+    done = program.run("models", "info", REPO)
+    assert done.returncode == 0 and done.stderr == ""
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["Q4_K_M", "Q8_0"]
+    assert done.stdout.splitlines()[1].endswith("proposed")
+    done = program.run("models", "info", f"{REPO}:q8_0")
+    assert done.returncode == 0 and "sha256:" in done.stdout and "No plan" not in done.stdout
+    done = program.run("models", "pull", REPO)
+    path = Path(done.stdout.strip())
+    assert done.returncode == 0 and path.name == "Tiny-Q4_K_M.gguf" and path.is_file()
+    assert "\x1b" not in done.stderr
+    done = program.run("models", "list")
+    assert "qwen3moe" in done.stdout and str(path) in done.stdout
+    done = program.run("models", "verify")
+    assert (done.returncode, done.stdout) == (
+        0,
+        "Tiny-Q4_K_M.gguf: intact (unchanged since it was checked)\n",
+    )
+    done = program.run("models", "verify", f"{REPO}:Q4_K_M", "--force")
+    assert (done.returncode, done.stdout) == (0, "Tiny-Q4_K_M.gguf: intact\n")
+    done = program.run("models", "rm", f"{REPO}:Q4_K_M", "--yes")
+    assert done.returncode == 0 and not path.exists()
+    assert list((program.home / "models").iterdir()) == []
+    assert TOKEN not in done.stdout + done.stderr
+
+
+def test_every_action_speaks_json(program: Program, server: HubServer) -> None:
+    def read(*arguments: str) -> object:
+        done = program.run("models", *arguments, "--json")
+        assert (done.returncode, done.stderr) == (0, "")
+        return json.loads(done.stdout)
+
+    (hit,) = read("search", "tiny")  # type: ignore[misc]
+    assert hit["repo"] == REPO
+    found = read("info", REPO)
+    assert [m["proposed"] for m in found["models"]] == [True, False]  # type: ignore[index]
+    detail = read("info", f"{REPO}:Q8_0")
+    assert detail["files"][0]["checksum"] and detail["fit"]  # type: ignore[index]
+    done = program.run("models", "pull", REPO, "--json")
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert last["stage"] == "done" and last["done"] == last["total"]
+    listed = [e for e in read("list") if e["source"] == "folder"]  # type: ignore[attr-defined]
+    assert listed[0]["path"] == last["path"]
+    (checked,) = read("verify", last["path"])  # type: ignore[misc]
+    assert checked["intact"] and not checked["hashed"]
+    removed = read("rm", last["path"], "--yes")
+    assert removed["freed"] >= last["total"]  # type: ignore[index]
+    assert read("list", "--others") == []
+
+
+def test_a_terminal_gets_a_bar(program: Program, server: HubServer) -> None:
+    server.repos[REPO] = Repo({"Big-Q4_K_M.gguf": os.urandom(3_000_000)})
+    server.rate = 4_000_000
+    code, text = program.in_terminal("models", "pull", REPO)
+    assert code == 0 and "━" in text and "MB/s" in text and "left" in text
+    assert text.rstrip().endswith("Big-Q4_K_M.gguf")
+    assert all(len(line) < 200 for line in text.replace("\r", "\n").splitlines())
+
+
+def test_damage_is_found_and_named(program: Program, server: HubServer) -> None:
+    path = Path(program.run("models", "pull", REPO).stdout.strip())
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    done = program.run("models", "verify")
+    assert done.returncode == 1 and one_clear_line(done.stderr)
+    assert "Tiny-Q4_K_M.gguf is damaged" in done.stderr
+    done = program.run("models", "verify", "--json")
+    assert done.returncode == 1 and not json.loads(done.stdout)[0]["intact"]
+    done = program.run("models", "pull", REPO)
+    assert done.returncode == 0
+    assert program.run("models", "verify", "--force").returncode == 0
+
+
+def test_a_file_is_taken_in_by_link_or_moved(
+    program: Program, tmp_path: Path, model: bytes
+) -> None:
+    source = tmp_path / "mine.gguf"
+    source.write_bytes(model)
+    done = program.run("models", "import", str(source))
+    taken = program.home / "models" / "imported" / source.name
+    assert done.returncode == 0 and taken.samefile(source)
+    assert program.run("models", "verify").stdout == f"{source.name}: intact\n"
+    assert "unchanged" in program.run("models", "verify").stdout
+    assert program.run("models", "rm", source.name, "--yes").returncode == 0
+    assert source.exists() and not taken.exists()
+    done = program.run("models", "import", str(source), "--move")
+    assert done.returncode == 0 and taken.exists() and not source.exists()
+
+
+def test_models_of_other_programs_are_listed(
+    program: Program, tmp_path: Path, model: bytes
+) -> None:
+    path = tmp_path / ".lmstudio" / "models" / "own" / "x" / "m.gguf"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(model)
+    done = program.run("models", "list", "--others")
+    assert done.returncode == 0
+    assert "LM Studio" in done.stdout and str(path) in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["search"], 2, "QUERY"),
+        (["search", "x", "--limit", "0"], 2, "0 results"),
+        (["pull"], 2, "SPEC"),
+        (["pull", "nothing"], 1, "does not name a model"),
+        (["pull", "../../etc/passwd"], 1, "does not name a model"),
+        (["pull", "own/absent"], 1, "is not on the hub"),
+        (["pull", f"{REPO}:Q2_K"], 1, "It has Q4_K_M, Q8_0"),
+        (["info", "https://evil.example/own/x"], 1, "not one of the hub"),
+        (["info", "own/x\x1b]0;pwned\x07"], 1, "does not name a model"),
+        (["rm", "absent"], 2, "names no models here"),
+        (["rm", "/etc/passwd", "--yes"], 2, "not in the models folder"),
+        (["verify", "own/absent"], 2, "names no models here"),
+        (["import", "/etc/passwd"], 1, "is not a GGUF model"),
+        (["import", "/absent.gguf"], 1, "is not a GGUF model"),
+    ],
+)
+def test_failures_are_one_clear_line(
+    program: Program,
+    arguments: list[str],
+    code: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in program.environment().items():
+        monkeypatch.setenv(name, value)
+    assert main(["models", *arguments]) == code
+    out, err = capsys.readouterr()
+    assert out == "" and one_clear_line(err) and words in err
+    assert "\x1b" not in err and TOKEN not in err
+
+
+def test_deleting_asks_first(program: Program, server: HubServer) -> None:
+    path = Path(program.run("models", "pull", REPO).stdout.strip())
+    done = program.run("models", "rm", str(path))
+    assert done.returncode == 2 and "--yes" in done.stderr and path.exists()
+
+
+def test_the_hub_s_refusals_are_one_clear_line(program: Program, server: HubServer) -> None:
+    server.repos["own/gated"] = Repo({"a-Q4_0.gguf": b"GGUF"}, gated=True)
+    done = program.run("models", "pull", "own/gated")
+    assert done.returncode == 1 and "Accept it at" in done.stderr.splitlines()[-1]
+    done = program.run("models", "search", "x", env={"HF_TOKEN": "hf_wrong"})
+    assert done.returncode == 0  # search is public
+    done = program.run("models", "info", REPO, env={"HF_TOKEN": "hf_wrong"})
+    assert done.returncode == 1 and one_clear_line(done.stderr)
+    assert "hf_wrong" not in done.stderr
+    done = program.run("models", "pull", REPO, env={"HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 1 and "HF_HUB_OFFLINE" in done.stderr
+    done = program.run("models", "search", "x", env={"HF_ENDPOINT": "http://127.0.0.1:9"})
+    assert done.returncode == 1 and one_clear_line(done.stderr)
+    done = program.run("models", "search", "x", env={"HF_ENDPOINT": "nonsense"})
+    assert done.returncode == 1 and "HF_ENDPOINT" in done.stderr
+
+
+def test_texts_of_the_hub_cannot_reach_the_terminal(program: Program, server: HubServer) -> None:
+    data = server.repos[REPO].files["Tiny-Q8_0.gguf"]
+    server.repos[REPO].files["x\x1b]0;pwned\x07-Q6_K.gguf"] = data
+    server.repos[REPO].files["../../../evil-Q5_0.gguf"] = data
+    server.repos[REPO].files["\u202elld.x-Q3_K_M.gguf"] = data
+    for arguments in (["info", REPO], ["search", "tiny"]):
+        done = program.run("models", *arguments)
+        assert done.returncode == 0 and "\x1b" not in done.stdout and "\u202e" not in done.stdout
+        assert "Q6_K" not in done.stdout and "Q5_0" not in done.stdout
