@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from engine import notebook
-from engine.hardware import machine_key
+from engine.errors import KtchatError
+from engine.gguf import GGUFFile
+from engine.hardware import cached, machine_key
 from engine.machine import Cpu, Hardware
+from engine.protocol import Figures
 from engine.spec import ModelSpec
 
 RuntimeName = Literal["hybrid", "llama.cpp"]
@@ -83,28 +87,58 @@ def predict(spec: ModelSpec, hardware: Hardware, context: int) -> Speed:
     )
 
 
-def record_speed(spec: ModelSpec, hardware: Hardware, figures: dict[str, float]) -> bool:
-    """Keep what a run reached; whether it could be kept.
+def record_speed(
+    spec: ModelSpec,
+    hardware: Hardware,
+    *,
+    decode_tok_s: float = 0.0,
+    reply_tokens: int = 0,
+    prefill_tok_s: float = 0.0,
+    prompt_tokens: int = 0,
+) -> bool:
+    """Keep what a run on this machine reached; whether anything could be kept.
 
-    `figures` has `decode_tok_s` and `reply_tokens`, `prefill_tok_s` and `prompt_tokens`; pairs that
-    are absent or too short to say anything are left out.
+    Replies under `LEAST_REPLY` tokens and prompts under `LEAST_PROMPT` (cached tokens left out) say
+    nothing of a speed and are not kept.
     """
-    useful = {}
-    for speed, tokens, least in (
-        ("decode_tok_s", "reply_tokens", LEAST_REPLY),
-        ("prefill_tok_s", "prompt_tokens", LEAST_PROMPT),
-    ):
-        value = figures.get(speed, 0.0)
-        if 0 < value < 1e7 and figures.get(tokens, 0) >= least:
-            useful[speed] = value
+    useful = {
+        name: value
+        for name, value, tokens, least in (
+            ("decode_tok_s", decode_tok_s, reply_tokens, LEAST_REPLY),
+            ("prefill_tok_s", prefill_tok_s, prompt_tokens, LEAST_PROMPT),
+        )
+        if 0 < value < 1e7 and tokens >= least
+    }
     if not useful:
         return False
     book = notebook.read(_BOOK)
-    machine = _dict(book.setdefault(machine_key(hardware.cpu, hardware.memory), {}))
-    entry = _dict(machine.setdefault(speed_key(spec), {}))
+    machine = _dict(book.get(machine_key(hardware.cpu, hardware.memory)))
+    entry = _dict(machine.get(speed_key(spec)))
     for name, value in useful.items():
         entry[name] = [*_floats(entry.get(name)), value][-KEPT_RUNS:]
+    machine[speed_key(spec)] = entry
+    book[machine_key(hardware.cpu, hardware.memory)] = machine
     return notebook.write(_BOOK, book)
+
+
+def record_run(path: Path, figures: Figures) -> bool:
+    """Keep the figures of one turn with the model at `path`; whether that was possible.
+
+    Reads the file's header, some tens of milliseconds. Never raises.
+    """
+    try:
+        with GGUFFile.open(path) as file:
+            spec = ModelSpec.from_file(file)
+    except KtchatError:
+        return False
+    return record_speed(
+        spec,
+        cached(),
+        decode_tok_s=figures.decode_tok_s,
+        reply_tokens=figures.reply_tokens,
+        prefill_tok_s=figures.prefill_tok_s,
+        prompt_tokens=figures.prompt_tokens - figures.cached_tokens,
+    )
 
 
 def recorded(spec: ModelSpec, hardware: Hardware) -> dict[str, float]:

@@ -106,7 +106,25 @@ def _measure(args: argparse.Namespace, load: Load, report: background.Report) ->
             recipe=args.recipe or "Q4_K_M",
             report=lambda done, total: report("making the weights", done, total),
         )
-    return bench(path, load, versus=args.vs is not None, threads=args.threads, report=report)
+    result = bench(path, load, versus=args.vs is not None, threads=args.threads, report=report)
+    if args.model is not None and args.threads is None:
+        _keep(path, result)
+    return result
+
+
+def _keep(path: Path, result: BenchResult) -> None:
+    """Plans of this model say from now on what was measured."""
+    from engine.protocol import Figures
+    from engine.speed import record_run
+
+    load = result.load
+    turn = Figures(
+        prompt_tokens=load.prompt,
+        reply_tokens=load.generate + 1,
+        prefill_seconds=load.prompt / result.prefill_tok_s,
+        decode_seconds=load.generate / result.decode_tok_s,
+    )
+    record_run(path, turn)
 
 
 def _list_shapes() -> int:
