@@ -35,7 +35,31 @@ big large huge
 fast quick
 slow sluggish
 start launch
-stop halt end abort interrupt
+stop halt end abort interrupt cancel
+private confidential secret
+internet wifi network connection
+uploaded sent transmitted transferred
+website page site
+redo repeat retry
+another new different second
+quickest fastest
+cleverer smarter better
+line row
+screen display window
+look see view
+price cost fee
+folder directory
+erased deleted removed
+restore recover rescue undelete
+lost gone vanished
+list overview
+old earlier previous past
+correct right accurate
+typo misspelling
+running ongoing current
+stuff things data
+needs requires
+remember recall
 pc computer machine laptop
 program app application software tool
 need require
@@ -83,7 +107,7 @@ Plato Aristotle Socrates Buddha Jesus Columbus Galileo Goethe Kafka Tolstoy Hemi
 PHP CSS Kotlin TypeScript Christmas Easter Halloween Eiffel Titanic Bible GGUFs LLMs GPUs PDF URL OS PC Debian Ubuntu
 """
 _CAPITALS = {word.lower(): word for word in _PROPER.split()}
-_GROUPS = {word: line.split() for line in _SYNONYMS.splitlines() for word in line.split()}
+_GROUPS = {word: group for group in map(str.split, _SYNONYMS.splitlines()) for word in group}
 _SMALL = {"the", "a", "an", "my", "is", "do", "does", "to", "of", "it", "this", "in"}
 _FUNCTION_WORDS = """the a an my your its is are am was do does did to of it this that in on at for with and or i you we he
 can could would should will may how what which where when there be have has had some any me from by so then
