@@ -23,6 +23,8 @@ RESERVE = 1 << 30
 """Bytes of the disk that a download leaves free (a twentieth of a small disk)."""
 PART, JOURNAL = ".part", ".part.journal"
 """What stands behind the final name while the file is not whole."""
+BLOCKS = ".blocks"
+"""Where the journal goes when it is: should the file be damaged, it tells which blocks are."""
 
 _REASONS = {
     errno.ENOSPC: ("The disk is full", "Free some space and resume; what came is kept"),

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Literal
 
 from engine import manifest
-from engine.blocks import JOURNAL, PART, disk_error
+from engine.blocks import BLOCKS, JOURNAL, PART, disk_error
 from engine.errors import KtchatError
 from engine.hub_errors import DiskShortError, DownloadError, HubOfflineError
 from engine.hub_names import HubFile, HubModel
 from engine.integrity import (
     RECORD,
+    checksum_of,
     is_unchanged,
     record_of,
     remove_empty_folders,
@@ -181,13 +182,35 @@ class Download:
         manifest.make_folder(self._folder, path.parent)
         if path.is_dir():
             raise DownloadError(f"{path.name} is a folder", str(path), "Move it away")
-        part = Path(f"{path}{PART}")
+        part, journal = Path(f"{path}{PART}"), Path(f"{path}{JOURNAL}")
+        if not part.exists() and path.is_file() and await self._reuse(file, path):
+            return
         await Transfer(client, self._access, file, part, self._options, self._meter).run()
         Path(f"{path}{RECORD}").unlink(missing_ok=True)
         part.replace(path)
+        journal.replace(f"{path}{BLOCKS}")
         sync_folder(path.parent)
         write_record(path, file.checksum, file)
-        Path(f"{path}{JOURNAL}").unlink(missing_ok=True)
+
+    async def _reuse(self, file: HubFile, path: Path) -> bool:
+        """Whether the file that is there already is the wanted one.
+
+        A damaged one with known blocks becomes the part file, so that only its damage is fetched.
+        """
+        record, blocks = record_of(path), Path(f"{path}{BLOCKS}")
+        if path.stat().st_size != file.size or path.is_symlink():
+            return False
+        if record is not None and record.checksum != file.checksum:
+            return False  # another version; a running engine may have it mapped
+        self._meter.stage = "checking"
+        kind = file.checksum.partition(":")[0]
+        if await asyncio.to_thread(checksum_of, path, kind) == file.checksum:
+            write_record(path, file.checksum, file)
+            return True
+        if record is not None and blocks.is_file():
+            path.replace(f"{path}{PART}")
+            blocks.replace(f"{path}{JOURNAL}")
+        return False
 
     def _is_finished(self, file: HubFile, path: Path) -> bool:
         record = record_of(path)

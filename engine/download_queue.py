@@ -165,7 +165,7 @@ class DownloadQueue:
         with self._lock:
             self._items.pop(model.spec, None)
             self._items[model.spec] = _Item(model, progress)
-        self._tell(model.spec, progress)
+        self._call(lambda: self._tell(model.spec, progress))
 
     def _resume(self, key: str) -> None:
         item = self._items.get(key)
@@ -226,7 +226,7 @@ class DownloadQueue:
         error: KtchatError | None = None
         if wanted == "cancelled":
             try:
-                Download(self._hub.access, item.model, self._folder).discard()
+                Download(HubAccess(), item.model, self._folder).discard()
             except KtchatError as problem:
                 error = problem
         gone = replace(item.progress, stage="cancelled", speed=0.0, seconds_left=None, error=error)

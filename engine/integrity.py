@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from engine.blocks import JOURNAL, PART, disk_error
+from engine.blocks import BLOCKS, JOURNAL, PART, disk_error
 from engine.hub_errors import DamagedModelError, DownloadError
 from engine.hub_names import HubFile
 
@@ -153,7 +153,7 @@ def _verify_file(
         raise DamagedModelError(
             f"{path.name} is damaged",
             "Its bytes do not match the checksum that was recorded",
-            f"Remove it and download it again: ktchat models rm {ascii(str(path))[1:-1]}",
+            _cure(path, record),
         )
     with contextlib.suppress(OSError):  # the result holds without a record
         if record is not None:
@@ -161,6 +161,12 @@ def _verify_file(
         elif folder is not None and folder in path.parents:
             write_record(path, checksum)
     return Checked(path, checksum, True)
+
+
+def _cure(path: Path, record: Record) -> str:
+    if record.repo:
+        return f"Mend it: ktchat models pull {record.repo}/{record.path}"
+    return f"Remove it: ktchat models rm {ascii(str(path))[1:-1]}"
 
 
 def _refresh(path: Path, record: Record) -> None:
@@ -194,7 +200,7 @@ def remove(path: Path) -> int:
     parts = parts_of(path)
     try:
         for part in parts:
-            for ending in (PART, JOURNAL, RECORD, ""):
+            for ending in (PART, JOURNAL, BLOCKS, RECORD, ""):
                 with contextlib.suppress(FileNotFoundError):
                     target = Path(f"{part}{ending}")
                     freed += target.lstat().st_size

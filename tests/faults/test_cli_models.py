@@ -1,11 +1,13 @@
-"""`ktchat models` as a process of its own, against a hub on this machine."""
+"""`ktchat models` against a hub on this machine."""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,11 +36,28 @@ def server(model: bytes) -> Iterator[HubServer]:
 
 
 @pytest.fixture
-def program(tmp_path: Path, server: HubServer) -> Program:
+def program(
+    tmp_path: Path,
+    server: HubServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Program:
+    """Runs in this process, which is quick; on a terminal it is a process of its own."""
+
     class WithHub(Program):
         def environment(self, **extra: str) -> dict[str, str]:
             hub = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(tmp_path), "HF_TOKEN": TOKEN}
             return super().environment(**{**hub, "HOME": str(tmp_path), **extra})
+
+        def run(
+            self, *arguments: str, script: object = None, **options: Any
+        ) -> subprocess.CompletedProcess[str]:
+            assert script is None
+            with monkeypatch.context() as patch:
+                for name, value in self.environment(**options.get("env", {})).items():
+                    patch.setenv(name, value)
+                code = main(list(arguments))
+            return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
 
     return WithHub(tmp_path / "home")
 
@@ -166,19 +185,12 @@ def test_models_of_other_programs_are_listed(
     ],
 )
 def test_failures_are_one_clear_line(
-    program: Program,
-    arguments: list[str],
-    code: int,
-    words: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    program: Program, arguments: list[str], code: int, words: str
 ) -> None:
-    for name, value in program.environment().items():
-        monkeypatch.setenv(name, value)
-    assert main(["models", *arguments]) == code
-    out, err = capsys.readouterr()
-    assert out == "" and one_clear_line(err) and words in err
-    assert "\x1b" not in err and TOKEN not in err
+    done = program.run("models", *arguments)
+    assert done.returncode == code and done.stdout == ""
+    assert one_clear_line(done.stderr) and words in done.stderr
+    assert "\x1b" not in done.stderr and TOKEN not in done.stderr
 
 
 def test_deleting_asks_first(program: Program, server: HubServer) -> None:

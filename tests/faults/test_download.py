@@ -106,16 +106,17 @@ def stopped_half_way(server: HubServer, folder: Path, share: float = 0.5) -> int
         task.cancel()
         await asyncio.wait([task])
 
-    server.rate = 4_000_000
+    server.rate = 10_000_000
     asyncio.run(until_half())
     server.rate = 0
     return bytes_kept(Path(f"{path_in(folder)}.part.journal"))
 
 
 def assert_whole(server: HubServer, folder: Path) -> None:
-    """The file is there, right, and alone with its record."""
+    """The file is there, right, and alone with its record and its blocks."""
     assert path_in(folder).read_bytes() == content(server)
-    assert sorted(p.name for p in (folder / REPO).iterdir()) == [NAME, f"{NAME}.origin.json"]
+    names = [NAME, f"{NAME}.blocks", f"{NAME}.origin.json"]
+    assert sorted(path.name for path in (folder / REPO).iterdir()) == names
 
 
 # All is well
@@ -138,6 +139,37 @@ def test_what_is_here_is_not_fetched_again(server: HubServer, folder: Path) -> N
     fetch(server, folder)
     fetch(server, folder)
     assert server.bodies == SIZE
+
+
+def test_a_damaged_model_is_mended_by_its_damage(server: HubServer, folder: Path) -> None:
+    fetch(server, folder)
+    with path_in(folder).open("r+b") as file:
+        file.seek(1_000_000)
+        file.write(b"damage")
+    assert bytes_received(server, folder) == BLOCK
+    assert_whole(server, folder)
+    assert bytes_received(server, folder) == 0
+
+
+def test_a_file_that_was_put_there_is_recognised(server: HubServer, folder: Path) -> None:
+    path_in(folder).parent.mkdir(parents=True)
+    path_in(folder).write_bytes(content(server))
+    assert bytes_received(server, folder) == 0
+    path_in(folder).write_bytes(bytes(SIZE))
+    assert bytes_received(server, folder) == SIZE
+    assert_whole(server, folder)
+
+
+def test_an_old_version_in_use_is_replaced_and_not_written_to(
+    server: HubServer, folder: Path
+) -> None:
+    fetch(server, folder)
+    old = content(server)
+    with path_in(folder).open("rb") as in_use:
+        server.repos[REPO] = Repo({NAME: os.urandom(SIZE)}, commit="d" * 40)
+        fetch(server, folder)
+        assert in_use.read() == old
+    assert_whole(server, folder)
 
 
 def test_a_split_model_is_one_download(server: HubServer, folder: Path) -> None:
@@ -181,7 +213,7 @@ def test_dropped_connections_cost_less_than_a_block_each(
 
 def test_a_line_that_stalls_is_given_up_and_tried_again(server: HubServer, folder: Path) -> None:
     server.fault("stall", value=200_000)
-    seen = fetch(server, folder, TransferOptions(attempts=4, backoff=0.3, timeout=0.2))
+    seen = fetch(server, folder, TransferOptions(attempts=4, backoff=0.8, timeout=0.2))
     assert_whole(server, folder)
     waits = [progress for progress in seen if progress.stage == "waiting"]
     assert waits and isinstance(waits[0].error, HubNetworkError)

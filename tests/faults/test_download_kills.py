@@ -94,7 +94,7 @@ def test_a_split_model_survives_two_kills(program: Program, server: HubServer) -
     folder = part_of(program).parent
     for name, data in files.items():
         assert (folder / name).read_bytes() == data
-    assert not [p for p in folder.iterdir() if p.suffix not in (".gguf", ".json")]
+    assert not [p for p in folder.iterdir() if p.suffix not in (".gguf", ".json", ".blocks")]
     assert unfinished(program.home / "models") == []
 
 
