@@ -47,7 +47,7 @@ def probe(models: Path | None = None, *, measure: bool = True, fresh: bool = Fal
     Speeds of memory and disk are measured once (up to 2.5 s) and kept; `fresh` measures again,
     without `measure` only what is kept is used. Takes tens of milliseconds otherwise. Never raises.
     """
-    folder = Path.cwd() if models is None else models
+    folder = _folder(models)
     cpu, notes = cpu_probe.cpu()
     memory, memory_notes = memory_probe.memory()
     gpus, gpu_problems, gpu_notes = gpu_probe.gpus()
@@ -72,8 +72,17 @@ def probe(models: Path | None = None, *, measure: bool = True, fresh: bool = Fal
 
 def cached(models: Path | None = None) -> Hardware:
     """The last `probe` of this process, else one that measures nothing new."""
-    folder = Path.cwd() if models is None else models
+    folder = _folder(models)
     return _last.get(folder) or probe(models, measure=False)
+
+
+def _folder(models: Path | None) -> Path:
+    if models is not None:
+        return models
+    try:
+        return Path.cwd()
+    except OSError:  # it was deleted
+        return Path("/")
 
 
 def machine_key(cpu: Cpu, memory: Memory) -> str:

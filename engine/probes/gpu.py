@@ -6,6 +6,7 @@ ordinary. Nothing is changed on a GPU.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ def gpus(pci: Path = _PCI) -> tuple[tuple[Gpu, ...], list[Problem], list[str]]:
         return (), [Problem(why, "sudo apt install nvidia-driver")], notes
     try:
         found, failed = _all(pynvml)
+    except (pynvml.NVMLError, AttributeError) as error:  # a library of another age
+        return (), [], [*notes, f"The GPUs cannot be asked: {_text(error)}"]
     finally:
         pynvml.nvmlShutdown()
     return found, [], notes + failed
@@ -73,7 +76,7 @@ def _describe(ask: _Asker, handle: Any, memory: Any, driver: str) -> Gpu:
 
 
 def _users(ask: _Asker, handle: Any) -> tuple[GpuUser, ...]:
-    """Programs with memory of the GPU, largest first. A container may not see their names."""
+    """Other programs with memory of the GPU, largest first. A container may not see their names."""
     nvml = ask.nvml
     seen: dict[int, int] = {}
     for query in (
@@ -81,6 +84,8 @@ def _users(ask: _Asker, handle: Any) -> tuple[GpuUser, ...]:
         nvml.nvmlDeviceGetGraphicsRunningProcesses,
     ):
         for process in ask([], query, handle):
+            if process.pid == os.getpid():
+                continue
             seen[process.pid] = max(seen.get(process.pid, 0), process.usedGpuMemory or 0)
     users = []
     for pid, size in seen.items():
