@@ -28,18 +28,18 @@ class Recipe:
     """What decides a training run."""
 
     seed: int = 20
-    steps: int = 3100
+    steps: int = 5200
     workers: int = 2
     batch_tokens: int = 1024  # of each worker
     row_lengths: tuple[int, ...] = (256, 512, 1024)
     row_shares: tuple[float, ...] = (0.6, 0.3, 0.1)
     drill_tokens: int = 8  # of the reply in a drill
-    echo_share: float = 0.06  # of the drills only copy words
-    memory_share: float = 0.4  # of the others are about remembering
+    echo_share: float = 0.1  # of the drills only copy words
+    memory_share: float = 0.45  # of the others are about remembering
     peak_rate: float = 1.3e-3
     last_rate: float = 1e-5
     warmup: int = 150
-    decay: float = 0.35  # the last part of the steps, in which the rate falls
+    decay: float = 0.25  # the last part of the steps, in which the rate falls
     weight_decay: float = 0.05
     balance: float = 0.01
     save_every: int = 100
