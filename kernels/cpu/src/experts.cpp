@@ -86,33 +86,38 @@ void gate_up(const Context& c, const Experts& w, int64_t expert, int64_t begin, 
     }
 }
 
-// residual += weighted sum over the pairs of their down products, for rows [begin, end).
+// residual += weighted sum over the pairs of their down products, for rows [begin, end). `sums` has
+// n * (end - begin) floats. Expert by expert, so that each one's rows are one stretch of memory and its
+// inputs stay near while they pass.
 void down_add(const Context& c, const Matrix& down, const Pairs& pairs, int64_t begin, int64_t end,
               const void* const* hidden, int64_t n, float* sums, float* residual) {
-    const int64_t tile = tile_rows(down, n);
-    for (int64_t r = begin; r < end; r += tile) {
-        const int64_t rows = std::min(tile, end - r);
-        std::fill(sums, sums + n * rows, 0.0f);
-        for (int64_t e = 0; e < pairs.experts; e++) {
-            const int64_t first = pairs.first[e], tokens = pairs.first[e + 1] - first;
-            const uint8_t* next = e + 1 < pairs.experts ? down.row(pairs.ids[e + 1], r)
-                                  : r + rows < end      ? down.row(pairs.ids[0], r + rows)
-                                                        : nullptr;
-            product(
-                down, pairs.ids[e], r, r + rows, hidden + first, tokens,
-                [&](int64_t at, int height, int64_t t, int count, const float* y) {
-                    for (int k = 0; k < count; k++) {
-                        const int64_t p = first + t + k;
-                        float* sum = sums + pairs.token[p] * rows + (at - r);
-                        c.kernels->add_scaled(sum, pairs.weight[p], y + k * height, height);
-                    }
-                },
-                next);
-        }
-        for (int64_t t = 0; t < n; t++) {
-            c.kernels->add_scaled(residual + t * down.rows + r, 1.0f, sums + t * rows, rows);
-        }
+    const int64_t height = end - begin;
+    std::fill(sums, sums + n * height, 0.0f);
+    for (int64_t e = 0; e < pairs.experts; e++) {
+        const int64_t first = pairs.first[e], tokens = pairs.first[e + 1] - first;
+        const uint8_t* next = e + 1 < pairs.experts ? down.row(pairs.ids[e + 1], begin) : nullptr;
+        product(
+            down, pairs.ids[e], begin, end, hidden + first, tokens,
+            [&](int64_t r, int rows, int64_t t, int count, const float* y) {
+                for (int k = 0; k < count; k++) {
+                    const int64_t p = first + t + k;
+                    float* sum = sums + pairs.token[p] * height + (r - begin);
+                    c.kernels->add_scaled(sum, pairs.weight[p], y + k * rows, rows);
+                }
+            },
+            next);
     }
+    for (int64_t t = 0; t < n; t++) {
+        c.kernels->add_scaled(residual + t * down.rows + begin, 1.0f, sums + t * height, height);
+    }
+}
+
+// Rows of a chunk of `down_add`: long stretches stream better, but every thread should get some chunks.
+int64_t down_rows(const Matrix& down, int64_t n, int threads) {
+    constexpr int64_t kLongest = 128;  // sums of 512 tokens then still fit the second-level cache
+    const int64_t tile = tile_rows(down, n);
+    const int64_t fair = down.rows / (4 * threads) / tile * tile;
+    return std::max(tile, std::min(kLongest, fair));
 }
 
 // With `scaler`, a pair's weight is sigmoid(x . scaler) of its token.
@@ -126,8 +131,8 @@ void add_experts(Context& c, const float* x, int64_t n, Pairs& pairs, const Expe
     const Inputs packed(c, hidden, pairs.count, width, format_bit(w.down));
     const int64_t tokens_an_expert = (pairs.count + pairs.experts - 1) / pairs.experts;
     const RowChunks up_cut(w.gate, tokens_an_expert, 2);
-    const RowChunks down_cut(w.down, tokens_an_expert, static_cast<int>(pairs.experts));
-    const int64_t sums_size = n * tile_rows(w.down, n);
+    const int64_t down_step = down_rows(w.down, n, c.pool.threads());
+    const int64_t sums_size = n * down_step;
     float* sums = c.arena.take<float>(sums_size * c.pool.threads());
 
     const auto prepare = [&](int64_t t, int) {
@@ -145,13 +150,14 @@ void add_experts(Context& c, const float* x, int64_t n, Pairs& pairs, const Expe
     };
     const auto repack = [&](int64_t p, int) { packed.pack(p); };
     const auto contract = [&](int64_t chunk, int worker) {
-        down_add(c, w.down, pairs, down_cut.begin(chunk), down_cut.end(chunk),
-                 packed.rows(w.down.format), n, sums + worker * sums_size, residual);
+        const int64_t begin = chunk * down_step, end = std::min(w.down.rows, begin + down_step);
+        down_add(c, w.down, pairs, begin, end, packed.rows(w.down.format), n,
+                 sums + worker * sums_size, residual);
     };
     c.pool.run({phase(inputs.needs_packing() || scaler ? n : 0, prepare),
                 phase(pairs.experts * up_cut.count(), expand),
                 phase(packed.needs_packing() ? pairs.count : 0, repack),
-                phase(down_cut.count(), contract)});
+                phase((w.down.rows + down_step - 1) / down_step, contract)});
 }
 
 }  // namespace

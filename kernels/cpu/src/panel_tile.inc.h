@@ -458,9 +458,15 @@ void multiply_tokens(const Unpacked& u, int blocks, int64_t first, const PanelRo
     if (tokens > t) multiply_depth<P, 1, Group, Wide>(u, blocks, first, x + t, sums + t);
 }
 
+inline void fetch(const uint8_t* p, size_t bytes) {
+    for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(p + b);
+}
+
+// `next`: the panels that will be read after these, or null.
 template <class Type>
 void many_tokens(const uint8_t* w, size_t panel_bytes, size_t cell_bytes, int panels, int64_t cols,
-                 const PanelRow* x, int tokens, float (*sums)[kPair * kPanelRows]) {
+                 const uint8_t* next, const PanelRow* x, int tokens,
+                 float (*sums)[kPair * kPanelRows]) {
     Unpacked u;
     for (int t = 0; t < tokens; t++) std::memset(sums[t], 0, sizeof sums[t]);
     const size_t depth_bytes = static_cast<size_t>(kDepth / Type::kCols) * cell_bytes;
@@ -468,6 +474,10 @@ void many_tokens(const uint8_t* w, size_t panel_bytes, size_t cell_bytes, int pa
         const int blocks = static_cast<int>(std::min<int64_t>(kDepth, cols - c) / 32);
         for (int p = 0; p < panels; p++) {
             unpack_depth<Type>(w + static_cast<size_t>(p) * panel_bytes, cell_bytes, blocks, p, u);
+        }
+        const uint8_t* ahead = c + kDepth < cols ? w + depth_bytes : next;
+        for (int p = 0; ahead && p < panels; p++) {
+            fetch(ahead + static_cast<size_t>(p) * panel_bytes, depth_bytes);
         }
         if (panels == 2) {
             multiply_tokens<2, Type::kGroup, Type::kWide>(u, blocks, c / 32, x, tokens, sums);
@@ -481,8 +491,8 @@ void many_tokens(const uint8_t* w, size_t panel_bytes, size_t cell_bytes, int pa
 
 // TileKernel of a panel type; `w` is the first row of a panel.
 template <class Type>
-void panel_tile(const Matrix& m, const uint8_t* w, int rows, const uint8_t*, const void* const* x,
-                int tokens, float* y) {
+void panel_tile(const Matrix& m, const uint8_t* w, int rows, const uint8_t* next,
+                const void* const* x, int tokens, float* y) {
     const size_t panel_bytes = m.row_bytes * kPanelRows;
     const size_t cell_bytes = panel_bytes / static_cast<size_t>(m.cols / Type::kCols);
     PanelRow inputs[kManyTokens];
@@ -514,7 +524,10 @@ void panel_tile(const Matrix& m, const uint8_t* w, int rows, const uint8_t*, con
                 }
             }
         } else {
-            many_tokens<Type>(first, panel_bytes, cell_bytes, panels, m.cols, inputs, tokens, sums);
+            const uint8_t* after =
+                r + here < rows ? first + kPair * panel_bytes : next;
+            many_tokens<Type>(first, panel_bytes, cell_bytes, panels, m.cols, after, inputs, tokens,
+                              sums);
         }
         for (int t = 0; t < tokens; t++) {
             std::memcpy(y + t * rows + r, sums[t], static_cast<size_t>(here) * sizeof(float));
