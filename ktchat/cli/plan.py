@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from engine.errors import KtchatError
 from ktchat import paths
 from ktchat.cli import background, output
+from ktchat.errors import UsageError
 from ktchat.text import one_line
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "plan_model",
         metavar="MODEL",
+        nargs="?",
         help="a file, a model of the catalogue (ID or ID:QUANT), or owner/repo[:QUANT] on the hub",
     )
     parser.add_argument("--ctx", type=int, metavar="N", help="tokens of context (default: chosen)")
@@ -52,6 +54,8 @@ def main(args: argparse.Namespace) -> int:
         for name in profiles.names():
             output.line(name)
         return 0
+    if not args.plan_model:
+        raise UsageError("plan needs a MODEL", "", "See ktchat plan --help")
     machine = hardware(args.profile)
     spec = _spec(args.plan_model, machine, args.ctx)
     plan = make_plan(spec, machine, args.ctx)

@@ -1,0 +1,105 @@
+"""`ktchat plan` and `ktchat doctor` as programs of their own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli import Program
+from tests.support.tiny import tiny_model
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    return Program(tmp_path / "home")
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_a_plan_of_a_file_fits_the_terminal(columns: int, program: Program, tmp_path: Path) -> None:
+    path = tiny_model("qwen3moe", tmp_path)
+    done = program.run("plan", str(path), env={"COLUMNS": str(columns)})
+    assert done.returncode == 0 and not done.stderr
+    lines = done.stdout.splitlines()
+    assert "runs on the CPU" in lines[0] and "Context" in lines[1]
+    assert all(len(line) <= max(columns, 40) for line in lines if line.startswith(("  ", "RAM")))
+
+
+def test_a_model_that_does_not_fit_ends_with_one(program: Program) -> None:
+    done = program.run("plan", "kimi-k2", "--profile", "4090-64gb")
+    assert done.returncode == 1
+    assert "short by" in done.stdout.splitlines()[0]
+    assert done.stderr.count("\n") == 1 and "does not fit: short by" in done.stderr
+
+
+def test_the_gpu_plan_is_labelled_and_has_no_speed(program: Program) -> None:
+    done = program.run("plan", "Qwen3-Coder-30B-A3B-Instruct:q4_k_m", "--profile", "4060-32gb")
+    assert done.returncode == 0
+    today, later = done.stdout.split("This version computes on the CPU.")
+    assert "tok/s" in today and "tok/s" not in later
+    assert "RTX 4060" in later and "routed experts" in later
+
+
+def test_a_plan_as_json_for_a_described_machine(program: Program, tmp_path: Path) -> None:
+    profile = tmp_path / "other.json"
+    described = program.run("doctor", "--profile", "no-gpu-32gb", "--json")
+    profile.write_text(described.stdout)
+    arguments = ("mixtral-8x7b:Q3_K_M", "--ctx", "4096", "--json", "--profile")
+    mine = json.loads(program.run("plan", *arguments, str(profile)).stdout)
+    shipped = json.loads(program.run("plan", *arguments, "no-gpu-32gb").stdout)
+    assert mine["devices"] == shipped["devices"] and mine["context"] == 4096
+    assert mine["decode_tok_s"] == shipped["decode_tok_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("plan",), 2, "MODEL"),
+        (("plan", "nothing"), 1, "one of qwen3-30b-a3b-instruct"),
+        (("plan", "none.gguf"), 1, "no file"),
+        (("plan", "mixtral-8x7b:Q9"), 1, "Use one of"),
+        (("plan", "mixtral-8x7b", "--ctx", "0"), 1, "context of 0"),
+        (("plan", "mixtral-8x7b", "--ctx", "many"), 2, "--ctx"),
+        (("plan", "mixtral-8x7b", "--profile", "nope"), 1, "The profiles are"),
+        (("doctor", "--profile", "/"), 1, "no profile"),
+    ],
+)
+def test_wrong_arguments_are_one_line(
+    arguments: tuple[str, ...], code: int, words: str, program: Program
+) -> None:
+    done = program.run(*arguments)
+    assert done.returncode == code and not done.stdout
+    assert done.stderr.count("\n") == 1 and words in done.stderr
+
+
+def test_a_model_on_the_hub_is_not_asked_for_offline(program: Program) -> None:
+    done = program.run("plan", "owner/repo:Q4_K_M", env={"HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 1 and "HF_HUB_OFFLINE" in done.stderr
+
+
+def test_a_hostile_name_is_drawn_safely(program: Program, tmp_path: Path) -> None:
+    path = tiny_model("qwen3moe", tmp_path)
+    name = b"tiny qwen3moe"
+    data = path.read_bytes()
+    assert name in data
+    path.write_bytes(
+        data.replace(name, b"\x1b[2J\x1b]0;x\x07\xe2\x80\xae."[: len(name)].ljust(13), 1)
+    )
+    done = program.run("plan", str(path))
+    assert done.returncode == 0 and "\x1b" not in done.stdout and "\u202e" not in done.stdout
+
+
+def test_the_doctor_says_what_is_there(program: Program) -> None:
+    done = program.run("doctor")
+    assert done.returncode == 0
+    labels = [line[:17].strip() for line in done.stdout.splitlines()]
+    assert labels[:4] == ["CPU", "RAM", "GPU", "Disk"] and "llama-cpp-python" in labels
+    found = json.loads(program.run("doctor", "--json").stdout)
+    assert found["cpu"]["cores"] >= 1 and found["memory"]["total"] > 0
+    assert (program.home / "cache/machine.json").exists()
+
+
+def test_profiles_are_listed(program: Program) -> None:
+    done = program.run("plan", "--profile", "list")
+    assert "4090-64gb" in done.stdout.splitlines() and done.returncode == 0

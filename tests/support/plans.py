@@ -1,0 +1,39 @@
+"""Specs and machines of any size, for tests of the plan."""
+
+from __future__ import annotations
+
+from engine.catalog_tensors import Numbers, spec_of
+from engine.hardware import Cpu, Gpu, Hardware, Memory
+from engine.spec import ModelSpec
+
+GIB = 1 << 30
+
+QWEN3_30B = Numbers(
+    "qwen3moe", 48, 2048, 32, 4, 128, 151936, 262144, 128, 8, 768, qk_norm=True
+)  # fmt: skip
+MIXTRAL = Numbers("llama", 32, 4096, 32, 8, 128, 32000, 32768, 8, 2, 14336)
+DEEPSEEK_V3 = Numbers(
+    "deepseek2", 61, 7168, 128, 128, 192, 129280, 163840, 256, 8, 2048, 18432, 3, 2048,
+    1536, 512, 128, 64, 128,
+)  # fmt: skip
+GPT_OSS = Numbers(
+    "gpt-oss", 24, 2880, 64, 8, 64, 201088, 131072, 32, 4, 2880, biases=True
+)  # fmt: skip
+
+
+def spec(numbers: Numbers = QWEN3_30B, quant: str = "Q4_K_M") -> ModelSpec:
+    """A model of these numbers."""
+    return spec_of(numbers, "model", quant)
+
+
+def machine(ram: float = 64, *vram: float, bandwidth: float = 50, total: float = 0) -> Hardware:
+    """A machine with so many free GiB of RAM and of VRAM on each GPU."""
+    return Hardware(
+        name="made up",
+        cpu=Cpu("cpu", 8, "avx512", True),
+        memory=Memory(int((total or ram) * GIB), int(ram * GIB), ((8, bandwidth),)),
+        gpus=tuple(
+            Gpu(f"GPU {index}", int(size * GIB), int(size * GIB)) for index, size in enumerate(vram)
+        ),
+        assumed="for a test",
+    )
