@@ -23,27 +23,28 @@ from engine.spec import ModelSpec
 
 RuntimeName = Literal["hybrid", "llama.cpp"]
 
-DECODE_EFFICIENCY: dict[RuntimeName, float] = {"hybrid": 0.50, "llama.cpp": 0.40}
+DECODE_EFFICIENCY: dict[RuntimeName, float] = {"hybrid": 0.68, "llama.cpp": 0.40}
 """Part of the memory's reading speed that decoding reaches.
 
-hybrid: `limit_ratio` of `ktchat bench --layers 8 --prompt 512 --gen 48 --rounds 3` on 2 cores with
-AVX-512, a machine shared with other work: 0.49 (qwen3-30b-a3b), 0.52 (deepseek-v2-lite). llama.cpp
-0.3.36: 22 of 55 GB/s on the first of these shapes, the machine quiet. To be measured again whenever
-kernels change; the figures of a person's own runs replace it anyway."""
+hybrid: `limit_ratio` of `ktchat bench --layers 8 --prompt 512 --gen 32` on 2 cores with AVX-512, a
+machine shared with other work, medians of 9 and 7 rounds, twice: 0.76 and 0.73 (qwen3-30b-a3b), 0.60
+and 0.62 (deepseek-v2-lite). llama.cpp 0.3.36: 22 of 55 GB/s on the first of these shapes, the machine
+quiet. To be measured again when kernels change; the figures of a person's own runs replace it anyway.
+"""
 
 LAYER_SECONDS = 50e-6
 """Time a layer takes besides reading: calls, barriers, small vectors. Source: decoding with models
 of two and three layers that fit the cache, 58 to 121 us a layer, embedding and output included."""
 
 GOPS_PER_CORE: dict[RuntimeName, dict[str, float]] = {
-    "hybrid": {"avx512": 85.0, "avx2": 42.0, "plain": 5.0},
+    "hybrid": {"avx512": 165.0, "avx2": 80.0, "plain": 5.0},
     "llama.cpp": {"avx512": 85.0, "avx2": 42.0, "plain": 5.0},
 }
 """10^9 operations (a multiplication and an addition are two) a second and core while prefilling.
 
-llama.cpp: 188 tok/s of a 512-token prompt, qwen3-30b-a3b with 8 layers (0.91 * 10^9 operations a
-token), 2 cores with AVX-512 at 2.6 GHz. hybrid: as fast in the same rounds (ratio 0.95). AVX2 is
-assumed to reach half, neither a small part."""
+hybrid: 344 and 387 tok/s of a 512-token prompt in the runs above, qwen3-30b-a3b with 8 layers (0.91 *
+10^9 operations a token), 2 cores with AVX-512 VNNI at 2.6 GHz; llama.cpp: 188 tok/s. AVX2 is assumed
+to reach half, neither a small part."""
 
 DECODE_AT = 1024
 """Tokens in the context at which decoding is predicted, or half the context if it is shorter."""
