@@ -110,17 +110,18 @@ def _shares(
     output = weights.get("output", 0) or weights.get("embedding", 0)
     layer = _layer_bytes(spec, weights, context)
     room = [budget for _, budget in usable]
-    room[-1] -= output
+    home = room.index(max(room))  # of the output
+    room[home] -= output
     most = [max(0, space) // layer for space in room]
-    if sum(most) < spec.layers or room[-1] < 0:
+    if sum(most) < spec.layers or room[home] < 0:
         return None
     shares, first = [], 0
-    for (gpu, _), space, count in zip(
-        usable, room, _apportion(spec.layers, room, most), strict=True
-    ):
-        shares.append(_Share(gpu, space - count * layer, first, count, 0))
+    counts = _apportion(spec.layers, room, most)
+    for index, ((gpu, _), space, count) in enumerate(zip(usable, room, counts, strict=True)):
+        if count or index == home:
+            here = output if index == home else 0
+            shares.append(_Share(gpu, space - count * layer, first, count, here))
         first += count
-    shares[-1] = dataclasses.replace(shares[-1], output=output)
     return shares
 
 

@@ -197,6 +197,15 @@ def test_a_gpu_without_free_memory_is_left_out() -> None:
     assert [device.name for device in plan.devices] == ["GPU 0", "RAM"]
 
 
+@pytest.mark.parametrize("vram", [(24, 1.2), (1.2, 24), (3, 3, 3, 3)])
+def test_small_gpus_beside_a_large_one_do_no_harm(vram: tuple[float, ...]) -> None:
+    model = spec()
+    plan = gpu_plan(QWEN3_30B, machine(64, *vram))
+    assert plan.weights_bytes == model.weights_bytes
+    assert all(device.used <= device.total for device in plan.devices)
+    assert part(plan, "output") == model.groups["output"].bytes
+
+
 def test_a_context_too_long_for_the_gpu_is_refused_with_the_longest() -> None:
     long = make_plan(spec(MIXTRAL), machine(100, 4), 32768)
     assert long.with_gpu is None and "tokens" in long.no_gpu
