@@ -86,9 +86,6 @@ class BlockFile:
             view, offset = view[written:], offset + written
         self.journal.record(number, digest)
         self._unsynced += len(data)
-        if self._unsynced >= SYNC_EVERY:
-            self._unsynced = 0
-            self.sync()
 
     def read(self, number: int) -> bytes:
         """A block as it is on disk."""
@@ -109,8 +106,14 @@ class BlockFile:
         os.ftruncate(self._handle, 0)
         os.ftruncate(self._handle, self.size)
 
+    @property
+    def sync_is_due(self) -> bool:
+        """Whether much was written since the last `sync`."""
+        return self._unsynced >= SYNC_EVERY
+
     def sync(self) -> None:
-        """Make sure that it survives a power loss."""
+        """Make sure that it survives a power loss. May take a second; writing can go on."""
+        self._unsynced = 0
         os.fsync(self._handle)
         self.journal.sync()
 

@@ -19,6 +19,7 @@ from typing import Literal
 from engine import manifest
 from engine.blocks import BLOCKS, JOURNAL, PART, disk_error
 from engine.errors import KtchatError
+from engine.hub_access import HubAccess
 from engine.hub_errors import DiskShortError, DownloadError, HubOfflineError
 from engine.hub_names import HubFile, HubModel
 from engine.integrity import (
@@ -31,7 +32,6 @@ from engine.integrity import (
     write_record,
 )
 from engine.journal import bytes_kept
-from engine.remote import HubAccess
 from engine.transfer import Transfer
 from engine.transfer_options import Meter, TransferOptions
 

@@ -19,9 +19,9 @@ from engine import manifest
 from engine.download import Download, DownloadProgress, Stage
 from engine.errors import KtchatError
 from engine.hub import Hub
+from engine.hub_access import HubAccess
 from engine.hub_errors import DownloadError
 from engine.hub_names import HubModel
-from engine.remote import HubAccess
 from engine.transfer_options import TransferOptions
 
 Listener = Callable[[DownloadProgress], None]

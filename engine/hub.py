@@ -10,14 +10,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import KtchatError
-from engine.hub_errors import HubOfflineError, HubServerError, UnsafeNameError
+from engine.hub_access import (
+    DEFAULT_ENDPOINT,
+    HubAccess,
+    RetryableError,
+    busy_error,
+    failure,
+    network_error,
+)
+from engine.hub_answers import SHA1, Repository, SearchHit, file_of, hit_of, licence_of
+from engine.hub_errors import HubOfflineError, HubServerError
 from engine.hub_names import (
     HUB_HOSTS,
     HubFile,
@@ -27,14 +33,6 @@ from engine.hub_names import (
     group_models,
     is_repo,
     parse_ref,
-)
-from engine.remote import (
-    DEFAULT_ENDPOINT,
-    HubAccess,
-    RetryableError,
-    busy_error,
-    failure,
-    network_error,
 )
 from engine.remote_file import RemoteFile
 from engine.threads import ask
@@ -49,39 +47,6 @@ TIMEOUT = 20.0
 """Seconds without a byte after which a request is given up."""
 MAX_RESULTS = 100
 MAX_FILES = 20_000
-_SHA256 = re.compile("[0-9a-f]{64}")
-_SHA1 = re.compile("[0-9a-f]{40}")
-
-
-@dataclass(frozen=True, slots=True)
-class SearchHit:
-    """One repository that a search found. Texts are as the hub sends them: not safe to draw."""
-
-    repo: str
-    downloads: int
-    likes: int
-    updated: str
-    """Day, as 2026-05-01; empty if unknown."""
-    gated: bool
-    architecture: str
-    context: int
-    """Longest context the model was made for; 0 if unknown."""
-
-
-@dataclass(frozen=True, slots=True)
-class Repository:
-    """A repository at one commit, and the models in it in order of size."""
-
-    repo: str
-    commit: str
-    gated: bool
-    licence: str
-    downloads: int
-    likes: int
-    updated: str
-    architecture: str
-    context: int
-    models: tuple[HubModel, ...]
 
 
 def access_from_environment() -> HubAccess:
@@ -132,7 +97,7 @@ class Hub:
                 limit=max(1, min(limit, MAX_RESULTS)),
                 expand=["downloads", "likes", "lastModified", "gated", "gguf"],
             )
-            return [_hit(info) for info in found if is_repo(str(info.id))]
+            return [hit_of(info) for info in found if is_repo(str(info.id))]
 
     def repository(self, repo: str, revision: str = "main") -> Repository:
         """What a repository holds at the commit that `revision` names now. Raises `HubError`."""
@@ -140,19 +105,19 @@ class Hub:
         with self._errors(repo):
             info = api.model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT)
             commit = str(info.sha or "")
-            if not _SHA1.fullmatch(commit):
+            if not SHA1.fullmatch(commit):
                 raise HubServerError("The hub names no commit", repo, "Try again later")
             files = [
                 file
                 for sibling in (info.siblings or [])[:MAX_FILES]
-                if (file := _file(repo, commit, sibling)) is not None
+                if (file := file_of(repo, commit, sibling)) is not None
             ]
-            hit = _hit(info)
+            hit = hit_of(info)
             return Repository(
                 repo=repo,
                 commit=commit,
                 gated=hit.gated,
-                licence=_licence(info),
+                licence=licence_of(info),
                 downloads=hit.downloads,
                 likes=hit.likes,
                 updated=hit.updated,
@@ -275,57 +240,14 @@ def _client() -> httpx2.Client:
     return Client(timeout=TIMEOUT, follow_redirects=True)
 
 
-def _hit(info: Any) -> SearchHit:
-    gguf: Mapping[str, Any] = info.gguf if isinstance(info.gguf, dict) else {}
-    updated = info.last_modified
-    return SearchHit(
-        repo=str(info.id),
-        downloads=_count(info.downloads),
-        likes=_count(info.likes),
-        updated=updated.strftime("%Y-%m-%d") if updated else "",
-        gated=bool(info.gated),
-        architecture=str(gguf.get("architecture") or "")[:60],
-        context=_count(gguf.get("context_length")),
-    )
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and 0 <= value < 1 << 53 else 0
-
-
-def _licence(info: Any) -> str:
-    tags = info.tags if isinstance(info.tags, list) else []
-    for tag in tags:
-        if isinstance(tag, str) and tag.startswith("license:"):
-            return tag.removeprefix("license:")[:60]
-    return ""
-
-
-def _file(repo: str, commit: str, sibling: Any) -> HubFile | None:
-    """A file as the hub lists it; None without a size or a checksum."""
-    lfs = sibling.lfs
-    size = lfs.size if lfs is not None else sibling.size
-    sha256 = str(lfs.sha256) if lfs is not None else ""
-    blob = str(sibling.blob_id or "")
-    if not isinstance(size, int) or not 0 < size < 1 << 50:
-        return None
-    if _SHA256.fullmatch(sha256):
-        return HubFile(repo, commit, str(sibling.rfilename), size, f"sha256:{sha256}")
-    if lfs is None and _SHA1.fullmatch(blob):
-        return HubFile(repo, commit, str(sibling.rfilename), size, f"git-sha1:{blob}")
-    return None
-
-
 __all__ = [
     "Hub",
     "HubAccess",
     "HubFile",
     "HubModel",
-    "KtchatError",
     "RemoteFile",
     "Repository",
     "SearchHit",
-    "UnsafeNameError",
     "access_from_environment",
     "ask",
 ]

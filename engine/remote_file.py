@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from engine.hub_access import HubAccess, RetryableError
 from engine.hub_errors import HubServerError
 from engine.hub_names import HubFile
-from engine.remote import HubAccess, RetryableError, open_range_blocking
+from engine.remote import open_range_blocking
 
 if TYPE_CHECKING:
     import httpx2

@@ -11,6 +11,7 @@ a third time, and what came twice is kept.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import random
 from collections.abc import Awaitable, Callable
@@ -18,10 +19,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from engine.block_map import HERE, MISSING, BlockMap
 from engine.blocks import BlockFile, disk_error
+from engine.hub_access import HubAccess, RetryableError
 from engine.hub_errors import DamagedDownloadError, HubNetworkError
 from engine.hub_names import HubFile
-from engine.remote import Answer, HubAccess, RetryableError, open_range
+from engine.remote import Answer, open_range
 from engine.transfer_options import Meter, TransferOptions
 
 if TYPE_CHECKING:
@@ -31,7 +34,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Sink = Callable[[int, bytes], Awaitable[None]]
 
-MISSING, TAKEN, HERE = 0, 1, 2
 MANY_CONNECTIONS = 64 << 20
 """Files smaller than this get one connection."""
 SPAN = 256 << 20
@@ -54,16 +56,15 @@ class Transfer:
         self._client, self._access, self._file = client, access, file
         self._part, self._options, self._meter = part, options, meter
         self._disk: BlockFile
-        self._state = bytearray()
-        self._left = 0  # blocks that are not here
+        self._map: BlockMap
         self._old: set[int] = set()  # blocks of an earlier run, not yet compared
-        self._changed = asyncio.Event()
         many = file.size >= MANY_CONNECTIONS
         self._connections = max(1, options.connections) if many else 1
         self._active = 0  # of them, at work
         self._whole_files_only = False  # the server ignores ranges
         self._new_etags = 0
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="download")
+        self._syncing: asyncio.Task[None] | None = None
+        self._pool = ThreadPoolExecutor(3, thread_name_prefix="download")
 
     async def run(self) -> None:
         """Fetch what is missing until the file is whole and matches its checksum; sync it.
@@ -82,15 +83,14 @@ class Transfer:
         except OSError as error:
             raise disk_error(error, self._file.name) from error
         finally:
+            if self._syncing is not None:
+                self._syncing.cancel()
             self._pool.shutdown(wait=True, cancel_futures=True)  # threads use the open file
             self._disk.close()
 
     def _begin(self) -> None:
-        self._state = bytearray(self._disk.blocks)
         self._old = set(self._disk.journal.digests)
-        for number in self._old:
-            self._state[number] = HERE
-        self._left = self._state.count(MISSING)
+        self._map = BlockMap(self._disk.blocks, self._old)
         self._meter.done = sum(self._disk.length(number) for number in self._old)
 
     async def _complete(self) -> None:
@@ -120,7 +120,7 @@ class Transfer:
                     group.create_task(self._connection(sink, finished))
                 result = await work
                 finished.set()
-                self._changed.set()
+                self._map.wake()
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
         return result
@@ -135,10 +135,10 @@ class Transfer:
             whole.update(f"blob {self._file.size}\0".encode())
         number = 0
         while number < self._disk.blocks:
-            if self._state[number] != HERE:
-                await self._wait_for_change()
+            if self._map[number] != HERE:
+                await self._map.change()
                 continue
-            if not self._left:
+            if not self._map.left:
                 self._meter.stage = "checking"
             if await self._in_thread(self._feed, whole.update, number):
                 number += 1
@@ -159,18 +159,9 @@ class Transfer:
     def _forget(self, numbers: list[int]) -> None:
         for number in numbers:
             self._disk.journal.drop(number)
-            self._set(number, MISSING)
+            self._map.mark(number, MISSING)
             self._meter.done -= self._disk.length(number)
             self._meter.lost += self._disk.length(number)
-
-    def _set(self, number: int, state: int) -> None:
-        self._left += (self._state[number] == HERE) - (state == HERE)
-        self._state[number] = state
-        self._changed.set()
-
-    async def _wait_for_change(self) -> None:
-        self._changed.clear()
-        await self._changed.wait()
 
     async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         loop = asyncio.get_running_loop()
@@ -192,23 +183,23 @@ class Transfer:
         async def compare(number: int, data: bytes) -> None:
             if not await self._in_thread(self._disk.is_as_noted, number, data):
                 suspects.append(number)
-            self._set(number, HERE)
+            self._map.mark(number, HERE)
 
         async def settle(number: int, data: bytes) -> None:
             if not await self._in_thread(self._disk.is_as_noted, number, data):
                 await self._in_thread(self._disk.write, number, data)
                 self._meter.lost += len(data)
-            self._set(number, HERE)
+            self._map.mark(number, HERE)
 
         for sink, numbers in ((compare, range(self._disk.blocks)), (settle, suspects)):
             for number in numbers:
-                self._set(number, MISSING)
+                self._map.mark(number, MISSING)
             await self._with_connections(sink, self._until_all_here())
         return bool(suspects)
 
     async def _until_all_here(self) -> None:
-        while self._left:
-            await self._wait_for_change()
+        while self._map.left:
+            await self._map.change()
 
     # Connections
 
@@ -218,35 +209,26 @@ class Transfer:
         while not finished.is_set():
             span = None if self._whole_files_only and self._active else self._take()
             if span is None:
-                await self._wait_for_change()
+                await self._map.change()
                 continue
-            left = self._left
+            left = self._map.left
             self._active += 1
             try:
                 await self._fetch(span, sink)
                 failures = 0
             except RetryableError as error:
-                failures = failures + 1 if self._left == left else 1
+                failures = failures + 1 if self._map.left == left else 1
                 if failures >= self._options.attempts:
                     raise error.error from None
                 await self._wait_before_retry(error, failures)
             finally:
                 self._active -= 1
-                self._changed.set()
+                self._map.wake()
 
     def _take(self) -> range | None:
         """The next missing blocks, for one request."""
-        first = self._state.find(MISSING)
-        if first < 0:
-            return None
         shares = 2 * self._connections if self._connections > 1 else 1
-        share = min(-(-self._disk.blocks // shares), SPAN // self._disk.block)
-        end = min(first + share, self._disk.blocks)
-        last = first
-        while last < end and self._state[last] == MISSING:
-            self._state[last] = TAKEN
-            last += 1
-        return range(first, last)
+        return self._map.take(min(-(-self._disk.blocks // shares), SPAN // self._disk.block))
 
     async def _fetch(self, span: range, sink: Sink) -> None:
         mine = set(span)
@@ -260,9 +242,7 @@ class Transfer:
                 if self._is_useful(answer, start, etag):
                     await self._read(answer, mine, sink)
         finally:
-            for number in mine:
-                if self._state[number] == TAKEN:
-                    self._set(number, MISSING)
+            self._map.give_back(mine)
 
     def _is_useful(self, answer: Answer, start: int, etag: str) -> bool:
         """Whether to read the answer; not when a better one is to be had."""
@@ -289,7 +269,7 @@ class Transfer:
             data += piece
             while number < self._disk.blocks and len(data) >= self._disk.length(number):
                 length = self._disk.length(number)
-                if self._claim(number, mine):
+                if self._map.claim(number, mine):
                     await sink(number, bytes(data[:length]))
                 del data[:length]
                 number += 1
@@ -299,17 +279,17 @@ class Transfer:
             HubNetworkError("The connection broke", "", "Check the network; what came is kept")
         )
 
-    def _claim(self, number: int, mine: set[int]) -> bool:
-        """Whether a block that came is wanted from this connection."""
-        if number not in mine and self._state[number] == MISSING:
-            self._state[number] = TAKEN
-            mine.add(number)
-        return number in mine and self._state[number] == TAKEN
-
     async def _store(self, number: int, data: bytes) -> None:
         await self._in_thread(self._disk.write, number, data)
         self._meter.done += len(data)
-        self._set(number, HERE)
+        self._map.mark(number, HERE)
+        if self._disk.sync_is_due and (self._syncing is None or self._syncing.done()):
+            self._syncing = asyncio.create_task(self._sync_aside())
+
+    async def _sync_aside(self) -> None:
+        """While blocks go on coming; a disk that fails here fails at the end too."""
+        with contextlib.suppress(OSError):
+            await self._in_thread(self._disk.sync)
 
     async def _wait_before_retry(self, error: RetryableError, failures: int) -> None:
         longest = min(self._options.backoff * 2 ** (failures - 1), self._options.longest_wait)

@@ -120,7 +120,7 @@ def _unfinished() -> list[Download]:
         return []
     from engine import manifest
     from engine.download import Download
-    from engine.remote import HubAccess
+    from engine.hub_access import HubAccess
 
     downloads = [Download(HubAccess(), m.model, folder) for m in manifest.unfinished(folder)]
     for download in downloads:
