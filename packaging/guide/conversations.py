@@ -107,11 +107,25 @@ class Author:
 
     def topic(self, state: State) -> Turn:
         topic = self.rng.choices(self.topics, self.topic_weights)[0]
-        line = topic.question(self.rng, self.define, self.grammar)
-        return wear(line, self.rng, self.grammar), self.rng.choice(topic.say)
+
+        def asked() -> str:
+            line = topic.question(self.rng, self.define, self.grammar)
+            return wear(line, self.rng, self.grammar)
+
+        return self.at_length(asked), self.rng.choice(topic.say)
+
+    def at_length(self, asked: Callable[[], str]) -> str:
+        """One question, or two sentences on the same thing, or a question and an appeal for help."""
+        form, text = self.rng.random(), asked()
+        if form < 0.14:
+            return f"{text.rstrip('?.! ')}{self.rng.choice(('. ', '. ', ', ', ' and ', '; ', '? '))}{asked()}"
+        if form < 0.24:
+            appeal = wear("{appeal}", self.rng, self.grammar, frame=False)
+            return f"{text.rstrip('?.! ')}{self.rng.choice(('. ', '. ', ', ', '? '))}{appeal}"
+        return text
 
     def outside_turn(self, state: State) -> Turn:
-        asked = self.typed(self.outside["ask"])
+        asked = self.at_length(lambda: self.typed(self.outside["ask"]))
         return asked, self.rng.choice(corpus.lines(self.outside["say"]))
 
     def gibberish(self, state: State) -> Turn:

@@ -41,7 +41,7 @@ internet wifi network connection
 uploaded sent transmitted transferred
 website page site
 redo repeat retry
-another new different second
+another different second
 quickest fastest
 cleverer smarter better
 line row
@@ -206,7 +206,7 @@ def wear(
         text = telegram(text, rng)
     if frame and rng.random() < 0.14:
         text = grammar.expand("{opener}", rng) + " " + text
-    elif frame and rng.random() < 0.04:
+    elif frame and rng.random() < 0.06:
         text = grammar.expand("{preamble}", rng) + rng.choice((". ", ", ", ". ")) + text
     if frame and rng.random() < 0.1:
         closer = grammar.expand("{closer}", rng)
