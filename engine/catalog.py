@@ -81,6 +81,10 @@ class CatalogModel:
         listed = chosen.bytes if chosen.source == "listed" else 0
         return spec_of(self.numbers, self.name, chosen.name, listed)
 
+    def ref(self, quant: CatalogQuant) -> str:
+        """What the hub knows it by: `owner/name:QUANT`."""
+        return f"{self.repository}:{quant.name}"
+
     @property
     def runtime(self) -> Literal["hybrid", "llama.cpp"]:
         """What runs it."""

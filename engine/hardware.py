@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,21 @@ def probe(models: Path | None = None, *, measure: bool = True, fresh: bool = Fal
 
 
 def cached(models: Path | None = None) -> Hardware:
-    """The last `probe` of this process, else one that measures nothing new."""
+    """The last `probe` of this process, else one that measures nothing new.
+
+    What is free in RAM and on the disk is looked up again, which takes a millisecond.
+    """
     folder = _folder(models)
-    return _last.get(folder) or probe(models, measure=False)
+    last = _last.get(folder)
+    if last is None:
+        return probe(models, measure=False)
+    memory, _ = memory_probe.memory()
+    free, _ = disk_probe.free_space(folder)
+    return dataclasses.replace(
+        last,
+        memory=dataclasses.replace(last.memory, available=memory.available),
+        disk=dataclasses.replace(last.disk, free=free),
+    )
 
 
 def _folder(models: Path | None) -> Path:
@@ -112,7 +125,13 @@ def _speeds(
         return _Speeds(memory, disk), notes
     before = (memory, disk)
     if not memory:
+        busy = _is_busy(cores)
         memory, notes = memory_probe.read_speeds(cores)
+        if memory and busy:
+            notes.append(
+                "Other programs were at work while the memory's speed was measured;"
+                " ktchat doctor --fresh measures again"
+            )
     if not disk:
         disk, disk_notes = disk_probe.read_speed(folder)
         notes += disk_notes
@@ -124,6 +143,14 @@ def _speeds(
         if not notebook.write(_MEASURED, {**book, key: entry}):
             notes.append(f"Measurements cannot be kept in {notebook.cache_folder()}")
     return _Speeds(memory, disk), notes
+
+
+def _is_busy(cores: int) -> bool:
+    """Whether other programs have kept half the cores at work for the last minute."""
+    try:
+        return os.getloadavg()[0] > cores / 2
+    except OSError:
+        return False
 
 
 def _with_pip(problem: Problem) -> Problem:

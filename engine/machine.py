@@ -6,7 +6,7 @@ describes another one. Sizes are bytes, speeds GB/s (10^9 bytes).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 ISA_WORDS = {"avx512": "AVX-512", "avx2": "AVX2", "plain": "no AVX2"}
@@ -118,10 +118,14 @@ class Hardware:
         """Free memory of all GPUs."""
         return sum(gpu.free for gpu in self.gpus)
 
+    def freeing(self, count: int) -> Hardware:
+        """The machine with `count` more bytes of RAM free: once a loaded model has made room."""
+        memory = self.memory
+        free = min(max(memory.total, memory.available), memory.available + max(0, count))
+        return replace(self, memory=replace(memory, available=free))
+
     def to_dict(self) -> dict[str, Any]:
         """The machine as JSON has it; `engine.profiles` reads it back."""
-        from dataclasses import asdict
-
         out = asdict(self)
         out["memory"]["read_gb_s"] = {str(n): round(s, 2) for n, s in self.memory.read_gb_s}
         out["disk"]["read_gb_s"] = round(self.disk.read_gb_s, 3)

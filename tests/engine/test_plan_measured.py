@@ -24,6 +24,7 @@ CASES = [
 """Shape, layers of it (the last computes one row only), types, tokens of context."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "layers", "recipe", "context"), CASES)
 def test_planned_memory_is_what_the_process_takes(
     name: str, layers: int, recipe: str, context: int, tmp_path: Path

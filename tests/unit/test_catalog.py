@@ -93,6 +93,7 @@ def test_listed_sizes_win_over_computed_ones() -> None:
 def test_quantisations_by_name_in_any_case() -> None:
     model = named("mixtral-8x7b")
     assert model.quant("q4_k_m").name == "Q4_K_M"
+    assert model.ref(model.quant("Q6_K")) == "MaziyarPanahi/Mixtral-8x7B-Instruct-v0.1-GGUF:Q6_K"
     with pytest.raises(RequestError, match="Q5_K_M"):
         model.quant("Q9")
 

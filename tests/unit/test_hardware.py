@@ -297,7 +297,31 @@ def test_speeds_are_measured_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_
     assert len(calls) == 1
     hardware.probe(tmp_path, fresh=True)
     assert len(calls) == 2
-    assert hardware.cached(tmp_path).memory == hardware._last[tmp_path].memory
+    assert hardware.cached(tmp_path).memory.read_gb_s == first.memory.read_gb_s
+
+
+@pytest.mark.parametrize(("load", "busy"), [(0.1, False), (500.0, True)])
+def test_a_busy_machine_is_told_to_measure_again(
+    load: float, busy: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(memory_probe, "read_speeds", lambda cores: (((1, 5.0),), []))
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    found = hardware.probe(tmp_path)
+    assert any("--fresh" in note for note in found.notes) == busy
+
+
+def test_what_is_free_is_looked_up_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = hardware.probe(tmp_path, measure=False)
+    monkeypatch.setattr(memory_probe, "memory", lambda: (Memory(8 * GIB, 12345), []))
+    after = hardware.cached(tmp_path)
+    assert after.memory.available == 12345 and after.memory.total == before.memory.total
+
+
+def test_room_that_a_loaded_model_will_make() -> None:
+    found = Hardware(memory=Memory(10, 4))
+    assert found.freeing(3).memory.available == 7
+    assert found.freeing(300).memory.available == 10
+    assert found.freeing(-3) == found
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"machine": 3}', "\x00" * 50, '{"a":' * 9999])
