@@ -118,10 +118,21 @@ class HubServer:
     def take_fault(self, where: str, path: str) -> Fault | None:
         with self._lock:
             for fault in self.faults:
-                if fault.where == where and fault.path in path and fault.times > 0:
+                matches = fault.where == where and fault.path in path and fault.kind != "flip"
+                if matches and fault.times > 0:
                     fault.times -= 1
                     return fault
         return None
+
+    def take_flips(self, start: int, end: int) -> list[int]:
+        """Offsets from `start` to `end` where a bit flips this time."""
+        flips = []
+        with self._lock:
+            for fault in self.faults:
+                if fault.kind == "flip" and start <= fault.value < end and fault.times > 0:
+                    fault.times -= 1
+                    flips.append(fault.value)
+        return flips
 
     def note(self, request: Request) -> None:
         with self._lock:
@@ -298,11 +309,9 @@ class _Handler(BaseHTTPRequestHandler):
             stop = min(end, at + PIECE)
             if kind in ("drop", "stall"):
                 stop = min(stop, start + value)
-            piece = data[at:stop]
-            if kind == "flip" and at <= value < stop:
-                changed = bytearray(piece)
-                changed[value - at] ^= 1
-                piece = bytes(changed)
+            piece = bytearray(data[at:stop])
+            for offset in self.hub.take_flips(at, stop):
+                piece[offset - at] ^= 1
             self.wfile.write(piece)
             self.hub.sent(len(piece))
             at = stop
