@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from engine.gguf import GGUFFile, LazyArray
+from engine.gguf_writer import TensorPlan, write_gguf
+from engine.synthetic import shape_file
 from tests.support.cli import Program
+from tests.support.hub_server import Repo, hub_server
 from tests.support.tiny import tiny_model
 
 
@@ -76,6 +81,51 @@ def test_wrong_arguments_are_one_line(
 def test_a_model_on_the_hub_is_not_asked_for_offline(program: Program) -> None:
     done = program.run("plan", "owner/repo:Q4_K_M", env={"HF_HUB_OFFLINE": "1"})
     assert done.returncode == 1 and "HF_HUB_OFFLINE" in done.stderr
+
+
+def test_a_split_model_on_the_hub_is_planned_from_its_headers(
+    program: Program, tmp_path: Path
+) -> None:
+    first, second = split_shape(tmp_path)
+    files = {"q/M-Q4_K_M-00001-of-00002.gguf": first, "q/M-Q4_K_M-00002-of-00002.gguf": second}
+    with hub_server() as server:
+        server.repos["owner/repo"] = Repo(files)
+        hub = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(tmp_path)}
+        done = program.run("plan", "owner/repo:Q4_K_M", "--json", env=hub)
+        wrong = program.run("plan", "owner/repo:Q9_K", env=hub)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    whole = json.loads(program.run("plan", str(tmp_path / "whole.gguf"), "--json").stdout)
+    assert plan["devices"][0]["segments"] == whole["devices"][0]["segments"]
+    ranges = [request.range for request in server.requests if request.range]
+    assert ranges and all(int(r.split("-")[1]) < 4 << 20 for r in ranges), ranges
+    assert wrong.returncode == 1 and "Q4_K_M" in wrong.stderr
+
+
+def split_shape(folder: Path) -> tuple[bytes, bytes]:
+    """A model of some MB in two files, and in one: whole.gguf."""
+    path = shape_file("qwen3-4b", 1, folder)
+    path.rename(folder / "whole.gguf")
+    with GGUFFile.open(folder / "whole.gguf") as file:
+        metadata = {key: file.metadata[key] for key in file.metadata}
+        plans = [TensorPlan(i.name, i.type, i.shape) for i in file.tensors.values()]
+        data = {name: bytes(file.tensor(name).data) for name in file.tensors}
+    plain = {k: list(v.strings()) if isinstance(v, LazyArray) and v.element == "string"
+             else v.numpy().tolist() if isinstance(v, LazyArray) else v
+             for k, v in metadata.items()}  # fmt: skip
+    parts = []
+    for number, tensors in enumerate((plans[: len(plans) // 2], plans[len(plans) // 2 :])):
+        split = {"split.no": number, "split.count": 2, "split.tensors.count": len(plans)}
+        part = folder / f"part{number}"
+        write_gguf(
+            part,
+            {**(plain if number == 0 else {}), **split},
+            tensors,
+            lambda tensor: iter([np.frombuffer(data[tensor.name], np.uint8)]),
+            lambda done, total: None,
+        )
+        parts.append(part.read_bytes())
+    return parts[0], parts[1]
 
 
 def test_a_hostile_name_is_drawn_safely(program: Program, tmp_path: Path) -> None:
