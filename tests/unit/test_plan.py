@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from engine import footprint
 from engine.catalog_tensors import Numbers
 from engine.context import RESERVE, choose_context
 from engine.errors import MemoryShortError, RequestError
@@ -16,6 +17,7 @@ from engine.machine import Hardware
 from engine.placement import gpu_work_bytes, reserve_bytes
 from engine.plan import KV, RESERVED, WORKSPACE, DevicePlan, MemoryPlan, make_plan
 from engine.plan_words import FULL, OPEN, bars, size, tokens
+from engine.runtimes import hybrid
 from engine.spec import GroupSize, MlaSpec
 from tests.support.plans import DEEPSEEK_V3, GIB, GPT_OSS, MIXTRAL, QWEN3_30B, machine, spec
 
@@ -120,6 +122,10 @@ def test_old_latent_files_keep_a_transposed_half() -> None:
     old = dataclasses.replace(model, mla=joined)
     more = sum(weight_bytes(old).values()) - sum(weight_bytes(model).values())
     assert more > 61 * 128 * 512 * 128 * 2  # layers, heads, latent, key, float16
+
+
+def test_pages_and_chunks_are_the_runtimes() -> None:
+    assert (footprint.PAGE, footprint.CHUNK) == (hybrid.PAGE_SIZE, hybrid.CHUNK)
 
 
 def test_layers_that_nobody_reads_take_no_memory() -> None:
