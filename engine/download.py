@@ -168,7 +168,8 @@ class Download:
         timeout = httpx2.Timeout(self._options.timeout)
         self._before = 0
         async with httpx2.AsyncClient(timeout=timeout, limits=limits) as client:
-            for file, path in zip(self.model.files, self.paths, strict=True):
+            # The first part comes last: a split model is listed by it, and only when it is whole.
+            for file, path in reversed([*zip(self.model.files, self.paths, strict=True)]):
                 self._meter.done = 0
                 if not self._is_finished(file, path):
                     await self._one_file(client, file, path)

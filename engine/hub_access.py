@@ -52,6 +52,8 @@ class HubAccess:
             raise HubError(
                 "HF_ENDPOINT is not an address", "", "Set it to https://HOST, or unset it"
             )
+        if "@" in urlsplit(self.endpoint).netloc:
+            raise HubError("HF_ENDPOINT holds a password", "It would be shown", "Use HF_TOKEN")
 
     @property
     def hosts(self) -> frozenset[str]:

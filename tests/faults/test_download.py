@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import json
@@ -499,6 +500,31 @@ def test_a_damaged_journal_costs_bytes_and_nothing_else(
         fetch(server, folder)
         assert_whole(server, folder)
         path_in(folder).rename(Path(f"{path_in(folder)}.part"))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_mixture_of_faults_installs_wrong_bytes(
+    server: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    chance = random.Random(seed)
+    monkeypatch.setattr(transfer, "MANY_CONNECTIONS", chance.choice([1, SIZE + 1]))
+    kinds = ["drop", "ignore-range", "flip", "weak-range", "status", "slow"]
+    for _ in range(3):
+        for _ in range(chance.randrange(1, 6)):
+            kind = chance.choice(kinds)
+            value = {
+                "status": chance.choice([403, 404, 416, 429, 500, 503]),
+                "slow": 20_000_000,
+            }.get(kind, chance.randrange(SIZE))
+            server.fault(kind, times=chance.randrange(1, 4), value=value)
+        server.etag = f"v{chance.randrange(3)}"
+        server.signature += chance.randrange(2)
+        with contextlib.suppress(HubError, DamagedDownloadError):
+            fetch(server, folder, TransferOptions(attempts=3, backoff=0.001))
+        assert not path_in(folder).exists() or path_in(folder).read_bytes() == content(server)
+    server.faults.clear()
+    fetch(server, folder)
+    assert_whole(server, folder)
 
 
 # The disk

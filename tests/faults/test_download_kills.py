@@ -13,6 +13,7 @@ import pytest
 
 from engine.journal import bytes_kept
 from engine.manifest import unfinished
+from engine.transfer import MANY_CONNECTIONS
 from tests.support.cli import Program, one_clear_line, until
 from tests.support.hub_server import HubServer, Repo, hub_server
 
@@ -61,12 +62,13 @@ def test_a_hundredth_at_most_is_lost_by_a_kill(
     data = os.urandom(size)
     server.repos[REPO] = Repo({NAME: data})
     server.rate = rate
+    in_sockets = (4 if size >= MANY_CONNECTIONS else 1) * (192 << 10)
     for target in sorted(random.Random(size).sample(range(size // 8, size - size // 8), kills)):
         here, sent = kept(program), server.bodies
         killed_at(program, target)
         assert here < kept(program) < size
         lost = server.bodies - sent - (kept(program) - here)
-        assert lost <= size / 100, f"{lost} bytes of {size} came and are not kept"
+        assert lost <= size / 100 + in_sockets, f"{lost} bytes of {size} came and are not kept"
         assert not part_of(program).with_suffix("").exists()
     server.rate = 0
     sent, here = server.bodies, kept(program)
@@ -81,9 +83,10 @@ def test_a_split_model_survives_two_kills(program: Program, server: HubServer) -
     files = {name: os.urandom(4_000_000) for name in names}
     server.repos[REPO] = Repo(files)
     server.rate = 12_000_000
-    killed_at(program, 2_000_000, names[0])
+    killed_at(program, 2_000_000, names[2])
     killed_at(program, 1_000_000, names[1])
-    assert part_of(program, names[0]).with_suffix("").read_bytes() == files[names[0]]
+    assert part_of(program, names[2]).with_suffix("").read_bytes() == files[names[2]]
+    assert program.run("models", "verify").stdout.startswith("No models")  # none is whole yet
     assert [m.model.spec for m in unfinished(program.home / "models")] == [f"{REPO}:Q4_K_M"]
     listed = program.run("models", "list").stdout
     assert f"ktchat models pull {REPO}:Q4_K_M" in listed

@@ -385,6 +385,10 @@ def test_the_environment_is_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HF_ENDPOINT", "mirror")
     with pytest.raises(HubError, match="HF_ENDPOINT"):
         access_from_environment()
+    monkeypatch.setenv("HF_ENDPOINT", "https://me:secret@mirror.example")
+    with pytest.raises(HubError) as refusal:
+        access_from_environment()
+    assert "secret" not in str(refusal.value)
 
 
 # Headers before a download
