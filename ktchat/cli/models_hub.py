@@ -23,7 +23,7 @@ from ktchat import paths
 from ktchat.cli import background, output
 from ktchat.errors import UsageError
 from ktchat.text import one_line
-from ktchat.words import count, duration, file_size
+from ktchat.words import duration, file_size, short_count
 
 PLAIN_INTERVAL = 10.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -48,11 +48,9 @@ def _search(args: argparse.Namespace, hub: Hub) -> int:
         return 0
     for hit in hits:
         gated = "  gated" if hit.gated else ""
-        arch = one_line(hit.architecture, 12)
-        output.line(
-            f"{one_line(hit.repo, 80):<52}  {arch:<12}  {count(hit.downloads):>10} downloads"
-            f"  {hit.updated}{gated}"
-        )
+        arch = one_line(hit.architecture, 11)
+        downloads = f"{short_count(hit.downloads)} downloads"
+        output.line(f"{one_line(hit.repo, 80):<44}  {arch:<11}  {downloads:>14}{gated}")
     if not hits:
         output.line("Nothing found.")
     return 0
