@@ -259,8 +259,7 @@ class ChatScreen(Frame):
 
         chat = self.chat
         current = chat.loaded.path if chat is not None and chat.loaded else ""
-        recent = self.settings.settings.recent_models
-        self.app.push_screen(ModelScreen(current, recent), self._model_chosen)
+        self.app.push_screen(ModelScreen(current), self._model_chosen)
 
     def action_help(self) -> None:
         """All keys."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from engine.errors import KtchatError
 from engine.protocol import Event, Failed, Load, Notice, Progress
-from ktchat import words
+from engine.threads import ask
+from ktchat import usage, words
 from ktchat.text import one_line
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class ModelFlow:
             if await self._follow(chat, path):
                 with contextlib.suppress(KtchatError):  # settings that cannot be saved still hold
                     screen.settings.update(**screen.settings.settings.with_model(path))
+                await ask(usage.note_opened, path)
             elif previous and previous != path and chat.loaded is None:
                 self.loading = previous
                 await self._follow(chat, previous)

@@ -16,6 +16,7 @@ from engine.protocol import Failed, Finished, Prefilled, Text, Thinking
 
 if TYPE_CHECKING:
     from ktchat.chat import ChatSession, Update
+    from ktchat.saver import Severity
     from ktchat.screens.chat import ChatScreen
 
 Answer = Callable[[str], "AsyncGenerator[Update, None]"]
@@ -49,19 +50,17 @@ class Replies:
         """Send a message, now or as soon as that is possible."""
         screen, chat = self._screen, self._screen.chat
         if chat is None or not self._ready(chat):
-            if self._queued is not None or self.editing:
-                waits = "one message is waiting already" if self._queued else "not ready yet"
-                screen.status.say(waits, "warning")
-                return
-            self._queued = text
-            screen.prompt.clear()
-            screen.refresh_status()
+            if self._queued is not None:
+                self._refuse(text, "one message is waiting already")
+            elif self.editing:
+                self._refuse(text, "not yet: something is still going on")
+            else:
+                self._queued = text
+                screen.refresh_status()
         elif chat.loaded is None and not screen.models.wanted:
-            screen.status.say("no model is loaded: choose one with Ctrl+O", "warning")
-        elif self.editing:
-            self._begin(chat, chat.edit_last, text)
+            self._refuse(text, "no model is loaded: choose one with Ctrl+O")
         else:
-            self._begin(chat, chat.send, text)
+            self._begin(chat, chat.edit_last if self.editing else chat.send, text)
 
     def regenerate(self) -> None:
         """Replace the last reply."""
@@ -146,15 +145,12 @@ class Replies:
         screen = self._screen
         try:
             updates = answer(text)
-        except KtchatError as error:  # refused: nothing was changed
-            screen.status.say(str(error), "error")
-            self._give_back(text)
+        except KtchatError as error:  # nothing was changed
+            self._refuse(text, str(error), "error")
             return
         self._kept = None
         if text:
             screen.prompt.remember(text)
-            if screen.prompt.text == text:
-                screen.prompt.clear()
         self._tokens = 0
         screen.status.hush()
         screen.run_worker(
@@ -193,22 +189,27 @@ class Replies:
             self._tokens = update.figures.context_used or self._tokens
         elif isinstance(update, Failed):
             last = chat.conversation.last
-            if last is not None and last.without_reply:
-                self._give_back(last.raw_prompt)
+            if last is not None and last.without_reply and not screen.prompt.text.strip():
+                screen.prompt.put(last.raw_prompt)
         now = time.monotonic()
         if now - self._header_at > _HEADER_SECONDS:
             self._header_at = now
             screen.header.show_context(self._tokens, chat.context_size)
 
-    def _give_back(self, text: str) -> None:
-        """What could not be sent stands in the prompt again, unless something else does."""
-        if text and not self._screen.prompt.text.strip():
-            self._screen.prompt.put(text)
+    def _refuse(self, text: str, words: str, severity: Severity = "warning") -> None:
+        """Say why a message was not sent; it stands in the prompt again."""
+        self._screen.status.say(words, severity)
+        self._put_before(text)
+
+    def _put_before(self, text: str) -> None:
+        """Put `text` back into the prompt, before what was typed since."""
+        prompt = self._screen.prompt
+        if text:
+            prompt.put(f"{text}\n{prompt.text}" if prompt.text.strip() else text)
 
     def _take_back(self) -> bool:
         if self._queued is None:
             return False
         text, self._queued = self._queued, None
-        prompt = self._screen.prompt
-        prompt.put(f"{text}\n{prompt.text}" if prompt.text.strip() else text)
+        self._put_before(text)
         return True

@@ -94,6 +94,7 @@ class Status(Static):
         super().__init__()
         self._standing: Content | None = None
         self._passing: Content | None = None
+        self._behind: Content | None = None
         self._timer: Timer | None = None
 
     def say(
@@ -130,13 +131,19 @@ class Status(Static):
         self._standing = standing
         self._draw()
 
+    def stand_behind(self, words: str) -> None:
+        """Words on what goes on elsewhere, shown while there are no others; made safe to draw."""
+        words = one_line(words, MAX_WORDS)
+        self._behind = styled(words, ".note") if words else None
+        self._draw()
+
     @property
     def words(self) -> str:
         """What is shown."""
-        return (self._passing or self._standing or Content("")).plain
+        return (self._passing or self._standing or self._behind or Content("")).plain
 
     def _draw(self) -> None:
-        self.update(self._passing or self._standing or Content(""))
+        self.update(self._passing or self._standing or self._behind or Content(""))
 
 
 class KeyBar(Widget):

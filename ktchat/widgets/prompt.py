@@ -74,9 +74,10 @@ class Prompt(TextArea):
         self.earlier.insert(0, text)
 
     def action_send(self) -> None:
-        """Send the text, if there is any."""
+        """Send the text, if there is any; the box is empty at once, for what is typed next."""
         if self.text.strip():
             self.post_message(self.Sent(self.text))
+            self.clear()
 
     def action_new_line(self) -> None:
         """Break the line."""
@@ -114,10 +115,16 @@ class Prompt(TextArea):
         return True
 
     async def _on_key(self, event: events.Key) -> None:
-        if event.key in ("enter", "shift+enter", "ctrl+j"):
-            event.prevent_default()  # TextArea would break the line; the bindings decide
-            return
-        await super()._on_key(event)
+        """Do what a key of the box means before the next key is looked at.
+
+        By default a bound key bubbles up to the application first, and letters that were typed
+        after an Enter overtake it.
+        """
+        binding = next(iter(self._bindings.key_to_bindings.get(event.key, ())), None)
+        if binding is not None and not binding.action.startswith("app."):
+            event.stop()
+            event.prevent_default()
+            await self.run_action(binding.action)
 
     async def _on_paste(self, event: events.Paste) -> None:
         """Insert what was pasted, all its lines, and never send it."""

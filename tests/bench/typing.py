@@ -11,95 +11,41 @@ line on stdout is JSON: milliseconds, nearest-rank percentiles.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import fcntl
 import json
 import math
 import os
-import pty
 import random
-import re
-import select
 import shutil
-import signal
-import struct
-import sys
 import tempfile
-import termios
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.tui.terminal import ESCAPES, Terminal
+
 SCRIPTED = "tests.bench.typing_app"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-_ESCAPES = re.compile(rb"\x1b\[[0-9;?:<>=$]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
+QUESTION = "Tell me everything about mixtures of experts, at length, with examples"
+CLEAR = "\x15" + "\x7f" * 4
+"""Ctrl+U and backspaces: the prompt is empty again."""
 
 
-class Terminal:
-    """The program in a pseudo-terminal, and what it wrote."""
+def key_to_paint(terminal: Terminal, letter: str, limit: float = 2.0) -> float:
+    """Seconds from writing a key until the program has drawn it.
 
-    def __init__(self, command: list[str], size: tuple[int, int], home: str) -> None:
-        self.started = time.perf_counter()
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
-            os.chdir(ROOT)
-            environment = {"KTCHAT_HOME": home, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
-            os.execve(command[0], command, {**os.environ, **environment})
-        self.output = b""
-
-    def read(self, seconds: float) -> bytes:
-        """What arrives within `seconds`, at once when something does."""
-        if not select.select([self.fd], [], [], seconds)[0]:
-            return b""
-        data = os.read(self.fd, 1 << 16)
-        self.output += data
-        return data
-
-    def wait_for(self, needle: bytes, seconds: float) -> float:
-        """Seconds since the start when `needle` has been written."""
-        end = time.perf_counter() + seconds
-        while needle not in _text(self.output):
-            if time.perf_counter() > end:
-                raise SystemExit(f"{needle!r} did not appear: {_text(self.output)[-300:]!r}")
-            self.read(0.05)
-        return time.perf_counter() - self.started
-
-    def drain(self, seconds: float) -> None:
-        """Read for so long."""
-        end = time.perf_counter() + seconds
-        while (left := end - time.perf_counter()) > 0:
-            self.read(left)
-
-    def key_to_paint(self, letter: str, limit: float = 2.0) -> float:
-        """Seconds from writing a key until the program draws it with the cursor after it.
-
-        The prompt's row is written whole at each key; its letter is the last one before the
-        cursor, which is drawn as a reversed or coloured blank.
-        """
-        self.output = b""
-        start = time.perf_counter()
-        os.write(self.fd, letter.encode())
-        while time.perf_counter() - start < limit:
-            if self.read(0.02) and _in_prompt(self.output, letter):
-                return time.perf_counter() - start
-        raise SystemExit(f"the key {letter!r} was not drawn within {limit} s")
-
-    def close(self) -> None:
-        """End the program."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-        os.close(self.fd)
+    At each key the prompt's row is written whole, up to its border; what was typed ends in `#` and
+    the letter.
+    """
+    terminal.output = b""
+    start = time.perf_counter()
+    terminal.type(letter)
+    while time.perf_counter() - start < limit:
+        if terminal.read(0.02) and _drawn(terminal.output, letter):
+            return time.perf_counter() - start
+    raise SystemExit(f"the key {letter!r} was not drawn within {limit} s")
 
 
-def _text(output: bytes) -> bytes:
-    return _ESCAPES.sub(b"", output)
-
-
-def _in_prompt(output: bytes, letter: str) -> bool:
-    """Whether the row of the prompt was drawn with `letter` at its end: `│ …x █ │`."""
-    rows = _text(output).decode(errors="replace").split("│")
+def _drawn(output: bytes, letter: str) -> bool:
+    rows = ESCAPES.sub(b"", output).decode(errors="replace").split("│")
     return any(row.rstrip().endswith(f"#{letter}") for row in rows)
 
 
@@ -113,35 +59,20 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     """One run of the program."""
     width, _, height = arguments.size.partition("x")
     home = tempfile.mkdtemp(prefix="ktchat-typing-")
-    program = ["-m", "ktchat", "-m", arguments.model] if arguments.model else ["-m", SCRIPTED]
-    terminal = Terminal([sys.executable, *program], (int(width), int(height)), home)
-    chance = random.Random(1)
+    program = ["ktchat", "-m", arguments.model] if arguments.model else [SCRIPTED]
+    terminal = Terminal("-m", *program, home=home, size=(int(width), int(height)))
     try:
-        first_frame = terminal.wait_for(b"Enter", 10)
-        terminal.wait_for(b"0 of", 120)  # the context meter: the model is there
-        if not arguments.idle:
-            os.write(terminal.fd, b"Tell me everything about mixtures of experts\r")
-            terminal.output = b""
-            terminal.wait_for(b"tok/s", 120)
-        times = []
-        for number in range(arguments.keys):
-            if number % 30 == 0:  # begin a new prompt before it grows into the conversation
-                os.write(terminal.fd, b"\x15" + b"\x7f" * 4)
-                terminal.drain(0.2)
-            terminal.drain(chance.uniform(0.02, 0.12))
-            os.write(terminal.fd, b"#")
-            terminal.drain(chance.uniform(0.05, 0.12))
-            times.append(terminal.key_to_paint(chance.choice(LETTERS)) * 1000)
+        first_frame = terminal.sees("Enter send")
+        terminal.sees("0 of", 120)  # the context meter: the model is there
+        times = type_letters(terminal, arguments)
     finally:
         terminal.close()
         shutil.rmtree(home, ignore_errors=True)
     return {
         "first_frame_ms": round(first_frame * 1000, 1),
         "key_to_paint_ms": {
-            "p50": round(percentile(times, 0.5), 1),
-            "p90": round(percentile(times, 0.9), 1),
-            "p99": round(percentile(times, 0.99), 1),
-            "max": round(max(times), 1),
+            name: round(percentile(times, share), 1)
+            for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
         },
         "keys": len(times),
         "streaming": not arguments.idle,
@@ -151,9 +82,41 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     }
 
 
+def type_letters(terminal: Terminal, arguments: argparse.Namespace) -> list[float]:
+    """Milliseconds of each key; a model that has said all is asked again."""
+    chance = random.Random(1)
+    times: list[float] = []
+    streaming = arguments.idle
+    while len(times) < arguments.keys:
+        if not streaming:
+            terminal.type("\x0e")  # Ctrl+N: each reply has the whole context
+            terminal.drain(0.3)
+            terminal.type(CLEAR + QUESTION + "\r")
+            terminal.output = b""
+            terminal.sees("tok/s", 120)
+        if len(times) % 30 == 0:  # before the prompt grows into the conversation
+            terminal.type(CLEAR)
+            terminal.drain(0.2)
+        terminal.drain(chance.uniform(0.02, 0.12))
+        terminal.type("#")
+        terminal.drain(chance.uniform(0.05, 0.12))
+        streaming = arguments.idle or is_streaming(terminal.text)
+        took = key_to_paint(terminal, chance.choice(LETTERS)) * 1000
+        streaming = arguments.idle or (streaming and is_streaming(terminal.text))
+        if streaming:
+            times.append(took)
+    return times
+
+
+def is_streaming(text: str) -> bool:
+    """Whether the key bar, where it was drawn lately, still offers to stop the reply."""
+    before, drawn, _ = text.rpartition("Enter send")
+    return not drawn or before.endswith("Esc stop  ")
+
+
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--keys", type=int, default=200)
     parser.add_argument("--model", default="", help="a GGUF file; default: the scripted engine")
     parser.add_argument("--idle", action="store_true", help="type while nothing streams")

@@ -95,6 +95,21 @@ def test_nothing_heavy_is_imported_before_the_first_frame(run: Run, tmp_path: Pa
     assert report.read_text().split() == []
 
 
+def test_keys_in_one_burst_keep_their_order(run: Run, tmp_path: Path) -> None:
+    terminal = run("tests.tui.program", "plain")
+    terminal.sees("Enter send")  # the session is not open yet, the model not loaded
+    terminal.type("wrong\x15first\rsecond\nline")
+    terminal.sees("the reply")
+    terminal.sees("second")
+    terminal.type("\x11")
+    assert terminal.wait() == 0
+    store = Store(tmp_path / "ktchat.db")
+    (summary,) = store.sessions()
+    assert [turn.prompt for turn in store.load(summary.id).turns] == ["first"]
+    assert store.draft(summary.id) == "second\nline"
+    store.close()
+
+
 def test_ctrl_q_restores_the_terminal_and_ends_with_code_0(run: Run) -> None:
     terminal = run("tests.tui.program", "plain")
     terminal.sees("Enter send")

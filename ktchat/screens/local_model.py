@@ -1,0 +1,43 @@
+"""A model on this machine, in words; and its check against the checksum, which a thread does."""
+
+from __future__ import annotations
+
+from ktchat.shelf import LocalModel
+from ktchat.words import file_size
+
+
+class StoppedError(Exception):
+    """The person stopped the check."""
+
+
+class Check:
+    """A checksum being computed in a thread."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self.words = "checking"
+
+    def report(self, done: int, total: int) -> None:
+        """Called in the thread."""
+        if self.stopped:
+            raise StoppedError
+        self.words = f"checking {100 * done // max(1, total)} % of {file_size(total)} · v stops"
+
+
+def details(local: LocalModel) -> list[tuple[str, str]]:
+    """Everything known of a model, a name and a text a line; not safe to draw."""
+    from engine.plan_words import bars
+
+    entry, plan = local.entry, local.plan
+    rows = [
+        ("file", entry.shown_path),
+        ("size", file_size(entry.size)),
+        ("architecture", entry.architecture),
+        ("quantisation", entry.quantisation),
+        ("runs on", "our engine" if entry.runtime == "hybrid" else entry.runtime),
+        ("belongs to", local.program),
+        ("fault", entry.error),
+    ]
+    rows += [("plan", text) for text in plan.words()] if plan is not None else []
+    rows += [("", text.strip()) for text in bars(plan, 56)] if plan is not None else []
+    return [(name, text) for name, text in rows if text]

@@ -1,0 +1,49 @@
+"""Cells of the model tables: sizes, fit, speeds.
+
+Knows the words and colours of a plan. A measured speed stands plain, a predicted one with `~`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+from ktchat.widgets.lines import styled
+from ktchat.words import file_size
+
+if TYPE_CHECKING:
+    from engine.plan import MemoryPlan
+
+DIM = "$foreground 60%"
+
+
+def size_cell(size: int, computed: bool = False) -> Content:
+    """`18.6 GB`, with `~` when it is computed."""
+    return Content(f"{'~' if computed else ''}{file_size(size)}" if size else "")
+
+
+def fit_cell(plan: MemoryPlan | None, rough: str = "") -> Content:
+    """`CPU`, `short by 12 GB of RAM`; without a plan the rough words, dim."""
+    if plan is None:
+        return styled(rough, DIM)
+    return Content(plan.fit_words) if plan.fits else styled(plan.fit_words, "$warning")
+
+
+def speed_cell(plan: MemoryPlan | None) -> Content:
+    """`~6 tok/s`, or `6.1 tok/s` when it was measured here."""
+    if plan is None or plan.decode_tok_s is None:
+        return Content("")
+    from engine.plan_words import rate
+
+    words = rate(plan.decode_tok_s, plan.measured)
+    return Content(words) if plan.measured else styled(words, "$foreground 80%")
+
+
+def context_cell(plan: MemoryPlan | None) -> Content:
+    """The context that a model would be opened with."""
+    if plan is None or not plan.fits:
+        return Content("")
+    from engine.plan_words import tokens
+
+    return Content(tokens(plan.context))
