@@ -24,6 +24,9 @@ from engine.hub_errors import DownloadError
 from engine.hub_names import HubModel
 from engine.transfer_options import TransferOptions
 
+PATIENT = TransferOptions(outage_attempts=120)
+"""A program that runs on waits for about an hour until the network is back."""
+
 Listener = Callable[[DownloadProgress], None]
 
 
@@ -46,7 +49,7 @@ class DownloadQueue:
         self,
         folder: Path,
         hub: Hub | None = None,
-        options: TransferOptions | None = None,
+        options: TransferOptions = PATIENT,
         active: int = 1,
     ) -> None:
         self._folder, self._hub = folder, hub or Hub()

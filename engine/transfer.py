@@ -218,7 +218,9 @@ class Transfer:
                 failures = 0
             except RetryableError as error:
                 failures = failures + 1 if self._map.left == left else 1
-                if failures >= self._options.attempts:
+                is_outage = isinstance(error.error, HubNetworkError)
+                options = self._options
+                if failures >= (options.outage_attempts if is_outage else options.attempts):
                     raise error.error from None
                 await self._wait_before_retry(error, failures)
             finally:

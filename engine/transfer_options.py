@@ -16,7 +16,9 @@ class TransferOptions:
 
     connections: int = 4
     attempts: int = 8
-    """Failures of a connection in a row, without a block between them, before giving up."""
+    """Failures in a row, without a block between them, after which a connection gives up."""
+    outage_attempts: int = 8
+    """The same for failures of the line itself, which passes more often than a refusal."""
     backoff: float = 0.5
     """Seconds before the second attempt; doubled each time up to `longest_wait`."""
     longest_wait: float = 30.0

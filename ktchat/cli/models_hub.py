@@ -76,11 +76,12 @@ def _info(args: argparse.Namespace, hub: Hub) -> int:
     output.line(f"{model.spec} · {file_size(model.size)}")
     for file in model.files:
         output.line(f"{file_size(file.size):>8}  {one_line(file.path, 200)}  {file.checksum}")
-    output.line(fit)
+    for text in fit:
+        output.line(text)
     return 0
 
 
-def _fit(hub: Hub, model: HubModel) -> str:
+def _fit(hub: Hub, model: HubModel) -> list[str]:
     """Whether a model fits this machine, in words; only headers are read."""
     from engine.hardware import probe
     from engine.plan import make_plan
@@ -89,8 +90,8 @@ def _fit(hub: Hub, model: HubModel) -> str:
         spec = hub.spec(model)
         plan = make_plan(spec, probe(paths.models_folder(), measure=False))
     except KtchatError as error:
-        return one_line(f"No plan: {error}", 1000)
-    return one_line("; ".join(plan.words()), 1000)
+        return [one_line(f"No plan: {error}", 1000)]
+    return [one_line(text, 400) for text in plan.words()]
 
 
 def _print_repository(repository: Repository, proposed: HubModel | None) -> None:

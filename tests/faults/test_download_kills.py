@@ -54,7 +54,7 @@ def killed_at(program: Program, size: int, name: str = NAME) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "rate", "kills"), [(24_000_000, 30_000_000, 3), (80_000_000, 25_000_000, 2)]
+    ("size", "rate", "kills"), [(20_000_000, 30_000_000, 2), (68_000_000, 30_000_000, 2)]
 )
 def test_a_hundredth_at_most_is_lost_by_a_kill(
     program: Program, server: HubServer, size: int, rate: int, kills: int

@@ -142,6 +142,20 @@ def test_a_failure_is_shown_and_resumed(queue: DownloadQueue, hub: Hub, server: 
     until(lambda: stage(queue, key) == "done")
 
 
+def test_an_outage_is_waited_for(hub: Hub, server: HubServer, tmp_path: Path) -> None:
+    options = TransferOptions(attempts=2, outage_attempts=50, backoff=0.01, longest_wait=0.05)
+    queue = DownloadQueue(tmp_path, hub, options)
+    queue.start()
+    server.fault("drop", value=0, times=20)
+    seen: list[DownloadProgress] = []
+    queue.listen(seen.append)
+    key = queue.add(hub.find("own/a"))
+    until(lambda: stage(queue, key) == "done")
+    waits = [progress for progress in seen if progress.stage == "waiting"]
+    assert waits and all(isinstance(progress.error, HubNetworkError) for progress in waits)
+    queue.close()
+
+
 def test_adding_twice_is_adding_once(queue: DownloadQueue, hub: Hub, server: HubServer) -> None:
     server.rate = 3_000_000
     model = hub.find("own/a")
