@@ -93,7 +93,7 @@ def type_letters(terminal: Terminal, arguments: argparse.Namespace) -> list[floa
             terminal.drain(0.3)
             terminal.type(CLEAR + QUESTION + "\r")
             terminal.output = b""
-            terminal.sees("tok/s", 120)
+            terminal.sees("first ", 120)  # the figures of the reply that begins
         if len(times) % 30 == 0:  # before the prompt grows into the conversation
             terminal.type(CLEAR)
             terminal.drain(0.2)
