@@ -11,7 +11,6 @@ a third time, and what came twice is kept.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import random
 from collections.abc import Awaitable, Callable
@@ -64,6 +63,7 @@ class Transfer:
         self._whole_files_only = False  # the server ignores ranges
         self._new_etags = 0
         self._syncing: asyncio.Task[None] | None = None
+        self._sync_error: OSError | None = None
         self._pool = ThreadPoolExecutor(3, thread_name_prefix="download")
 
     async def run(self) -> None:
@@ -79,7 +79,11 @@ class Transfer:
         try:
             self._begin()
             await self._complete()
+            if self._syncing is not None:
+                await self._syncing
             await self._in_thread(self._disk.sync)
+            if self._sync_error is not None:
+                raise self._sync_error
         except OSError as error:
             raise disk_error(error, self._file.name) from error
         finally:
@@ -285,13 +289,17 @@ class Transfer:
         await self._in_thread(self._disk.write, number, data)
         self._meter.done += len(data)
         self._map.mark(number, HERE)
+        if self._sync_error is not None:
+            raise self._sync_error
         if self._disk.sync_is_due and (self._syncing is None or self._syncing.done()):
             self._syncing = asyncio.create_task(self._sync_aside())
 
     async def _sync_aside(self) -> None:
-        """While blocks go on coming; a disk that fails here fails at the end too."""
-        with contextlib.suppress(OSError):
+        """While blocks go on coming. The system tells of a failure once: it is remembered."""
+        try:
             await self._in_thread(self._disk.sync)
+        except OSError as error:
+            self._sync_error = error
 
     async def _wait_before_retry(self, error: RetryableError, failures: int) -> None:
         longest = min(self._options.backoff * 2 ** (failures - 1), self._options.longest_wait)

@@ -573,6 +573,29 @@ def test_a_write_that_fails_ends_in_words(
     assert_whole(server, folder)
 
 
+@pytest.mark.parametrize("when", [0, 1])
+def test_a_failed_sync_is_not_forgotten(
+    server: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch, when: int
+) -> None:
+    """The system tells of lost writes once; the file must not be installed after that."""
+    fsync, calls = BlockFile.sync, []
+
+    def failing(self: BlockFile) -> None:
+        calls.append(self)
+        fsync(self)
+        if len(calls) == when + 1:
+            raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("engine.blocks.SYNC_EVERY", 1_000_000)
+        broken.setattr(BlockFile, "sync", failing)
+        with pytest.raises(DownloadError, match="disk reports an error"):
+            fetch(server, folder)
+    assert len(calls) > when and not path_in(folder).exists()
+    fetch(server, folder)
+    assert_whole(server, folder)
+
+
 def test_links_in_the_models_folder_are_not_followed(
     server: HubServer, folder: Path, tmp_path: Path
 ) -> None:
