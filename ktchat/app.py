@@ -24,7 +24,10 @@ from textual.widgets import Input, TextArea
 from textual.worker import Worker, WorkerState
 
 from engine.errors import KtchatError
+from engine.threads import ask
 from ktchat import paths
+from ktchat.download_flow import DownloadFlow
+from ktchat.downloads import Downloads
 from ktchat.screens.chat import ChatScreen
 from ktchat.screens.keys import KEYS
 from ktchat.settings import SettingsFile
@@ -76,6 +79,8 @@ class KtchatApp(App[None]):
         wanted = self._settings.settings.theme
         self.theme = wanted if wanted in self.available_themes else DARK
         self.chat_screen = ChatScreen(self._settings)
+        self.downloads = Downloads(paths.models_folder())
+        self._arrivals = DownloadFlow(self)
 
     def get_default_screen(self) -> Screen[None]:
         """The chat."""
@@ -90,6 +95,11 @@ class KtchatApp(App[None]):
             for number in (signal.SIGTERM, signal.SIGHUP):
                 loop.add_signal_handler(number, self._terminate, number)
             loop.add_signal_handler(signal.SIGINT, self._interrupt)
+
+    def on_mount(self) -> None:
+        """The first start begins with the wizard, unless a model was named."""
+        if not self._model and not self._settings.settings.setup_done:
+            self.action_setup()
 
     def on_ready(self) -> None:
         """The first frame is on the screen: now the rest."""
@@ -121,6 +131,7 @@ class KtchatApp(App[None]):
         with contextlib.suppress(KtchatError):  # without a history the prompt works too
             screen.prompt.earlier = await store.call(store.recent_prompts)
         self.watch(self, "theme", self._theme_changed, init=False)
+        self.run_worker(self._arrivals.follow(), group="downloads", exit_on_error=False)
         await asyncio.to_thread(_import_rest)
         gc.freeze()  # what is loaded now stays: a full collection over it would stall the keys
 
@@ -146,8 +157,21 @@ class KtchatApp(App[None]):
             yield SystemCommand(
                 "Bring back session", "Undo the last deletion", self._command("screen.undo_delete")
             )
+            yield SystemCommand(
+                "Set up", "This machine, and a model that suits it", self.action_setup
+            )
         yield SystemCommand("Theme", "Dark, light, 16 colours and more", self.action_change_theme)
         yield SystemCommand("Quit", "Everything is saved (Ctrl+Q)", self.action_quit)
+
+    def action_setup(self) -> None:
+        """The wizard: this machine, a model, getting it."""
+        from ktchat.screens.setup import SetupScreen
+
+        self.push_screen(SetupScreen(), self._arrivals.open)
+
+    def action_open_arrived(self) -> None:
+        """Open the model that was downloaded last."""
+        self._arrivals.open(self._arrivals.arrived)
 
     def _command(self, action: str) -> Callable[[], object]:
         return lambda: self.call_later(self.run_action, action)
@@ -211,6 +235,7 @@ class KtchatApp(App[None]):
             await self._chat.close()
         if self._engine is not None:
             await self._engine.close()
+        await ask(self.downloads.close)
 
     def _interrupt(self) -> None:
         """SIGINT from elsewhere: as Ctrl+C."""

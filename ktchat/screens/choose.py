@@ -51,7 +51,7 @@ class ChooseScreen(Screen[int | None]):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave", show=False)]
     DEFAULT_CSS = """
     ChooseScreen > .about { height: auto; padding: 0 2 1 2; color: $foreground 60%; }
-    ChooseScreen > PlanBars { margin: 1 0 0 0; min-height: 7; }
+    ChooseScreen > PlanBars { padding: 1 2 0 2; min-height: 8; }
     ChooseScreen > ModelTable { min-height: 4; }
     """
 
@@ -116,7 +116,7 @@ class ChooseScreen(Screen[int | None]):
                 size_cell(version.size, version.computed),
                 fit_cell(known, shelf.rough_fit(version.size, self._choice.hardware)),
                 speed_cell(known),
-                Content(str(version.files)),
+                Content(str(version.files) if version.files > 1 else ""),
             ),
         )
 

@@ -41,7 +41,7 @@ class ModelScreen(Desk):
     ]
     DEFAULT_CSS = """
     ModelScreen > KeyBar { dock: bottom; }
-    ModelScreen > PlanBars { margin: 1 0 0 0; min-height: 7; max-height: 14; }
+    ModelScreen > PlanBars { padding: 1 2 0 2; min-height: 8; max-height: 14; }
     ModelScreen.-low > PlanBars { display: none; }
     ModelScreen > Status { max-width: 100%; padding: 0 2; }
     """

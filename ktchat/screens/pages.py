@@ -19,7 +19,6 @@ NEXT: tuple[Shown, ...] = (("Tab", "next", "screen.next_tab"), ("Esc", "back", "
 class Page(Vertical):
     """One tab: a table, its keys, and what is said of the row under the cursor."""
 
-    BLANK = True
     DEFAULT_CSS = "Page { height: 1fr; width: 1fr; }"
     KEYS: ClassVar[tuple[Shown, ...]] = ()
 

@@ -81,8 +81,8 @@ class SetupScreen(Desk):
     DEFAULT_CSS = """
     SetupScreen > KeyBar { dock: bottom; }
     SetupScreen > Status { max-width: 100%; padding: 0 2; }
-    SetupScreen > PlanBars { margin: 1 0 0 0; min-height: 7; }
-    SetupScreen > ModelTable { margin: 1 0 0 0; }
+    SetupScreen > PlanBars { padding: 1 2 0 2; min-height: 8; }
+    SetupScreen > ModelTable { padding: 1 0 0 0; }
     """
 
     def __init__(self) -> None:

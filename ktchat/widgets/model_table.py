@@ -1,7 +1,7 @@
 """A table of models: a heading and rows of cells that fit every width, one of them chosen.
 
 Knows columns, groups and the cursor. Knows nothing of what the rows are about. Columns that have no
-room are left out, those of the highest rank first. A click puts the cursor on a row; a second one
+room are left out, those of the highest rank first; a long text flows over empty cells beside it. A click puts the cursor on a row; a second one
 chooses it, as Enter does.
 """
 
@@ -74,7 +74,6 @@ class Rows(OptionList):
 class ModelTable(Vertical):
     """Rows to choose from."""
 
-    BLANK = True
     DEFAULT_CSS = """
     ModelTable { height: 1fr; width: 1fr; }
     ModelTable > .heading { height: 1; color: $foreground 50%; padding: 0 1; text-wrap: nowrap; }
@@ -148,7 +147,7 @@ class ModelTable(Vertical):
     def _fill(self, key: str) -> None:
         width = (self.size.width or self.app.size.width) - 1
         heading, lines = layout(self.columns, self._rows, width - 1)
-        self._heading.update(heading)
+        self._heading.update(heading if self._rows else "")
         at, number = self.list.scroll_y, self.list.highlighted or 0
         options: list[Option] = []
         group = ""
@@ -185,7 +184,7 @@ def layout(
 ) -> tuple[Content, list[Content]]:
     """The heading and the rows at a width, as many columns as fit."""
     wide = [
-        max([len(c.title), *(row.cells[at].cell_length for row in rows)])
+        max([len(c.title), *(row.cells[at].cell_length for row in rows if not _spills(row, at))])
         for at, c in enumerate(columns)
     ]
     kept = list(range(len(columns)))
@@ -219,11 +218,23 @@ def _line(
     wide: Sequence[int],
     lead: Content,
 ) -> Content:
-    line = lead
-    for at in kept:
-        cell = cells[at].truncate(wide[at], ellipsis=True)
-        space = Content(" " * (wide[at] - cell.cell_length))
-        line += (space + cell) if columns[at].align == "right" else (cell + space)
-        if at != kept[-1]:
-            line += Content(" " * GAP)
+    line, start = lead, lead.cell_length
+    for place, at in enumerate(kept):
+        later = kept[place + 1 :]
+        room = wide[at]
+        for other in later if at and columns[at].align == "left" else ():
+            if cells[other]:
+                break
+            room += GAP + wide[other]  # a long text flows over the empty cells beside it
+        cell = cells[at].truncate(room, ellipsis=True)
+        space = Content(" " * max(0, wide[at] - cell.cell_length))
+        if cell:
+            line += Content(" " * max(0, start - line.cell_length))
+            line += (space + cell) if columns[at].align == "right" else cell
+        start += wide[at] + GAP
     return line.rstrip()
+
+
+def _spills(row: Row, at: int) -> bool:
+    """Whether a cell may flow over the one beside it, which is empty."""
+    return 0 < at < len(row.cells) - 1 and not row.cells[at + 1]
