@@ -25,6 +25,7 @@ COMMON = {
     "stop",
     "which_model",
 }
+WORDING_FILES = ("more", "voices_a", "voices_b")
 TOPIC_FILES = ("keys", "app", "errors", "concepts", "models", "compare", "smalltalk")
 
 
@@ -92,14 +93,17 @@ def ask_to_do(phrase: str, rng: random.Random) -> str:
 
 def load_topics() -> list[Topic]:
     topics = []
-    more = read("more")
+    more = {name: "" for file in WORDING_FILES for name in read(file)}
+    for file in WORDING_FILES:
+        for name, text in read(file).items():
+            more[name] += text
     for file in TOPIC_FILES:
         for name, table in read(file).items():
             parts = {key: lines(table.get(key, "")) for key in ("ask", "do", "about", "say")}
             parts["ask"] += 2 * lines(more.pop(name, ""))
             parts["say"] = [line.replace("\\n", "\n") for line in parts["say"]]
             topics.append(Topic(name, **parts))
-    assert not more, f"more.toml names unknown topics: {sorted(more)}"
+    assert not more, f"wordings of unknown topics: {sorted(more)}"
     return topics
 
 
