@@ -283,13 +283,6 @@ class Author:
             state.turns.append(self.turn_kind(state, number, length)(state))
         return self.messages(state)
 
-    def words(self) -> str:
-        """Names, meaningless words and numbers in a row."""
-        kinds = ("name", "name", "city", "ram", "gpu", "favourite")
-        return " ".join(
-            self.value(self.rng.choice(kinds))[0] for _ in range(self.rng.randint(4, 10))
-        )
-
     def memory(self) -> list[Message]:
         """A short conversation around one thing: facts are told, perhaps something else, and recalled."""
         rng, state = self.rng, State()

@@ -28,13 +28,13 @@ class Recipe:
     """What decides a training run."""
 
     seed: int = 20
-    steps: int = 5200
+    steps: int = 6600
     workers: int = 2
     batch_tokens: int = 1024  # of each worker
     row_lengths: tuple[int, ...] = (256, 512, 1024)
     row_shares: tuple[float, ...] = (0.6, 0.3, 0.1)
     drill_tokens: int = 8  # of the reply in a drill
-    echo_share: float = 0.1  # of the drills only copy words
+    echo_share: float = 0.15  # of the drills only copy random tokens
     memory_share: float = 0.45  # of the others are about remembering
     peak_rate: float = 1.3e-3
     last_rate: float = 1e-5
@@ -114,7 +114,7 @@ class Batches:
     def drill(self, rng: random.Random) -> Encoded:
         """A short exercise in copying, in memory, or in what to answer."""
         if rng.random() < self.recipe.echo_share:
-            return self.encoder.echo(self.author.words())
+            return self.encoder.echo(rng)
         if rng.random() < self.recipe.memory_share:
             return self.encoder.encode(self.author.memory())
         question = self.encoder.encode(self.author.conversation(1))

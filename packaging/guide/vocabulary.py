@@ -6,6 +6,7 @@ Special tokens come only from the template; message text is always plain text, a
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,10 +90,19 @@ class Encoder:
         roles = ("system", "user", "assistant")
         self.headers = {role: tokenizer.encode(role + "\n").ids for role in roles}
 
-    def echo(self, words: str) -> Encoded:
-        """The same words twice, to be predicted the second time: practice in copying, outside any chat."""
-        first, second = self.tokenizer.encode(words).ids, self.tokenizer.encode(" " + words).ids
-        return Encoded(first + second, [0.0] * (len(first) + 1) + [1.0] * (len(second) - 1), [])
+    def echo(self, rng: random.Random) -> Encoded:
+        """Random tokens, repeated; the repetitions are to be predicted. Practice in copying, outside any chat.
+
+        Nothing but looking back helps here, so the induction heads that copy a name form within some
+        hundred steps ("In-context learning and induction heads", Olsson et al. 2022). Random words do not
+        do it: their syllables can be guessed.
+        """
+        first = rng.choices(
+            range(len(SPECIAL), self.tokenizer.get_vocab_size()), k=rng.randint(4, 24)
+        )
+        again = rng.choice((1, 1, 2))
+        weights = [0.0] * (len(first) + 1) + [1.0] * (len(first) * again - 1)
+        return Encoded(first * (1 + again), weights, [])
 
     def encode(self, messages: list[dict[str, str]]) -> Encoded:
         tokens: list[int] = []
