@@ -7,6 +7,7 @@
 // The order matters: the table comes last.
 #include "float_tile.inc.h"
 #include "panel_pack.inc.h"
+#include "panel_types.inc.h"
 #include "panel_tile.inc.h"
 #include "elementwise.inc.h"
 #include "attention_tile.inc.h"

@@ -5,7 +5,7 @@
 //
 // A panel is a run of cells of `cols` columns. Every quantised weight is an unsigned number q; its
 // value is scale * (q - offset) or scale * q - minimum. The layouts of the cells stand with their
-// packers in panel_pack.inc.h; the kernels that read them are in panel_tile.inc.h.
+// packers in panel_pack.inc.h; what reads them is in panel_types.inc.h.
 //
 // Activations are int8 with a float32 scale for every 32 columns, followed by their sums (times the
 // scale), which the offsets and minima need: PanelRow.

@@ -1,0 +1,292 @@
+// The types of panels (panel.h): how a block of 32 columns becomes 8 vectors of unsigned bytes, and what
+// their scales and minima are.
+//
+// AVX2 takes a panel as two halves of 8 rows, a plain machine as four quarters: `lane` is the first row.
+
+#include "panel.h"
+
+namespace ktchat::KTCHAT_ISA {
+namespace {
+
+typedef uint8_t Bytes __attribute__((vector_size(W * 4)));
+typedef uint8_t BytesUnaligned __attribute__((vector_size(W * 4), aligned(1), may_alias));
+
+inline Bytes load_bytes(const uint8_t* p) { return *reinterpret_cast<const BytesUnaligned*>(p); }
+
+// W numbers of 8 bits, one a row. GCC's own conversion goes element by element.
+inline IntVec widen(const uint8_t* p) {
+#if defined(__AVX512F__)
+    return (IntVec)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__AVX2__)
+    return (IntVec)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+#else
+    IntVec v;
+    for (int i = 0; i < W; i++) v[i] = p[i];
+    return v;
+#endif
+}
+inline IntVec widen_signed(const uint8_t* p) {
+    return (widen(p) ^ 0x80) - 0x80;
+}
+inline Vec to_floats(IntVec v) { return __builtin_convertvector(v, Vec); }
+
+// acc[row] += sum over 4 columns of w * x. `Wide`: w may exceed 127, which 16-bit sums of two
+// products do not bear.
+template <bool Wide>
+inline IntVec dot4(IntVec acc, Bytes w, const int8_t* x) {
+    int32_t four;
+    std::memcpy(&four, x, 4);
+#if defined(__AVX512VNNI__)
+    return (IntVec)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, _mm512_set1_epi32(four));
+#elif defined(__AVX512F__)
+    const __m512i v = _mm512_set1_epi32(four), ones = _mm512_set1_epi16(1);
+    if constexpr (Wide) {
+        const __m512i low = _mm512_maddubs_epi16((__m512i)(w & 127), v);
+        const __m512i high = _mm512_maddubs_epi16((__m512i)(w >> 7), v);
+        acc += (IntVec)_mm512_madd_epi16(low, ones);
+        return acc + (IntVec)_mm512_madd_epi16(high, _mm512_set1_epi16(128));
+    }
+    return acc + (IntVec)_mm512_madd_epi16(_mm512_maddubs_epi16((__m512i)w, v), ones);
+#elif defined(__AVX2__)
+    const __m256i v = _mm256_set1_epi32(four), ones = _mm256_set1_epi16(1);
+    if constexpr (Wide) {
+        const __m256i low = _mm256_maddubs_epi16((__m256i)(w & 127), v);
+        const __m256i high = _mm256_maddubs_epi16((__m256i)(w >> 7), v);
+        acc += (IntVec)_mm256_madd_epi16(low, ones);
+        return acc + (IntVec)_mm256_madd_epi16(high, _mm256_set1_epi16(128));
+    }
+    return acc + (IntVec)_mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)w, v), ones);
+#else
+    for (int r = 0; r < W; r++) {
+        for (int k = 0; k < 4; k++) acc[r] += w[4 * r + k] * x[k];
+    }
+    return acc;
+#endif
+}
+
+// table[i] for every byte i < 16.
+inline Bytes look_up(const uint8_t* table, Bytes places) {
+#if defined(__AVX512F__)
+    const __m128i t = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+    return (Bytes)_mm512_shuffle_epi8(_mm512_broadcast_i32x4(t), (__m512i)places);
+#elif defined(__AVX2__)
+    const __m128i t = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+    return (Bytes)_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(t), (__m256i)places);
+#else
+    Bytes out;
+    for (int i = 0; i < W * 4; i++) out[i] = table[places[i]];
+    return out;
+#endif
+}
+
+// ---- how bits become bytes ----------------------------------------------------------------------
+
+inline void nibbles(const uint8_t* p, int lane, Bytes* w) {
+    for (int v = 0; v < 4; v++) {
+        const Bytes packed = load_bytes(p + 64 * v + 4 * lane);
+        w[v] = packed & 15;
+        w[v + 4] = packed >> 4;
+    }
+}
+
+inline void pairs(const uint8_t* p, int lane, Bytes* w) {
+    for (int v = 0; v < 2; v++) {
+        const Bytes packed = load_bytes(p + 64 * v + 4 * lane);
+        w[v] = packed & 3;
+        w[v + 2] = (packed >> 2) & 3;
+        w[v + 4] = (packed >> 4) & 3;
+        w[v + 6] = packed >> 6;
+    }
+}
+
+inline void add_upper_pairs(const uint8_t* p, int lane, Bytes* w) {
+    for (int v = 0; v < 2; v++) {
+        const Bytes packed = load_bytes(p + 64 * v + 4 * lane);
+        w[v] |= (packed & 3) << 4;
+        w[v + 2] |= (packed & 12) << 2;
+        w[v + 4] |= packed & 48;
+        w[v + 6] |= (packed >> 2) & 48;
+    }
+}
+
+template <int Bit>
+inline void add_bits(const uint8_t* p, int lane, Bytes* w) {
+    const Bytes packed = load_bytes(p + 4 * lane);
+    for (int k = 0; k < 8; k++) {
+        const Bytes bit = k <= Bit ? packed << (Bit - k) : packed >> (k - Bit);
+        w[k] |= bit & static_cast<uint8_t>(1 << Bit);
+    }
+}
+
+// The float32 of an MXFP4 exponent, halved because the table holds doubled values: 2^(e - 128).
+inline Vec exponent_scale(const uint8_t* p) {
+    const IntVec e = widen(p);
+    const IntVec normal = (e - 1) << 23;
+    const IntVec small = e == 0 ? IntVec{} + 0x00200000 : IntVec{} + 0x00400000;
+    return (Vec)(e < 2 ? small : normal);
+}
+
+alignas(16) constexpr uint8_t kNonLinear[16] = {1,   24,  45,  63,  79,  93,  106, 118,
+                                                129, 141, 153, 166, 181, 197, 217, 241};  // + 128
+alignas(16) constexpr uint8_t kFp4[16] = {12, 13, 14, 15, 16, 18, 20, 24,
+                                          12, 11, 10, 9,  8,  6,  4,  0};  // + 12
+
+// ---- the types ----------------------------------------------------------------------------------
+// `Header` is what a cell's blocks share. `unpack` gives block b; `scales` gives scale and minimum
+// (what is taken off for every unit of activation) of group g: 32 columns, or 16 where kGroup says
+// so.
+
+template <int Offset, bool Table>
+struct Type32 {  // Q4_0, IQ4_NL
+    static constexpr int kCols = 32, kGroup = 32;
+    static constexpr bool kWide = Table;
+    struct Header {
+        Vec d;
+    };
+    static Header header(const uint8_t* cell, int lane) { return {load_half(cell + 2 * lane)}; }
+    static void unpack(const uint8_t* cell, int, int lane, Bytes* w) {
+        nibbles(cell + 32, lane, w);
+        if constexpr (Table) {
+            for (int k = 0; k < 8; k++) w[k] = look_up(kNonLinear, w[k]);
+        }
+    }
+    static void scales(const Header& h, const uint8_t*, int, int, Vec& scale, Vec& min) {
+        scale = h.d;
+        min = h.d * static_cast<float>(Offset);
+    }
+};
+using TypeQ4_0 = Type32<8, false>;
+using TypeIQ4_NL = Type32<128, true>;
+
+struct TypeQ5_0 : Type32<16, false> {
+    static void unpack(const uint8_t* cell, int, int lane, Bytes* w) {
+        nibbles(cell + 32, lane, w);
+        add_bits<4>(cell + 32 + 256, lane, w);
+    }
+};
+
+struct TypeQ8_0 : Type32<128, false> {
+    static constexpr bool kWide = true;
+    static void unpack(const uint8_t* cell, int, int lane, Bytes* w) {
+        for (int k = 0; k < 8; k++) w[k] = load_bytes(cell + 32 + 64 * k + 4 * lane);
+    }
+};
+
+struct TypeMXFP4 : Type32<12, false> {
+    static Header header(const uint8_t* cell, int lane) { return {exponent_scale(cell + lane)}; }
+    static void unpack(const uint8_t* cell, int, int lane, Bytes* w) {
+        nibbles(cell + 16, lane, w);
+        for (int k = 0; k < 8; k++) w[k] = look_up(kFp4, w[k]);
+    }
+};
+
+// What a cell of 256 columns has one of, for each row.
+struct OneScale {
+    static constexpr int kCols = 256;
+    struct Header {
+        Vec d;
+    };
+    static Header header(const uint8_t* cell, int lane) { return {load_half(cell + 2 * lane)}; }
+};
+
+struct ScaleAndMinimum {
+    static constexpr int kCols = 256;
+    struct Header {
+        Vec d, dmin;
+    };
+    static Header header(const uint8_t* cell, int lane) {
+        return {load_half(cell + 2 * lane), load_half(cell + 32 + 2 * lane)};
+    }
+};
+
+// Scale g of `Count` 6-bit ones: nibbles at `Low`, two to a byte; upper pairs at `High`, four to a byte.
+template <int Low, int High, int Count>
+inline IntVec split_scale(const uint8_t* cell, int g, int lane) {
+    const IntVec low = widen(cell + Low + 16 * (g % (Count / 2)) + lane);
+    const IntVec high = widen(cell + High + 16 * (g % (Count / 4)) + lane);
+    const IntVec nibble = g < Count / 2 ? low & 15 : low >> 4;
+    return nibble | ((high >> (2 * (g / (Count / 4)))) & 3) << 4;
+}
+
+struct TypeQ4_K : ScaleAndMinimum {
+    static constexpr int kGroup = 32;
+    static constexpr bool kWide = false;
+    static constexpr int kNumbers = 256;  // where they begin
+    static void unpack(const uint8_t* cell, int b, int lane, Bytes* w) {
+        nibbles(cell + kNumbers + 256 * b, lane, w);
+    }
+    static void scales(const Header& h, const uint8_t* cell, int g, int lane, Vec& scale,
+                       Vec& min) {
+        const IntVec low = widen(cell + 64 + 16 * g + lane);
+        const IntVec high = widen(cell + 64 + 128 + 16 * (g % 4) + lane);
+        const IntVec upper = g < 4 ? high & 15 : high >> 4;
+        scale = h.d * to_floats(low & 63);
+        min = h.dmin * to_floats(low >> 6 | upper << 2);
+    }
+};
+
+struct TypeQ5_K : TypeQ4_K {
+    static void unpack(const uint8_t* cell, int b, int lane, Bytes* w) {
+        nibbles(cell + kNumbers + 256 * b, lane, w);
+        add_bits<4>(cell + kNumbers + 2048 + 64 * b, lane, w);
+    }
+};
+
+struct TypeIQ4_XS : OneScale {
+    static constexpr int kGroup = 32;
+    static constexpr bool kWide = true;
+    static void unpack(const uint8_t* cell, int b, int lane, Bytes* w) {
+        nibbles(cell + 128 + 256 * b, lane, w);
+        for (int k = 0; k < 8; k++) w[k] = look_up(kNonLinear, w[k]);
+    }
+    static void scales(const Header& h, const uint8_t* cell, int g, int lane, Vec& scale,
+                       Vec& min) {
+        scale = h.d * to_floats(split_scale<32, 96, 8>(cell, g, lane) - 32);
+        min = scale * 128.0f;
+    }
+};
+
+struct TypeQ6_K : OneScale {
+    static constexpr int kGroup = 16;
+    static constexpr bool kWide = false;
+    static void unpack(const uint8_t* cell, int b, int lane, Bytes* w) {
+        nibbles(cell + 288 + 256 * b, lane, w);
+        add_upper_pairs(cell + 288 + 2048 + 128 * b, lane, w);
+    }
+    static void scales(const Header& h, const uint8_t* cell, int g, int lane, Vec& scale,
+                       Vec& min) {
+        scale = h.d * to_floats(widen_signed(cell + 32 + 16 * g + lane));
+        min = scale * 32.0f;
+    }
+};
+
+struct TypeQ3_K : OneScale {
+    static constexpr int kGroup = 16;
+    static constexpr bool kWide = false;
+    static void unpack(const uint8_t* cell, int b, int lane, Bytes* w) {
+        pairs(cell + 224 + 128 * b, lane, w);
+        add_bits<2>(cell + 224 + 1024 + 64 * b, lane, w);
+    }
+    static void scales(const Header& h, const uint8_t* cell, int g, int lane, Vec& scale,
+                       Vec& min) {
+        scale = h.d * to_floats(split_scale<32, 160, 16>(cell, g, lane) - 32);
+        min = scale * 4.0f;
+    }
+};
+
+struct TypeQ2_K : ScaleAndMinimum {
+    static constexpr int kGroup = 16;
+    static constexpr bool kWide = false;
+    static void unpack(const uint8_t* cell, int b, int lane, Bytes* w) {
+        pairs(cell + 320 + 128 * b, lane, w);
+    }
+    static void scales(const Header& h, const uint8_t* cell, int g, int lane, Vec& scale,
+                       Vec& min) {
+        const IntVec both = widen(cell + 64 + 16 * g + lane);
+        scale = h.d * to_floats(both & 15);
+        min = h.dmin * to_floats(both >> 4);
+    }
+};
+
+}  // namespace
+}  // namespace ktchat::KTCHAT_ISA
