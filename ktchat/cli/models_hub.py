@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import json
 import shutil
 import signal
 import sys
 import time
+from collections.abc import Coroutine
 from typing import Any
 
 from engine.download import Download, DownloadProgress
@@ -138,22 +140,37 @@ def _pull(args: argparse.Namespace, hub: Hub) -> int:
     download.measure()
     show = _Json() if args.json else _Line() if output.is_terminal(sys.stderr) else _Plain()
     show.begin(download.progress())
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        asyncio.run(download.run(show.draw))
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        asyncio.run(_until_interrupted(download.run(show.draw)))
+    except asyncio.CancelledError:
         show.end()
         _say_how_to_resume(download)
-        raise
+        raise KeyboardInterrupt from None
     except KtchatError:
         show.end()
         raise
-    signal.signal(signal.SIGINT, handler)
     show.end()
     if not args.json:
         output.line(one_line(str(download.paths[0]), 1000))
     return 0
+
+
+async def _until_interrupted(work: Coroutine[Any, Any, object]) -> None:
+    """Do `work`; the first Ctrl-C cancels it, between two steps of it, and later ones do nothing."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    came = False
+
+    def cancel(number: int, frame: object) -> None:
+        nonlocal came
+        if not came:
+            came = True
+            with contextlib.suppress(RuntimeError):  # it has just ended
+                loop.call_soon_threadsafe(task.cancel)
+
+    before = signal.signal(signal.SIGINT, cancel)
+    await task
+    signal.signal(signal.SIGINT, before)
 
 
 def _say_how_to_resume(download: Download) -> None:

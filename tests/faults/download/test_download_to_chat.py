@@ -58,7 +58,7 @@ def search_to_reply(program: Program, server: HubServer, parts: list[Path]) -> N
     assert pulled.returncode == 0 and server.bodies - sent <= size - here + (300 << 10)
     path = Path(pulled.stdout.strip())
     assert program.run("models", "verify", str(path), "--force").returncode == 0
-    reply = program.run("run", "-m", str(path), "--max-tokens", "8", "Hello")
+    reply = program.run("run", "-m", str(path), "--max-tokens", "8", "Hello", timeout=90)
     assert reply.returncode == 0 and reply.stdout.strip()
     for part in parts:
         assert (path.parent / part.name).read_bytes() == part.read_bytes()
