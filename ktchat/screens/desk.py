@@ -15,6 +15,7 @@ from engine.errors import KtchatError
 from engine.threads import ask
 from ktchat import shelf
 from ktchat.downloads import title
+from ktchat.screens.frame import LEAST
 from ktchat.widgets.bars import KeyBar, Status
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Desk(Screen[str | None]):
     """A screen on which models are chosen. Dismissed with the path of one, or with None."""
 
     app: KtchatApp
+    DEFAULT_CSS = "Desk.-small > * { display: none; }"
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,6 +36,11 @@ class Desk(Screen[str | None]):
         self.key_bar = KeyBar(())
         self._hardware: Hardware | None = None
         self._looking = asyncio.Lock()
+
+    def fit(self) -> None:
+        """In a window that is too small only that is said."""
+        width, height = self.app.size
+        self.set_class(width < LEAST[0] or height < LEAST[1], "-small")
 
     def say(self, words: str, severity: str = "information") -> None:
         """Words under the list, made safe to draw."""

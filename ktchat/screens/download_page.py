@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.binding import Binding, BindingType
 
 from engine.threads import ask
-from ktchat.downloads import stage_words, title
+from ktchat.downloads import title
 from ktchat.screens.pages import NEXT, Page, Shown
 from ktchat.screens.path_dialog import Question
 from ktchat.widgets.download_row import COLUMNS, download_row
@@ -64,14 +64,15 @@ class DownloadPage(Page):
         if self.display:
             states = self.desk.app.downloads.states()
             self.table.show([download_row(state) for state in states], NONE)
+            self.desk.show_plan()
         self.desk.show_tabs()
 
     def plan(self, key: str) -> tuple[MemoryPlan | None, str]:
         state = self.desk.app.downloads.state(key)
         if state is None or not key:
             return None, ""
-        left = f"{file_size(state.done)} of {file_size(state.total)}"
-        return None, f"{title(key)} · {left} · {stage_words(state)}"
+        done = f"{file_size(state.done)} of {file_size(state.total)}"
+        return None, f"{done} · {'in' if state.stage == 'done' else 'goes to'} {state.path}"
 
     def on_model_table_chosen(self, message: ModelTable.Chosen) -> None:
         self.action_open()

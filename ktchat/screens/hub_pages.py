@@ -153,6 +153,8 @@ class SearchPage(Page):
         self.field = Field(placeholder="name of a model on the hub", compact=True)
         self.hits: dict[str, SearchHit] = {}
         self._looked: dict[str, shelf.HubChoice | str] = {}
+        self.asking = False
+        """The hub is being asked for repositories."""
 
     def compose(self) -> Iterator[Widget]:
         yield self.field
@@ -174,12 +176,15 @@ class SearchPage(Page):
                             exit_on_error=False)  # fmt: skip
 
     async def _search(self, words: str) -> None:
+        self.asking = True
         try:
             hub = await ask(lambda: self.desk.app.downloads.hub)
             hits = await ask(hub.search, words)
         except KtchatError as error:
             self.table.show([], str(error))
             return
+        finally:
+            self.asking = False
         self.hits, self._looked = {hit.repo: hit for hit in hits}, {}
         self._show()
         if hits:

@@ -43,7 +43,6 @@ class ModelScreen(Desk):
     ModelScreen > KeyBar { dock: bottom; }
     ModelScreen > PlanBars { padding: 1 2 0 2; min-height: 8; max-height: 14; }
     ModelScreen.-low > PlanBars { display: none; }
-    ModelScreen > Status { max-width: 100%; padding: 0 2; }
     """
 
     def __init__(self, current: str = "", tab: int = 0) -> None:
@@ -71,6 +70,7 @@ class ModelScreen(Desk):
         self.open_tab(self._tab)
 
     def on_resize(self) -> None:
+        self.fit()
         self.set_class(self.app.size.height < LOW, "-low")
 
     @property
@@ -95,10 +95,9 @@ class ModelScreen(Desk):
         self.bars.show(plan, words)
 
     def show_tabs(self) -> None:
-        """Mark the open tab, and say at the right how far the downloads are."""
+        """Mark the open tab, and say behind the downloads how far they are."""
         states = [state for state in self.app.downloads.states() if state.is_active]
-        end = f"{len(states)} downloading · {percent(states[0])}" if states else ""
-        self.tabs.show(self._tab, end)
+        self.tabs.show(self._tab, percent(states[0]) if states else "")
 
     def pulling(self, key: str) -> None:
         """A download was queued: show it."""

@@ -6,6 +6,8 @@ answers meanwhile. Dismissed with the path of a model to open, or with None for 
 
 from __future__ import annotations
 
+import os
+from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
@@ -38,6 +40,8 @@ MACHINE, MODEL, READY = range(3)
 INTERVAL = 0.25
 ROOMY = 34
 """Rows from which the plan stands under the list."""
+MOST_HERE = 20
+"""Models of this machine, and as many of other programs, that are listed here; the manager has all."""
 HERE, CATALOGUE = "on this machine", "to download: what runs best here comes first"
 
 KEYS: dict[int, tuple[tuple[str, str, str], ...]] = {
@@ -80,7 +84,6 @@ class SetupScreen(Desk):
     ]
     DEFAULT_CSS = """
     SetupScreen > KeyBar { dock: bottom; }
-    SetupScreen > Status { max-width: 100%; padding: 0 2; }
     SetupScreen > PlanBars { padding: 1 2 0 2; min-height: 8; }
     SetupScreen > ModelTable { padding: 1 0 0 0; }
     """
@@ -113,6 +116,7 @@ class SetupScreen(Desk):
         self.run_worker(self._look(), group="look", exit_on_error=False)
 
     def on_resize(self) -> None:
+        self.fit()
         self._place()
 
     def go(self, step: int) -> None:
@@ -145,19 +149,19 @@ class SetupScreen(Desk):
         except KtchatError as error:
             self.table.show([], str(error))
             return
+        await self._look_here(hardware)
         self._ranked = {entry.model.id: entry for entry in ranked}
         self._fill()
-        await self._look_here(hardware)
 
     async def _look_here(self, hardware: Hardware) -> None:
         """Models that are here already: in the models folder, and those of other programs."""
         settings = self.app.chat_screen.settings.settings
-        ours = list(await ask(lambda: list(shelf.local_models(settings.recent_models, hardware))))
-        others = await ask(lambda: list(shelf.foreign_models(hardware, set())))
+        recent = settings.recent_models
+        ours = await ask(lambda: list(islice(shelf.local_models(recent, hardware), MOST_HERE)))
+        known = {os.path.realpath(one.entry.path) for one in ours}
+        others = await ask(lambda: list(islice(shelf.foreign_models(hardware, known), MOST_HERE)))
         able = [one for one in (*ours, *others) if one.entry.source != "guide"]
         self._here = {one.entry.path: one for one in able if not one.entry.error}
-        if self._here:
-            self._fill()
 
     def _fill(self) -> None:
         rows = [_here_row(local) for local in self._here.values()]

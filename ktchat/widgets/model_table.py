@@ -62,6 +62,7 @@ class Rows(OptionList):
     ]
 
     async def _on_click(self, event: events.Click) -> None:
+        event.prevent_default()  # the list's own way would choose at once
         clicked = event.style.meta.get("option")
         if clicked is None or self.options[clicked].disabled:
             return
@@ -184,7 +185,7 @@ def layout(
 ) -> tuple[Content, list[Content]]:
     """The heading and the rows at a width, as many columns as fit."""
     wide = [
-        max([len(c.title), *(row.cells[at].cell_length for row in rows if not _spills(row, at))])
+        max([len(c.title), *(row.cells[at].cell_length for row in rows if not _spills(c, row, at))])
         for at, c in enumerate(columns)
     ]
     kept = list(range(len(columns)))
@@ -235,6 +236,7 @@ def _line(
     return line.rstrip()
 
 
-def _spills(row: Row, at: int) -> bool:
+def _spills(column: Column, row: Row, at: int) -> bool:
     """Whether a cell may flow over the one beside it, which is empty."""
-    return 0 < at < len(row.cells) - 1 and not row.cells[at + 1]
+    between = 0 < at < len(row.cells) - 1
+    return between and column.align == "left" and not row.cells[at + 1]

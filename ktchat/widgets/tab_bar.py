@@ -11,17 +11,18 @@ from typing import ClassVar
 from textual.content import Content
 from textual.widget import Widget
 
-from ktchat.widgets.lines import ends, styled
+from ktchat.widgets.lines import styled
 
 
 class TabBar(Widget):
     """`Models   installed  catalogue  search  downloads`."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"title", "open", "other"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"title", "open", "other", "note"}
     DEFAULT_CSS = """
     TabBar { height: 2; width: 1fr; padding: 0 2; dock: top; }
     TabBar > .title { text-style: bold; }
     TabBar > .open { color: $accent; text-style: bold; }
+    TabBar > .note { color: $accent; }
     TabBar > .other { color: $foreground 55%; }
     TabBar:ansi > .other { text-style: dim; }
     """
@@ -31,12 +32,13 @@ class TabBar(Widget):
         self.auto_links = False
         self._title, self._names, self._numbered = title, tuple(names), numbered
         self._open = 0
-        self._end = ""
+        self._note = ""
 
-    def show(self, number: int, end: str = "") -> None:
-        """Mark a tab as open; `end` stands at the right end, safe to draw."""
-        self._open, self._end = number, end
-        self.refresh()
+    def show(self, number: int, note: str = "") -> None:
+        """Mark a tab as open; `note` stands behind the last one, safe to draw."""
+        if (number, note) != (self._open, self._note):
+            self._open, self._note = number, note
+            self.refresh()
 
     def render(self) -> Content:
         row = styled(self._title, ".title")
@@ -47,4 +49,6 @@ class TabBar(Widget):
             words = f"{number + 1} {name}" if self._numbered and not narrow else name
             tab = styled(words, style, ("screen.tab", (number,)))
             row += Content(gap) + tab
-        return ends(row, styled(self._end, ".other"), self.content_size.width)
+        if self._note:
+            row += styled(f" {self._note}", ".note", ("screen.tab", (len(self._names) - 1,)))
+        return row.truncate(self.content_size.width, ellipsis=True)

@@ -95,7 +95,11 @@ class Start(Protocol):
     """Starts the program; again on the same home, it finds what was saved."""
 
     async def __call__(
-        self, *script: Reply | str, size: tuple[int, int] = ..., engine: FakeEngine | None = ...
+        self,
+        *script: Reply | str,
+        size: tuple[int, int] = ...,
+        engine: FakeEngine | None = ...,
+        model: str | None = ...,
     ) -> Running: ...
 
 
@@ -116,10 +120,11 @@ async def start(home: Path) -> AsyncIterator[Start]:
         *script: Reply | str,
         size: tuple[int, int] = (100, 30),
         engine: FakeEngine | None = None,
+        model: str | None = "/models/Fake.gguf",
     ) -> Running:
         engine = engine or FakeEngine(script)
         app = KtchatApp(
-            "/models/Fake.gguf",
+            model,
             engine=engine,
             store=Store(home / "ktchat.db"),
             settings=SettingsFile(home / "settings.toml"),
@@ -134,7 +139,7 @@ async def start(home: Path) -> AsyncIterator[Start]:
         running = Running(app, engine, ready.result())
         await running.until(lambda: app.chat_screen.chat is not None)
         await running.until(lambda: not app.chat_screen.sessions.switching)
-        await running.until(lambda: not app.chat_screen.models.loading)
+        await running.until(lambda: not app.chat_screen.models.loading, 60)
         return running
 
     yield begin
