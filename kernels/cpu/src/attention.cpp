@@ -150,7 +150,7 @@ void latent_attention(Context& c, const float* q, int64_t heads, float scale, co
     float* mixed = c.arena.take<float>(heads * n * latent);
     const Inputs queries(c, bare, heads * n, nope, format_bit(k_b));
     const Inputs latents(c, mixed, heads * n, latent, format_bit(v_b));
-    const RowChunks k_cut(k_b, n), v_cut(v_b, n);
+    const RowChunks k_cut(c, k_b, n, 1, heads), v_cut(c, v_b, n, 1, heads);
 
     const auto split_heads = [&](int64_t t, int) {
         for (int64_t h = 0; h < heads; h++) {

@@ -130,7 +130,7 @@ void add_experts(Context& c, const float* x, int64_t n, Pairs& pairs, const Expe
     float* hidden = c.arena.take<float>(pairs.count * width);
     const Inputs packed(c, hidden, pairs.count, width, format_bit(w.down));
     const int64_t tokens_an_expert = (pairs.count + pairs.experts - 1) / pairs.experts;
-    const RowChunks up_cut(w.gate, tokens_an_expert, 2);
+    const RowChunks up_cut(c, w.gate, tokens_an_expert, 2, pairs.experts);
     const int64_t down_step = down_rows(w.down, n, c.pool.threads());
     const int64_t sums_size = n * down_step;
     float* sums = c.arena.take<float>(sums_size * c.pool.threads());

@@ -22,7 +22,7 @@ void norm_linear(Context& c, const float* x, int64_t n, int64_t cols, const floa
     int64_t first[kMaxWeights + 1] = {};  // chunk at which each product starts
     for (int i = 0; i < count; i++) {
         formats |= format_bit(*products[i].weight);
-        first[i + 1] = first[i] + RowChunks(*products[i].weight, n).count();
+        first[i + 1] = first[i] + RowChunks(c, *products[i].weight, n).count();
     }
     const Inputs inputs(c, norm ? normed : x, n, cols, formats);
 
@@ -35,7 +35,7 @@ void norm_linear(Context& c, const float* x, int64_t n, int64_t cols, const floa
         while (chunk >= first[i + 1]) i++;
         const Product& p = products[i];
         const Matrix& m = *p.weight;
-        const RowChunks cut(m, n);
+        const RowChunks cut(c, m, n);
         const int64_t part = chunk - first[i];
         product(m, 0, cut.begin(part), cut.end(part), inputs.rows(m.format), n,
                 [&](int64_t r, int rows, int64_t t, int tokens, float* y) {
@@ -53,7 +53,7 @@ void norm_linear(Context& c, const float* x, int64_t n, int64_t cols, const floa
 void linear_add(Context& c, const float* x, int64_t n, const Matrix& m, float* residual) {
     c.arena.reset();
     const Inputs inputs(c, x, n, m.cols, format_bit(m));
-    const RowChunks cut(m, n);
+    const RowChunks cut(c, m, n);
     const auto prepare = [&](int64_t t, int) { inputs.pack(t); };
     const auto multiply = [&](int64_t chunk, int) {
         product(m, 0, cut.begin(chunk), cut.end(chunk), inputs.rows(m.format), n,

@@ -13,7 +13,7 @@ namespace {
 
 // ---- few tokens: unpack and multiply ------------------------------------------------------------
 
-constexpr size_t kAhead = 4 << 10;  // bytes between the arithmetic and what is fetched for it
+constexpr size_t kAhead = 8 << 10;  // bytes between the arithmetic and what is fetched for it
 
 // T tokens times 16 rows: sums[t][row].
 template <class Type, int T>

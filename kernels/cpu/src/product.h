@@ -17,17 +17,23 @@ inline int64_t tile_rows(const Matrix& m, int64_t tokens) {
 }
 constexpr int kTileFloats = kTokenTile * 2 * kPanelRows;
 
-// How the rows of one matrix are cut: whole tiles, about 64 KB of weights to stream a chunk. The
-// cut is a matter of balance only: results are the same for any.
+// How the rows of one of `copies` matrices are cut: whole tiles, in stretches long enough to stream well,
+// yet enough of them that all threads end together. The cut is a matter of balance only: results are
+// the same for any.
 struct RowChunks {
     int64_t rows;
     int64_t step;
 
-    RowChunks(const Matrix& m, int64_t tokens, int weights_a_row = 1) : rows(m.rows) {
+    RowChunks(const Context& c, const Matrix& m, int64_t tokens, int weights_a_row = 1,
+              int64_t copies = 1)
+        : rows(m.rows) {
+        constexpr int64_t kShortest = 64 << 10, kLongest = 512 << 10;
         const int64_t tile = tile_rows(m, tokens);
         const int64_t passes = (tokens + 3) / 4 * weights_a_row;
-        const int64_t work = tile * static_cast<int64_t>(m.row_bytes) * passes;
-        step = tile * std::max<int64_t>(1, (64 << 10) / std::max<int64_t>(1, work));
+        const int64_t row = static_cast<int64_t>(m.row_bytes) * passes;
+        const int64_t fair = row * m.rows * copies / (8 * c.pool.threads());
+        const int64_t wanted = std::max(kShortest, std::min(kLongest, fair));
+        step = tile * std::max<int64_t>(1, wanted / std::max<int64_t>(1, tile * row));
     }
     int64_t count() const { return (rows + step - 1) / step; }
     int64_t begin(int64_t chunk) const { return chunk * step; }

@@ -87,7 +87,7 @@ void route(Context& c, const float* x, int64_t n, const float* norm, float eps,
     float* scratch = c.arena.take<float>(3 * experts * c.pool.threads());
     uint8_t* marks = c.arena.take<uint8_t>(experts * c.pool.threads());
     const Inputs inputs(c, normed, n, cols, format_bit(router));
-    const RowChunks cut(router, n);
+    const RowChunks cut(c, router, n);
 
     const auto prepare = [&](int64_t t, int) {
         c.kernels->rms_norm(x + t * cols, norm, eps, cols, normed + t * cols);
