@@ -15,6 +15,7 @@ from ktchat.downloads import title
 from ktchat.screens.pages import NEXT, Page, Shown
 from ktchat.screens.path_dialog import Question
 from ktchat.widgets.download_row import COLUMNS, download_row
+from ktchat.widgets.formats import short_path
 from ktchat.widgets.model_table import ModelTable
 from ktchat.words import file_size
 
@@ -72,7 +73,7 @@ class DownloadPage(Page):
         if state is None or not key:
             return None, ""
         done = f"{file_size(state.done)} of {file_size(state.total)}"
-        return None, f"{done} · {'in' if state.stage == 'done' else 'goes to'} {state.path}"
+        return None, f"{done} · {'in' if state.stage == 'done' else 'goes to'} {short_path(state.path)}"
 
     def on_model_table_chosen(self, message: ModelTable.Chosen) -> None:
         self.action_open()

@@ -20,6 +20,7 @@ from ktchat import shelf
 from ktchat.screens.pages import NEXT, Page, Shown
 from ktchat.text import one_line
 from ktchat.widgets.field import Field
+from ktchat.widgets.formats import counted
 from ktchat.widgets.lines import styled
 from ktchat.widgets.model_cells import DIM, context_cell, fit_cell, size_cell, speed_cell
 from ktchat.widgets.model_table import Column, ModelTable, Row
@@ -235,7 +236,10 @@ class SearchPage(Page):
         if isinstance(looked, str):
             return None, looked
         if looked is not None:
-            return None, f"{looked.about} · {len(looked.versions)} versions, Enter shows them"
+            return (
+                None,
+                f"{looked.about} · {counted(len(looked.versions), 'version')}, Enter shows which",
+            )
         return None, ""
 
     def on_model_table_chosen(self, message: ModelTable.Chosen) -> None:

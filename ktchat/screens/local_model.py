@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ktchat.shelf import LocalModel
+from ktchat.widgets.formats import short_path
 from ktchat.words import file_size
 
 
@@ -30,7 +31,7 @@ def details(local: LocalModel) -> list[tuple[str, str]]:
 
     entry, plan = local.entry, local.plan
     rows = [
-        ("file", entry.shown_path),
+        ("file", short_path(entry.path, 1000)),
         ("size", file_size(entry.size)),
         ("architecture", entry.architecture),
         ("quantisation", entry.quantisation),

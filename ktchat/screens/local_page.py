@@ -21,7 +21,7 @@ from ktchat.screens.pages import NEXT, Page, Shown
 from ktchat.screens.path_dialog import Details, PathDialog, Question, Way
 from ktchat.shelf import LocalModel
 from ktchat.text import one_line
-from ktchat.widgets.formats import clock
+from ktchat.widgets.formats import clock, short_path
 from ktchat.widgets.lines import styled
 from ktchat.widgets.model_cells import DIM, fit_cell, size_cell, speed_cell
 from ktchat.widgets.model_table import Column, ModelTable, Row
@@ -122,7 +122,8 @@ class LocalPage(Page):
         local = self.models.get(key)
         if local is None:
             return None, ""
-        return local.plan, local.entry.shown_path
+        where = "built in" if local.entry.source == "guide" else short_path(local.entry.path)
+        return local.plan, where
 
     @property
     def chosen(self) -> LocalModel | None:

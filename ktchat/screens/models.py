@@ -27,6 +27,8 @@ TABS = ("installed", "catalogue", "search", "downloads")
 DOWNLOADS = TABS.index("downloads")
 LOW = 20
 """Rows under which the plan has no place."""
+WIDE = 140
+"""Columns from which the plan stands beside the list."""
 
 
 class ModelScreen(Desk):
@@ -43,6 +45,9 @@ class ModelScreen(Desk):
     ModelScreen > KeyBar { dock: bottom; }
     ModelScreen > PlanBars { padding: 1 2 0 2; min-height: 8; max-height: 14; }
     ModelScreen.-low > PlanBars { display: none; }
+    ModelScreen.-wide > PlanBars {
+        dock: right; width: 58; max-height: 100%; padding: 3 2 0 2;
+    }
     """
 
     def __init__(self, current: str = "", tab: int = 0) -> None:
@@ -72,6 +77,7 @@ class ModelScreen(Desk):
     def on_resize(self) -> None:
         self.fit()
         self.set_class(self.app.size.height < LOW, "-low")
+        self.set_class(self.app.size.width >= WIDE, "-wide")
 
     @property
     def page(self) -> Page:

@@ -21,6 +21,7 @@ from ktchat.screens.desk import Desk
 from ktchat.screens.hub_pages import CATALOGUE_COLUMNS, catalogue_row
 from ktchat.screens.path_dialog import PathDialog, Way
 from ktchat.widgets.arrival import Arrival
+from ktchat.widgets.formats import short_path
 from ktchat.widgets.machine_lines import MachineLines
 from ktchat.widgets.model_cells import fit_cell, size_cell, speed_cell
 from ktchat.widgets.model_table import ModelTable, Row
@@ -182,7 +183,7 @@ class SetupScreen(Desk):
         if entry is not None:
             self.bars.show(entry.plan, f"{entry.model.good_at} · {entry.model.licence}")
         elif local is not None:
-            self.bars.show(local.plan, local.entry.shown_path)
+            self.bars.show(local.plan, short_path(local.entry.path))
         else:
             self.bars.show(None)
 

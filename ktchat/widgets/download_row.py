@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     Column("model"),
-    Column("", rank=2),
+    Column("progress", rank=2),
     Column("", "right"),
     Column("size", "right", rank=3),
-    Column("", rank=1),
+    Column("speed", rank=1),
 )
 BAR = 16
 SHORT = 34

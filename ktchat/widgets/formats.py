@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from pathlib import Path
 
+from ktchat.text import one_line
 from ktchat.words import count
 
 
@@ -15,6 +18,13 @@ def counted(number: int, noun: str) -> str:
 def speed(tokens_a_second: float) -> str:
     """`18.4 tok/s`, `212 tok/s`."""
     return f"{tokens_a_second:.{1 if tokens_a_second < 99.95 else 0}f} tok/s"
+
+
+def short_path(text: str, limit: int = 300) -> str:
+    """Words with the home folder as `~`, safe to draw."""
+    with contextlib.suppress(RuntimeError):  # no home folder
+        text = text.replace(f"{Path.home()}/", "~/")
+    return one_line(text, limit)
 
 
 def whole_seconds(seconds: float) -> str:

@@ -5,14 +5,12 @@ Knows how a machine is shown. Knows nothing of how it is looked at.
 
 from __future__ import annotations
 
-import contextlib
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.content import Content
 from textual.widget import Widget
 
-from ktchat.text import one_line
+from ktchat.widgets.formats import short_path
 from ktchat.widgets.lines import indent, styled, wrap
 
 if TYPE_CHECKING:
@@ -21,6 +19,10 @@ if TYPE_CHECKING:
 LABEL = 6
 ORDER = ("GPU", "RAM", "CPU", "Disk")
 ON_CPU = "This version computes on the CPU. The GPU is not used yet; speeds below are the CPU's."
+NEXT = (
+    "Next comes a model that runs well here. The built-in guide is small and already answers "
+    "questions about ktchat."
+)
 MAX_NOTES = 6
 
 
@@ -69,7 +71,7 @@ class MachineLines(Widget):
         rows: list[Content] = []
         known = sorted(machine_words.lines(hardware), key=lambda line: ORDER.index(line[0]))
         for label, text in known:
-            words = _shown(text)
+            words = short_path(text)
             if self._measuring:
                 words = words.replace(" · speed not measured", "")
             content = Content(words)
@@ -83,21 +85,17 @@ class MachineLines(Widget):
         return rows
 
     def _rest(self, hardware: Hardware, width: int) -> list[Content]:
-        rows = [Content("")]
+        rows = [Content(""), *(line.content for line in wrap(Content(NEXT), width)), Content("")]
         if hardware.gpus:
             rows += [line.content for line in wrap(styled(ON_CPU, ".dim"), width)]
         texts = [] if self._measuring else list(hardware.notes)
         for text in texts[:MAX_NOTES]:
-            rows += [line.content for line in wrap(styled(_shown(text), ".dim"), width)]
+            rows += [line.content for line in wrap(styled(short_path(text), ".dim"), width)]
         for problem in hardware.problems[:MAX_NOTES]:
-            rows += [line.content for line in wrap(styled(_shown(problem.what), ".warning"), width)]
+            rows += [
+                line.content for line in wrap(styled(short_path(problem.what), ".warning"), width)
+            ]
             if problem.fix:
-                fix = styled(_shown(problem.fix), ".dim")
+                fix = styled(short_path(problem.fix), ".dim")
                 rows += [line.content for line in indent(wrap(fix, width - 2), Content("  "))]
         return rows
-
-
-def _shown(text: str) -> str:
-    with contextlib.suppress(RuntimeError):  # no home folder
-        text = text.replace(f"{Path.home()}/", "~/")
-    return one_line(text, 300)

@@ -84,10 +84,6 @@ class ModelTable(Vertical):
     }
     ModelTable > Rows:focus { border: none; background-tint: $foreground 0%; }
     ModelTable > .heading:ansi { text-style: dim; }
-    ModelTable > Rows:ansi > .option-list--option-highlighted {
-        background: transparent; color: ansi_default;
-    }
-    ModelTable > Rows:focus:ansi > .option-list--option-highlighted { text-style: reverse; }
     """
 
     @dataclass
@@ -198,11 +194,11 @@ def layout(
         kept.remove(max(able, key=lambda at: (columns[at].rank, at)))
     wide[0] = max(4, min(wide[0], free()))
     cells = tuple(Content(column.title) for column in columns)
-    heading = _line(cells, columns, kept, wide, Content(" " * (MARGIN - 1)))
+    heading = _line(cells, columns, kept, wide, Content(" " * (MARGIN - 1)), width)
     lines = []
     for row in rows:
         mark = styled("▌ ", "$accent") if row.marked else Content(" " * MARGIN)
-        line = _line(row.cells, columns, kept, wide, mark)
+        line = _line(row.cells, columns, kept, wide, mark, width)
         line = line.stylize_before("$foreground 55%") if row.dim else line
         if row.below is not None:
             under = wrap(row.below, max(8, width - 2 * MARGIN))
@@ -218,6 +214,7 @@ def _line(
     kept: Sequence[int],
     wide: Sequence[int],
     lead: Content,
+    width: int,
 ) -> Content:
     line, start = lead, lead.cell_length
     for place, at in enumerate(kept):
@@ -227,6 +224,8 @@ def _line(
             if cells[other]:
                 break
             room += GAP + wide[other]  # a long text flows over the empty cells beside it
+        if at and columns[at].align == "left" and not any(cells[other] for other in later):
+            room = max(room, width - start)
         cell = cells[at].truncate(room, ellipsis=True)
         space = Content(" " * max(0, wide[at] - cell.cell_length))
         if cell:

@@ -155,7 +155,7 @@ async def test_a_download_goes_on_beside_a_reply_and_says_so_in_one_line(
     start: Start, hub: HubServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with_split_model(hub, tmp_path_factory.mktemp("tiny"))
-    run = await start(Reply("word " * 4000, token_seconds=0.005), size=(80, 24))
+    run = await start(Reply("word " * 900, token_seconds=0.05), size=(80, 24))
     run.screen.prompt.put("go")
     await run.press("enter")
     await run.sees("word word")

@@ -113,7 +113,7 @@ async def test_the_list_says_where_a_model_runs_how_fast_and_when_it_was_used(
     run = await start("ok", size=(80, 24))
     screen = await opened(run)
     await to_model(run, screen, path)
-    await run.sees("CPU", "~", "last used", "runs on the CPU", "experts", "KV cache", "left of")
+    await run.sees("CPU", "~", "last used", "runs on the CPU", "experts", "left of")
     await run.press("enter")
     await run.until(lambda: run.chat.loaded is not None and run.chat.loaded.name == path.stem)
     await run.until(lambda: str(path) in usage.opened())
