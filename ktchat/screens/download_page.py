@@ -73,7 +73,8 @@ class DownloadPage(Page):
         if state is None or not key:
             return None, ""
         done = f"{file_size(state.done)} of {file_size(state.total)}"
-        return None, f"{done} · {'in' if state.stage == 'done' else 'goes to'} {short_path(state.path)}"
+        where = "in" if state.stage == "done" else "goes to"
+        return None, f"{done} · {where} {short_path(state.path)}"
 
     def on_model_table_chosen(self, message: ModelTable.Chosen) -> None:
         self.action_open()

@@ -41,4 +41,6 @@ def details(local: LocalModel) -> list[tuple[str, str]]:
     ]
     rows += [("plan", text) for text in plan.words()] if plan is not None else []
     rows += [("", text.strip()) for text in bars(plan, 56)] if plan is not None else []
+    if plan is not None and plan.with_gpu is not None:
+        rows += [("later, on the GPU", text) for text in plan.with_gpu.words()[:2]]
     return [(name, text) for name, text in rows if text]

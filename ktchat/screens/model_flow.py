@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import KtchatError
-from engine.protocol import Event, Failed, Load, Notice, Progress
+from engine.protocol import Event, Failed, Figures, Load, Notice, Progress
 from engine.threads import ask
 from ktchat import usage, words
 from ktchat.text import one_line
@@ -100,6 +100,18 @@ class ModelFlow:
     def _refused(self, error: KtchatError) -> None:
         self.wanted = ""
         self._screen.status.say(str(error), "error")
+
+    def note_speed(self, chat: ChatSession, figures: Figures) -> None:
+        """Keep how fast a reply came: it replaces the prediction for this model."""
+        if chat.loaded is not None:
+            self._screen.run_worker(
+                self._note_speed(chat.loaded.path, figures), group="speed", exit_on_error=False
+            )
+
+    async def _note_speed(self, path: str, figures: Figures) -> None:
+        from engine.speed import record_run
+
+        await ask(record_run, Path(path), figures)
 
     def show(self, chat: ChatSession) -> None:
         """Show the model that is there."""

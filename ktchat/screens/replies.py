@@ -187,6 +187,7 @@ class Replies:
             self._tokens += update.tokens
         elif isinstance(update, Finished):
             self._tokens = update.figures.context_used or self._tokens
+            screen.models.note_speed(chat, update.figures)
         elif isinstance(update, Failed):
             last = chat.conversation.last
             if last is not None and last.without_reply and not screen.prompt.text.strip():

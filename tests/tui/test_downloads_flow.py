@@ -102,6 +102,13 @@ async def test_a_split_model_is_searched_planned_pulled_killed_twice_verified_an
     figures = run.last.figures
     assert figures is not None and figures.reply_tokens > 0
     assert run.screen.settings.read().last_model == str(path)
+    await run.until(lambda: (home / "cache" / "speeds.json").exists())
+    await run.press("ctrl+o")
+    await run.until(lambda: isinstance(run.app.screen, ModelScreen))
+    local = manager(run).local
+    await run.until(lambda: str(path) in local.models)
+    plan = local.models[str(path)].plan
+    assert plan is not None and plan.measured  # the run's own figure replaced the prediction
 
 
 def kill_in_the_midst(home: Path, before: int) -> None:
