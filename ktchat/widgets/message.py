@@ -21,6 +21,7 @@ from textual.style import Style
 from textual.widget import Widget
 
 from ktchat.widgets.lines import Line, copied, ends, styled
+from ktchat.widgets.palette import Palette
 
 MARGIN = 1
 """Empty cells at both sides."""
@@ -36,12 +37,6 @@ class MessageView(Widget, can_focus=True):
 
     ALLOW_SELECT = True
     FOCUS_ON_CLICK = False  # who clicks into the text goes on typing into the prompt
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        *("author", "focused", "dim", "action", "note", "warning", "error"),
-        *("heading-1", "heading-2", "strong", "em", "struck", "code", "link", "thinking"),
-        *("code-block", "code-head", "code-copy", "code-comment", "code-keyword", "code-name"),
-        *("code-string", "code-number", "code-deleted"),
-    }
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "copy", "Copy", show=False),
         Binding("r", "screen.regenerate", "Regenerate", show=False),
@@ -81,7 +76,6 @@ class MessageView(Widget, can_focus=True):
         self._rows: list[Line] = []
         self._width = 0
         self._strips: dict[int, Strip] = {}
-        self._styles_known: dict[str, Style] = {}
         self._hovered = False
         self._header = Line(Content(""))
 
@@ -176,7 +170,6 @@ class MessageView(Widget, can_focus=True):
 
     def notify_style_update(self) -> None:
         self._strips.clear()
-        self._styles_known.clear()
         super().notify_style_update()
 
     def render_line(self, y: int) -> Strip:
@@ -213,22 +206,10 @@ class MessageView(Widget, can_focus=True):
         )
 
     def _style(self, style: str | Style) -> Style:
-        """The meaning of a component class, as `.code`, with its background."""
+        """The meaning of a component class of the palette, written `.code`."""
         if isinstance(style, Style):
             return style
-        if style not in self._styles_known:
-            rules = self.get_component_styles(style.removeprefix("."))
-            text = rules.text_style
-            self._styles_known[style] = Style(
-                rules.background if rules.has_rule("background") else None,
-                rules.color if rules.has_rule("color") else None,
-                bold=text.bold,
-                dim=text.dim,
-                italic=text.italic,
-                underline=text.underline,
-                strike=text.strike,
-            )
-        return self._styles_known[style]
+        return self.query_ancestor(Palette).style_of(style.removeprefix("."))
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
         rows = self.rows(self._width)

@@ -34,7 +34,7 @@ class PromptView(MessageView):
     def header(self) -> tuple[Content, Content]:
         buttons = [("copy", "copy"), *([("edit", "edit")] if self.last else [])]
         shown = actions(*buttons) if self.active else Content("")
-        return styled("You", ".author"), shown + styled(clock(self.turn.created), ".dim")
+        return styled("You", ".you"), shown + styled(clock(self.turn.created), ".dim")
 
     def body(self, width: int) -> list[Line]:
         rows = self._text.lines(width, MAX_PROMPT_ROWS)

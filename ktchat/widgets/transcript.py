@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from textual import events
 from textual.app import ComposeResult
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import Vertical
 from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
@@ -20,6 +20,7 @@ from engine.protocol import Event
 from ktchat.conversation import Turn
 from ktchat.widgets.formats import counted
 from ktchat.widgets.message import MessageView
+from ktchat.widgets.palette import Palette
 from ktchat.widgets.prompt_view import PromptView
 from ktchat.widgets.reply_view import ReplyView
 
@@ -37,7 +38,7 @@ class _Column(Vertical):
     BLANK = True  # nothing of its own to draw
 
 
-class Transcript(VerticalScroll, can_focus=False):
+class Transcript(Palette, can_focus=False):
     """The turns that are shown."""
 
     BLANK = True

@@ -24,7 +24,8 @@ from tests.tui.terminal import ESCAPES, Terminal
 
 SCRIPTED = "tests.bench.typing_app"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-QUESTION = "Tell me everything about mixtures of experts, at length, with examples"
+QUESTION = "What is a mixture of experts and which keys are there?"
+KEYS_A_QUESTION = 4
 CLEAR = "\x15" + "\x7f" * 4
 """Ctrl+U and backspaces: the prompt is empty again."""
 
@@ -33,11 +34,11 @@ def key_to_paint(terminal: Terminal, letter: str, limit: float = 2.0) -> float:
     """Seconds from writing a key until the program has drawn it.
 
     At each key the prompt's row is written whole, up to its border; what was typed ends in `#` and
-    the letter.
+    the letter (both are written at once).
     """
     terminal.output = b""
     start = time.perf_counter()
-    terminal.type(letter)
+    terminal.type(f"#{letter}")
     while time.perf_counter() - start < limit:
         if terminal.read(0.02) and _drawn(terminal.output, letter):
             return time.perf_counter() - start
@@ -83,35 +84,38 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def type_letters(terminal: Terminal, arguments: argparse.Namespace) -> list[float]:
-    """Milliseconds of each key; a model that has said all is asked again."""
+    """Milliseconds of each key.
+
+    The scripted engine talks all the time. A real model is asked again for every few keys, and they
+    are typed from the moment of the Enter on: while it reads, writes, and its reply is settled.
+    """
     chance = random.Random(1)
     times: list[float] = []
-    streaming = arguments.idle
+    if not arguments.idle and not arguments.model:
+        terminal.type(CLEAR + QUESTION + "\r")
+        terminal.output = b""
+        terminal.sees("tok/s", 120)
     while len(times) < arguments.keys:
-        if not streaming:
-            terminal.type("\x0e")  # Ctrl+N: each reply has the whole context
-            terminal.drain(0.3)
-            terminal.type(CLEAR + QUESTION + "\r")
-            terminal.output = b""
-            terminal.sees("first ", 120)  # the figures of the reply that begins
-        if len(times) % 30 == 0:  # before the prompt grows into the conversation
+        number = len(times)
+        if arguments.model and number % KEYS_A_QUESTION == 0:
+            ask(terminal, anew=number % (10 * KEYS_A_QUESTION) == 0)
+        elif number % 20 == 0:  # before the prompt grows into the conversation
             terminal.type(CLEAR)
             terminal.drain(0.2)
-        terminal.drain(chance.uniform(0.02, 0.12))
-        terminal.type("#")
-        terminal.drain(chance.uniform(0.05, 0.12))
-        streaming = arguments.idle or is_streaming(terminal.text)
-        took = key_to_paint(terminal, chance.choice(LETTERS)) * 1000
-        streaming = arguments.idle or (streaming and is_streaming(terminal.text))
-        if streaming:
-            times.append(took)
+        terminal.drain(chance.uniform(0.0, 0.05 if arguments.model else 0.2))
+        times.append(key_to_paint(terminal, chance.choice(LETTERS)) * 1000)
     return times
 
 
-def is_streaming(text: str) -> bool:
-    """Whether the key bar, where it was drawn lately, still offers to stop the reply."""
-    before, drawn, _ = text.rpartition("Enter send")
-    return not drawn or before.endswith("Esc stop  ")
+def ask(terminal: Terminal, anew: bool) -> None:
+    """Send the question, in a new session now and then: the context is not endless."""
+    terminal.drain(1.0)  # the reply before is over
+    if anew:
+        terminal.type("\x0e")
+        terminal.drain(0.5)
+    terminal.type(CLEAR + QUESTION)
+    terminal.drain(0.3)
+    terminal.type("\r")
 
 
 def main() -> None:

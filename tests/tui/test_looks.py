@@ -114,6 +114,23 @@ async def test_themes_are_chosen_and_remembered(start: Start, theme: str) -> Non
     assert again.app.theme == theme
 
 
+async def test_a_conversation_on_the_screen_takes_the_colours_of_a_new_theme(start: Start) -> None:
+    run = await start(MARKDOWN)
+    await run.ask("show")
+    reply = run.screen.transcript.last_reply()
+    assert reply is not None
+
+    def colours() -> list[tuple[object, object]]:
+        strips = [reply.render_line(y) for y in range(reply.size.height)]
+        styles = [segment.style for strip in strips for segment in strip if segment.text.strip()]
+        return [(style.color, style.bgcolor) for style in styles if style is not None]
+
+    dark = colours()
+    run.app.theme = LIGHT
+    await run.until(lambda: colours() != dark)
+    assert not set(dark) & set(colours())
+
+
 async def test_the_last_reply_and_the_last_code_block_are_copied(start: Start) -> None:
     run = await start(MARKDOWN)
     await run.ask("show")

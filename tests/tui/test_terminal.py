@@ -72,7 +72,7 @@ def test_no_escape_sequence_of_a_model_or_a_name_reaches_the_terminal(run: Run) 
     terminal.type("\r")
     terminal.sees("It failed before")
     terminal.type("\x0f")  # Ctrl+O: the models
-    terminal.sees("Models on this machine")
+    terminal.sees("Esc back")
     terminal.drain(0.3)
     terminal.type("\x1b")
     terminal.drain(0.3)
