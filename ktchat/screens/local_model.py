@@ -27,11 +27,11 @@ class Check:
 
 def details(local: LocalModel) -> list[tuple[str, str]]:
     """Everything known of a model, a name and a text a line; not safe to draw."""
-    from engine.plan_words import bars
+    from engine.plan_words import size
 
     entry, plan = local.entry, local.plan
     rows = [
-        ("file", short_path(entry.path, 1000)),
+        ("file", "built in" if entry.source == "guide" else short_path(entry.path, 1000)),
         ("size", file_size(entry.size)),
         ("architecture", entry.architecture),
         ("quantisation", entry.quantisation),
@@ -40,7 +40,8 @@ def details(local: LocalModel) -> list[tuple[str, str]]:
         ("fault", entry.error),
     ]
     rows += [("plan", text) for text in plan.words()] if plan is not None else []
-    rows += [("", text.strip()) for text in bars(plan, 56)] if plan is not None else []
+    for device in plan.devices if plan is not None else ():
+        rows += [(f"{device.kind}: {part.label}", size(part.bytes)) for part in device.segments]
     if plan is not None and plan.with_gpu is not None:
         rows += [("later, on the GPU", text) for text in plan.with_gpu.words()[:2]]
     return [(name, text) for name, text in rows if text]

@@ -18,13 +18,14 @@ from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.suggester import Suggester
+from textual.widget import Widget
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from ktchat.screens.dialogs import Dialog
 from ktchat.text import one_line
 from ktchat.widgets.field import Field
-from ktchat.widgets.lines import styled
+from ktchat.widgets.lines import indent, styled, wrap
 
 _MAX_ENTRIES = 2000
 
@@ -174,16 +175,31 @@ class Details(Dialog):
         self._title, self._rows = one_line(title, 100), rows
 
     def compose(self) -> ComposeResult:
-        width = max((len(name) for name, _ in self._rows), default=0) + 2
         with Vertical(classes="box wide"):
             yield Static(Content(self._title), classes="title")
             with VerticalScroll(can_focus=True):
-                for name, text in self._rows:
-                    row = Vertical(classes="detail")
-                    row.styles.height = "auto"
-                    with row:
-                        yield Static(
-                            styled(name.ljust(width), "$foreground 55%")
-                            + Content(one_line(text, 1000))
-                        )
+                yield NamedTexts(self._rows)
             yield Static(Content("Esc back"), classes="hint")
+
+
+class NamedTexts(Widget):
+    """Names at the left, texts at the right, wrapped beside them."""
+
+    DEFAULT_CSS = "NamedTexts { height: auto; width: 1fr; }"
+
+    def __init__(self, rows: Sequence[tuple[str, str]]) -> None:
+        super().__init__()
+        self._rows = rows
+
+    def render(self) -> Content:
+        lead = max((len(name) for name, _ in self._rows), default=0) + 2
+        width = max(20, self.content_size.width - lead)
+        lines = [
+            line.content
+            for name, text in self._rows
+            for line in indent(
+                wrap(Content(one_line(text, 1000)), width),
+                styled(name.ljust(lead), "$foreground 55%"),
+            )
+        ]
+        return Content("\n").join(lines)
