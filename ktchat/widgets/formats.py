@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from ktchat.text import one_line
-from ktchat.words import count
+from ktchat.words import count, duration
 
 
 def counted(number: int, noun: str) -> str:
@@ -16,8 +16,15 @@ def counted(number: int, noun: str) -> str:
 
 
 def speed(tokens_a_second: float) -> str:
-    """`18.4 tok/s`, `212 tok/s`."""
-    return f"{tokens_a_second:.{1 if tokens_a_second < 99.95 else 0}f} tok/s"
+    """`18.4 tok/s`, `2 120 tok/s`."""
+    if tokens_a_second < 99.95:
+        return f"{tokens_a_second:.1f} tok/s"
+    return f"{count(round(tokens_a_second))} tok/s"
+
+
+def first_token(seconds: float) -> str:
+    """Time to the first token: `0.04 s`, `1.3 s`, `42 s`."""
+    return f"{seconds:.2f} s" if seconds < 0.995 else duration(seconds)
 
 
 def short_path(text: str, limit: int = 300) -> str:
