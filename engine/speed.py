@@ -37,14 +37,14 @@ LAYER_SECONDS = 50e-6
 of two and three layers that fit the cache, 58 to 121 us a layer, embedding and output included."""
 
 GOPS_PER_CORE: dict[RuntimeName, dict[str, float]] = {
-    "hybrid": {"avx512": 165.0, "avx2": 80.0, "plain": 5.0},
+    "hybrid": {"avx512": 430.0, "avx2": 200.0, "plain": 5.0},
     "llama.cpp": {"avx512": 85.0, "avx2": 42.0, "plain": 5.0},
 }
 """10^9 operations (a multiplication and an addition are two) a second and core while prefilling.
 
-hybrid: 344 and 387 tok/s of a 512-token prompt in the runs above, qwen3-30b-a3b with 8 layers (0.91 *
-10^9 operations a token), 2 cores with AVX-512 VNNI at 2.6 GHz; llama.cpp: 188 tok/s. AVX2 is assumed
-to reach half, neither a small part."""
+hybrid: 955 tok/s of a 512-token prompt, qwen3-30b-a3b with 8 layers (0.91 * 10^9 operations a token), 2
+cores with AVX-512 VNNI at 2.6 GHz, the machine quiet (tests/bench/LOG.md); llama.cpp: 188 tok/s. AVX2 is
+assumed to reach somewhat less than half, neither a small part."""
 
 DECODE_AT = 1024
 """Tokens in the context at which decoding is predicted, or half the context if it is shorter."""
