@@ -14,6 +14,8 @@ from engine.errors import KtchatError
 
 if TYPE_CHECKING:
     from ktchat.chat import ChatSession
+    from ktchat.conversation import Conversation
+    from ktchat.records import SessionSummary
     from ktchat.screens.chat import ChatScreen
 
 
@@ -23,6 +25,8 @@ class SessionFlow:
     def __init__(self, screen: ChatScreen) -> None:
         self._screen = screen
         self._deleted: list[str] = []  # can be brought back, the last deleted at the end
+        self._seen: dict[str, Conversation] = {}  # that were open since the start
+        self._trouble = ""  # why the list could not be read, as it was said
         self._lock = asyncio.Lock()  # one change of session at a time
         self.switching = True
         """What stands in the prompt is not (yet) the open session's."""
@@ -73,14 +77,25 @@ class SessionFlow:
         self._screen.run_worker(work, group="sessions", exit_on_error=False)
 
     async def _refresh(self) -> None:
+        """Read the list again; sessions that only memory has so far belong to it."""
         chat = self._screen.chat
         if chat is None:
             return
+        summaries: list[SessionSummary] = []
+        trouble = ""
         try:
             summaries = await chat.store.call(chat.store.sessions)
         except KtchatError as error:
-            self._screen.status.say(str(error), "error")
-            return
+            trouble = str(error)
+        if trouble != self._trouble:
+            self._trouble = trouble
+            if trouble:
+                self._screen.status.say(trouble, "error")
+        listed = {summary.id for summary in summaries}
+        self._seen[chat.conversation.id] = chat.conversation
+        for conversation in self._seen.values():
+            if conversation.id not in listed and chat.saver.unsaved(conversation.id) is not None:
+                summaries.append(_summary(conversation))
         self._screen.session_list.show(summaries, chat.conversation.id)
 
     async def _enter(self, session: str | None) -> None:
@@ -174,6 +189,19 @@ class SessionFlow:
         screen.session_list.forget(session)
         screen.status.say("the session is back")
         await self._refresh()
+
+
+def _summary(conversation: Conversation) -> SessionSummary:
+    from ktchat.records import SessionSummary
+
+    return SessionSummary(
+        id=conversation.id,
+        title=conversation.title,
+        created=conversation.created,
+        updated=conversation.updated,
+        model_name=conversation.model_name,
+        turns=len(conversation.turns),
+    )
 
 
 def _short(title: str) -> str:

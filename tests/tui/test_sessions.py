@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from ktchat.errors import StoreError
 from tests.support.fake_engine import Reply
 from tests.tui.conftest import Running, Start
 
@@ -163,6 +166,30 @@ async def test_a_session_that_another_program_has_open_can_only_be_read(start: S
     await second.press("enter")
     await second.sees("The message was not sent")
     assert second.screen.prompt.text == "mine"
+
+
+async def test_sessions_that_cannot_be_saved_are_listed_and_opened_from_memory(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await start("cats say miaow", "dogs bark", size=WIDE)
+
+    def full(*_: object) -> None:
+        raise StoreError("The sessions cannot be saved", "the disk is full", "Free some space")
+
+    monkeypatch.setattr(run.chat.store, "save", full)
+    await run.ask("about cats")
+    await run.sees("The sessions cannot be saved. the disk is full. Free some space.")
+    await run.press("ctrl+n")
+    await run.until(lambda: not run.chat.conversation.turns)
+    await run.ask("about dogs")
+    await run.sees("about cats", "about dogs")
+    await into_the_list(run)
+    await run.press("down", "enter")
+    await run.sees("cats say miaow")
+    monkeypatch.undo()
+    await run.ask("and more")
+    await run.sees("Everything is saved again")
+    assert len(run.chat.store.sessions()) == 2
 
 
 async def test_five_hundred_turns_open_from_their_end_and_older_ones_join(start: Start) -> None:
