@@ -176,17 +176,17 @@ async def test_sessions_that_cannot_be_saved_are_listed_and_opened_from_memory(
     def full(*_: object) -> None:
         raise StoreError("The sessions cannot be saved", "the disk is full", "Free some space")
 
-    monkeypatch.setattr(run.chat.store, "save", full)
-    await run.ask("about cats")
-    await run.sees("The sessions cannot be saved. the disk is full. Free some space.")
-    await run.press("ctrl+n")
-    await run.until(lambda: not run.chat.conversation.turns)
-    await run.ask("about dogs")
-    await run.sees("about cats", "about dogs")
-    await into_the_list(run)
-    await run.press("down", "enter")
-    await run.sees("cats say miaow")
-    monkeypatch.undo()
+    with monkeypatch.context() as broken:
+        broken.setattr(run.chat.store, "save", full)
+        await run.ask("about cats")
+        await run.sees("The sessions cannot be saved. the disk is full. Free some space.")
+        await run.press("ctrl+n")
+        await run.until(lambda: not run.chat.conversation.turns)
+        await run.ask("about dogs")
+        await run.sees("about cats", "about dogs")
+        await into_the_list(run)
+        await run.press("down", "enter")
+        await run.sees("cats say miaow")
     await run.ask("and more")
     await run.sees("Everything is saved again")
     assert len(run.chat.store.sessions()) == 2
