@@ -12,6 +12,9 @@ import sys
 from ktchat.cli import output
 from ktchat.errors import UsageError
 
+FRAMES_A_SECOND = "120"
+"""A key waits for at most one frame while a reply streams: 8 ms instead of Textual's 17."""
+
 
 def main(args: argparse.Namespace) -> int:
     """Start the screen; returns its exit code."""
@@ -28,6 +31,7 @@ def main(args: argparse.Namespace) -> int:
             "TERM is empty or dumb",
             "For one reply without the screen: ktchat run PROMPT",
         )
+    os.environ.setdefault("TEXTUAL_FPS", FRAMES_A_SECOND)  # read when Textual is imported
     from ktchat.app import KtchatApp
 
     app = KtchatApp(model=args.model, engine=args.engine_factory() if args.engine_factory else None)

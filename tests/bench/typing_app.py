@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ktchat.app import KtchatApp
+from ktchat import cli
 from tests.support.fake_engine import FakeEngine, Reply
 
 PARAGRAPH = """\
@@ -24,14 +24,12 @@ def active_weights(layers: int, top_k: int) -> int:
 """
 
 
-def main() -> None:
-    """Run the screen."""
+def main() -> int:
+    """Run the screen through the real command line."""
     text = "".join(PARAGRAPH.format(n=n) for n in range(400))
     engine = FakeEngine([Reply(text, token_seconds=0.005)], context=1 << 20)
-    app = KtchatApp("/models/Scripted.gguf", engine=engine)
-    app.run()
-    raise SystemExit(app.return_code or 0)
+    return cli.main(["-m", "/models/Scripted.gguf"], engine_factory=lambda: engine)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
