@@ -14,7 +14,8 @@ import pytest
 from tests.support.engines import alive
 
 PARENT = """
-import asyncio, sys, time
+import asyncio, signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored in a run that outlives its terminal
 from engine.client import Engine
 from engine.protocol import Load, Text
 from tests.support.engines import ask, worker
