@@ -43,7 +43,7 @@ GOPS_PER_CORE: dict[RuntimeName, dict[str, float]] = {
 """10^9 operations (a multiplication and an addition are two) a second and core while prefilling.
 
 hybrid: 955 tok/s of a 512-token prompt, qwen3-30b-a3b with 8 layers (0.91 * 10^9 operations a token), 2
-cores with AVX-512 VNNI at 2.6 GHz, the machine quiet (tests/bench/LOG.md); llama.cpp: 188 tok/s. AVX2 is
+cores with AVX-512 VNNI at 2.6 GHz, other work paused (tests/bench/LOG.md); llama.cpp: 188 tok/s. AVX2 is
 assumed to reach somewhat less than half, neither a small part."""
 
 DECODE_AT = 1024

@@ -62,12 +62,14 @@ def test_single_questions_get_the_right_content(result: evaluate.Result) -> None
 
 def test_facts_from_earlier_turns_are_recalled(result: evaluate.Result) -> None:
     assert result.recall.asked >= 60
-    assert result.recall.share >= 0.78, result.recall.wrong  # the aim is 0.90: see the README
+    assert result.recall.share >= 0.78, (
+        result.recall.wrong
+    )  # the bar is 0.90, not met: packaging/guide/README.md
 
 
 def test_questions_outside_point_to_the_model_manager(result: evaluate.Result) -> None:
     assert result.outside.asked >= 20
-    assert result.outside.share >= 0.85, result.outside.wrong
+    assert result.outside.share >= 0.85, result.outside.wrong  # our bar is 0.90, not met
 
 
 def test_a_third_question_uses_what_the_first_said(
