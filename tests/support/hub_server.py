@@ -84,6 +84,8 @@ class HubServer:
         """Bytes a second of every connection; 0: as fast as it goes."""
         self.tokens: tuple[str, ...] = ("hf_good",)
         self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._sending = 0
         self._servers = [self._serve("hub"), self._serve("cdn")]
         self.endpoint = f"http://127.0.0.1:{self._servers[0].server_address[1]}"
         self.cdn_port = self._servers[1].server_address[1]
@@ -141,6 +143,24 @@ class HubServer:
     def sent(self, count: int) -> None:
         with self._lock:
             self.bodies += count
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Around a body that is sent."""
+        with self._lock:
+            self._sending += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._sending -= 1
+                self._idle.notify_all()
+
+    def settled(self, seconds: float = 10.0) -> int:
+        """`bodies` when nothing is being sent any more: a killed client is noticed a moment later."""
+        with self._idle:
+            assert self._idle.wait_for(lambda: self._sending == 0, seconds), "still sending"
+            return self.bodies
 
 
 @contextmanager
@@ -299,7 +319,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(end - start))
         self.end_headers()
         if self.command == "GET":
-            self._send_body(data, start, end, fault)
+            with self.hub.sending():
+                self._send_body(data, start, end, fault)
 
     def _send_body(self, data: bytes, start: int, end: int, fault: Fault | None) -> None:
         kind, value = (fault.kind, fault.value) if fault else ("", 0)

@@ -66,17 +66,17 @@ def test_a_hundredth_at_most_is_lost_by_a_kill(
     in_sockets = (4 if size >= MANY_CONNECTIONS else 1) * (192 << 10)
     lost = []
     for target in sorted(random.Random(size).sample(range(size // 8, size - size // 8), kills)):
-        here, sent = kept(program), server.bodies
+        here, sent = kept(program), server.settled()
         killed_at(program, target)
         assert here < kept(program) < size
-        lost.append(server.bodies - sent - (kept(program) - here))
+        lost.append(server.settled() - sent - (kept(program) - here))
         assert not part_of(program).with_suffix("").exists()
     assert min(lost) <= size / 100 + in_sockets, f"{lost} bytes of {size} came and are not kept"
     server.rate = 0
-    sent, here = server.bodies, kept(program)
+    sent, here = server.settled(), kept(program)
     done = program.run("models", "pull", f"{REPO}:Q4_K_M")
     assert done.returncode == 0 and "are here already" in done.stderr
-    assert server.bodies - sent == size - here  # what was kept was right to the last block
+    assert server.settled() - sent == size - here  # what was kept was right to the last block
     assert part_of(program).with_suffix("").read_bytes() == data
 
 
@@ -93,9 +93,9 @@ def test_a_split_model_survives_two_kills(program: Program, server: HubServer) -
     listed = program.run("models", "list").stdout
     assert f"ktchat models pull {REPO}:Q4_K_M" in listed
     server.rate = 0
-    sent = server.bodies
+    sent = server.settled()
     assert program.run("models", "pull", f"{REPO}:Q4_K_M").returncode == 0
-    assert server.bodies - sent <= 7_000_000 + 400_000
+    assert server.settled() - sent <= 7_000_000 + 400_000
     folder = part_of(program).parent
     for name, data in files.items():
         assert (folder / name).read_bytes() == data
