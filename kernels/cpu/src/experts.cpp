@@ -1,5 +1,6 @@
 // The fused mixture of experts: every chosen expert of a layer is one work list, in four phases:
-// pack x; gate and up with SwiGLU; pack the hidden rows; down with the weighted sum.
+// pack x; gate and up with SwiGLU; pack the hidden rows; down with the weighted sum. Where `down` has
+// panels the hidden rows are packed as they are computed, and the third phase is empty.
 
 #include "experts.h"
 
@@ -62,12 +63,14 @@ const void* const* gather(Context& c, const Inputs& inputs, Format format, const
     return rows;
 }
 
-// hidden[p] = silu(gate x) * (up x) for rows [begin, end) of one expert's pairs.
+// done(r, rows, t, hidden): silu(gate x) * (up x) of rows [r, r + rows) and token t, for all rows
+// [begin, end) and all tokens of one expert.
+template <class Done>
 void gate_up(const Context& c, const Experts& w, int64_t expert, int64_t begin, int64_t end,
-             const void* const* gate_x, const void* const* up_x, int64_t tokens, float* hidden) {
+             const void* const* gate_x, const void* const* up_x, int64_t tokens, const Done& done) {
     alignas(64) float gate[kTileFloats];
     alignas(64) float up[kTileFloats];
-    const int64_t width = w.gate.rows, tile = tile_rows(w.gate, tokens);
+    const int64_t tile = tile_rows(w.gate, tokens);
     for (int64_t r = begin; r < end; r += tile) {
         const int rows = static_cast<int>(std::min(tile, end - r));
         const uint8_t* gate_rows = w.gate.row(expert, r);
@@ -78,10 +81,7 @@ void gate_up(const Context& c, const Experts& w, int64_t expert, int64_t begin, 
             w.gate.tile(w.gate, gate_rows, rows, up_rows, gate_x + t, count, gate);
             w.up.tile(w.up, up_rows, rows, next, up_x + t, count, up);
             c.kernels->swiglu(gate, up, static_cast<int64_t>(rows) * count);
-            for (int k = 0; k < count; k++) {
-                std::memcpy(hidden + (t + k) * width + r, gate + k * rows,
-                            static_cast<size_t>(rows) * sizeof(float));
-            }
+            for (int k = 0; k < count; k++) done(r, rows, t + k, gate + k * rows);
         }
     }
 }
@@ -127,9 +127,11 @@ void add_experts(Context& c, const float* x, int64_t n, Pairs& pairs, const Expe
     const Inputs inputs(c, x, n, w.gate.cols, format_bit(w.gate) | format_bit(w.up));
     const auto gate_x = gather(c, inputs, w.gate.format, pairs);
     const auto up_x = w.up.format == w.gate.format ? gate_x : gather(c, inputs, w.up.format, pairs);
-    float* hidden = c.arena.take<float>(pairs.count * width);
-    const Inputs packed(c, hidden, pairs.count, width, format_bit(w.down));
     const int64_t tokens_an_expert = (pairs.count + pairs.experts - 1) / pairs.experts;
+    // The rows of a tile depend on an expert's tokens: whole groups of 32 columns come only with panels.
+    const bool pack_at_once = w.down.format == kPanel && w.gate.panel;
+    float* hidden = pack_at_once ? nullptr : c.arena.take<float>(pairs.count * width);
+    const Inputs packed(c, hidden, pairs.count, width, format_bit(w.down));
     const RowChunks up_cut(c, w.gate, tokens_an_expert, 2, pairs.experts);
     const int64_t down_step = down_rows(w.down, n, c.pool.threads());
     const int64_t sums_size = n * down_step;
@@ -146,7 +148,16 @@ void add_experts(Context& c, const float* x, int64_t n, Pairs& pairs, const Expe
         const int64_t e = chunk / up_cut.count(), part = chunk % up_cut.count();
         const int64_t first = pairs.first[e];
         gate_up(c, w, pairs.ids[e], up_cut.begin(part), up_cut.end(part), gate_x + first,
-                up_x + first, pairs.first[e + 1] - first, hidden + first * width);
+                up_x + first, pairs.first[e + 1] - first,
+                [&](int64_t r, int rows, int64_t t, const float* y) {
+                    if (pack_at_once) {
+                        void* row = const_cast<void*>(packed.rows(kPanel)[first + t]);
+                        c.kernels->quantise_panel_part(y, row, width, r, rows);
+                    } else {
+                        std::memcpy(hidden + (first + t) * width + r, y,
+                                    static_cast<size_t>(rows) * sizeof(float));
+                    }
+                });
     };
     const auto repack = [&](int64_t p, int) { packed.pack(p); };
     const auto contract = [&](int64_t chunk, int worker) {
@@ -156,7 +167,7 @@ void add_experts(Context& c, const float* x, int64_t n, Pairs& pairs, const Expe
     };
     c.pool.run({phase(inputs.needs_packing() || scaler ? n : 0, prepare),
                 phase(pairs.experts * up_cut.count(), expand),
-                phase(packed.needs_packing() ? pairs.count : 0, repack),
+                phase(packed.needs_packing() && !pack_at_once ? pairs.count : 0, repack),
                 phase((w.down.rows + down_step - 1) / down_step, contract)});
 }
 

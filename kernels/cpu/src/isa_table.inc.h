@@ -11,6 +11,7 @@ const Kernels kTable = {
     find_panel_type,
     find_panel_tile,
     quantise_panel_row,
+    quantise_panel_part,
     rms_norm,
     swiglu,
     add_scaled,

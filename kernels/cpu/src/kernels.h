@@ -50,6 +50,9 @@ struct Kernels {
     TileKernel (*panel_tile)(int type);
     // int8 activations for panels (PanelRow of panel.h); cols is a multiple of 32.
     void (*quantise_panel_row)(const float* x, void* y, int64_t cols);
+    // The same for columns [first, first + count) of the row at y; both are multiples of 32.
+    void (*quantise_panel_part)(const float* x, void* y, int64_t cols, int64_t first,
+                                int64_t count);
 
     // y = x / sqrt(mean(x^2) + eps) * weight
     void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* y);

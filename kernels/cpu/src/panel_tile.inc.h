@@ -24,11 +24,14 @@ inline void stream_panel(const uint8_t* panel, size_t cell_bytes, int64_t cols, 
         Vec out[T] = {};
         const uint8_t* cell = panel;
         for (int64_t c = 0; c < cols; c += Type::kCols, cell += cell_bytes) {
-            if (lane == 0) {
-                for (size_t b = 0; b < cell_bytes; b += 64) __builtin_prefetch(cell + kAhead + b);
-            }
             const typename Type::Header h = Type::header(cell, lane);
+            size_t fetched = 0;
             for (int b = 0; b < kBlocks; b++) {
+                // A few lines between the arithmetic: a core has few outstanding misses.
+                if (lane == 0) {
+                    const size_t end = cell_bytes * static_cast<size_t>(b + 1) / kBlocks;
+                    for (; fetched < end; fetched += 64) __builtin_prefetch(cell + kAhead + fetched);
+                }
                 const int64_t block = c / 32 + b;
                 Bytes w[8];
                 Type::unpack(cell, b, lane, w);
@@ -275,13 +278,15 @@ TileKernel find_panel_tile(int type) {
 
 // ---- activations --------------------------------------------------------------------------------
 
-// FromFloat of the panel format: int8 with a scale for every 32 columns, rounded to nearest.
-void quantise_panel_row(const float* x, void* y, int64_t cols) {
+// Columns [first, first + count) of a row in the panel format: int8 with a scale for every 32 columns,
+// rounded to nearest.
+void quantise_panel_part(const float* x, void* y, int64_t cols, int64_t first, int64_t count) {
     auto* q = static_cast<int8_t*>(y);
     auto* scales = reinterpret_cast<float*>(q + cols);
     float* sum32 = scales + cols / 32;
     float* sum16 = sum32 + cols / 32;
-    for (int64_t b = 0; b < cols / 32; b++, x += 32, q += 32) {
+    q += first;
+    for (int64_t b = first / 32; b < (first + count) / 32; b++, x += 32, q += 32) {
         Vec largest = {};
         for (int i = 0; i < 32; i += W) {
             const Vec v = load(x + i);
@@ -303,6 +308,10 @@ void quantise_panel_row(const float* x, void* y, int64_t cols) {
         sum16[2 * b + 1] = scale * static_cast<float>(sum[1]);
         sum32[b] = sum16[2 * b] + sum16[2 * b + 1];
     }
+}
+
+void quantise_panel_row(const float* x, void* y, int64_t cols) {
+    quantise_panel_part(x, y, cols, 0, cols);
 }
 
 }  // namespace

@@ -16,6 +16,10 @@ namespace ktchat {
 namespace {
 
 constexpr uint32_t kClosed = 0xffffffffu;
+
+inline uint32_t generation_of(uint64_t ticket) { return static_cast<uint32_t>(ticket >> 32); }
+inline uint32_t chunk_of(uint64_t ticket) { return static_cast<uint32_t>(ticket); }
+
 constexpr auto kSpin = std::chrono::microseconds(60);    // longer than Python needs between two ops
 constexpr auto kYield = std::chrono::microseconds(400);  // then give the core to others, then sleep
 
@@ -40,7 +44,8 @@ void pin(int cpu) {
 
 }  // namespace
 
-Pool::Pool(int threads, const std::vector<int>& cpus) : threads_(threads), process_(getpid()) {
+Pool::Pool(int threads, const std::vector<int>& cpus)
+    : threads_(threads), process_(getpid()), stretches_(static_cast<size_t>(threads)) {
     for (int worker = 1; worker < threads_; worker++) {
         const int cpu = cpus.empty() ? -1 : cpus[static_cast<size_t>(worker) % cpus.size()];
         workers_.emplace_back([this, worker, cpu] { worker_loop(worker, cpu); });
@@ -49,8 +54,7 @@ Pool::Pool(int threads, const std::vector<int>& cpus) : threads_(threads), proce
 
 Pool::~Pool() {
     stop_.store(true);
-    epoch_.fetch_add(1);
-    wake();
+    announce();
     for (auto& worker : workers_) worker.join();
 }
 
@@ -65,62 +69,87 @@ void Pool::run(const Phase* phases, size_t count) {
     next_ = phases;
     end_ = phases + count;
     finished_.store(false, std::memory_order_relaxed);
-    advance();
+    advance(0);
+    uint32_t generation = generation_of(stretches_[0].ticket.load(std::memory_order_relaxed)) - 1;
     while (!finished_.load(std::memory_order_acquire)) {
-        if (!work(0)) wait([&] { return finished_.load(std::memory_order_acquire) || has_work(); });
+        work(0, generation);
+        wait([&] {
+            return finished_.load(std::memory_order_acquire) || opened_since(0, generation);
+        });
     }
 }
 
-bool Pool::has_work() const {
-    return static_cast<uint32_t>(ticket_.load(std::memory_order_acquire)) <
-           limit_.load(std::memory_order_acquire);
+// A phase later than `generation` is open. A worker looks at its own stretch only: looking at those that
+// others claim from would slow them down.
+bool Pool::opened_since(int worker, uint32_t generation) const {
+    const uint64_t ticket =
+        stretches_[static_cast<size_t>(worker)].ticket.load(std::memory_order_acquire);
+    return chunk_of(ticket) != kClosed && generation_of(ticket) != generation;
 }
 
-// Claims and runs one chunk; false when the current phase has none left.
-bool Pool::work(int worker) {
-    uint64_t ticket = ticket_.load(std::memory_order_acquire);
+// Claims and runs one chunk; false when the stretch has none left.
+bool Pool::work_one(Stretch& stretch, int worker) {
+    uint64_t ticket = stretch.ticket.load(std::memory_order_acquire);
     for (;;) {
-        // `limit_` of a later phase is written after the ticket has been closed, so a claim made
-        // with a limit or a phase that does not belong to `ticket` fails the exchange.
-        const uint32_t limit = limit_.load(std::memory_order_acquire);
-        const Phase* phase = current_.load(std::memory_order_acquire);
-        const uint32_t chunk = static_cast<uint32_t>(ticket);
-        if (chunk >= limit) return false;
-        if (ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel,
-                                          std::memory_order_acquire)) {
-            phase->function(phase->self, chunk, worker);
-            if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) advance();
+        // The other fields are changed only while the ticket is closed, so a claim made with fields
+        // that do not belong to `ticket` fails the exchange.
+        const uint32_t end = stretch.end.load(std::memory_order_acquire);
+        const auto function = stretch.function.load(std::memory_order_acquire);
+        const void* self = stretch.self.load(std::memory_order_acquire);
+        if (chunk_of(ticket) >= end) return false;
+        if (stretch.ticket.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel,
+                                                 std::memory_order_acquire)) {
+            function(self, chunk_of(ticket), worker);
             return true;
         }
     }
 }
 
-// Opens the next phase that has work, or finishes the run. Called by whoever did the last chunk.
-void Pool::advance() {
-    while (next_ != end_ && next_->chunks == 0) next_++;
+// Does chunks until there are none. `generation` becomes that of the phase that was open at first; a phase
+// cannot end while chunks are done and not reported.
+void Pool::work(int worker, uint32_t& generation) {
+    const auto first = static_cast<size_t>(worker), count = stretches_.size();
+    const uint64_t seen = stretches_[first].ticket.load(std::memory_order_acquire);
+    int64_t done = 0;
+    for (size_t i = 0; i < count; i++) {
+        while (work_one(stretches_[(first + i) % count], worker)) done++;
+    }
+    if (chunk_of(seen) != kClosed) generation = generation_of(seen);
+    if (done && pending_.fetch_sub(done, std::memory_order_acq_rel) == done) advance(worker);
+}
+
+// Opens the next phase that has work, or finishes the run. Called by whoever reported the last chunk.
+void Pool::advance(int worker) {
+    for (; next_ != end_ && next_->chunks <= 1; next_++) {
+        if (next_->chunks == 1) next_->function(next_->self, 0, worker);
+    }
     if (next_ == end_) {
         finished_.store(true, std::memory_order_release);
-        epoch_.fetch_add(1);
-        wake();
-        return;
+    } else {
+        open(*next_++);
     }
-    const Phase& phase = *next_++;
-    const bool shared = phase.chunks > 1;  // once open, the phase may end and be gone
-    open(phase);
-    if (shared) wake();
+    announce();
 }
 
 void Pool::open(const Phase& phase) {
-    const uint64_t generation = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
-    ticket_.store(generation << 32 | kClosed, std::memory_order_seq_cst);
-    current_.store(&phase, std::memory_order_release);
-    limit_.store(static_cast<uint32_t>(phase.chunks), std::memory_order_release);
+    const uint64_t generation = static_cast<uint64_t>(++generation_) << 32;
     pending_.store(phase.chunks, std::memory_order_release);
-    ticket_.store(generation << 32, std::memory_order_seq_cst);
-    epoch_.fetch_add(1);
+    const int64_t count = threads_;
+    for (int64_t w = 0; w < count; w++) {
+        Stretch& stretch = stretches_[static_cast<size_t>(w)];
+        stretch.ticket.store(generation | kClosed, std::memory_order_release);
+        stretch.end.store(static_cast<uint32_t>(phase.chunks * (w + 1) / count),
+                          std::memory_order_release);
+        stretch.function.store(phase.function, std::memory_order_release);
+        stretch.self.store(phase.self, std::memory_order_release);
+        stretch.ticket.store(generation | static_cast<uint64_t>(phase.chunks * w / count),
+                             std::memory_order_release);
+    }
 }
 
-void Pool::wake() {
+// After a phase was opened, a run finished or the stop set: wakes those who sleep.
+void Pool::announce() {
+    epoch_.fetch_add(1);  // also orders what was stored before against the look at the sleepers
     if (sleepers_.load() == 0) return;
     {
         std::lock_guard<std::mutex> lock(sleep_mutex_);
@@ -155,9 +184,12 @@ void Pool::wait(const Ready& ready) {
 
 void Pool::worker_loop(int worker, int cpu) {
     if (cpu >= 0) pin(cpu);
+    uint32_t generation = 0;
     while (!stop_.load(std::memory_order_acquire)) {
-        if (!work(worker))
-            wait([&] { return stop_.load(std::memory_order_acquire) || has_work(); });
+        work(worker, generation);
+        wait([&] {
+            return stop_.load(std::memory_order_acquire) || opened_since(worker, generation);
+        });
     }
 }
 

@@ -1,8 +1,10 @@
 // How fast memory can be read: the limit that decoding speed is compared with.
 //
 // Threads, each pinned to a CPU of its own, claim chunks of a buffer that no cache holds and sum them
-// with independent accumulators of full vectors. A round lasts until all chunks are summed; the median
-// of the rounds counts. Huge pages are asked for, so that address translation does not limit.
+// with independent accumulators of full vectors. A round lasts from the moment the first thread begins
+// until all chunks are summed; the median of the rounds counts. Threads meet by spinning: a thread that
+// the system wakes milliseconds late would make the round look shorter or longer than it is.
+// Huge pages are asked for, so that address translation does not limit.
 
 #include <pthread.h>
 #include <sched.h>
@@ -80,13 +82,39 @@ void pin(int cpu) {
 
 constexpr size_t kChunk = size_t(1) << 20;
 
+// Threads that wait for each other, spinning; they give way to others only after a while.
+class Meeting {
+public:
+    explicit Meeting(int threads) : threads_(threads) {}
+
+    void wait() {
+        const int round = round_.load(std::memory_order_acquire);
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
+            arrived_.store(0, std::memory_order_relaxed);
+            round_.store(round + 1, std::memory_order_release);
+            return;
+        }
+        for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
+            if (spins > 20000) std::this_thread::yield();
+        }
+    }
+
+private:
+    const int threads_;
+    std::atomic<int> arrived_{0};
+    std::atomic<int> round_{0};
+};
+
 class Reading {
 public:
     Reading(char* data, size_t chunks, int threads, double seconds)
-        : data_(data), chunks_(chunks), threads_(threads), seconds_(seconds), sums_(threads) {
-        pthread_barrier_init(&barrier_, nullptr, threads);
-    }
-    ~Reading() { pthread_barrier_destroy(&barrier_); }
+        : data_(data),
+          chunks_(chunks),
+          threads_(threads),
+          seconds_(seconds),
+          starts_(threads),
+          sums_(threads),
+          meeting_(threads) {}
 
     double gb_per_second() {
         const std::vector<int> cpus = allowed_cpus();
@@ -106,17 +134,19 @@ private:
         for_each_chunk([](char* chunk) { std::memset(chunk, 1, kChunk); });
         const Clock::time_point begin = Clock::now();
         while (!done_) {
-            if (pthread_barrier_wait(&barrier_) != 0) next_ = 0;
-            pthread_barrier_wait(&barrier_);
-            const Clock::time_point start = Clock::now();
+            meeting_.wait();
+            if (index == 0) next_ = 0;
+            meeting_.wait();
+            starts_[index] = Clock::now();
             for_each_chunk([&](char* chunk) { sums_[index] += sum_(chunk, kChunk); });
-            pthread_barrier_wait(&barrier_);
+            meeting_.wait();
             if (index == 0) {
                 const Clock::time_point end = Clock::now();
+                const Clock::time_point start = *std::min_element(starts_.begin(), starts_.end());
                 rounds_.push_back(std::chrono::duration<double>(end - start).count());
                 done_ = std::chrono::duration<double>(end - begin).count() >= seconds_;
             }
-            pthread_barrier_wait(&barrier_);
+            meeting_.wait();
         }
     }
 
@@ -131,10 +161,11 @@ private:
     const int threads_;
     const double seconds_;
     std::atomic<size_t> next_{0};
-    bool done_ = false;  // written by thread 0 between two barriers
+    bool done_ = false;  // written by thread 0 between two meetings
+    std::vector<Clock::time_point> starts_;
     std::vector<int64_t> sums_;   // kept, so that the sums are computed
     std::vector<double> rounds_;
-    pthread_barrier_t barrier_;
+    Meeting meeting_;
 };
 
 }  // namespace
