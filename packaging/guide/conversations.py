@@ -52,7 +52,7 @@ class Author:
         self.topic_weights = [topic.weight for topic in self.topics]
         self.define = corpus.lines(corpus.read("words")["define"])
         self.values = corpus.load_values()
-        self.facts = corpus.read("facts")
+        self.facts = corpus.load_facts()
         self.outside = corpus.read("outside")
         catalogue = corpus.read("catalogue")
         self.models = list(catalogue["models"].values())
@@ -135,10 +135,16 @@ class Author:
 
     def tell(self, state: State) -> Turn:
         """A fact or several; now and then with a question in the same message."""
-        rng = self.rng
-        if rng.random() < 0.25:
+        if self.rng.random() < 0.25:
             return self.tell_several(state)
-        kind = rng.choices(_KINDS, _KIND_WEIGHTS)[0]
+        return self.tell_one(state, self.rng.choices(_KINDS, _KIND_WEIGHTS)[0])
+
+    def correct(self, state: State) -> Turn:
+        """A fact that was told is corrected."""
+        return self.tell_one(state, self.rng.choice(list(state.facts)))
+
+    def tell_one(self, state: State, kind: str) -> Turn:
+        rng = self.rng
         typed, said = self.value(kind)
         table = self.facts[kind]
         corrected = kind in state.facts
@@ -284,9 +290,10 @@ class Author:
         return self.messages(state)
 
     def memory(self) -> list[Message]:
-        """A short conversation around one thing: facts are told, perhaps something else, and recalled."""
+        """A short conversation around facts: told, perhaps corrected, perhaps something else, and recalled."""
         rng, state = self.rng, State()
         kinds: list[Callable[[State], Turn]] = [self.tell] * rng.choice((1, 1, 1, 2))
+        kinds += [self.correct] * rng.choice((0, 0, 0, 1))
         kinds += [self.topic] * rng.choice((0, 0, 1)) + [self.recall] * rng.choice((1, 1, 2))
         for kind in kinds:
             state.turns.append(kind(state))

@@ -25,7 +25,7 @@ COMMON = {
     "stop",
     "which_model",
 }
-WORDING_FILES = ("more", "voices_a", "voices_b")
+WORDING_FILES = ("more", "voices_a", "voices_b", "voices_c", "voices_d", "voices_e", "voices_f")
 TOPIC_FILES = ("keys", "app", "errors", "concepts", "models", "compare", "smalltalk")
 
 
@@ -107,6 +107,15 @@ def load_topics() -> list[Topic]:
     return topics
 
 
+def load_facts() -> dict[str, Any]:
+    """facts.toml with the further wordings of facts_more.toml."""
+    facts = read("facts")
+    for kind, table in read("facts_more").items():
+        for name, text in table.items():
+            facts[kind][name] += text
+    return facts
+
+
 _PARTS = read("values")["syllables"]
 _ONSETS, _RIMES = _PARTS["onsets"].split(), _PARTS["rimes"].split()
 
@@ -114,7 +123,8 @@ _ONSETS, _RIMES = _PARTS["onsets"].split(), _PARTS["rimes"].split()
 def syllables(rng: random.Random) -> str:
     """A pronounceable word that means nothing, so that copying is learned and not a list of names."""
     count = rng.choice((1, 2, 2, 2, 3))
-    return "".join(rng.choice(_ONSETS) + rng.choice(_RIMES) for _ in range(count))
+    start = rng.choice(_RIMES) if rng.random() < 0.2 else ""
+    return start + "".join(rng.choice(_ONSETS) + rng.choice(_RIMES) for _ in range(count))
 
 
 def load_grammar(rng: random.Random) -> Grammar:

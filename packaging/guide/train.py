@@ -28,14 +28,16 @@ class Recipe:
     """What decides a training run."""
 
     seed: int = 20
-    steps: int = 8600
+    steps: int = 9000
     workers: int = 2
     batch_tokens: int = 1024  # of each worker
     row_lengths: tuple[int, ...] = (256, 512, 1024)
     row_shares: tuple[float, ...] = (0.6, 0.3, 0.1)
     drill_tokens: int = 8  # of the reply in a drill
-    echo_share: float = 0.15  # of the drills only copy random tokens
-    memory_share: float = 0.45  # of the others are about remembering
+    echo_share: float = 0.3  # of the first drills only copy random tokens,
+    echo_steps: int = 800  # until copying is learned,
+    last_echo_share: float = 0.04  # and this share afterwards
+    memory_share: float = 0.16  # of the others are about remembering
     peak_rate: float = 1.3e-3
     last_rate: float = 1e-5
     warmup: int = 150
@@ -82,11 +84,11 @@ class Batches:
         length = choice.choices(recipe.row_lengths, recipe.row_shares)[0]
         rng = self.author.rng
         rng.seed(f"{recipe.seed}/{number}/{self.worker}")
-        return self.pack(
-            [self.row(length, rng) for _ in range(recipe.batch_tokens // length)], length
-        )
+        echo = recipe.echo_share if number < recipe.echo_steps else recipe.last_echo_share
+        rows = [self.row(length, echo, rng) for _ in range(recipe.batch_tokens // length)]
+        return self.pack(rows, length)
 
-    def row(self, length: int, rng: random.Random) -> list[Placed]:
+    def row(self, length: int, echo: float, rng: random.Random) -> list[Placed]:
         """A conversation in every second short row and in every long one; drills fill the rest.
 
         Most drills are one question and the start of its reply: what to answer is decided there, and
@@ -101,19 +103,17 @@ class Batches:
                 parts.append((encoded, self.spread(encoded, rng)))
                 room -= len(encoded.tokens)
         while misses < 3 and room > 16:
-            encoded = self.encoder.encode(self.author.conversation(1)).drill(
-                self.recipe.drill_tokens
-            )
+            encoded = self.drill(echo, rng)
             if len(encoded.tokens) > room:
                 misses += 1
                 continue
-            parts.append((encoded, list(range(len(encoded.tokens)))))
+            parts.append((encoded, self.spread(encoded, rng)))
             room -= len(encoded.tokens)
         return parts
 
-    def drill(self, rng: random.Random) -> Encoded:
-        """A short exercise in copying, in memory, or in what to answer."""
-        if rng.random() < self.recipe.echo_share:
+    def drill(self, echo: float, rng: random.Random) -> Encoded:
+        """A short exercise in copying (a share `echo` of all), in memory, or in what to answer."""
+        if rng.random() < echo:
             return self.encoder.echo(rng)
         if rng.random() < self.recipe.memory_share:
             return self.encoder.encode(self.author.memory())
