@@ -22,12 +22,14 @@ class DataFileError(KtchatError):
 
 
 def assets_folder() -> Path:
-    """assets/ of the checkout, or of the installed package. Raises `DataFileError`."""
-    root = Path(__file__).resolve().parent.parent
-    for folder in (root / "assets", root / "ktchat" / "assets"):
-        if folder.is_dir():
-            return folder
-    raise DataFileError("The folder assets is missing", f"It should be in {root}", "Install again")
+    """Where the files are that come with ktchat. Raises `DataFileError`.
+
+    In a checkout ktchat/assets is a link to assets/; a wheel holds copies.
+    """
+    folder = Path(__file__).resolve().parent.parent / "ktchat" / "assets"
+    if folder.is_dir():
+        return folder.resolve()
+    raise DataFileError("The folder assets is missing", f"It should be {folder}", "Install again")
 
 
 def read_json(path: Path) -> Fields:

@@ -44,12 +44,9 @@ def models_folder() -> Path:
 
 
 def guide_model() -> Path | None:
-    """The built-in guide model: in the checkout or in the installed package; None if absent."""
-    package = Path(__file__).resolve().parent
-    for folder in (package.parent / "assets", package / "assets"):
-        if (folder / GUIDE).is_file():
-            return folder / GUIDE
-    return None
+    """The built-in guide model; None if this copy of ktchat is without it."""
+    guide = (Path(__file__).parent / "assets" / GUIDE).resolve()
+    return guide if guide.is_file() else None
 
 
 def private_folder(path: Path) -> Path:
