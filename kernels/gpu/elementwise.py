@@ -1,0 +1,167 @@
+"""RMSNorm, SwiGLU and the shared expert's gate: one pass over the rows each.
+
+Every function writes to tensors that the caller owns and neither allocates nor waits, so that a CUDA
+graph can capture it. Rows may be strided, features are contiguous; arithmetic is float32.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor as X
+
+MAX_FEATURES = 32768
+COLUMNS = 1024
+
+
+def rms_norm(x: X, weight: X, eps: float, out: X, residual: X | None = None) -> None:
+    """out = RMSNorm(x) * weight over the last axis (Zhang and Sennrich, 2019).
+
+    x and out are (n, features). With `residual`, residual += x first and its norm is taken. Heads are
+    normed by viewing (n, heads * d) as (n * heads, d). `out` may be `x` itself.
+    """
+    n, features = x.shape
+    _check_rows(n, features, x, out, *(() if residual is None else (residual,)))
+    _check_vector(features, weight)
+    block = triton.next_power_of_2(features)
+    rest = x if residual is None else residual
+    _rms_norm[(n,)](
+        x,
+        rest,
+        weight,
+        out,
+        x.stride(0),
+        rest.stride(0),
+        out.stride(0),
+        eps,
+        FEATURES=features,
+        BLOCK=block,
+        ADD=residual is not None,
+        num_warps=warps(block),
+    )
+
+
+def swiglu(gate: X, up: X, out: X) -> None:
+    """out = silu(gate) * up, each (n, features); gate and up may be halves of one product."""
+    n, features = gate.shape
+    _check_rows(n, features, gate, up, out)
+    _swiglu[(n, triton.cdiv(features, COLUMNS))](
+        gate,
+        up,
+        out,
+        gate.stride(0),
+        up.stride(0),
+        out.stride(0),
+        FEATURES=features,
+        BLOCK=min(COLUMNS, triton.next_power_of_2(features)),
+        num_warps=4,
+    )
+
+
+def gated_add(x: X, scaler: X, update: X, residual: X) -> None:
+    """residual += update * sigmoid(x @ scaler): qwen2moe's shared expert. All are (n, hidden)."""
+    n, features = x.shape
+    _check_rows(n, features, x, update, residual)
+    _check_vector(features, scaler)
+    block = triton.next_power_of_2(features)
+    _gated_add[(n,)](
+        x,
+        scaler,
+        update,
+        residual,
+        x.stride(0),
+        update.stride(0),
+        residual.stride(0),
+        FEATURES=features,
+        BLOCK=block,
+        num_warps=warps(block),
+    )
+
+
+def warps(block: int) -> int:
+    """Warps for one program over `block` features: 8 to 16 features a thread."""
+    return 4 if block <= 2048 else 8 if block <= 4096 else 16
+
+
+def _check_rows(n: int, features: int, *rows: X) -> None:
+    if n < 1 or not 1 <= features <= MAX_FEATURES:
+        raise ValueError(f"{n} rows of {features} features; at most {MAX_FEATURES} are handled")
+    for row in rows:
+        if row.shape != (n, features) or row.stride(1) != 1:
+            raise ValueError(f"rows of shape {tuple(row.shape)} for ({n}, {features})")
+
+
+def _check_vector(features: int, vector: X) -> None:
+    if vector.shape != (features,) or not vector.is_contiguous():
+        raise ValueError(f"a vector of shape {tuple(vector.shape)} for {features} features")
+
+
+@triton.jit
+def _rms_norm(
+    x: tl.tensor,
+    residual: tl.tensor,
+    weight: tl.tensor,
+    out: tl.tensor,
+    x_stride: tl.tensor,
+    residual_stride: tl.tensor,
+    out_stride: tl.tensor,
+    eps: tl.tensor,
+    FEATURES: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ADD: tl.constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    d = tl.arange(0, BLOCK)
+    inside = d < FEATURES
+    values = tl.load(x + row * x_stride + d, mask=inside, other=0.0).to(tl.float32)
+    if ADD:
+        rest = residual + row * residual_stride + d
+        values += tl.load(rest, mask=inside, other=0.0).to(tl.float32)
+        tl.store(rest, values.to(residual.dtype.element_ty), mask=inside)
+    scale = tl.rsqrt(tl.sum(values * values, axis=0) / FEATURES + eps)
+    values = values * scale * tl.load(weight + d, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * out_stride + d, values.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _swiglu(
+    gate: tl.tensor,
+    up: tl.tensor,
+    out: tl.tensor,
+    gate_stride: tl.tensor,
+    up_stride: tl.tensor,
+    out_stride: tl.tensor,
+    FEATURES: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    d = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = d < FEATURES
+    g = tl.load(gate + row * gate_stride + d, mask=inside, other=0.0).to(tl.float32)
+    u = tl.load(up + row * up_stride + d, mask=inside, other=0.0).to(tl.float32)
+    hidden = g / (1.0 + tl.exp(-g)) * u
+    tl.store(out + row * out_stride + d, hidden.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _gated_add(
+    x: tl.tensor,
+    scaler: tl.tensor,
+    update: tl.tensor,
+    residual: tl.tensor,
+    x_stride: tl.tensor,
+    update_stride: tl.tensor,
+    residual_stride: tl.tensor,
+    FEATURES: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    d = tl.arange(0, BLOCK)
+    inside = d < FEATURES
+    values = tl.load(x + row * x_stride + d, mask=inside, other=0.0).to(tl.float32)
+    values *= tl.load(scaler + d, mask=inside, other=0.0).to(tl.float32)
+    share = 1.0 / (1.0 + tl.exp(-tl.sum(values, axis=0)))
+    added = tl.load(update + row * update_stride + d, mask=inside, other=0.0).to(tl.float32)
+    rest = residual + row * residual_stride + d
+    total = tl.load(rest, mask=inside, other=0.0).to(tl.float32) + added * share
+    tl.store(rest, total.to(residual.dtype.element_ty), mask=inside)

@@ -1,0 +1,158 @@
+"""Compile the kernels as their launchers call them, for GPUs that need not be there.
+
+Run as `python -m tests.kernels.gpu.compile_offline 80 120`, without TRITON_INTERPRET: prints one JSON
+line a kernel with its shared memory, registers and spills, as the machine code states them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from kernels.gpu.attention import attention
+from kernels.gpu.attention_plan import AttentionPlan, plan_attention
+from kernels.gpu.batch import Batch
+from kernels.gpu.elementwise import gated_add, rms_norm, swiglu
+from kernels.gpu.latent_attention import latent_attention, plan_latent_attention
+from kernels.gpu.rope import latent_append, rope_append, rope_table
+from kernels.gpu.routing import route
+from kernels.ops import Rope, Routing
+
+TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
+PAGE = 64
+
+
+class AbsentGpu:
+    """The little that a launch asks of a driver before it runs anything."""
+
+    def __init__(self, target: GPUTarget) -> None:
+        self._target = target
+
+    def get_current_target(self) -> GPUTarget:
+        return self._target
+
+    def get_current_device(self) -> str:
+        return f"sm_{self._target.arch}"
+
+    def get_current_stream(self, device: Any) -> int:
+        return 0
+
+
+@contextmanager
+def compiling(arch: int) -> Iterator[list[Any]]:
+    """Launches compile for `arch` and do not run; the list collects the compiled kernels."""
+    compiled: list[Any] = []
+    run = JITFunction.run
+
+    def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
+        compiled.append(run(self, *args, grid=grid, warmup=True, **kwargs))
+        return compiled[-1]
+
+    driver.set_active(AbsentGpu(GPUTarget("cuda", arch, 32)))
+    JITFunction.run = compile_only
+    try:
+        yield compiled
+    finally:
+        JITFunction.run = run
+        driver._active = None
+
+
+def resources(kernel: Any) -> dict[str, int]:
+    """Registers a thread and bytes of stack (spills) of a compiled kernel."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        command = [TOOLS / "cuobjdump", "--dump-resource-usage", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {name: int(re.search(rf"{name}:(\d+)", text)[1]) for name in ("REG", "STACK")}  # type: ignore[index]
+
+
+def rows(*shape: int, dtype: torch.dtype = torch.float32) -> Any:
+    return torch.zeros(*shape, dtype=dtype)
+
+
+def one_batch(sequences: int) -> Batch:
+    return Batch.allocate(sequences, 8, "cpu")
+
+
+def grouped(queries: int, heads: int, kv_heads: int, size: int, splits_for: int) -> None:
+    plan = plan_attention(1, queries, heads, kv_heads, size, size, splits_for, 128)
+    cache = rows(8, PAGE, kv_heads, size, dtype=torch.float16)
+    q, out = rows(queries, heads, size), rows(queries, heads, size)
+    attention(q, cache, cache, one_batch(1), 0.1, plan, scratch(plan, queries), out)
+
+
+def latent(queries: int, heads: int) -> None:
+    plan = plan_latent_attention(1, queries, heads, 512, 64, 4096, 128)
+    cache = rows(8, PAGE, 1, 576, dtype=torch.float16)
+    q, tail = rows(queries, heads, 512), rows(queries, heads, 64)
+    latent_attention(q, tail, cache, one_batch(1), 0.1, plan, scratch(plan, queries), q.clone())
+
+
+def scratch(plan: AttentionPlan, tokens: int) -> Any:
+    return plan.scratch(tokens, "cpu")
+
+
+def appends(interleaved: bool) -> None:
+    cache = rows(8, PAGE, 4, 128, dtype=torch.float16)
+    q, k, norm = rows(3, 32, 128), rows(3, 4, 128), rows(128)
+    turn = rope_table(Rope((1.0,) * 64, interleaved), "cpu")
+    rope_append(q, k, k, (norm, norm), 1e-6, turn, one_batch(2), cache, cache, q.clone())
+    turn, row = rope_table(Rope((1.0,) * 32, interleaved), "cpu"), rows(3, 576)
+    cache, q = rows(8, PAGE, 1, 576, dtype=torch.float16), rows(3, 16, 64)
+    latent_append(q, row, rows(512), 1e-6, turn, one_batch(2), cache, q.clone())
+
+
+def elementwise() -> None:
+    x, w = rows(2, 2048), rows(2048)
+    rms_norm(x, w, 1e-6, x.clone(), x.clone())
+    swiglu(x, x, x.clone())
+    gated_add(x, w, x, x.clone())
+
+
+def routes(experts: int, routing: Routing, biased: bool) -> None:
+    top = routing.top_k
+    bias = rows(experts) if biased else None
+    route(rows(2, experts), bias, routing, rows(2, top, dtype=torch.int32), rows(2, top))
+
+
+CASES: dict[str, Callable[[], None]] = {
+    "elementwise": elementwise,
+    "append, halves": lambda: appends(False),
+    "append, interleaved": lambda: appends(True),
+    "route, softmax": lambda: routes(128, Routing(8), False),
+    "route, groups": lambda: routes(256, Routing(8, "sigmoid", groups=8, top_groups=4), True),
+    "decode, 8 x 128": lambda: grouped(1, 32, 4, 128, 65536),
+    "decode, 5 x 80": lambda: grouped(1, 10, 2, 80, 65536),
+    "prefill, 7 x 128": lambda: grouped(512, 28, 4, 128, 4096),
+    "prefill, 2 x 256": lambda: grouped(512, 8, 4, 256, 4096),
+    "latent decode, 16": lambda: latent(1, 16),
+    "latent prefill, 128": lambda: latent(64, 128),
+}
+
+
+def main(archs: list[int]) -> None:
+    for arch in archs:
+        for case, launch in CASES.items():
+            with compiling(arch) as kernels:
+                launch()
+            for kernel in kernels:
+                figures = {"shared": kernel.metadata.shared, **resources(kernel)}
+                print(json.dumps({"arch": arch, "case": case, "kernel": kernel.name, **figures}))
+
+
+if __name__ == "__main__":
+    main([int(arch) for arch in sys.argv[1:]])
