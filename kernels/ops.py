@@ -8,7 +8,7 @@ type. Ops whose name ends in `_add` add to `residual` in place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
@@ -132,6 +132,14 @@ class Ops(Protocol[X, W, C]):
 
     def copy_page(self, cache: C, source: int, target: int) -> None:
         """Copy a page in every layer."""
+        ...
+
+    def record(self, forward: Callable[[Ints, Ints, int], X]) -> Callable[[Ints, Ints, int], X]:
+        """`forward(tokens, pages, start)` of one token, made quick to repeat, or `forward` itself.
+
+        It begins with `embed` and does the same ops with the same weights and cache every time. What it
+        returns is a buffer of its own.
+        """
         ...
 
     def embed(self, table: W, tokens: Ints) -> X:

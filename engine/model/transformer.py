@@ -188,17 +188,22 @@ class Transformer(Generic[X, W, C]):
         self._norm = load.vector("output_norm.weight")
         self._output = load.matrix("token_embd.weight" if spec.tied else "output.weight")
         self.cache = ops.kv_cache(cache_shape(spec, pages, page_size))
+        self._forward_one = ops.record(self._forward_last)
 
     def forward(self, tokens: Ints, pages: Ints, start: int) -> Floats:
         """Append `tokens` at position `start`; logits of the last one, (vocabulary,)."""
-        logits: Floats = self._forward(tokens, pages, start, last=True)[0]
+        forward = self._forward_one if len(tokens) == 1 else self._forward_last
+        logits: Floats = self.ops.to_numpy(forward(tokens, pages, start))[0]
         return logits
 
     def forward_all(self, tokens: Ints, pages: Ints, start: int) -> Floats:
         """Like `forward`, but logits of every token: (n, vocabulary)."""
-        return self._forward(tokens, pages, start, last=False)
+        return self.ops.to_numpy(self._forward(tokens, pages, start, last=False))
 
-    def _forward(self, tokens: Ints, pages: Ints, start: int, last: bool) -> Floats:
+    def _forward_last(self, tokens: Ints, pages: Ints, start: int) -> X:
+        return self._forward(tokens, pages, start, last=True)
+
+    def _forward(self, tokens: Ints, pages: Ints, start: int, last: bool) -> X:
         span = Span(pages, start, len(tokens))
         x = self.ops.embed(self._embedding, tokens)
         final = len(self._layers) - 1
@@ -206,7 +211,7 @@ class Transformer(Generic[X, W, C]):
             x = attention.add(x, self.cache, span, last=last and index == final)
             ffn.add(x)
         (logits,) = self.ops.norm_linear(x, self._norm, self.spec.eps, [self._output])
-        return self.ops.to_numpy(logits)
+        return logits
 
 
 def _ffn(

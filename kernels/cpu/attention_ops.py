@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from kernels.cpu import native
 from kernels.cpu.buffers import (
     Array,
     Cache,
     Weight,
     address,
-    empty,
     expect,
     expect_matrices,
     rows_of,
@@ -42,19 +40,17 @@ class AttentionOps(NativeContext):
         if not n or not shape.value or rope.offset + 2 * len(rope.frequencies) > shape.key:
             raise ValueError(f"{n} tokens with a rope of offset {rope.offset} for {shape}")
         q_norm, k_norm = (None, None) if norms is None else norms
-        native.check(
-            self._native.kt_rope_append(
-                self._alive(),
-                address(q),
-                heads,
-                address(k),
-                address(v),
-                vector_pointer(q_norm, shape.key),
-                vector_pointer(k_norm, shape.key),
-                eps,
-                self._rope(rope),
-                *self._place(cache, layer, pages, start, n),
-            )
+        self._call(
+            "kt_rope_append",
+            address(q),
+            heads,
+            address(k),
+            address(v),
+            vector_pointer(q_norm, shape.key),
+            vector_pointer(k_norm, shape.key),
+            eps,
+            self._rope(rope),
+            *self._place(cache, layer, pages, start, n),
         )
 
     def attention(
@@ -71,16 +67,14 @@ class AttentionOps(NativeContext):
         n = rows_of(q, heads * shape.key)
         if not shape.value or heads % shape.heads:
             raise ValueError(f"{heads} heads cannot attend to {shape}")
-        out = empty(n, heads * shape.value)
-        native.check(
-            self._native.kt_attention(
-                self._alive(),
-                address(q),
-                heads,
-                scale,
-                *self._place(cache, layer, pages, start, n),
-                address(out),
-            )
+        out = self._buffer(n, heads * shape.value)
+        self._call(
+            "kt_attention",
+            address(q),
+            heads,
+            scale,
+            *self._place(cache, layer, pages, start, n),
+            address(out),
         )
         return out
 
@@ -102,17 +96,15 @@ class AttentionOps(NativeContext):
         expect(q, n, heads * (rope.offset + turned))
         if shape.heads != 1 or heads < 1 or turned >= shape.key:
             raise ValueError(f"{shape} holds no latent rows with {turned} turned features")
-        native.check(
-            self._native.kt_latent_append(
-                self._alive(),
-                address(q),
-                heads,
-                address(kv),
-                vector_pointer(norm, shape.key - turned),
-                eps,
-                self._rope(rope),
-                *self._place(cache, layer, pages, start, n),
-            )
+        self._call(
+            "kt_latent_append",
+            address(q),
+            heads,
+            address(kv),
+            vector_pointer(norm, shape.key - turned),
+            eps,
+            self._rope(rope),
+            *self._place(cache, layer, pages, start, n),
         )
 
     def latent_attention(
@@ -133,17 +125,15 @@ class AttentionOps(NativeContext):
         expect_matrices(v_b, heads, v_b.rows, latent)
         if shape.heads != 1 or latent > shape.key:
             raise ValueError(f"{shape} holds no latent rows of {latent} features")
-        out = empty(n, heads * v_b.rows)
-        native.check(
-            self._native.kt_latent_attention(
-                self._alive(),
-                address(q),
-                heads,
-                scale,
-                k_b.pointer,
-                v_b.pointer,
-                *self._place(cache, layer, pages, start, n),
-                address(out),
-            )
+        out = self._buffer(n, heads * v_b.rows)
+        self._call(
+            "kt_latent_attention",
+            address(q),
+            heads,
+            scale,
+            k_b.pointer,
+            v_b.pointer,
+            *self._place(cache, layer, pages, start, n),
+            address(out),
         )
         return out

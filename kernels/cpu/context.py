@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import os
 from ctypes import addressof
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from kernels.cpu import native
-from kernels.cpu.buffers import Cache, expect_ints, rope_struct, routing_struct
+from kernels.cpu.buffers import Array, Cache, expect_ints, rope_struct, routing_struct
 from kernels.cpu.cores import default_threads, physical_cores
+from kernels.cpu.step import Forward, Recording, Step
 from kernels.ops import Ints, Rope, Routing
+
+_FLOAT, _INT = np.dtype(np.float32), np.dtype(np.int32)
 
 
 class NativeContext:
@@ -29,6 +36,7 @@ class NativeContext:
         self._ropes: dict[int, tuple[Rope, object, int]] = {}
         self._routings: dict[tuple[int, int], tuple[Routing, object, int]] = {}
         self._pages: tuple[Ints, int] | None = None
+        self._recording: Recording | None = None
 
     def close(self) -> None:
         """Stop the threads. A copy in a forked process has none to stop."""
@@ -38,6 +46,40 @@ class NativeContext:
 
     def __del__(self) -> None:
         self.close()
+
+    def record(self, forward: Forward) -> Forward:
+        """`forward(tokens, pages, start)` of one token, run as one native call from the second time on.
+
+        It must do the same ops with the same weights and the same cache each time.
+        """
+        step: Step | None = None
+
+        def run(tokens: Ints, pages: Ints, start: int) -> Array:
+            nonlocal step
+            if step is not None:
+                return step.run(self._alive(), int(tokens[0]), pages, start)
+            recording = self._recording = Recording()
+            try:
+                result = forward(tokens, pages, start)
+            finally:
+                self._recording = None
+            step = Step(recording, result)
+            return result
+
+        return run
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        """One native op. Raises what its status means."""
+        native.check(getattr(self._native, name)(self._alive(), *arguments))
+        if self._recording is not None:
+            self._recording.calls.append((name, arguments))
+
+    def _buffer(self, rows: int, cols: int, kind: npt.DTypeLike = _FLOAT) -> Array:
+        """An uninitialised (rows, cols) buffer."""
+        buffer: Array = np.empty((rows, cols), dtype=kind)
+        if self._recording is not None:
+            self._recording.buffers.append(buffer)
+        return buffer
 
     def _alive(self) -> int:
         if not self._context:

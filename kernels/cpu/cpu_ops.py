@@ -17,7 +17,6 @@ from kernels.cpu.buffers import (
     Cache,
     Weight,
     address,
-    empty,
     expect,
     expect_matrix,
     has_panels,
@@ -71,19 +70,17 @@ class CpuOps(AttentionOps, FeedForwardOps):
         n = tokens.size
         if tokens.shape != (n,) or not n:
             raise ValueError(f"wanted tokens (n,), got {tokens.shape}")
-        out = empty(n, table.cols)
-        native.check(
-            self._native.kt_embed(self._alive(), table.pointer, tokens.ctypes.data, n, address(out))
-        )
+        ids = self._buffer(1, n, np.int32)
+        ids[0] = tokens
+        out = self._buffer(n, table.cols)
+        self._call("kt_embed", table.pointer, address(ids), n, address(out))
         return out
 
     def norm(self, x: Array, norm: Weight, eps: float) -> Array:
         n = rows_of(x, norm.cols)
         weight = vector_pointer(norm, norm.cols)
-        out = empty(n, norm.cols)
-        native.check(
-            self._native.kt_norm(self._alive(), address(x), n, norm.cols, weight, eps, address(out))
-        )
+        out = self._buffer(n, norm.cols)
+        self._call("kt_norm", address(x), n, norm.cols, weight, eps, address(out))
         return out
 
     def norm_linear(
@@ -104,22 +101,20 @@ class CpuOps(AttentionOps, FeedForwardOps):
         products: list[int | None] = []
         for i, weight in enumerate(weights):
             rows = expect_matrix(weight, cols)
-            out = empty(n, rows)
+            out = self._buffer(n, rows)
             outs.append(out)
             bias = None if biases is None else vector_pointer(biases[i], rows)
             products += (weight.pointer, address(out), bias)
         products += (None,) * (3 * native.MAX_WEIGHTS - len(products))
-        native.check(
-            self._native.kt_norm_linear(
-                self._alive(),
-                address(x),
-                n,
-                cols,
-                vector_pointer(norm, cols),
-                eps,
-                len(weights),
-                *products,
-            )
+        self._call(
+            "kt_norm_linear",
+            address(x),
+            n,
+            cols,
+            vector_pointer(norm, cols),
+            eps,
+            len(weights),
+            *products,
         )
         return outs
 
@@ -143,8 +138,4 @@ class CpuOps(AttentionOps, FeedForwardOps):
     def linear_add(self, x: Array, weight: Weight, residual: Array) -> None:
         n = rows_of(x, weight.cols)
         expect(residual, n, expect_matrix(weight, weight.cols))
-        native.check(
-            self._native.kt_linear_add(
-                self._alive(), address(x), n, weight.pointer, address(residual)
-            )
-        )
+        self._call("kt_linear_add", address(x), n, weight.pointer, address(residual))

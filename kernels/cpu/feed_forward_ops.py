@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels.cpu import native
 from kernels.cpu.buffers import (
     Array,
     Weight,
     address,
-    empty,
     expect,
     expect_ints,
     expect_matrices,
@@ -35,22 +33,20 @@ class FeedForwardOps(NativeContext):
     ) -> tuple[Array, Array, Array]:
         cols = router.cols
         n, experts = rows_of(x, cols), expect_matrix(router, cols)
-        normed, weights = empty(n, cols), empty(n, routing.top_k)
-        ids = np.empty((n, routing.top_k), dtype=np.int32)
-        native.check(
-            self._native.kt_route(
-                self._alive(),
-                address(x),
-                n,
-                vector_pointer(norm, cols),
-                eps,
-                router.pointer,
-                vector_pointer(bias, experts),
-                self._routing(routing, experts),
-                address(normed),
-                address(ids),
-                address(weights),
-            )
+        normed, weights = self._buffer(n, cols), self._buffer(n, routing.top_k)
+        ids = self._buffer(n, routing.top_k, np.int32)
+        self._call(
+            "kt_route",
+            address(x),
+            n,
+            vector_pointer(norm, cols),
+            eps,
+            router.pointer,
+            vector_pointer(bias, experts),
+            self._routing(routing, experts),
+            address(normed),
+            address(ids),
+            address(weights),
         )
         return normed, ids, weights
 
@@ -68,19 +64,17 @@ class FeedForwardOps(NativeContext):
         expect_ints(ids, (n, top_k))
         expect(weights, n, top_k)
         self._expect_ffn(gate, up, down, n, residual)
-        native.check(
-            self._native.kt_moe_add(
-                self._alive(),
-                address(x),
-                n,
-                address(ids),
-                address(weights),
-                top_k,
-                gate.pointer,
-                up.pointer,
-                down.pointer,
-                address(residual),
-            )
+        self._call(
+            "kt_moe_add",
+            address(x),
+            n,
+            address(ids),
+            address(weights),
+            top_k,
+            gate.pointer,
+            up.pointer,
+            down.pointer,
+            address(residual),
         )
 
     def ffn_add(
@@ -96,17 +90,15 @@ class FeedForwardOps(NativeContext):
         self._expect_ffn(gate, up, down, n, residual)
         if gate.count != 1:
             raise ValueError(f"wanted one expert, got {gate.count}")
-        native.check(
-            self._native.kt_ffn_add(
-                self._alive(),
-                address(x),
-                n,
-                gate.pointer,
-                up.pointer,
-                down.pointer,
-                vector_pointer(scaler, gate.cols),
-                address(residual),
-            )
+        self._call(
+            "kt_ffn_add",
+            address(x),
+            n,
+            gate.pointer,
+            up.pointer,
+            down.pointer,
+            vector_pointer(scaler, gate.cols),
+            address(residual),
         )
 
     @staticmethod

@@ -75,7 +75,32 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "kt_moe_add": (c_int, (_P, _P, _N, _P, _P, _N, _P, _P, _P, _P)),
     "kt_ffn_add": (c_int, (_P, _P, _N, _P, _P, _P, _P, _P)),
     "kt_softmax": (None, (_P, _P, _N)),
+    "kt_replay": (c_int, (_P, _P, _N)),
 }
+
+FLOAT = c_float
+
+
+def kinds_of(name: str) -> tuple[type, ...]:
+    """The types of a function's arguments after the context."""
+    return _SIGNATURES[name][1][1:]
+
+
+def _place_at(kinds: tuple[type, ...]) -> int | None:
+    """Where a place begins among the arguments that are not floating-point."""
+    integers = tuple(kind for kind in kinds if kind is not FLOAT)
+    size = len(_PLACE)
+    found = [i for i in range(len(integers)) if integers[i : i + size] == _PLACE]
+    return found[-1] if found else None
+
+
+PLACE_AT: dict[str, int] = {
+    name: at
+    for name in ("kt_rope_append", "kt_attention", "kt_latent_append", "kt_latent_attention")
+    if (at := _place_at(kinds_of(name))) is not None
+}
+"""Where the cache stands among the arguments that are not floating-point; layer, pages, page count,
+start and n follow it."""
 
 _ERRORS: dict[int, tuple[type[Exception], str]] = {
     1: (ValueError, "shapes do not fit together"),

@@ -189,3 +189,72 @@ KTCHAT_API int kt_ffn_add(Context* c, const float* x, int64_t n, const Matrix* g
 
 // exp of every element, for the tests of its accuracy.
 KTCHAT_API void kt_softmax(const Context* c, float* x, int64_t n) { c->kernels->softmax(x, n); }
+
+// ---- many ops in one call -----------------------------------------------------------------------
+
+namespace {
+
+// An argument, read as what its parameter is.
+struct Argument {
+    int64_t bits;
+
+    template <class T>
+    operator T*() const {
+        return reinterpret_cast<T*>(bits);
+    }
+    operator int64_t() const { return bits; }
+    operator int() const { return static_cast<int>(bits); }
+};
+
+// The call of one op above, in the order of kernels/cpu/step.py: its arguments after the context, and
+// the floating-point one apart.
+struct Command {
+    int64_t op;
+    double scalar;
+    Argument a[18];
+};
+
+int call(Context* c, const Command& command) {
+    const Argument* a = command.a;
+    const float f = static_cast<float>(command.scalar);
+    switch (command.op) {
+        case 0:
+            return kt_embed(c, a[0], a[1], a[2], a[3]);
+        case 1:
+            return kt_norm(c, a[0], a[1], a[2], a[3], f, a[4]);
+        case 2:
+            return kt_norm_linear(c, a[0], a[1], a[2], a[3], f, a[4], a[5], a[6], a[7], a[8], a[9],
+                                  a[10], a[11], a[12], a[13], a[14], a[15], a[16]);
+        case 3:
+            return kt_linear_add(c, a[0], a[1], a[2], a[3]);
+        case 4:
+            return kt_rope_append(c, a[0], a[1], a[2], a[3], a[4], a[5], f, a[6], a[7], a[8], a[9],
+                                  a[10], a[11], a[12]);
+        case 5:
+            return kt_attention(c, a[0], a[1], f, a[2], a[3], a[4], a[5], a[6], a[7], a[8]);
+        case 6:
+            return kt_latent_append(c, a[0], a[1], a[2], a[3], f, a[4], a[5], a[6], a[7], a[8],
+                                    a[9], a[10]);
+        case 7:
+            return kt_latent_attention(c, a[0], a[1], f, a[2], a[3], a[4], a[5], a[6], a[7], a[8],
+                                       a[9], a[10]);
+        case 8:
+            return kt_route(c, a[0], a[1], a[2], f, a[3], a[4], a[5], a[6], a[7], a[8]);
+        case 9:
+            return kt_moe_add(c, a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8]);
+        case 10:
+            return kt_ffn_add(c, a[0], a[1], a[2], a[3], a[4], a[5], a[6]);
+        default:
+            return kBadArgument;
+    }
+}
+
+}  // namespace
+
+// Runs the commands in order; stops at the first that fails and returns its status.
+KTCHAT_API int kt_replay(Context* c, const Command* commands, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        if (const int status = call(c, commands[i])) return status;
+    }
+    return kOk;
+}
