@@ -59,7 +59,11 @@ def logits(
     rows, start = [], 0
     for count in chunks:
         part = np.asarray(tokens[start : start + count], dtype=np.int32)
-        rows.append(model.forward_all(part, table, start))
+        # One token runs as it does in a conversation: recorded the first time, then repeated.
+        one = count == 1
+        rows.append(
+            model.forward(part, table, start)[None] if one else model.forward_all(part, table, start)
+        )
         start += count
     return np.concatenate(rows)
 

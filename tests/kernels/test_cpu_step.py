@@ -1,0 +1,69 @@
+"""One token as one native call says what the ops one by one say."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.gguf import GGUFFile
+from engine.model.transformer import Transformer, page_table
+from engine.spec import ModelSpec
+from kernels.cpu import CpuOps
+from kernels.ops import Floats
+from tests.support.tiny import MODELS, tiny_model
+
+PAGE_SIZE = 4
+TABLES = [page_table([3, 1, 4, 0, 5]), page_table([2, 6, 7, 8, 9, 10])]
+"""Two sequences in one cache, whose tables have different sizes."""
+
+
+def model(path: Path, ops: CpuOps) -> Transformer:
+    file = GGUFFile.open(path)
+    return Transformer(file, ModelSpec.from_file(file), ops, pages=11, page_size=PAGE_SIZE)
+
+
+def one_by_one(run: Transformer, repeated: bool) -> Floats:
+    """Logits of two sequences whose tokens come in turns, over page edges."""
+    forward = run.forward if repeated else lambda *place: run.forward_all(*place)[0]
+    tokens = np.random.default_rng(3).integers(0, 250, (18, 2)).astype(np.int32)
+    rows = [
+        forward(tokens[at, which : which + 1], TABLES[which], at)
+        for at in range(len(tokens))
+        for which in (0, 1)
+    ]
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize(("architecture", "variant"), MODELS, ids=lambda name: name)
+def test_a_repeated_token_equals_one_run_op_by_op(
+    architecture: str, variant: str, tmp_path: Path
+) -> None:
+    path = tiny_model(architecture, tmp_path, variant=variant)
+    with_steps = one_by_one(model(path, CpuOps(2)), repeated=True)
+    without = one_by_one(model(path, CpuOps(2)), repeated=False)
+    assert np.array_equal(with_steps, without)
+
+
+def test_what_a_step_returned_stays_as_it_was(tmp_path: Path) -> None:
+    run = model(tiny_model("qwen3moe", tmp_path), CpuOps(2))
+    tokens = np.array([5], dtype=np.int32)
+    first = run.forward(tokens, TABLES[0], 0)
+    second = run.forward(tokens, TABLES[0], 1)
+    kept = first.copy(), second.copy()
+    run.forward(tokens, TABLES[0], 2)
+    assert np.array_equal(first, kept[0]) and np.array_equal(second, kept[1])
+
+
+def test_a_wrong_token_or_page_is_refused_in_a_step_too(tmp_path: Path) -> None:
+    run = model(tiny_model("qwen3moe", tmp_path), CpuOps(2))
+    good = np.array([5], dtype=np.int32)
+    run.forward(good, TABLES[0], 0)
+    for tokens, table, start in (
+        (np.array([1 << 20], dtype=np.int32), TABLES[0], 1),
+        (good, page_table([3, 99]), 5),
+        (good, TABLES[0], 5 * PAGE_SIZE),
+        (good, TABLES[0], -1),
+    ):
+        with pytest.raises(IndexError):
+            run.forward(tokens, table, start)
+    assert np.isfinite(run.forward(good, TABLES[0], 1)).all()
