@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,12 +38,16 @@ REST = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is measured, in tokens. Decoding is timed with at least `fill` tokens in the cache."""
+    """What is measured, in tokens. Decoding is timed with at least `fill` tokens in the cache.
+
+    `follow_up`: tokens of one more message after that, whose first token of a reply is waited for.
+    """
 
     prompt: int = 512
     generate: int = 64
     rounds: int = 5
     fill: int = 0
+    follow_up: int = 0
 
     def __post_init__(self) -> None:
         for name, value, low in (
@@ -51,6 +55,7 @@ class Load:
             ("gen", self.generate, 1),
             ("rounds", self.rounds, 1),
             ("context-fill", self.fill, 0),
+            ("follow-up", self.follow_up, 0),
         ):
             if value < low:
                 raise RequestError(f"{name} {value} is not possible", "", f"Use {low} or more")
@@ -61,17 +66,23 @@ class Load:
         return max(self.prompt, self.fill)
 
     @property
+    def decoded(self) -> int:
+        """Tokens in the cache when decoding ends."""
+        return self.before + self.generate
+
+    @property
     def context(self) -> int:
         """Tokens that have to fit."""
-        return self.before + self.generate
+        return self.decoded + self.follow_up
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """One side in one round, in tokens a second."""
+    """One side in one round, in tokens a second; the follow-up's first token in seconds, when asked."""
 
     prefill_tok_s: float
     decode_tok_s: float
+    follow_up_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +147,20 @@ class BenchResult:
         """Our decode speed over llama.cpp's, round by round."""
         return [r.ours.decode_tok_s / r.peer.decode_tok_s for r in self.rounds if r.peer]
 
+    @property
+    def follow_up_s(self) -> float | None:
+        """Seconds to the first token after the follow-up; None when it was not asked."""
+        return _median(r.ours.follow_up_s for r in self.rounds)
+
+    @property
+    def follow_up_ratio(self) -> float | None:
+        """Our seconds to the follow-up's first token over llama.cpp's."""
+        return _median(
+            r.ours.follow_up_s / r.peer.follow_up_s
+            for r in self.rounds
+            if r.peer and r.ours.follow_up_s and r.peer.follow_up_s
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON has it; llama.cpp's part is null when it was not asked."""
         peer = None
@@ -155,8 +180,15 @@ class BenchResult:
             "peer": peer,
             "prefill_ratio": statistics.median(self.prefill_ratios) if peer else None,
             "decode_ratio": statistics.median(self.decode_ratios) if peer else None,
+            "follow_up_s": self.follow_up_s,
+            "follow_up_ratio": self.follow_up_ratio,
             "rounds": [asdict(r) for r in self.rounds],
         }
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
 
 
 class Side(Protocol):
@@ -302,10 +334,11 @@ def _speed(side: Side, load: Load, tokens: list[int], batch: int) -> Speed:
     prefill = _prefill(side, tokens[: load.prompt], batch)
     _prefill(side, tokens[load.prompt : load.before], batch)
     start = time.perf_counter()
-    for token in tokens[load.before : load.context]:
+    for token in tokens[load.before : load.decoded]:
         side.forward([token])
     decode = time.perf_counter() - start
-    return Speed(load.prompt / prefill, load.generate / decode)
+    follow_up = _prefill(side, tokens[load.decoded :], batch) if load.follow_up else None
+    return Speed(load.prompt / prefill, load.generate / decode, follow_up)
 
 
 def _prefill(side: Side, tokens: list[int], batch: int) -> float:

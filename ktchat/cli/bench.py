@@ -53,6 +53,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="tokens in the context, at least, before the first is generated",
     )
     parser.add_argument(
+        "--follow-up",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also time the first token after N more tokens at the end of that context",
+    )
+    parser.add_argument(
         "--rounds", type=int, default=5, metavar="N", help="repetitions (default: 5)"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="default: all physical cores")
@@ -87,7 +94,7 @@ def _load(args: argparse.Namespace) -> Load:
     if args.threads is not None and not 1 <= args.threads <= 1024:
         raise UsageError(f"{args.threads} threads are not possible")
     try:
-        return Load(args.prompt, args.gen, args.rounds, args.context_fill)
+        return Load(args.prompt, args.gen, args.rounds, args.context_fill, args.follow_up)
     except RequestError as error:
         raise UsageError(error.what, error.why, error.todo) from error
 
@@ -168,6 +175,12 @@ def _table(result: BenchResult) -> list[str]:
     if peer is not None:
         lines.append(f"decode ratio by round: {_spread(result.decode_ratios)}")
         lines.append(f"prefill ratio by round: {_spread(result.prefill_ratios)}")
+    if result.follow_up_s is not None:
+        lines.append(
+            f"{count(load.follow_up)} more tokens after {count(load.decoded)}: first token in"
+            f" {result.follow_up_s:.2f} s"
+            + (f", {result.follow_up_ratio:.2f} of llama.cpp's" if result.follow_up_ratio else "")
+        )
     return lines
 
 

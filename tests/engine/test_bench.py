@@ -23,7 +23,7 @@ from tests.support.tiny import tiny_model
 
 KEYS = [
     *("prefill_tok_s", "decode_tok_s", "decode_gb_s", "read_limit_gb_s", "limit_ratio", "peer"),
-    *("prefill_ratio", "decode_ratio", "rounds"),
+    *("prefill_ratio", "decode_ratio", "follow_up_s", "follow_up_ratio", "rounds"),
 ]
 SMALL = ["--prompt", "40", "--gen", "4", "--rounds", "2", "--threads", "1"]
 
@@ -76,6 +76,22 @@ def test_the_context_is_filled_before_decoding(monkeypatch: pytest.MonkeyPatch) 
     log = play(load, monkeypatch)
     assert [len(tokens) for _, tokens in log[:6]] == [0, 16, 4, 10, 1, 1]
     assert load.context == 32
+
+
+def test_a_follow_up_is_timed_after_the_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = bench.Load(prompt=20, generate=2, rounds=1, follow_up=18)
+    log = play(load, monkeypatch)
+    assert [len(tokens) for _, tokens in log[:7]] == [0, 16, 4, 1, 1, 16, 2]
+    assert load.context == 40
+
+
+def test_the_follow_up_ratio_is_ours_over_theirs() -> None:
+    rounds = tuple(
+        bench.Round(20.0, bench.Speed(1, 1, ours), bench.Speed(1, 1, 2.0)) for ours in (0.5, 1, 3)
+    )
+    load = bench.Load(follow_up=32)
+    figures = bench.BenchResult("m", "Q4_K", 2, load, 9, 9, rounds, "1.2").to_dict()
+    assert figures["follow_up_s"] == 1 and figures["follow_up_ratio"] == 0.5
 
 
 def test_ratios_are_those_of_each_round() -> None:
