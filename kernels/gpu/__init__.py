@@ -1,0 +1,1 @@
+"""GPU kernels: weights in their GGUF types, on the device. Importing this package imports nothing."""

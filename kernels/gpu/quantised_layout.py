@@ -1,0 +1,80 @@
+"""How the bytes of a GGUF matrix lie on a GPU: one plane a field, numbers in the order threads take.
+
+Knows bytes only; what they mean is `quantised_decode`'s. Nothing is quantised again: packing moves bits
+and loses none. Every row is cut into blocks of 32 columns. A plane holds one field of all blocks of a
+matrix, row after row, so that neighbouring threads read neighbouring bytes.
+
+The numbers of a block are packed as four words, one a lane; `bits` wide, slot k of lane j is column
+4 k + j. A thread so loads its four words at once (16 bytes of 4-bit numbers) and finds slot k of each
+with the same shift, beside four activations that are neighbours too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor as Buffer
+
+BLOCK = 32
+"""Columns that share four words, in every type."""
+SLOTS = 8
+"""Numbers in a word."""
+ALIGNMENT = 128
+"""Every plane begins at a multiple of so many bytes: one cache line."""
+_WORD = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """Numbers of `bits` bits in the bytes start .. stop of a file's block.
+
+    As GGUF packs them: of every `run` bytes, the lowest bits of each byte come first, then the next.
+    """
+
+    start: int
+    stop: int
+    bits: int
+    run: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """A word of eight numbers."""
+        return _WORD[self.bits]
+
+    def pack(self, blocks: Buffer) -> Buffer:
+        """Blocks as the file has them, (count, bytes), to (count, stop - start): words of lanes."""
+        field = blocks[:, self.start : self.stop].reshape(len(blocks), -1, 1, self.run)
+        shifts = torch.arange(0, 8, self.bits, dtype=torch.uint8, device=blocks.device)
+        codes = (field >> shifts[:, None]) & ((1 << self.bits) - 1)
+        # Of each 32 columns: slot 8 / bits * byte + part, lane -> lane, byte, part.
+        codes = codes.reshape(len(blocks), -1, self.bits, len(shifts), 4).permute(0, 1, 4, 2, 3)
+        packed = torch.zeros(codes.shape[:-1], dtype=torch.uint8, device=blocks.device)
+        for part in range(len(shifts)):
+            packed |= codes[..., part] << (part * self.bits)
+        return packed.reshape(len(blocks), -1)
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """The bytes start .. stop of a file's block as they are, read as `dtype`."""
+
+    start: int
+    stop: int
+    dtype: torch.dtype = torch.uint8
+
+    def pack(self, blocks: Buffer) -> Buffer:
+        """Blocks as the file has them, (count, bytes), to (count, stop - start)."""
+        return blocks[:, self.start : self.stop]
+
+
+Plane = Codes | Raw
+
+
+def plane_starts(planes: tuple[Plane, ...], blocks: int) -> tuple[int, ...]:
+    """Where each plane of a matrix with so many file blocks begins, then the matrix's size, in bytes."""
+    starts = [0]
+    for plane in planes:
+        end = starts[-1] + blocks * (plane.stop - plane.start)
+        starts.append(-(-end // ALIGNMENT) * ALIGNMENT)
+    return tuple(starts)

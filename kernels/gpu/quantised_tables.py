@@ -1,0 +1,78 @@
+"""The codebooks of the types whose numbers are places in a table, asked of ggml.
+
+ggml dequantises blocks made up for the purpose: scale one, no signs, the place asked for. So no
+table is copied here, and a type means what it means in llama.cpp.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from kernels import ggml
+from kernels.ops import Tensor
+from kernels.quants import BY_NAME
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """`entries` rows of `width` values; entry i is reached by byte `low` = i % 256, `high` = i // 256.
+
+    `unit` is the float16 scale that makes ggml's answer the entry itself.
+    """
+
+    entries: int
+    width: int
+    unit: float
+    low: int = 2
+    high: int = 3
+
+
+_GRIDS = {
+    "IQ2_XXS": _Grid(256, 8, 8.0),
+    "IQ2_XS": _Grid(512, 8, 8.0),
+    "IQ2_S": _Grid(1024, 8, 8.0, high=66),
+    "IQ3_XXS": _Grid(256, 4, 4.0),
+    "IQ3_S": _Grid(512, 4, 1.0, high=66),
+    "IQ1_S": _Grid(2048, 8, 1.0, high=34),
+}
+
+
+@cache
+def codebook(name: str, device: torch.device) -> torch.Tensor:
+    """The int8 codebook `name`: a grid's rows one after another, or the 16 values of IQ4_NL or MXFP4."""
+    values = _grid(name) if name in _GRIDS else _values(name)
+    return torch.from_numpy(values.reshape(-1)).to(device)
+
+
+def _grid(name: str) -> npt.NDArray[np.int8]:
+    grid, kind = _GRIDS[name], BY_NAME[name]
+    places = np.arange(grid.entries)
+    blocks = np.zeros((grid.entries, kind.bytes), dtype=np.uint8)
+    blocks[:, :2] = np.array([grid.unit], dtype=np.float16).view(np.uint8)
+    blocks[:, grid.low] = places & 255
+    if grid.entries > 256:
+        blocks[:, grid.high] = places >> 8
+    # IQ1_S adds 0.125 to what the grid says; rounding takes that off.
+    return np.rint(_dequantise(name, blocks)[:, : grid.width]).astype(np.int8)
+
+
+def _values(name: str) -> npt.NDArray[np.int8]:
+    blocks = np.zeros((1, BY_NAME[name].bytes), dtype=np.uint8)
+    blocks[0, -16:] = np.arange(16)
+    if name == "MXFP4":
+        blocks[0, 0] = 128  # 2^0, as ggml halves the scale and doubles the values
+    else:
+        blocks[0, :2] = np.array([1.0], dtype=np.float16).view(np.uint8)
+    return _dequantise(name, blocks)[0, :16].astype(np.int8)
+
+
+def _dequantise(name: str, blocks: Bytes) -> npt.NDArray[np.float32]:
+    kind = BY_NAME[name]
+    return ggml.dequantise(Tensor(name, kind, (len(blocks), kind.block), blocks.reshape(-1)))

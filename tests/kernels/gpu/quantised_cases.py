@@ -1,0 +1,45 @@
+"""Random weights of every GGUF type: any bits, with scales of the size that models have."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import torch
+
+from kernels.gpu.quantised_formats import FORMATS
+from kernels.gpu.quantised_layout import Raw
+from kernels.ops import Bytes, Tensor
+from kernels.quants import BY_NAME
+
+
+def random_tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
+    """Weights of type `name` whose blocks are random bits, so that every code and place turns up."""
+    kind = BY_NAME[name]
+    rng = np.random.default_rng(zlib.crc32(name.encode()) + seed)
+    count = int(np.prod(shape)) // kind.block
+    blocks = rng.integers(0, 256, (count, kind.bytes), dtype=np.uint8)
+    for plane in FORMATS[name].planes:
+        if isinstance(plane, Raw) and plane.dtype in (torch.float16, torch.float32):
+            _set_floats(blocks, plane, rng)
+    if name == "BF16":
+        values = rng.standard_normal(count).astype(np.float32).view(np.uint32)
+        blocks[:] = (values >> 16).astype(np.uint16).view(np.uint8).reshape(count, 2)
+    elif name == "MXFP4":
+        blocks[:, 0] = rng.integers(118, 128, count)
+    elif name == "NVFP4":
+        blocks[:, :4] = rng.integers(0, 80, (count, 4))
+        blocks[0, :4] = (0, 1, 7, 127)  # zero, subnormal numbers, the pattern of NaN
+    elif name == "IQ1_M":
+        blocks[:, [49, 51, 53, 55]] &= 15  # the float16 scale's four nibbles, lowest first
+        blocks[:, 55] |= 0x20
+        blocks[:, 53] |= rng.integers(0, 16, count, dtype=np.uint8) << 4
+    return Tensor(name, kind, shape, blocks.reshape(-1))
+
+
+def _set_floats(blocks: Bytes, plane: Raw, rng: np.random.Generator) -> None:
+    width = plane.stop - plane.start
+    dtype = np.float16 if plane.dtype == torch.float16 else np.float32
+    sign = rng.choice([-1.0, 1.0], (len(blocks), width // np.dtype(dtype).itemsize))
+    values = (rng.uniform(0.01, 0.1, sign.shape) * sign).astype(dtype)
+    blocks[:, plane.start : plane.stop] = values.view(np.uint8).reshape(len(blocks), width)
