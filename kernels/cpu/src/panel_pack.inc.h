@@ -85,11 +85,22 @@ void copy_half(uint8_t* lanes, int row, const uint8_t* from) {
 
 // Nibble i is column i, its upper neighbour column i + 16.
 void read_nibbles16(const uint8_t* from, uint8_t* q) {
-    for (int i = 0; i < 16; i++) {
-        q[i] = from[i] & 15;
-        q[i + 16] = from[i] >> 4;
-    }
+    typedef uint8_t Sixteen __attribute__((vector_size(16), aligned(1), may_alias));
+    const Sixteen both = *reinterpret_cast<const Sixteen*>(from);
+    *reinterpret_cast<Sixteen*>(q) = both & 15;
+    *reinterpret_cast<Sixteen*>(q + 16) = both >> 4;
 }
+
+// Byte i of entry b is bit i of b, times 16.
+struct Spread {
+    uint64_t of[256];
+    constexpr Spread() : of() {
+        for (int b = 0; b < 256; b++) {
+            for (int i = 0; i < 8; i++) of[b] |= static_cast<uint64_t>(b >> i & 1) << (8 * i + 4);
+        }
+    }
+};
+constexpr Spread kSpread;
 
 // d[16] float16, nibbles
 void pack_q4_0(const uint8_t* source, size_t stride, int rows, uint8_t* out) {
@@ -112,9 +123,12 @@ void pack_q5_0(const uint8_t* source, size_t stride, int rows, uint8_t* out) {
         const uint8_t* block = source + static_cast<size_t>(r) * stride;
         copy_half(out, r, block);
         read_nibbles16(block + 6, cell.q[r]);
-        uint32_t high;
-        std::memcpy(&high, block + 2, 4);
-        for (int i = 0; i < 32; i++) cell.q[r][i] |= static_cast<uint8_t>((high >> i & 1) << 4);
+        for (int i = 0; i < 4; i++) {  // little-endian, as the file is
+            uint64_t columns;
+            std::memcpy(&columns, cell.q[r] + 8 * i, 8);
+            columns |= kSpread.of[block[2 + i]];
+            std::memcpy(cell.q[r] + 8 * i, &columns, 8);
+        }
     }
     cell.interleave();
     pack_bits(cell, 4, pack_nibbles(cell, out + 2 * R));
