@@ -150,6 +150,10 @@ class Ops(Protocol[X, W, C]):
         """The last token's features: (1, features)."""
         ...
 
+    def from_numpy(self, x: Floats) -> X:
+        """A buffer with these values, (n, features) float32, or (n, top_k) int32 for expert ids."""
+        ...
+
     def to_numpy(self, x: X) -> Floats:
         """The buffer on the host, (n, features)."""
         ...
@@ -167,6 +171,10 @@ class Ops(Protocol[X, W, C]):
 
     def linear_add(self, x: X, weight: W, residual: X) -> None:
         """residual += x @ weight.T"""
+        ...
+
+    def add(self, x: X, residual: X) -> None:
+        """residual += x"""
         ...
 
     def rope_append(
@@ -244,7 +252,10 @@ class Ops(Protocol[X, W, C]):
         ...
 
     def moe_add(self, x: X, ids: X, weights: X, gate: W, up: W, down: W, residual: X) -> None:
-        """residual += sum over chosen experts of weight * down(silu(gate(x)) * up(x))."""
+        """residual += sum over chosen experts of weight * down(silu(gate(x)) * up(x)).
+
+        An id of -1 is no expert: one that another op set computes.
+        """
         ...
 
     def ffn_add(self, x: X, gate: W, up: W, down: W, residual: X, scaler: W | None = None) -> None:

@@ -108,6 +108,9 @@ class ReferenceOps:
     def last_row(self, x: X) -> X:
         return x[-1:]
 
+    def from_numpy(self, x: Floats) -> X:
+        return torch.from_numpy(x)
+
     def to_numpy(self, x: X) -> Floats:
         array: Floats = x.numpy()
         return array
@@ -132,6 +135,9 @@ class ReferenceOps:
 
     def linear_add(self, x: X, weight: Weight, residual: X) -> None:
         residual += x @ weight.float().T
+
+    def add(self, x: X, residual: X) -> None:
+        residual += x
 
     def rope_append(
         self,
@@ -226,7 +232,7 @@ class ReferenceOps:
     def moe_add(
         self, x: X, ids: X, weights: X, gate: Weight, up: Weight, down: Weight, residual: X
     ) -> None:
-        for expert in sorted(set(ids.flatten().tolist())):
+        for expert in sorted(set(ids.flatten().tolist()) - {-1}):
             token, choice = torch.where(ids == expert)
             hidden = functional.silu(x[token] @ gate.float(expert).T)
             hidden = hidden * (x[token] @ up.float(expert).T)

@@ -61,6 +61,9 @@ class CpuOps(AttentionOps, FeedForwardOps):
     def last_row(self, x: Array) -> Array:
         return x[-1:]
 
+    def from_numpy(self, x: Floats) -> Array:
+        return x
+
     def to_numpy(self, x: Array) -> Floats:
         return x
 
@@ -139,3 +142,6 @@ class CpuOps(AttentionOps, FeedForwardOps):
         n = rows_of(x, weight.cols)
         expect(residual, n, expect_matrix(weight, weight.cols))
         self._call("kt_linear_add", address(x), n, weight.pointer, address(residual))
+
+    def add(self, x: Array, residual: Array) -> None:
+        residual += x

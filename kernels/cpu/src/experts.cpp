@@ -28,12 +28,14 @@ struct Pairs {
           weight(c.arena.take<float>(max_pairs)) {}
 };
 
-// Groups the choices by expert (a counting sort).
+// Groups the choices by expert (a counting sort); -1 is no expert.
 void group(Context& c, const int32_t* ids, const float* weights, int64_t n, int64_t top_k,
            int64_t experts, Pairs& pairs) {
     auto* next = c.arena.take<int64_t>(experts);
     std::fill(next, next + experts, 0);
-    for (int64_t i = 0; i < n * top_k; i++) next[ids[i]]++;
+    for (int64_t i = 0; i < n * top_k; i++) {
+        if (ids[i] >= 0) next[ids[i]]++;
+    }
     for (int64_t e = 0; e < experts; e++) {
         const int64_t uses = next[e];
         next[e] = pairs.count;
@@ -44,6 +46,7 @@ void group(Context& c, const int32_t* ids, const float* weights, int64_t n, int6
     }
     pairs.first[pairs.experts] = pairs.count;
     for (int64_t i = 0; i < n * top_k; i++) {
+        if (ids[i] < 0) continue;
         const int64_t at = next[ids[i]]++;
         pairs.token[at] = static_cast<int32_t>(i / top_k);
         pairs.weight[at] = weights[i];
@@ -177,12 +180,12 @@ Status moe_add(Context& c, const float* x, int64_t n, const int32_t* ids, const 
                int64_t top_k, const Matrix& gate, const Matrix& up, const Matrix& down,
                float* residual) {
     for (int64_t i = 0; i < n * top_k; i++) {
-        if (ids[i] < 0 || ids[i] >= gate.count) return kBadIndex;
+        if (ids[i] < -1 || ids[i] >= gate.count) return kBadIndex;
     }
     c.arena.reset();
     Pairs pairs(c, gate.count, n * top_k);
     group(c, ids, weights, n, top_k, gate.count, pairs);
-    add_experts(c, x, n, pairs, {gate, up, down}, nullptr, residual);
+    if (pairs.count) add_experts(c, x, n, pairs, {gate, up, down}, nullptr, residual);
     return kOk;
 }
 
