@@ -77,7 +77,12 @@ def plan_attention(
     max_length: int,
     processors: int,
 ) -> AttentionPlan:
-    """Tiles and splits that give every one of the GPU's `processors` work at `max_length` positions."""
+    """Tiles and splits that give every one of the GPU's `processors` work at `max_length` positions.
+
+    Tiles of 16 rows, which decoding has, wait for memory: they read ahead, which takes 5 stages where
+    page numbers are read first. All tiles stay below the 99 KB of shared memory of a consumer GPU, and
+    registers do not spill (`tests/kernels/gpu/compile_offline.py` shows both).
+    """
     if (
         min(sequences, queries, kv_heads, key, value, max_length, processors) < 1
         or heads % kv_heads
@@ -85,8 +90,19 @@ def plan_attention(
         raise ValueError(f"{queries} tokens of {sequences} sequences, {heads} / {kv_heads} heads")
     wide = max(key, value) > 128
     rows = tile_rows(queries * (heads // kv_heads), 32 if wide else 64)
+    positions, warps, stages = (32, 4, 5) if rows == 16 else (32, 4, 2) if wide else (64, 8, 2)
     plan = AttentionPlan(
-        sequences, queries, heads, kv_heads, key, value, 1, rows, 32 if wide else 64, 4, 2
+        sequences=sequences,
+        queries=queries,
+        heads=heads,
+        kv_heads=kv_heads,
+        key=key,
+        value=value,
+        splits=1,
+        rows=rows,
+        positions=positions,
+        warps=warps,
+        stages=stages,
     )
     return with_splits(plan, max_length, processors)
 

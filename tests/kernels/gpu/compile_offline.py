@@ -151,7 +151,8 @@ def main(archs: list[int]) -> None:
                 launch()
             for kernel in kernels:
                 figures = {"shared": kernel.metadata.shared, **resources(kernel)}
-                print(json.dumps({"arch": arch, "case": case, "kernel": kernel.name, **figures}))
+                line = {"arch": arch, "case": case, "kernel": kernel.name, **figures}
+                sys.stdout.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":

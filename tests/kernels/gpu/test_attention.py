@@ -1,0 +1,274 @@
+"""Paged attention, grouped-query and latent, decode and prefill, against float32."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU, error, normal, unset
+
+from kernels.gpu.attention import attention  # isort: skip
+from kernels.gpu.attention_plan import AttentionPlan, plan_attention  # isort: skip
+from kernels.gpu.batch import Batch  # isort: skip
+from kernels.gpu.latent_attention import latent_attention, plan_latent_attention  # isort: skip
+
+# q, k and v are multiples of 1/16, exact in float16; what is left is the rounding of the softmax weights.
+TOLERANCE = 1e-3
+PAGE = 4
+
+
+def exact(seed: int, *shape: int) -> Any:
+    return (normal(seed, *shape) * 16).round().clamp(-100, 100) / 16
+
+
+class Cache:
+    """Pages in shuffled order, with NaN where no position was written."""
+
+    def __init__(
+        self, lengths: tuple[int, ...], kv_heads: int, key: int, value: int, page: int
+    ) -> None:
+        counts = [-(-length // page) for length in lengths]
+        order = np.random.default_rng(0).permutation(sum(counts) + 1).astype(np.int32)
+        self.pages = np.split(order, np.cumsum(counts))[: len(lengths)]
+        self.keys = torch.full((len(order), page, kv_heads, key), float("nan")).half().to(DEVICE)
+        self.values = (
+            torch.full((len(order), page, kv_heads, value), float("nan")).half().to(DEVICE)
+        )
+        self.rows: list[tuple[Any, Any]] = []
+        for s, length in enumerate(lengths):
+            k, v = exact(10 + s, length, kv_heads, key), exact(20 + s, length, kv_heads, value)
+            at = np.arange(length)
+            page_of = torch.from_numpy(self.pages[s][at // page].astype(np.int64))
+            self.keys[page_of, torch.from_numpy(at % page)] = k.half()
+            self.values[page_of, torch.from_numpy(at % page)] = v.half()
+            self.rows.append((k, v))
+
+
+def wanted(q: Any, k: Any, v: Any, scale: float) -> Any:
+    """q (n, heads, d) are the last n of the positions of k and v: (n, heads, value), float32."""
+    q, k, v = (x.float().cpu().transpose(0, 1) for x in (q, k, v))
+    group = q.shape[0] // k.shape[0]
+    k, v = k.repeat_interleave(group, 0), v.repeat_interleave(group, 0)
+    n, length = q.shape[1], k.shape[1]
+    mask = torch.ones(n, length, dtype=torch.bool).tril(length - n)
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(0, 1)
+
+
+def run(
+    lengths: tuple[int, ...],
+    queries: tuple[int, ...],
+    heads: int,
+    kv_heads: int,
+    key: int,
+    value: int | None = None,
+    page: int = PAGE,
+    padding: int = 0,
+    **changes: int,
+) -> None:
+    """Attend with a batch and compare every sequence; `changes` go into the plan."""
+    value = value or key
+    cache = Cache(lengths, kv_heads, key, value, page)
+    batch = Batch.allocate(len(lengths), max(map(len, cache.pages)), DEVICE)
+    batch.write(lengths, queries, cache.pages, page)
+    n = sum(queries) + padding
+    q, out, scale = exact(1, n, heads, key), unset(n, heads, value), 0.8 / key**0.5
+    plan = plan_attention(len(lengths), max(queries), heads, kv_heads, key, value, max(lengths), 4)
+    plan = replace(plan, **{"positions": 16, **changes})
+    scratch = plan.scratch(n, DEVICE)
+    attention(q, cache.keys, cache.values, batch, scale, plan, scratch, out)
+    begin = 0
+    for new, (k, v) in zip(queries, cache.rows, strict=True):
+        if new:
+            got = out[begin : begin + new]
+            assert error(got, wanted(q[begin : begin + new], k, v, scale)) < TOLERANCE
+        begin += new
+    assert torch.isnan(out[begin:]).all()
+
+
+@pytest.mark.parametrize("group", range(1, 17))
+def test_every_group_size_decodes(group: int) -> None:
+    run((37,), (1,), 2 * group, 2, 16, splits=1 + group % 3)
+
+
+@pytest.mark.parametrize("size", [64, 80, 96, 128, 192, 256])
+def test_every_head_size(size: int) -> None:
+    run((19,), (3,), 2, 1, size, splits=2)
+
+
+def test_values_narrower_than_keys() -> None:
+    run((19,), (3,), 4, 2, 48, 20, splits=2)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 15, 16, 17, 31, 32, 33])
+@pytest.mark.parametrize("splits", [1, 3])
+def test_one_position_and_the_edges_of_pages_tiles_and_splits(length: int, splits: int) -> None:
+    run((length,), (1,), 3, 1, 16, splits=splits)
+
+
+def test_a_new_token_attends_to_itself() -> None:
+    """Lengths, not positions: with one position the result is that position's value."""
+    cache = Cache((1,), 1, 16, 16, PAGE)
+    batch = Batch.allocate(1, 1, DEVICE)
+    batch.write((1,), (1,), cache.pages, PAGE)
+    plan, out = plan_attention(1, 1, 2, 1, 16, 16, 64, 4), unset(1, 2, 16)
+    q = exact(1, 1, 2, 16)
+    attention(q, cache.keys, cache.values, batch, 1.0, plan, plan.scratch(1, DEVICE), out)
+    assert torch.equal(out[0], cache.rows[0][1].expand(2, 1, 16)[:, 0])
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 30])
+@pytest.mark.parametrize("group", [1, 5, 7])
+def test_a_chunk_is_causal(start: int, group: int) -> None:
+    run((start + 21,), (21,), group, 1, 16, splits=1 + start % 3)
+
+
+@pytest.mark.parametrize("sequences", range(1, 9))
+def test_a_batch_of_sequences_on_pages_of_their_own(sequences: int) -> None:
+    lengths = (9, 1, 40, 4, 5, 16, 3, 22)[:sequences]
+    run(lengths, (1,) * sequences, 5, 1, 16, splits=2)
+
+
+def test_sequences_with_different_numbers_of_new_tokens_and_padding() -> None:
+    run((9, 12, 7, 30), (9, 1, 0, 13), 4, 2, 16, splits=2, padding=2)
+    run((9, 12, 7, 30), (9, 1, 0, 13), 4, 2, 16, splits=1, padding=2)
+
+
+def test_64k_positions() -> None:
+    run((65536,), (1,), 2, 1, 16, page=64, positions=512, splits=4)
+    run((65535,), (2,), 1, 1, 16, page=64, positions=512, splits=1)
+
+
+def test_half_precision_queries_and_results() -> None:
+    cache = Cache((10,), 1, 16, 16, PAGE)
+    batch = Batch.allocate(1, 3, DEVICE)
+    batch.write((10,), (1,), cache.pages, PAGE)
+    plan, out = plan_attention(1, 1, 3, 1, 16, 16, 64, 4), unset(1, 3, 16, dtype=torch.float16)
+    q = exact(1, 1, 3, 16)
+    attention(q.half(), cache.keys, cache.values, batch, 0.3, plan, plan.scratch(1, DEVICE), out)
+    assert error(out, wanted(q, *cache.rows[0], 0.3)) < 2e-3
+
+
+def test_one_plan_serves_a_growing_sequence() -> None:
+    """What a captured graph relies on: the same tensors and grid, other contents."""
+    batch = Batch.allocate(1, 8, DEVICE)
+    plan = replace(plan_attention(1, 1, 3, 1, 16, 16, 32, 4), splits=3, positions=16)
+    scratch, q, out = plan.scratch(1, DEVICE), exact(1, 1, 3, 16), unset(1, 3, 16)
+    cache = Cache((32,), 1, 16, 16, PAGE)
+    k, v = cache.rows[0]
+    for length in (1, 16, 17, 32, 5):
+        batch.write((length,), (1,), cache.pages, PAGE)
+        attention(q, cache.keys, cache.values, batch, 0.3, plan, scratch, out)
+        assert error(out, wanted(q, k[:length], v[:length], 0.3)) < TOLERANCE
+
+
+def run_latent(
+    lengths: tuple[int, ...],
+    queries: tuple[int, ...],
+    heads: int,
+    latent: int = 32,
+    rope: int = 16,
+    page: int = PAGE,
+    **changes: int,
+) -> None:
+    cache = Cache(lengths, 1, latent + rope, 1, page)
+    batch = Batch.allocate(len(lengths), max(map(len, cache.pages)), DEVICE)
+    batch.write(lengths, queries, cache.pages, page)
+    n, scale = sum(queries), 0.8 / (latent + rope) ** 0.5
+    q, out = exact(1, n, heads, latent + rope), unset(n, heads, latent)
+    plan = plan_latent_attention(len(lengths), max(queries), heads, latent, rope, max(lengths), 4)
+    plan = replace(plan, **{"positions": 16, **changes})
+    parts = q[..., :latent], q[..., latent:]
+    latent_attention(*parts, cache.keys, batch, scale, plan, plan.scratch(n, DEVICE), out)
+    begin = 0
+    for new, (rows, _) in zip(queries, cache.rows, strict=True):
+        got = out[begin : begin + new]
+        assert (
+            error(got, wanted(q[begin : begin + new], rows, rows[..., :latent], scale)) < TOLERANCE
+        )
+        begin += new
+
+
+@pytest.mark.parametrize("heads", [1, 3, 16, 40])
+@pytest.mark.parametrize("splits", [1, 2])
+def test_latent_decode(heads: int, splits: int) -> None:
+    run_latent((21,), (1,), heads, splits=splits)
+
+
+@pytest.mark.parametrize("length", [1, 4, 5, 16, 17])
+def test_latent_one_position_and_edges(length: int) -> None:
+    run_latent((length,), (1,), 5, splits=3)
+
+
+def test_latent_chunks_of_several_sequences() -> None:
+    run_latent((30, 5, 1, 17), (7, 5, 1, 1), 3, splits=2)
+
+
+def test_latent_at_its_real_size() -> None:
+    run_latent((33,), (2,), 16, latent=512, rope=64, page=16, positions=32, splits=2)
+
+
+def test_latent_features_that_are_no_powers_of_two() -> None:
+    run_latent((9,), (2,), 3, latent=40, rope=12)
+
+
+def test_plans_fill_the_processors_and_never_split_needlessly() -> None:
+    decode = plan_attention(1, 1, 32, 4, 128, 128, 65536, 128)
+    assert decode.grid == (1, 4, 64)
+    assert plan_attention(1, 1, 32, 4, 128, 128, 512, 128).splits == 2
+    assert plan_attention(1, 1, 32, 4, 128, 128, 1, 128).splits == 1
+    prefill = plan_attention(1, 2048, 32, 4, 128, 128, 65536, 128)
+    assert prefill.grid == (256, 4, 1)
+    assert plan_attention(8, 1, 40, 8, 128, 128, 65536, 128).grid == (8, 8, 4)
+    assert plan_latent_attention(1, 1, 128, 512, 64, 65536, 128).grid == (4, 1, 64)
+    assert prefill.scratch(2048, "cpu").parts.numel() == 128
+    assert decode.scratch(1, "cpu").parts.shape == (32 * 64, 128)
+
+
+def test_what_does_not_fit_the_plan_is_refused() -> None:
+    cache = Cache((5,), 1, 16, 16, PAGE)
+    plan = replace(plan_attention(1, 1, 2, 1, 16, 16, 5, 4), splits=2)
+    q, out, batch = exact(1, 1, 2, 16), unset(1, 2, 16), Batch.allocate(1, 2, DEVICE)
+
+    def launch(plan: AttentionPlan, batch: Batch, q: Any, room: int) -> None:
+        attention(q, cache.keys, cache.values, batch, 1.0, plan, plan.scratch(room, DEVICE), out)
+
+    with pytest.raises(ValueError, match="a batch of 3"):
+        launch(plan, Batch.allocate(3, 2, DEVICE), q, 1)
+    with pytest.raises(ValueError, match="need more"):
+        launch(plan, batch, q, 0)
+    with pytest.raises(ValueError, match="q "):
+        launch(plan, batch, exact(1, 1, 3, 16), 1)
+    with pytest.raises(ValueError, match="keys"):
+        launch(replace(plan, kv_heads=2), batch, q, 1)
+    with pytest.raises(ValueError, match="heads"):
+        plan_attention(1, 1, 5, 2, 16, 16, 5, 4)
+
+
+@cache
+def compiled_for(arch: int) -> list[dict[str, Any]]:
+    """What the kernels take on a GPU of this compute capability, compiled without one."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "tests.kernels.gpu.compile_offline", str(arch)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=550)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.skipif(ON_GPU, reason="the driver of a real GPU is in use")
+@pytest.mark.parametrize("arch", [80, 120])
+def test_every_kernel_compiles_and_fits_a_consumer_gpu(arch: int) -> None:
+    kernels = compiled_for(arch)
+    assert {kernel["kernel"] for kernel in kernels} >= {"_attention", "_latent_attention", "_merge"}
+    for kernel in kernels:
+        assert kernel["shared"] <= 99 << 10, kernel
+        assert kernel["STACK"] <= 64, kernel

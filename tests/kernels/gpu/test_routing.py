@@ -1,0 +1,133 @@
+"""Expert choice against the reference, with ties, hostile logits and groups that are no power of two."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.kernels.gpu.gpu_cases import DEVICE, error, normal, unset
+
+from kernels.gpu.routing import route  # isort: skip
+from kernels.ops import Routing, Tensor
+from kernels.quants import BY_NAME
+from kernels.reference import ReferenceOps
+
+REFERENCE = ReferenceOps()
+# The interpreter says when exp overflows or a logit is no number; both are meant here.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+
+def reference(logits: Any, bias: Any, routing: Routing) -> tuple[Any, Any]:
+    """The reference's ids and weights: its router is the identity on rows whose norm is taken away."""
+    experts = logits.shape[1]
+    length = (logits**2).mean(-1, keepdim=True).sqrt()
+    ids, weights = [], []
+    for row, scale in zip(logits, length, strict=True):
+        router = f32(torch.eye(experts) * scale)
+        _, i, w = REFERENCE.route(
+            row[None],
+            vector(torch.ones(experts)),
+            0.0,
+            router,
+            None if bias is None else vector(bias),
+            routing,
+        )
+        ids.append(i[0])
+        weights.append(w[0])
+    return torch.stack(ids), torch.stack(weights)
+
+
+def f32(values: Any) -> Any:
+    data = values.numpy()
+    return REFERENCE.matrix(
+        Tensor("router", BY_NAME["F32"], data.shape, data.reshape(-1).view(np.uint8))
+    )
+
+
+def vector(values: Any) -> Any:
+    data = values.numpy()
+    return REFERENCE.vector(Tensor("bias", BY_NAME["F32"], data.shape, data.view(np.uint8)))
+
+
+def choose(logits: Any, bias: Any, routing: Routing) -> tuple[Any, Any]:
+    n = len(logits)
+    ids = torch.full((n, routing.top_k), -1, dtype=torch.int32, device=DEVICE)
+    weights = unset(n, routing.top_k)
+    on_device = None if bias is None else bias.to(DEVICE)
+    route(logits.to(DEVICE), on_device, routing, ids, weights)
+    return ids.cpu(), weights.cpu()
+
+
+@pytest.mark.parametrize(("experts", "routing", "biased"), [
+    (60, Routing(4, normalise=False), False),
+    (128, Routing(8), False),
+    (64, Routing(6, "sigmoid", scale=2.5), True),
+    (160, Routing(6, normalise=False, scale=16.0, groups=8, top_groups=3), False),
+    (256, Routing(8, "sigmoid", scale=2.5, groups=8, top_groups=4), True),
+    (30, Routing(3, "sigmoid", groups=5, top_groups=2), True),
+    (8, Routing(8), False),
+])  # fmt: skip
+def test_choice_equals_the_reference(experts: int, routing: Routing, biased: bool) -> None:
+    logits = normal(experts, 5, experts, scale=2).cpu()
+    bias = normal(1, experts).cpu() if biased else None
+    ids, weights = choose(logits, bias, routing)
+    wanted_ids, wanted = reference(logits, bias, routing)
+    assert torch.equal(ids, wanted_ids)
+    assert error(weights, wanted) < 1e-5
+
+
+@pytest.mark.parametrize("gating", ["softmax", "sigmoid"])
+def test_equal_scores_go_to_the_lower_expert(gating: Any) -> None:
+    logits = torch.tensor([[1.0, 2.0, 2.0, 1.0, 2.0, 1.0]])
+    ids, weights = choose(logits, None, Routing(4, gating))
+    assert ids.tolist() == [[1, 2, 4, 0]]
+    assert weights[0, 0] == weights[0, 1] == weights[0, 2] > weights[0, 3]
+
+
+def test_equal_groups_go_to_the_lower_group() -> None:
+    logits = torch.zeros(1, 12)
+    routing = Routing(3, "sigmoid", groups=4, top_groups=2)
+    assert choose(logits, None, routing)[0].tolist() == [[0, 1, 2]]
+    bias = torch.tensor([0.0] * 3 + [1.0] * 9)
+    assert choose(logits, bias, routing)[0].tolist() == [[3, 4, 5]]
+
+
+def test_the_bias_chooses_but_does_not_weigh() -> None:
+    bias = torch.tensor([0.0, 0.0, 0.0, 5.0])
+    logits = torch.tensor([[2.0, 1.0, 0.0, -3.0]])
+    ids, weights = choose(logits, bias, Routing(2, "sigmoid", normalise=False))
+    assert ids.tolist() == [[3, 0]]
+    assert torch.allclose(weights, torch.tensor([[-3.0, 2.0]]).sigmoid())
+
+
+def test_tiny_weights_are_divided_by_the_floor() -> None:
+    logits = torch.full((1, 4), -40.0)
+    routing = Routing(2, "sigmoid")
+    _, weights = choose(logits, None, routing)
+    assert torch.allclose(weights, torch.full((1, 2), -40.0).sigmoid() / routing.floor)
+    _, weights = choose(logits, None, replace(routing, floor=1e-20))
+    assert torch.allclose(weights, torch.full((1, 2), 0.5))
+
+
+@pytest.mark.parametrize("gating", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_ids_stay_valid_and_distinct_when_logits_are_no_numbers(gating: Any, bad: float) -> None:
+    logits = torch.full((2, 20), bad)
+    logits[1, 5:9] = 1.0
+    ids, _ = choose(logits, None, Routing(6, gating, groups=5, top_groups=3))
+    for row in ids.tolist():
+        assert len(set(row)) == 6
+        assert all(0 <= expert < 20 for expert in row)
+
+
+def test_impossible_routings_are_refused() -> None:
+    ids, weights = torch.zeros(1, 4, dtype=torch.int32), torch.zeros(1, 4)
+    for routing in (Routing(4, groups=3), Routing(4, groups=8), Routing(4, groups=4, top_groups=1)):
+        with pytest.raises(ValueError, match="groups"):
+            route(torch.zeros(1, 8), None, routing, ids, weights)
+    with pytest.raises(ValueError, match="ids of"):
+        route(torch.zeros(1, 8), None, Routing(3), ids, weights)
