@@ -63,7 +63,7 @@ class HybridRuntime:
         """The model in `file` on this machine's CPU; `threads` None takes its physical cores."""
         from kernels.cpu import CpuOps
 
-        return cls(file, spec, CpuOps(threads), context, report)
+        return cls(file, spec, CpuOps(threads, pin=True), context, report)
 
     def begin(self, tokens: Sequence[int]) -> int:
         """Make the sequence current that shares most with `tokens`; how many tokens it shares."""

@@ -31,7 +31,9 @@ class NativeContext:
         self._native = native.load()
         self.threads = default_threads() if threads is None else threads
         self.isa = native.choose_isa() if isa is None else isa
-        self._context = native.open_context(self.isa, self.threads, physical_cores() if pin else ())
+        cores = physical_cores()
+        pinned = cores if pin and self.threads <= len(cores) else ()
+        self._context = native.open_context(self.isa, self.threads, pinned)
         self._process = os.getpid()
         self._ropes: dict[int, tuple[Rope, object, int]] = {}
         self._routings: dict[tuple[int, int], tuple[Routing, object, int]] = {}

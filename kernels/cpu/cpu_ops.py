@@ -34,7 +34,8 @@ class CpuOps(AttentionOps, FeedForwardOps):
 
     `threads` None takes the physical cores that this process may use. `isa` None takes what
     KTCHAT_ISA names, else the best that this CPU has. `pin` ties every thread but the caller's to a
-    core. Raises `kernels.cpu.NativeError`, or `kernels.cpu.build.BuildError` without a compiler.
+    core, unless there are more threads than cores. Raises `kernels.cpu.NativeError`, or
+    `kernels.cpu.build.BuildError` without a compiler.
     """
 
     name = "cpu"

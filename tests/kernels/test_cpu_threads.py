@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kernels.cpu import CpuOps
+from kernels.cpu.cores import physical_cores
 from kernels.ops import CacheShape, Floats, Rope, Routing
 from tests.kernels.cpu_cases import ISAS, cpu_ops, normal, tensor
 
@@ -74,6 +77,28 @@ def test_instruction_sets_agree() -> None:
     for outs in zip(*(run(cpu_ops(2, isa)) for isa in ISAS), strict=True):
         for out in outs[1:]:
             np.testing.assert_allclose(out, outs[0], atol=1e-2 * float(np.abs(outs[0]).max()))
+
+
+def affinities(ops: Callable[[], CpuOps]) -> list[set[int]]:
+    """The CPUs that each thread started by `ops` may use."""
+    tasks = Path("/proc/self/task")
+    before = {task.name for task in tasks.iterdir()}
+    kept = ops()
+    new = {task.name for task in tasks.iterdir()} - before
+    time.sleep(0.05)  # a thread pins itself
+    allowed = [os.sched_getaffinity(int(name)) for name in new]
+    kept.close()
+    return allowed
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_pinned_threads_have_a_core_each_and_the_caller_has_all() -> None:
+    cores, mine = physical_cores(), os.sched_getaffinity(0)
+    pinned = affinities(lambda: CpuOps(len(cores), pin=True))
+    assert sorted(map(list, pinned)) == [[core] for core in cores[1:]]
+    assert os.sched_getaffinity(0) == mine
+    crowded = affinities(lambda: CpuOps(len(cores) + 1, pin=True))
+    assert crowded == [mine] * len(cores)
 
 
 def test_idle_threads_use_no_cpu() -> None:
