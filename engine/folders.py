@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 MAX_ENTRIES = 20_000
+MODELS_DEPTH = 9
+"""Folders below the models folder: a repository's owner and name, and seven of its own."""
+_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 
 
 def files_below(folder: Path, max_depth: int) -> Iterator[Path]:
@@ -28,3 +32,10 @@ def files_below(folder: Path, max_depth: int) -> Iterator[Path]:
                 yield Path(entry.path)
             elif depth < max_depth:
                 waiting.append((Path(entry.path), depth + 1))
+
+
+def models_below(folder: Path, max_depth: int = MODELS_DEPTH) -> Iterator[Path]:
+    """GGUF files below `folder`, of a split model the first."""
+    for path in files_below(folder, max_depth):
+        if path.name.endswith(".gguf") and not _LATER_PART.search(path.name):
+            yield path

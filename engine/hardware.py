@@ -31,15 +31,13 @@ __all__ = [
     "Problem",
     "Software",
     "available_memory",
-    "cached",
+    "here",
     "machine_key",
     "probe",
 ]
 
 _MEASURED = "machine"
 """The notebook of this machine's measured speeds."""
-
-_last: dict[Path, Hardware] = {}
 
 
 def probe(models: Path | None = None, *, measure: bool = True, fresh: bool = False) -> Hardware:
@@ -55,7 +53,7 @@ def probe(models: Path | None = None, *, measure: bool = True, fresh: bool = Fal
     free, disk_notes = disk_probe.free_space(folder)
     software = software_probe.software()
     speeds, speed_notes = _speeds(machine_key(cpu, memory), folder, cpu.cores, measure, fresh)
-    found = Hardware(
+    return Hardware(
         cpu=cpu,
         memory=dataclasses.replace(memory, read_gb_s=speeds.memory),
         gpus=gpus,
@@ -67,26 +65,12 @@ def probe(models: Path | None = None, *, measure: bool = True, fresh: bool = Fal
         ),
         notes=(*notes, *memory_notes, *gpu_notes, *disk_notes, *speed_notes),
     )
-    _last[folder] = found
-    return found
 
 
-def cached(models: Path | None = None) -> Hardware:
-    """The last `probe` of this process, else one that measures nothing new.
-
-    What is free in RAM and on the disk is looked up again, which takes a millisecond.
-    """
-    folder = _folder(models)
-    last = _last.get(folder)
-    if last is None:
-        return probe(models, measure=False)
+def here() -> Hardware:
+    """The processor and the memory alone, which take a millisecond: what measurements belong to."""
     memory, _ = memory_probe.memory()
-    free, _ = disk_probe.free_space(folder)
-    return dataclasses.replace(
-        last,
-        memory=dataclasses.replace(last.memory, available=memory.available),
-        disk=dataclasses.replace(last.disk, free=free),
-    )
+    return Hardware(cpu=cpu_probe.cpu()[0], memory=memory)
 
 
 def _folder(models: Path | None) -> Path:
@@ -123,22 +107,24 @@ def _speeds(
         if not memory:
             notes.append("The memory's speed is not measured yet: ktchat doctor measures it")
         return _Speeds(memory, disk), notes
-    before = (memory, disk)
-    if not memory:
+    before = (memory, disk, kept.get("busy") is True)
+    busy = before[2]
+    if not memory or (busy and not _is_busy(cores)):
         busy = _is_busy(cores)
         memory, notes = memory_probe.read_speeds(cores)
-        if memory and busy:
-            notes.append(
-                "Other programs were at work while the memory's speed was measured;"
-                " ktchat doctor --fresh measures again"
-            )
+    if memory and busy:
+        notes.append(
+            "Other programs were at work while the memory's speed was measured;"
+            " it is measured again when they are quiet, and by ktchat doctor --fresh"
+        )
     if not disk:
         disk, disk_notes = disk_probe.read_speed(folder)
         notes += disk_notes
-    if (memory, disk) != before:
+    if (memory, disk, busy) != before:
         entry = {
             "memory_read_gb_s": {str(count): speed for count, speed in memory},
             "disk_read_gb_s": {**disks, str(folder): disk},
+            "busy": busy,
         }
         if not notebook.write(_MEASURED, {**book, key: entry}):
             notes.append(f"Measurements cannot be kept in {notebook.cache_folder()}")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import ModelFileError
-from engine.folders import files_below
+from engine.folders import files_below, models_below
 from engine.hub_errors import DownloadError, UnsafeNameError
 from engine.hub_names import is_model_file, safe_path
 from engine.integrity import parts_of, write_unchecked_record
@@ -27,7 +27,6 @@ MAX_DEPTH = 6
 MAX_FOUND = 500
 IMPORTED = "imported"
 """The folder for imported files in the models folder."""
-_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 _BLOB = re.compile(r"sha256[:-]([0-9a-f]{64})")
 
 Way = Literal["linked", "linked by name", "moved"]
@@ -219,8 +218,8 @@ _PROGRAMS: dict[str, Finder] = {
 
 def _gguf_files(folders: list[Path]) -> Iterator[tuple[str, Path, str]]:
     for folder in folders:
-        for path in files_below(folder, MAX_DEPTH):
-            if is_model_file(path.name) and not _LATER_PART.search(path.name):
+        for path in models_below(folder, MAX_DEPTH):
+            if is_model_file(path.name):
                 yield path.name, path, ""
 
 

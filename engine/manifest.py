@@ -16,14 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from engine.errors import KtchatError
-from engine.folders import files_below
+from engine.folders import MODELS_DEPTH, files_below
 from engine.hub_errors import DownloadBusyError, DownloadError, UnsafeNameError
 from engine.hub_names import MAX_PARTS, HubFile, HubModel, is_repo, safe_path
 from engine.integrity import sync_folder, write_whole
 
 ENDING = ".download.json"
 MAX_BYTES = 1 << 20
-MAX_DEPTH = 8
 
 
 def target(folder: Path, file: HubFile) -> Path:
@@ -105,7 +104,7 @@ def _check(model: HubModel) -> None:
 def unfinished(folder: Path) -> list[Manifest]:
     """The downloads that were begun in the models folder and are not finished."""
     found = []
-    for path in files_below(folder, MAX_DEPTH):
+    for path in files_below(folder, MODELS_DEPTH):
         model = read(path) if path.name.endswith(ENDING) else None
         if model is not None and manifest_path(folder, model) == path:
             found.append(Manifest(path, model))

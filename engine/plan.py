@@ -92,7 +92,9 @@ class MemoryPlan:
     """What limits decoding: `limited by RAM bandwidth: 42 GB/s`."""
     prefill_bound_words: str = ""
     measured: bool = False
-    """The speeds were measured with this model on this machine, not predicted."""
+    """Decoding was measured with this model on this machine, not predicted."""
+    prefill_measured: bool = False
+    """The same for reading a prompt."""
     experts_on_gpu: int = 0
     """Routed experts on GPUs, over all layers."""
     experts: int = 0
@@ -204,6 +206,7 @@ def _on_cpu(spec: ModelSpec, hardware: Hardware, context: int | None) -> MemoryP
         bound_words=speed.bound_words if fits else "",
         prefill_bound_words=speed.prefill_bound_words if fits else "",
         measured=speed.measured and fits,
+        prefill_measured=speed.prefill_measured and fits,
         experts=expert_count(spec),
         why=tuple(why),
         assumed=hardware.assumed,

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 FULL, OPEN, SLIVER = "▇", "░", "▏"
 """A cell that is used, one that stays free, and less than half a cell."""
 MIN_WIDTH = 40
+FAST = 1000
+"""Tokens a second from which a prediction is not told more exactly."""
 
 
 def size(count: int) -> str:
@@ -34,9 +36,16 @@ def tokens(count: int) -> str:
 
 
 def rate(tok_s: float, measured: bool) -> str:
-    """`18.4 tok/s` when measured, `~18 tok/s` when predicted."""
+    """`18.4 tok/s` or `2 120 tok/s` when measured, `~18 tok/s` or `> 1000 tok/s` when predicted.
+
+    Models that fit the processor's cache are faster than what the memory's speed foretells.
+    """
     if measured:
-        return f"{tok_s:.1f} tok/s" if tok_s < 99.95 else f"{tok_s:.0f} tok/s"
+        return (
+            f"{tok_s:.1f} tok/s" if tok_s < 99.95 else f"{round(tok_s):,} tok/s".replace(",", " ")
+        )
+    if tok_s >= FAST:
+        return f"> {FAST} tok/s"
     return f"~{tok_s:.0f} tok/s" if tok_s >= 9.95 else f"~{tok_s:.1f} tok/s"
 
 
@@ -77,8 +86,9 @@ def _speed(plan: MemoryPlan) -> list[str]:
     how = "measured here" if plan.measured else "predicted"
     lines = [f"Writes {rate(plan.decode_tok_s, plan.measured)} ({how}), {plan.bound_words}"]
     if plan.prefill_tok_s is not None:
-        read = rate(plan.prefill_tok_s, False)
-        lines.append(f"Reads {read} of prompt, {plan.prefill_bound_words}")
+        read = rate(plan.prefill_tok_s, plan.prefill_measured)
+        how = "measured here" if plan.prefill_measured else "predicted"
+        lines.append(f"Reads {read} of prompt ({how}), {plan.prefill_bound_words}")
     return lines
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from engine import notebook
 from engine.errors import KtchatError
 from engine.gguf import GGUFFile
-from engine.hardware import cached, machine_key
+from engine.hardware import here, machine_key
 from engine.machine import Cpu, Hardware
 from engine.protocol import Figures
 from engine.spec import ModelSpec
@@ -66,6 +66,8 @@ class Speed:
     bound_words: str = ""
     prefill_bound_words: str = ""
     measured: bool = False
+    """`decode_tok_s` is what a run reached."""
+    prefill_measured: bool = False
 
 
 def predict(spec: ModelSpec, hardware: Hardware, context: int) -> Speed:
@@ -74,9 +76,8 @@ def predict(spec: ModelSpec, hardware: Hardware, context: int) -> Speed:
     past = {} if hardware.assumed else recorded(spec, hardware)
     decode = _decode(spec, bandwidth, context)
     prefill, prefill_bound = _prefill(spec, hardware.cpu, bandwidth)
-    measured = past.get("decode_tok_s")
     return Speed(
-        decode_tok_s=measured or decode,
+        decode_tok_s=past.get("decode_tok_s") or decode,
         prefill_tok_s=past.get("prefill_tok_s") or prefill,
         bound_words=(
             f"limited by RAM bandwidth: {bandwidth:.0f} GB/s"
@@ -84,7 +85,8 @@ def predict(spec: ModelSpec, hardware: Hardware, context: int) -> Speed:
             else "the memory's speed is not measured yet: ktchat doctor measures it"
         ),
         prefill_bound_words=prefill_bound,
-        measured=measured is not None,
+        measured="decode_tok_s" in past,
+        prefill_measured="prefill_tok_s" in past,
     )
 
 
@@ -134,7 +136,7 @@ def record_run(path: Path, figures: Figures) -> bool:
         return False
     return record_speed(
         spec,
-        cached(),
+        here(),
         decode_tok_s=figures.decode_tok_s,
         reply_tokens=figures.reply_tokens,
         prefill_tok_s=figures.prefill_tok_s,

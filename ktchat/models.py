@@ -7,23 +7,19 @@ A file that cannot be read is listed too, with the reason.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from engine.errors import KtchatError, ModelFileError
+from engine.folders import models_below
 from ktchat import paths
 from ktchat.text import one_line
 
 Source = Literal["guide", "folder", "recent"]
 
-MAX_DEPTH = 4
-MAX_ENTRIES = 20_000
 MAX_MODELS = 500
-
-_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +43,6 @@ class ModelEntry:
         return one_line(self.path, 1000)
 
 
-def list_models(recent: Sequence[str] = (), folder: Path | None = None) -> list[ModelEntry]:
-    """Every model that is found, the guide first. Reads headers only; takes tens of ms a file."""
-    return [describe(path, source) for path, source in find_models(recent, folder)]
-
-
 def find_models(
     recent: Sequence[str] = (), folder: Path | None = None
 ) -> Iterator[tuple[str, Source]]:
@@ -60,7 +51,7 @@ def find_models(
     guide = paths.guide_model()
     found: list[tuple[Iterable[str], Source]] = [
         ([str(guide)] if guide else [], "guide"),
-        (_in_folder(folder or paths.models_folder()), "folder"),
+        (map(str, models_below(folder or paths.models_folder())), "folder"),
         (recent, "recent"),
     ]
     for candidates, source in found:
@@ -112,34 +103,6 @@ def default_model(last: str = "") -> str:
             "Name a model file: ktchat -m PATH.gguf",
         )
     return str(guide)
-
-
-def _in_folder(folder: Path) -> Iterator[str]:
-    """GGUF files under `folder`, in order of name; links to folders are not followed."""
-    budget = MAX_ENTRIES
-    waiting = [(folder, 0)]
-    while waiting:
-        here, depth = waiting.pop()
-        try:
-            with os.scandir(here) as entries:
-                children = sorted(entries, key=lambda entry: entry.name)
-        except OSError:
-            continue
-        budget -= len(children)
-        if budget < 0:
-            return
-        for entry in children:
-            if _is_folder(entry) and depth < MAX_DEPTH:
-                waiting.append((Path(entry.path), depth + 1))
-            elif entry.name.endswith(".gguf") and not _LATER_PART.search(entry.name):
-                yield entry.path
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir(follow_symlinks=False)
-    except OSError:
-        return False
 
 
 def _size(path: str) -> int:

@@ -9,6 +9,8 @@ import shutil
 import time
 from pathlib import Path
 
+from engine.folders import models_below
+
 READ_SECONDS = 0.5
 BLOCK = 8 << 20
 SMALLEST = 64 << 20
@@ -31,7 +33,7 @@ def read_speed(folder: Path) -> tuple[float, list[str]]:
     """GB/s of sequential reading past the system's cache, from a model there; 0 with a note if none."""
     try:
         largest = max(
-            ((path.stat().st_size, path) for path in folder.glob("*.gguf")), default=(0, None)
+            ((path.stat().st_size, path) for path in models_below(folder)), default=(0, None)
         )
     except OSError as error:
         return 0.0, [f"The disk's speed is not measured: {error.strerror}"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import folders
 from engine.errors import ModelFileError
 from ktchat import models, paths
 from tests.support.tiny import tiny_model
@@ -61,16 +62,16 @@ def test_a_file_is_listed_once_under_whatever_name(home: Path) -> None:
 
 def test_folders_in_circles_and_great_depth_end(home: Path) -> None:
     deep = home / "models"
-    for _ in range(models.MAX_DEPTH + 3):
+    for _ in range(folders.MODELS_DEPTH + 3):
         deep = deep / "d"
         deep.mkdir()
         (deep / "m.gguf").touch()
     (home / "models" / "loop").symlink_to(home / "models")
-    assert len(found()) == models.MAX_DEPTH
+    assert len(found()) == folders.MODELS_DEPTH
 
 
 def test_a_crowded_folder_is_given_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "MAX_ENTRIES", 10)
+    monkeypatch.setattr(folders, "MAX_ENTRIES", 10)
     (home / "models" / "a.gguf").touch()
     crowded = home / "models" / "crowded"
     crowded.mkdir()

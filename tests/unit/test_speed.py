@@ -123,11 +123,11 @@ def test_a_turn_is_recorded_from_its_file(tmp_path: Path) -> None:
     )
     assert record_run(path, turn)
     from engine.gguf import GGUFFile
-    from engine.hardware import cached
+    from engine.hardware import here
     from engine.spec import ModelSpec
 
     with GGUFFile.open(path) as file:
-        assert speed.recorded(ModelSpec.from_file(file), cached()) == {
+        assert speed.recorded(ModelSpec.from_file(file), here()) == {
             "decode_tok_s": 25.0,
             "prefill_tok_s": 400.0,
         }
