@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.plan_words import rate
 from engine.protocol import Figures, Progress
 
 
@@ -43,6 +44,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60} s"
 
 
+def speed(tokens_a_second: float) -> str:
+    """A speed that was measured: `18.4 tok/s`, `2 120 tok/s`."""
+    return rate(tokens_a_second, True)
+
+
 def progress(event: Progress) -> str:
     """Work in progress: `reading 2 310 of 4 096 tokens · 9 s left`."""
     if event.stage == "load":
@@ -62,7 +68,7 @@ def seconds_left(event: Progress) -> float | None:
 
 def figures(turn: Figures) -> str:
     """A turn in one line: `18.4 tok/s · first 0.9 s · 213 tokens · context 3.1k of 32k · seed 7`."""
-    parts = [f"{turn.decode_tok_s:.1f} tok/s"] if turn.decode_tok_s else []
+    parts = [speed(turn.decode_tok_s)] if turn.decode_tok_s else []
     parts.append(f"first {duration(turn.first_token_seconds)}")
     parts.append(f"{count(turn.reply_tokens)} token" + "s" * (turn.reply_tokens != 1))
     if turn.context_size:

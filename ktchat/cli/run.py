@@ -15,11 +15,12 @@ import sys
 import threading
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import KtchatError, RequestError
-from engine.protocol import Failed, Load, Loaded, Notice, Sampling
-from ktchat import models, paths
+from engine.protocol import Failed, Figures, Finished, Load, Loaded, Notice, Sampling
+from ktchat import models, paths, usage
 from ktchat.chat import ChatSession, Engine, Started
 from ktchat.cli import model_path, output
 from ktchat.cli.printers import JsonPrinter, Printer, TextPrinter
@@ -194,6 +195,8 @@ class _Run:
                 if isinstance(update, Started):
                     turn = update.turn
                 self.printer.show(update, turn, self.chat.conversation.id)
+                if isinstance(update, Finished):
+                    self._note_speed(update.figures)
                 if isinstance(update, Failed):
                     code = 1
                     self.printer.note(str(update.error))
@@ -229,6 +232,14 @@ class _Run:
                 case _:
                     self.printer.load(event)
         return False
+
+    def _note_speed(self, figures: Figures) -> None:
+        """Keep how fast the reply came and when the model was used: plans say it from now on."""
+        from engine.speed import record_run
+
+        if self.chat.loaded is not None:
+            usage.note_opened(self.chat.loaded.path)
+            record_run(Path(self.chat.loaded.path), figures)
 
     async def _interrupt(self, work: asyncio.Task[int]) -> None:
         """Let the reply stop by itself, so that what came is kept; leave it behind otherwise."""

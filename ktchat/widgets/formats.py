@@ -15,13 +15,6 @@ def counted(number: int, noun: str) -> str:
     return f"{count(number)} {noun}{'' if number == 1 else 's'}"
 
 
-def speed(tokens_a_second: float) -> str:
-    """`18.4 tok/s`, `2 120 tok/s`."""
-    if tokens_a_second < 99.95:
-        return f"{tokens_a_second:.1f} tok/s"
-    return f"{count(round(tokens_a_second))} tok/s"
-
-
 def first_token(seconds: float) -> str:
     """Time to the first token: `0.04 s`, `1.3 s`, `42 s`."""
     return f"{seconds:.2f} s" if seconds < 0.995 else duration(seconds)

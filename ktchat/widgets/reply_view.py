@@ -18,7 +18,7 @@ from engine.protocol import Event, Notice, Prefilled, Progress, Text, Thinking
 from ktchat import words
 from ktchat.conversation import Turn
 from ktchat.text import one_line
-from ktchat.widgets.formats import counted, first_token, speed, whole_seconds
+from ktchat.widgets.formats import counted, first_token, whole_seconds
 from ktchat.widgets.lines import BLANK, Line, indent, styled, wrap
 from ktchat.widgets.markdown import Document
 from ktchat.widgets.message import MessageView, actions
@@ -165,11 +165,11 @@ class ReplyView(MessageView):
             if live.first:
                 passed = time.monotonic() - live.first
                 if live.tokens > 8 and passed > 0.2:
-                    parts.append(speed((live.tokens - 1) / passed))
+                    parts.append(words.speed((live.tokens - 1) / passed))
                 parts.append(f"first {first_token(live.first - live.started)}")
         elif figures is not None and figures.reply_tokens:
             if figures.decode_tok_s:
-                parts.append(speed(figures.decode_tok_s))
+                parts.append(words.speed(figures.decode_tok_s))
             parts.append(f"first {first_token(figures.first_token_seconds)}")
         return styled(" · ".join(parts), ".dim")
 

@@ -168,3 +168,19 @@ def test_a_killed_engine_is_one_clear_line_and_what_came_is_kept(
     assert process.returncode == 1 and one_clear_line(err.decode())
     turn = program.sessions()[0].turns[0]
     assert turn.state == "failed" and turn.raw_reply and turn.error is not None
+
+
+def test_the_speed_of_a_run_replaces_the_prediction(program: Program, model: Path) -> None:
+    assert not json.loads(program.run("plan", str(model), "--json").stdout)["measured"]
+    for seed in range(20):  # a random model may end its reply at once
+        done = program.run(
+            *("run", "-m", str(model), "--json", "--temperature", "5", "--top-k", "0"),
+            *("--seed", str(seed), "--max-tokens", "16", "hi"),
+        )
+        figures = json.loads(done.stdout.splitlines()[-1])["figures"]
+        if figures["reply_tokens"] >= 8:
+            break
+    plan = json.loads(program.run("plan", str(model), "--json").stdout)
+    reached = (figures["reply_tokens"] - 1) / figures["decode_seconds"]
+    assert plan["measured"] and plan["decode_tok_s"] == pytest.approx(reached, rel=0.01)
+    assert any("(measured here)" in line for line in plan["words"])
