@@ -39,7 +39,7 @@ KEYS = (
     Key("f3", "F3", "copy_reply", "copy reply", "Copy the last reply"),
     Key("f6", "F6", "copy_code", "copy code", "Copy the last code block"),
     Key("ctrl+t", "Ctrl+T", "fold_thinking", "thinking", "Fold or unfold the model's thinking"),
-    Key("ctrl+o", "Ctrl+O", "models", "models", "Choose another model"),
+    Key("ctrl+o", "Ctrl+O", "models", "models", "Models: open, download, check and delete them"),
     Key("", "PgUp PgDn", "", "scroll", "Scroll the conversation; Ctrl+End goes to its end"),
     Key("ctrl+p", "Ctrl+P", "app.command_palette", "all", "Everything else: themes, undo, figures"),
     Key("f1", "F1", "help", "keys", "This help"),

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.content import Content
 
 from engine.errors import KtchatError
 from engine.threads import ask
@@ -23,7 +22,7 @@ from ktchat.shelf import LocalModel
 from ktchat.text import one_line
 from ktchat.widgets.formats import clock, short_path
 from ktchat.widgets.lines import styled
-from ktchat.widgets.model_cells import DIM, fit_cell, size_cell, speed_cell
+from ktchat.widgets.model_cells import DIM, local_cells
 from ktchat.widgets.model_table import Column, ModelTable, Row
 from ktchat.words import file_size
 
@@ -58,6 +57,7 @@ class LocalPage(Page):
             Column("size", "right"),
             Column("fit"),
             Column("speed", "right", rank=1),
+            Column("context", "right", rank=4),
             Column("last used", "right", rank=2),
         )
         super().__init__(desk, ModelTable(columns))
@@ -105,11 +105,7 @@ class LocalPage(Page):
         return Row(
             key=entry.path,
             cells=(
-                Content(entry.name),
-                Content(entry.quantisation),
-                size_cell(entry.size),
-                fit_cell(local.plan),
-                speed_cell(local.plan),
+                *local_cells(local),
                 styled(clock(local.opened) if local.opened else "", DIM),
             ),
             group=_FOREIGN if local.program else _OURS,

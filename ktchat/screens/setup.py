@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.content import Content
 
 from engine.errors import KtchatError
 from engine.threads import ask
@@ -20,10 +19,10 @@ from ktchat import shelf
 from ktchat.screens.desk import Desk
 from ktchat.screens.hub_pages import CATALOGUE_COLUMNS, catalogue_row
 from ktchat.screens.path_dialog import PathDialog, Way
+from ktchat.screens.setup_steps import CATALOGUE, KEYS, MACHINE, MODEL, READY, STEPS, here_row
 from ktchat.widgets.arrival import Arrival
 from ktchat.widgets.formats import short_path
 from ktchat.widgets.machine_lines import MachineLines
-from ktchat.widgets.model_cells import fit_cell, size_cell, speed_cell
 from ktchat.widgets.model_table import ModelTable, Row
 from ktchat.widgets.plan_bars import PlanBars
 from ktchat.widgets.small import TooSmall
@@ -36,36 +35,11 @@ if TYPE_CHECKING:
     from engine.hub import Hub
     from engine.machine import Hardware
 
-STEPS = ("This machine", "A model", "Ready")
-MACHINE, MODEL, READY = range(3)
 INTERVAL = 0.25
 ROOMY = 34
 """Rows from which the plan stands under the list."""
 MOST_HERE = 20
 """Models of this machine, and as many of other programs, that are listed here; the manager has all."""
-HERE, CATALOGUE = "on this machine", "to download: what runs best here comes first"
-
-KEYS: dict[int, tuple[tuple[str, str, str], ...]] = {
-    MACHINE: (
-        ("Enter", "choose a model", "screen.forward"),
-        ("g", "talk to the guide", "screen.guide"),
-        ("Esc", "skip", "screen.skip"),
-    ),
-    MODEL: (
-        ("Enter", "download, open", "screen.forward"),
-        ("i", "details", "screen.details"),
-        ("/", "search", "screen.search"),
-        ("o", "a file", "screen.path"),
-        ("g", "guide", "screen.guide"),
-        ("Esc", "skip", "screen.skip"),
-    ),
-    READY: (
-        ("Enter", "go on", "screen.forward"),
-        ("Space", "pause, resume", "screen.pause"),
-        ("Backspace", "another model", "screen.back"),
-        ("Esc", "skip", "screen.skip"),
-    ),
-}
 
 
 class SetupScreen(Desk):
@@ -165,7 +139,7 @@ class SetupScreen(Desk):
         self._here = {one.entry.path: one for one in able if not one.entry.error}
 
     def _fill(self) -> None:
-        rows = [_here_row(local) for local in self._here.values()]
+        rows = [here_row(local) for local in self._here.values()]
         group = CATALOGUE if rows else ""
         for entry in self._ranked.values():
             row = catalogue_row(entry)
@@ -289,20 +263,3 @@ class SetupScreen(Desk):
 
     def _remember(self) -> None:
         self.app.chat_screen.remember(setup_done=True)
-
-
-def _here_row(local: shelf.LocalModel) -> Row:
-    entry = local.entry
-    return Row(
-        key=entry.path,
-        cells=(
-            Content(entry.name),
-            Content(entry.quantisation),
-            size_cell(entry.size),
-            fit_cell(local.plan),
-            speed_cell(local.plan),
-            Content(""),
-            Content.styled(local.program, "$foreground 60%"),
-        ),
-        group=HERE,
-    )

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 COLUMNS = (
     Column("model"),
     Column("progress", rank=2),
-    Column("", "right"),
-    Column("size", "right", rank=3),
-    Column("speed", rank=1),
+    Column("", "right", least=5),
+    Column("size", "right", rank=3, least=18),
+    Column("speed", rank=1, least=26),
 )
 BAR = 16
 SHORT = 34

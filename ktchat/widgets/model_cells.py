@@ -14,6 +14,7 @@ from ktchat.words import file_size
 
 if TYPE_CHECKING:
     from engine.plan import MemoryPlan
+    from ktchat.shelf import LocalModel
 
 DIM = "$foreground 60%"
 
@@ -31,7 +32,7 @@ def fit_cell(plan: MemoryPlan | None, rough: str = "") -> Content:
 
 
 def speed_cell(plan: MemoryPlan | None) -> Content:
-    """`~6 tok/s`, or `6.1 tok/s` when it was measured here."""
+    """`~6 tok/s` or `> 1000 tok/s`; `6.1 tok/s` when it was measured here."""
     if plan is None or plan.decode_tok_s is None:
         return Content("")
     from engine.plan_words import rate
@@ -47,3 +48,18 @@ def context_cell(plan: MemoryPlan | None) -> Content:
     from engine.plan_words import tokens
 
     return Content(tokens(plan.context))
+
+
+def local_cells(local: LocalModel) -> tuple[Content, ...]:
+    """A model on this machine: name with the program it belongs to, quantisation, size, fit, speed,
+    context."""
+    entry, plan = local.entry, local.plan
+    owner = styled(f"  {local.program}", DIM) if local.program else Content("")
+    return (
+        Content(entry.name) + owner,
+        Content(entry.quantisation),
+        size_cell(entry.size),
+        fit_cell(plan),
+        speed_cell(plan),
+        context_cell(plan),
+    )

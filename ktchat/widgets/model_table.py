@@ -37,6 +37,8 @@ class Column:
     align: Literal["left", "right"] = "left"
     rank: int = 0
     """Columns of the highest rank are left out first; 0: never."""
+    least: int = 0
+    """Cells that it takes even when its texts are shorter, so that others stay in their places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,13 @@ def layout(
 ) -> tuple[Content, list[Content]]:
     """The heading and the rows at a width, as many columns as fit."""
     wide = [
-        max([len(c.title), *(row.cells[at].cell_length for row in rows if not _spills(c, row, at))])
+        max(
+            [
+                len(c.title),
+                c.least,
+                *(row.cells[at].cell_length for row in rows if not _spills(c, row, at)),
+            ]
+        )
         for at, c in enumerate(columns)
     ]
     kept = list(range(len(columns)))

@@ -53,7 +53,7 @@ class Welcome(Widget):
             lines.append(Line(Content("  ") + ask))
         lines.append(BLANK)
         for key, words, action in (
-            ("Ctrl+O", "another model", "screen.models"),
+            ("Ctrl+O", "models: open one, download one", "screen.models"),
             ("Ctrl+P", "themes and everything else", "app.command_palette"),
             ("F1    ", "all keys", "screen.help"),
         ):
