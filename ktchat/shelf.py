@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from engine.machine import Hardware
     from engine.plan import MemoryPlan
 
+LOOKED_AT = 10
+"""Repositories of a search whose files are listed, to say what fits."""
 HEADROOM = 1 << 30
 """Bytes that a model needs beside its weights, roughly; for a first look at sizes alone."""
 
@@ -87,6 +89,11 @@ def _local(path: str, source: Source, hardware: Hardware, times: dict[str, float
     return LocalModel(entry, plan, times.get(os.path.realpath(path), 0.0))
 
 
+def local_model(path: Path, hardware: Hardware) -> LocalModel:
+    """The model in a file."""
+    return _local(str(path), "recent", hardware, usage.opened())
+
+
 def plan_of_file(path: Path, hardware: Hardware) -> MemoryPlan:
     """The plan for a file. Raises `KtchatError`."""
     from engine.gguf import GGUFFile
@@ -119,6 +126,18 @@ def catalogue(hardware: Hardware) -> list[Ranked]:
     from engine import catalog
 
     return catalog.rank(catalog.load(), hardware)
+
+
+def hub_name(name: str, hardware: Hardware) -> str:
+    """What the hub calls a model: `ID` and `ID:QUANT` of the catalogue become `owner/repo:QUANT`, the
+    quantisation that suits the machine where none is named; any other name stays as it is."""
+    from engine import catalog
+
+    identifier, _, quant = name.partition(":")
+    model = catalog.find(identifier)
+    if model is None:
+        return name
+    return model.ref(catalog.choose(model, hardware, None, quant or None).quant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +239,7 @@ class HubChoice:
         self.versions = [
             Version(one_line(m.label, 60), m.size, files=len(m.files)) for m in self.models
         ]
-        free = self.hardware.memory.available
-        chosen = best(self.models, lambda m: not free or m.size + HEADROOM <= free)
+        chosen = best(self.models, lambda m: fits(m.size, self.hardware))
         self.best = self.models.index(chosen) if chosen is not None else 0
 
     def plan(self, number: int) -> MemoryPlan:
@@ -235,10 +253,15 @@ class HubChoice:
         return self.models[number]
 
 
+def fits(size: int, hardware: Hardware) -> bool:
+    """Whether files of so many bytes fit, before their headers were read."""
+    free = hardware.memory.available
+    return not free or size + HEADROOM <= free
+
+
 def rough_fit(size: int, hardware: Hardware) -> str:
     """Whether a file of so many bytes fits, in words, before its header was read."""
     from engine.plan_words import size as words
 
-    free = hardware.memory.available
-    short = size + HEADROOM - free
-    return f"short by ~{words(short)} of RAM" if free and short > 0 else "CPU"
+    short = size + HEADROOM - hardware.memory.available
+    return "CPU" if fits(size, hardware) else f"short by ~{words(short)} of RAM"

@@ -1,32 +1,30 @@
 """`ktchat models`: the models on this machine and on the hub, on the command line.
 
-Knows the arguments and what concerns files on this machine; what asks the hub is in
-`ktchat.cli.models_hub`, imported when it is asked for.
+Knows the arguments and what is done with files on this machine. What prints or asks the
+hub is in modules of its own, imported when they are asked for.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import importlib
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.errors import KtchatError
 from ktchat import paths
 from ktchat.cli import background, output
 from ktchat.errors import UsageError
-from ktchat.models import ModelEntry, find_models, list_models
-from ktchat.settings import SettingsFile
+from ktchat.models import find_models
 from ktchat.text import one_line
 from ktchat.words import file_size
 
 if TYPE_CHECKING:
     from engine.download import Download
 
-HUB_ACTIONS = ("search", "info", "pull")
-SPEC = "owner/repo[:QUANTISATION or FILE], or an address at the hub"
+SPEC = "owner/repo[:QUANTISATION or FILE], an address at the hub, or ID[:QUANT] of the catalogue"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,14 +34,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser(
-        "list", help="the guide, the models folder, files opened before, unfinished downloads"
+        "list", help="models here, whether each fits and how fast it is, and unfinished downloads"
     )
-    listing.add_argument("--others", action="store_true", help="models of other programs")
+    lists = listing.add_mutually_exclusive_group()
+    lists.add_argument("--others", action="store_true", help="models of other programs")
+    lists.add_argument("--catalogue", action="store_true", help="known models, best here first")
     search = actions.add_parser("search", help="find models on the hub")
     search.add_argument("query", metavar="QUERY", nargs="+", help="words of the name")
     search.add_argument("--limit", type=int, default=20, metavar="N", help="at most (default: 20)")
-    info = actions.add_parser("info", help="what a repository holds, and whether it fits")
-    info.add_argument("spec", metavar="SPEC", help=SPEC)
+    info = actions.add_parser("info", help="what a model or a repository is, and whether it fits")
+    info.add_argument("spec", metavar="MODEL", help=f"a file here, {SPEC}")
     pull = actions.add_parser("pull", help="download a model, or go on with it")
     pull.add_argument("spec", metavar="SPEC", help=SPEC)
     verify = actions.add_parser("verify", help="compare models with their checksums")
@@ -63,85 +63,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def main(args: argparse.Namespace) -> int:
     """Run one action; returns the exit code."""
-    if args.action in HUB_ACTIONS:
-        from ktchat.cli import models_hub
-
-        return models_hub.main(args)
-    return _ACTIONS[args.action](args)
-
-
-# list
-
-
-def _list(args: argparse.Namespace) -> int:
-    if args.others:
-        return _list_others(args)
-    entries = list_models(SettingsFile(paths.settings_file()).settings.recent_models)
-    begun = _unfinished()
-    if args.json:
-        shown: list[dict[str, Any]] = [dataclasses.asdict(entry) for entry in entries]
-        output.line(json.dumps(shown + [_as_entry(download) for download in begun], indent=2))
-        return 0
-    for entry in entries:
-        output.line(_line(entry))
-    for download in begun:
-        size = f"{file_size(download.progress().done)} of {file_size(download.model.size)}"
-        output.line(f"unfinished: {download.key}  {size}  ktchat models pull {download.key}")
-    if not entries and not begun:
-        output.line(f"No models. Put GGUF files into {paths.models_folder()}")
-    return 0
-
-
-def _line(entry: ModelEntry) -> str:
-    if entry.error:
-        return f"{entry.name:<32}  broken: {entry.error}  {entry.shown_path}"
-    return (
-        f"{entry.name:<32}  {entry.architecture:<10}  {entry.quantisation:<8}"
-        f"  {file_size(entry.size):>8}  {entry.shown_path}"
-    )
-
-
-def _as_entry(download: Download) -> dict[str, Any]:
-    entry = ModelEntry(
-        path=str(download.paths[0]),
-        source="folder",
-        name=download.key,
-        quantisation=download.model.quantisation,
-        size=download.model.size,
-    )
-    done = download.progress().done
-    return {**dataclasses.asdict(entry), "source": "unfinished", "done": done}
-
-
-def _unfinished() -> list[Download]:
-    """Downloads that were begun, measured."""
-    folder = paths.models_folder()
-    if not any(folder.rglob("*.download.json")):
-        return []
-    from engine import manifest
-    from engine.download import Download
-    from engine.hub_access import HubAccess
-
-    downloads = [Download(HubAccess(), m.model, folder) for m in manifest.unfinished(folder)]
-    for download in downloads:
-        download.measure()
-    return downloads
-
-
-def _list_others(args: argparse.Namespace) -> int:
-    from engine.import_local import find_models as find_others
-
-    found = find_others()
-    if args.json:
-        entries = [{**dataclasses.asdict(model), "path": str(model.path)} for model in found]
-        output.line(json.dumps(entries, indent=2))
-        return 0
-    for model in found:
-        name, path = one_line(model.name, 60), one_line(str(model.path), 1000)
-        output.line(f"{model.program:<12}  {file_size(model.size):>8}  {name:<40}  {path}")
-    if not found:
-        output.line("No models of LM Studio, Ollama, llama.cpp or the Hugging Face cache.")
-    return 0
+    module = _MODULES.get(args.action)
+    if module is None:
+        return _ACTIONS[args.action](args)
+    answer: int = importlib.import_module(f"ktchat.cli.{module}").main(args)
+    return answer
 
 
 # verify, import, rm
@@ -196,7 +122,9 @@ def _remove(args: argparse.Namespace) -> int:
     from engine.integrity import parts_of, remove, remove_empty_folders
 
     folder = paths.models_folder()
-    for download in _unfinished():
+    from ktchat.cli.models_list import unfinished
+
+    for download in unfinished():
         if args.model in (download.key, str(download.paths[0])):
             return _discard(args, download)
     path = _local(args.model)
@@ -270,4 +198,10 @@ def _local(name: str) -> Path:
     )
 
 
-_ACTIONS = {"list": _list, "verify": _verify, "import": _import, "rm": _remove}
+_MODULES = {
+    "list": "models_list",
+    "info": "models_info",
+    "search": "models_hub",
+    "pull": "models_hub",
+}
+_ACTIONS = {"verify": _verify, "import": _import, "rm": _remove}

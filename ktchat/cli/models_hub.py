@@ -1,4 +1,4 @@
-"""`ktchat models search|info|pull`: what asks the hub.
+"""`ktchat models search|pull`: what asks the hub.
 
 Knows arguments and words. The hub is in `engine.hub`, the download in `engine.download`.
 """
@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 import json
 import shutil
 import signal
@@ -19,9 +20,9 @@ from typing import Any
 
 from engine.download import Download, DownloadProgress
 from engine.errors import KtchatError
-from engine.hub import Hub, Repository
-from engine.hub_names import HubModel, best
-from ktchat import paths
+from engine.hub import Hub, SearchHit
+from engine.machine import Hardware
+from ktchat import paths, shelf
 from ktchat.cli import background, output
 from ktchat.errors import UsageError
 from ktchat.text import one_line
@@ -37,7 +38,7 @@ def main(args: argparse.Namespace) -> int:
     return _ACTIONS[args.action](args, Hub())
 
 
-# search and info
+# search
 
 
 def _search(args: argparse.Namespace, hub: Hub) -> int:
@@ -45,97 +46,59 @@ def _search(args: argparse.Namespace, hub: Hub) -> int:
         raise UsageError(f"{args.limit} results are not possible")
     query = " ".join(args.query)
     hits = background.run(lambda report: hub.search(query, args.limit))
+    hardware = shelf.machine(measure=False)
+    choices = background.run(
+        lambda report: [_look(hub, hit, hardware) for hit in hits[: shelf.LOOKED_AT]]
+    )
+    rows = list(itertools.zip_longest(hits, choices))
     if args.json:
-        output.line(json.dumps([dataclasses.asdict(hit) for hit in hits], indent=2))
+        output.line(json.dumps([_hit_as_json(hit, choice) for hit, choice in rows], indent=2))
         return 0
-    for hit in hits:
+    for hit, choice in rows:
         gated = "  gated" if hit.gated else ""
-        arch = one_line(hit.architecture, 11)
         downloads = f"{short_count(hit.downloads)} downloads"
-        output.line(f"{one_line(hit.repo, 80):<44}  {arch:<11}  {downloads:>14}{gated}")
+        label, size, fit = _proposal(choice)
+        output.line(
+            f"{one_line(hit.repo, 80):<44}  {one_line(hit.architecture, 11):<11}  {downloads:>14}"
+            f"  {label:<10}  {file_size(size) if size else '':>8}  {fit}{gated}".rstrip()
+        )
     if not hits:
         output.line("Nothing found.")
     return 0
 
 
-def _info(args: argparse.Namespace, hub: Hub) -> int:
-    ref = hub.ref(args.spec)
-    repository = background.run(lambda report: hub.repository(ref.repo, ref.revision))
-    if not ref.file and not ref.quantisation:
-        proposed = best(repository.models, _fits)
-        if args.json:
-            output.line(json.dumps(_repository_as_json(repository, proposed), indent=2))
-        else:
-            _print_repository(repository, proposed)
-        return 0
-    from engine.hub_names import choose
-
-    model = choose(repository.models, ref)
-    fit = background.run(lambda report: _fit(hub, model))
-    if args.json:
-        output.line(json.dumps({**_model_as_json(model), "fit": fit}, indent=2))
-        return 0
-    output.line(f"{model.spec} · {file_size(model.size)}")
-    for file in model.files:
-        output.line(f"{file_size(file.size):>8}  {one_line(file.path, 200)}  {file.checksum}")
-    for text in fit:
-        output.line(text)
-    return 0
-
-
-def _fit(hub: Hub, model: HubModel) -> list[str]:
-    """Whether a model fits this machine, in words; only headers are read."""
-    from engine.hardware import probe
-    from engine.plan import make_plan
-
+def _look(hub: Hub, hit: SearchHit, hardware: Hardware) -> shelf.HubChoice | None:
+    """What a repository has for this machine; None when it cannot be listed."""
+    choice = shelf.HubChoice(hit.repo, hardware, hub)
     try:
-        spec = hub.spec(model)
-        plan = make_plan(spec, probe(paths.models_folder(), measure=False))
-    except KtchatError as error:
-        return [one_line(f"No plan: {error}", 1000)]
-    return [one_line(text, 400) for text in plan.words()]
+        choice.open()
+    except KtchatError:
+        return None
+    return choice
 
 
-def _print_repository(repository: Repository, proposed: HubModel | None) -> None:
-    licence = one_line(repository.licence, 40)
-    about = [one_line(repository.architecture, 40), licence and f"licence {licence}"]
-    about.append("gated" if repository.gated else "")
-    output.line(" · ".join([repository.repo, *(text for text in about if text)]))
-    for model in repository.models:
-        files = f"  {len(model.files)} files" if len(model.files) > 1 else ""
-        mark = "  proposed" if model is proposed else ""
-        label = one_line(model.label, 60)
-        output.line(f"{label:<16}  {file_size(model.size):>8}{files}{mark}")
-    if not repository.models:
-        output.line("It has no GGUF model.")
+def _proposal(choice: shelf.HubChoice | None) -> tuple[str, int, str]:
+    """The version that suits the machine, its bytes, and its fit in words."""
+    if choice is None:
+        return "", 0, ""
+    version = choice.versions[choice.best]
+    return version.label, version.size, shelf.rough_fit(version.size, choice.hardware)
 
 
-def _repository_as_json(repository: Repository, proposed: HubModel | None) -> dict[str, Any]:
-    return {
-        **{k: v for k, v in dataclasses.asdict(repository).items() if k != "models"},
-        "models": [
-            {**_model_as_json(model), "proposed": model is proposed} for model in repository.models
-        ],
-    }
-
-
-def _model_as_json(model: HubModel) -> dict[str, Any]:
-    return {**dataclasses.asdict(model), "spec": model.spec, "size": model.size}
-
-
-def _fits(model: HubModel) -> bool:
-    """Whether a model's weights fit this machine's memory, roughly and without reading them."""
-    from engine.hardware import probe
-
-    hardware = probe(paths.models_folder(), measure=False)
-    return model.size < 0.9 * (hardware.memory.total + sum(gpu.total for gpu in hardware.gpus))
+def _hit_as_json(hit: SearchHit, choice: shelf.HubChoice | None) -> dict[str, Any]:
+    label, size, fit = _proposal(choice)
+    return {**dataclasses.asdict(hit), "proposed": label, "size": size, "fit": fit}
 
 
 # pull
 
 
 def _pull(args: argparse.Namespace, hub: Hub) -> int:
-    model = background.run(lambda report: hub.find(args.spec, _fits))
+    hardware = shelf.machine(measure=False)
+    wanted = shelf.hub_name(args.spec, hardware)
+    model = background.run(
+        lambda report: hub.find(wanted, lambda model: shelf.fits(model.size, hardware))
+    )
     download = Download(hub.access, model, paths.models_folder())
     download.measure()
     show = _Json() if args.json else _Line() if output.is_terminal(sys.stderr) else _Plain()
@@ -257,4 +220,4 @@ def words(progress: DownloadProgress) -> str:
     return " · ".join(parts)
 
 
-_ACTIONS = {"search": _search, "info": _info, "pull": _pull}
+_ACTIONS = {"search": _search, "pull": _pull}

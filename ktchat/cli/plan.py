@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import KtchatError
-from ktchat import paths
+from ktchat import paths, shelf
 from ktchat.cli import background, output
 from ktchat.errors import UsageError
 from ktchat.text import one_line
@@ -103,7 +103,7 @@ def _spec(name: str, machine: Hardware, context: int | None) -> ModelSpec:
         ranked = catalog.choose(model, machine, context, quant or None)
         return model.spec(ranked.quant.name)
     if "/" in name:
-        return _remote(name, machine, context)
+        return _remote(name, machine)
     raise KtchatError(
         f"There is no model {one_line(name, 80)}",
         "It is neither a file nor in the catalogue",
@@ -119,12 +119,11 @@ def _local(path: Path) -> ModelSpec:
         return ModelSpec.from_file(file)
 
 
-def _remote(name: str, machine: Hardware, context: int | None) -> ModelSpec:
+def _remote(name: str, machine: Hardware) -> ModelSpec:
     """A model on the hub: without a quantisation, the best one whose files fit into memory."""
     from engine.hub import Hub
 
     hub = Hub()
-    room = machine.memory.available
     return background.run(
-        lambda report: hub.spec(hub.find(name, lambda model: not room or model.size <= room))
+        lambda report: hub.spec(hub.find(name, lambda model: shelf.fits(model.size, machine)))
     )

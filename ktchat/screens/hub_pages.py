@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from engine.plan import MemoryPlan
     from ktchat.screens.models import ModelScreen
 
-LOOKED_AT = 10
-"""Repositories of a search whose files are listed, to say what fits."""
-
 CATALOGUE_COLUMNS = (
     Column("model"),
     Column("quantisation", rank=4),
@@ -195,7 +192,7 @@ class SearchPage(Page):
     async def _look(self, hub: Hub) -> None:
         """List the files of the first repositories, to say what fits."""
         hardware = await self.desk.machine()
-        for repo in list(self.hits)[:LOOKED_AT]:
+        for repo in list(self.hits)[: shelf.LOOKED_AT]:
             choice = shelf.HubChoice(repo, hardware, hub)
             try:
                 await ask(choice.open)

@@ -114,6 +114,50 @@ def test_every_action_speaks_json(program: Program, server: HubServer) -> None:
     assert read("list", "--others") == []
 
 
+def test_a_search_and_a_list_say_what_fits(program: Program) -> None:
+    done = program.run("models", "search", "tiny")
+    assert done.stdout.split()[-2:] == ["MB", "CPU"] and "Q4_K_M" in done.stdout
+    (hit,) = json.loads(program.run("models", "search", "tiny", "--json").stdout)
+    assert (hit["proposed"], hit["fit"]) == ("Q4_K_M", "CPU") and hit["size"] > 6_000_000
+    (guide,) = json.loads(program.run("models", "list", "--json").stdout)
+    assert guide["fit"] == "CPU" and guide["context"] > 0 and not guide["measured"]
+    assert "CPU" in program.run("models", "list").stdout
+
+
+def test_the_catalogue_and_files_are_known_without_a_network(
+    program: Program, tmp_path: Path, model: bytes
+) -> None:
+    away = {"env": {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}}
+    listed = program.run("models", "list", "--catalogue", **away)
+    assert listed.returncode == 0 and "qwen3-30b-a3b-instruct" in listed.stdout
+    ranked = json.loads(program.run("models", "list", "--catalogue", "--json", **away).stdout)
+    assert all(entry["fit"] and entry["size"] for entry in ranked)
+    info = program.run("models", "info", "mixtral-8x7b", **away)
+    assert info.returncode == 0 and info.stdout.count("proposed") == 1 and "Q8_0" in info.stdout
+    shown = json.loads(program.run("models", "info", "mixtral-8x7b:Q2_K", "--json", **away).stdout)
+    assert [one["name"] for one in shown["models"] if one["proposed"]] == ["Q2_K"]
+    assert shown["plan"]["quantisation"] == "Q2_K"
+    file = tmp_path / "tiny.gguf"
+    file.write_bytes(model)
+    info = program.run("models", "info", str(file), **away)
+    assert info.returncode == 0 and "runs on the CPU" in info.stdout and str(file) in info.stdout
+    assert json.loads(program.run("models", "info", str(file), "--json", **away).stdout)["plan"]
+    file.write_bytes(model[:1000])
+    info = program.run("models", "info", str(file), **away)
+    assert info.returncode == 1 and one_clear_line(info.stderr) and info.stdout == ""
+
+
+def test_a_model_of_the_catalogue_is_pulled_by_its_id(
+    program: Program, server: HubServer, model: bytes
+) -> None:
+    repo = "mradermacher/DeepSeek-V2-Lite-Chat-GGUF"
+    server.repos[repo] = Repo({"DeepSeek-V2-Lite-Chat.Q2_K.gguf": model})
+    done = program.run("models", "pull", "deepseek-v2-lite:q2_k")
+    assert done.returncode == 0 and Path(done.stdout.strip()).is_file(), done.stderr
+    done = program.run("models", "pull", "deepseek-v2-lite:Q1")
+    assert done.returncode == 1 and "Use one of" in done.stderr and one_clear_line(done.stderr)
+
+
 def test_a_terminal_gets_a_bar(program: Program, server: HubServer) -> None:
     server.repos[REPO] = Repo({"Big-Q4_K_M.gguf": os.urandom(3_000_000)})
     server.rate = 4_000_000
