@@ -103,7 +103,7 @@ def changed(file: HubFile) -> FileChangedError:
     )
 
 
-def network_error(error: Exception) -> HubNetworkError:
+def network_error(error: Exception, downloading: bool = False) -> HubNetworkError:
     """What a broken connection means; the words of the library may hold a signed address."""
     import httpx2
 
@@ -113,7 +113,8 @@ def network_error(error: Exception) -> HubNetworkError:
         why = "No connection could be made"
     else:
         why = "The connection broke"
-    return HubNetworkError("The hub cannot be reached", why, "Check the network; what came is kept")
+    todo = "Check the network; what came is kept" if downloading else "Check the network"
+    return HubNetworkError("The hub cannot be reached", why, todo)
 
 
 def failure(

@@ -62,7 +62,7 @@ async def open_range(
                     return
                 url = target
     except (httpx2.TransportError, httpx2.InvalidURL) as error:
-        raise RetryableError(network_error(error)) from error
+        raise RetryableError(network_error(error, downloading=True)) from error
     raise HubServerError("The hub redirects in circles", "", "Try again later")
 
 

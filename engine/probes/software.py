@@ -8,6 +8,12 @@ import sys
 
 from engine.machine import Gpu, Problem, Software
 
+_FOR_GPU = {
+    "torch": "torch>=2.11",
+    "triton": "triton>=3.6",
+    "flashinfer": "flashinfer-python>=0.6.16",
+}
+"""What work on the GPU needs, as pip knows it; the extra `gpu` of pyproject.toml says the same."""
 _GPU_LIBRARIES = ("libggml-cuda", "libggml-vulkan", "libggml-hip", "libggml-sycl")
 
 
@@ -44,14 +50,13 @@ def problems(found: Software, gpus: tuple[Gpu, ...]) -> list[Problem]:
                 f"CMAKE_ARGS=-DGGML_CUDA=on {command}",
             )
         )
-    packages = {"torch": found.torch, "triton": found.triton, "flashinfer": found.flashinfer}
-    absent = [name for name, version in packages.items() if not version]
+    absent = [name for name in _FOR_GPU if not getattr(found, name)]
     if absent:
         out.append(
             Problem(
                 f"Not installed for work on the GPU: {', '.join(absent)}"
                 " (this version computes on the CPU and does without)",
-                pip("'ktchat[gpu]'"),
+                pip(" ".join(shlex.quote(_FOR_GPU[name]) for name in absent)),
             )
         )
     return out

@@ -323,6 +323,17 @@ def test_the_token_goes_to_the_endpoint_only(server: HubServer, hub: Hub) -> Non
     assert at_cdn and not any(request.token for request in at_cdn)
 
 
+def test_a_search_that_is_redirected_elsewhere_takes_no_token_along(
+    server: HubServer, hub: Hub
+) -> None:
+    away = {"Location": f"http://localhost:{server.cdn_port}/{REPO}/README.md?sig=1"}
+    server.fault("status", where="hub", path="/api/models", value=302, headers=away)
+    with pytest.raises(HubServerError):  # what the other host says is no search result
+        hub.search("model")
+    asked = [(request.where, request.token) for request in server.requests]
+    assert asked == [("hub", "hf_good"), ("cdn", "")]
+
+
 def test_a_token_is_never_sent_in_clear_over_a_network() -> None:
     clear = HubAccess("http://mirror.example", "hf_secret")
     assert clear.headers("http://mirror.example/x") == {}
