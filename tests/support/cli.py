@@ -20,10 +20,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Program:
-    """ktchat in a home of its own, over a scripted engine unless `real`."""
+    """ktchat in a home of its own, with these environment variables."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, home: Path, **variables: str) -> None:
+        self.home, self.variables = home, variables
 
     @property
     def database(self) -> Path:
@@ -35,6 +35,7 @@ class Program:
             "KTCHAT_HOME": str(self.home),
             "PYTHONPATH": str(ROOT),
             "PYTHONDONTWRITEBYTECODE": "1",
+            **self.variables,
             **extra,
         }
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import gguf
-import numpy as np
 import pytest
 
+from engine.gguf import GGUFFile
 from engine.probes import memory as memory_probe
 from tests.support.hub_server import HubServer, Repo, hub_server
+from tests.support.split_model import split_model as split_into_files
 from tests.support.tiny import tiny_model
 
 REPO = "owner/Tiny-MoE-GGUF"
@@ -33,23 +33,12 @@ def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 def split_model(folder: Path) -> dict[str, bytes]:
     """A tiny mixture-of-experts model in `PARTS` files, as names and bytes."""
     whole = tiny_model("qwen3moe", folder, expert_type="Q4_K")
-    reader = gguf.GGUFReader(whole)
-    tensors = -(-len(reader.tensors) // PARTS)
-    writer = gguf.GGUFWriter(None, "qwen3moe", split_max_tensors=tensors)
-    for name, entry in reader.fields.items():
-        if not name.startswith("GGUF.") and name != "general.architecture":
-            sub_type = entry.types[-1] if len(entry.types) > 1 else None
-            writer.add_key_value(name, entry.contents(), entry.types[0], sub_type)
-    for tensor in reader.tensors:
-        data = np.asarray(tensor.data)
-        writer.add_tensor(tensor.name, data, raw_dtype=tensor.tensor_type)
-    target = folder / "split" / "Tiny-MoE-Q4_K.gguf"
-    target.parent.mkdir()
-    writer.write_header_to_file(target)
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return {path.name: path.read_bytes() for path in sorted(target.parent.iterdir())}
+    with GGUFFile.open(whole) as file:
+        tensors = -(-len(file.tensors) // PARTS)
+    target = folder / "split"
+    target.mkdir()
+    parts = split_into_files(whole, target, "Tiny-MoE-Q4_K", tensors)
+    return {path.name: path.read_bytes() for path in parts}
 
 
 def with_split_model(server: HubServer, folder: Path) -> int:

@@ -29,12 +29,8 @@ def server() -> Iterator[HubServer]:
 
 @pytest.fixture
 def program(tmp_path: Path, server: HubServer) -> Program:
-    class WithHub(Program):
-        def environment(self, **extra: str) -> dict[str, str]:
-            hub = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(tmp_path), "HF_TOKEN": "hf_good"}
-            return super().environment(**{**hub, **extra})
-
-    return WithHub(tmp_path / "home")
+    hub = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(tmp_path), "HF_TOKEN": "hf_good"}
+    return Program(tmp_path / "home", **hub)
 
 
 def part_of(program: Program, name: str = NAME) -> Path:

@@ -32,13 +32,8 @@ def test_a_split_model_from_search_to_reply(tmp_path: Path) -> None:
     parts = split_model(tiny_model("qwen3moe", tmp_path), tmp_path, "Tiny-F16", 12)
     assert len(parts) > 2
     with hub_server() as server:
-        environment = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(tmp_path)}
-
-        class WithHub(Program):
-            def environment(self, **extra: str) -> dict[str, str]:
-                return super().environment(**environment, **extra)
-
-        search_to_reply(WithHub(tmp_path / "home"), server, parts)
+        hub = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(tmp_path)}
+        search_to_reply(Program(tmp_path / "home", **hub), server, parts)
 
 
 def search_to_reply(program: Program, server: HubServer, parts: list[Path]) -> None:
