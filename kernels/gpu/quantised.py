@@ -18,9 +18,13 @@ from kernels.gpu.quantised_weight import PackedWeight
 
 FEW = 8
 """Rows that the vector product takes at once; more go to the tensor cores."""
-_GEMV_ROWS = 16
+_GEMV_ROWS = {1: 16, 2: 16, 4: 16, 8: 8}
+"""Rows of a tile by rows of activations: more sums for eight would not fit a thread's registers."""
+_GEMV_BLOCKS = 8
 _GEMM_ROWS = 64
 _GEMM_BLOCKS = 8
+_STAGES = 2
+"""Loads of the next blocks run beside the products of these; three stages outgrow 99 KB a program."""
 # ---- few rows --------------------------------------------------------------------------------------
 
 
@@ -57,8 +61,9 @@ def _gemv(
     splits: int | None,
 ) -> Buffer:
     pairs = 1 if ids is None else len(ids)
-    blocks = 16 if weight.blocks % 16 == 0 else 8
-    tiles = -(-weight.rows // _GEMV_ROWS)
+    width = 1 << (n - 1).bit_length()
+    rows, blocks = _GEMV_ROWS[width], _GEMV_BLOCKS
+    tiles = -(-weight.rows // rows)
     steps = -(-weight.blocks // blocks)
     span = -(-steps // (splits or _splits(tiles * pairs, steps, x.device))) * blocks
     used = -(-weight.blocks // span)
@@ -70,8 +75,8 @@ def _gemv(
         *(weight.blocks, x.stride(0), weight.data.stride(0), 1 if ids is None else pairs // len(x)),
         span,
         DECODE=weight.format.decode,
-        N=1 << (n - 1).bit_length(),
-        ROWS=_GEMV_ROWS,
+        N=width,
+        ROWS=rows,
         BLOCKS=blocks,
         EXPERTS=ids is not None,
         ADD=direct,
@@ -193,6 +198,8 @@ def _gemm(
         BLOCKS=_GEMM_BLOCKS,
         EXPERTS=grouped is not None,
         ADD=add,
+        num_warps=8 if size == 128 else 4,
+        num_stages=_STAGES,
     )
     return y
 

@@ -16,14 +16,12 @@ formulas are those of dequantize_row_* in ggml-quants.c.
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
 
 @triton.jit
-def read(planes: Any, plane: tl.constexpr, first: Any, place: Any, mask: Any) -> Any:
+def read(planes, plane: tl.constexpr, first, place, mask):
     """Elements `place` of a plane."""
     pointer = planes[plane]
     start = first // (pointer.dtype.element_ty.primitive_bitwidth // 8)
@@ -31,19 +29,19 @@ def read(planes: Any, plane: tl.constexpr, first: Any, place: Any, mask: Any) ->
 
 
 @triton.jit
-def bits(words: Any, width: tl.constexpr, k: tl.constexpr) -> Any:
+def bits(words, width: tl.constexpr, k: tl.constexpr):
     """Number k of every word, as uint32."""
     return ((words >> (width * k)) & ((1 << width) - 1)).to(tl.uint32)
 
 
 @triton.jit
-def number(code: Any, bias: tl.constexpr) -> Any:
+def number(code, bias: tl.constexpr):
     """code - bias in float32, for codes below 2^23: 2^23 + code is its own bit pattern (exact)."""
     return (code | 0x4B000000).to(tl.float32, bitcast=True) - (8388608.0 + bias)
 
 
 @triton.jit
-def half(k: tl.constexpr, low: Any, high: Any) -> Any:
+def half(k: tl.constexpr, low, high):
     """What belongs to slot k when each 16 columns of a block have their own."""
     return low if k < 4 else high
 
@@ -97,9 +95,10 @@ def q5_1(planes, table, first, at, lane, mask, slots):
 
 @triton.jit
 def q8_0(planes, table, first, at, lane, mask, slots):
-    words = read(planes, 0, first, at * 4 + lane, mask)
+    words0 = read(planes, 0, first, at * 8 + lane, mask)
+    words1 = read(planes, 0, first, at * 8 + 4 + lane, mask)
     scale = read(planes, 1, first, at, mask).to(tl.float32)
-    return [scale * number(bits(words, 8, k) ^ 128, 128) for k in slots]
+    return [scale * number(bits(half(k, words0, words1), 8, k % 4) ^ 128, 128) for k in slots]
 
 
 @triton.jit

@@ -4,9 +4,10 @@ Knows bytes only; what they mean is `quantised_decode`'s. Nothing is quantised a
 and loses none. Every row is cut into blocks of 32 columns. A plane holds one field of all blocks of a
 matrix, row after row, so that neighbouring threads read neighbouring bytes.
 
-The numbers of a block are packed as four words, one a lane; `bits` wide, slot k of lane j is column
-4 k + j. A thread so loads its four words at once (16 bytes of 4-bit numbers) and finds slot k of each
-with the same shift, beside four activations that are neighbours too.
+The numbers of a block are packed as four words, one a lane: slot k of lane j is column 4 k + j. A
+thread so loads its four words at once (16 bytes of 4-bit numbers) and finds slot k of each with the
+same shift, beside four activations that are neighbours too. Numbers of 8 bits take four words for
+slots 0 to 3, then four more: a load has at most 16 bytes.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from torch import Tensor as Buffer
 BLOCK = 32
 """Columns that share four words, in every type."""
 SLOTS = 8
-"""Numbers in a word."""
+"""Columns of a block that a lane has."""
 ALIGNMENT = 128
 """Every plane begins at a multiple of so many bytes: one cache line."""
-_WORD = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}
+_WORD = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Codes:
 
     @property
     def dtype(self) -> torch.dtype:
-        """A word of eight numbers."""
+        """A word: eight numbers, or four of 8 bits."""
         return _WORD[self.bits]
 
     def pack(self, blocks: Buffer) -> Buffer:
@@ -47,8 +48,10 @@ class Codes:
         field = blocks[:, self.start : self.stop].reshape(len(blocks), -1, 1, self.run)
         shifts = torch.arange(0, 8, self.bits, dtype=torch.uint8, device=blocks.device)
         codes = (field >> shifts[:, None]) & ((1 << self.bits) - 1)
-        # Of each 32 columns: slot 8 / bits * byte + part, lane -> lane, byte, part.
-        codes = codes.reshape(len(blocks), -1, self.bits, len(shifts), 4).permute(0, 1, 4, 2, 3)
+        words = 2 if self.bits == 8 else 1
+        # Of each 32 columns: word, byte, part of it, lane -> word, lane, byte, part.
+        codes = codes.reshape(len(blocks), -1, words, self.bits // words, len(shifts), 4)
+        codes = codes.permute(0, 1, 2, 5, 3, 4)
         packed = torch.zeros(codes.shape[:-1], dtype=torch.uint8, device=blocks.device)
         for part in range(len(shifts)):
             packed |= codes[..., part] << (part * self.bits)

@@ -1,0 +1,69 @@
+"""Compile the quantised products for GPUs that need not be there, one type after another.
+
+Run as `python -m tests.kernels.gpu.compile_quantised TYPES ARCHS [CASES]`, such as
+`Q4_K,Q6_K 80,120 gemv`, without TRITON_INTERPRET; TYPES may be `all`, CASES is how their names begin.
+Writes one JSON line a kernel: shared memory, registers, spills, loads and barriers, as the machine
+code states them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from kernels.gpu import quantised
+from kernels.gpu.quantised_formats import FORMATS
+from kernels.gpu.quantised_weight import PackedWeight
+from kernels.quants import BY_NAME
+from tests.kernels.gpu.compile_offline import compiling, resources
+
+
+def _products(name: str) -> dict[str, Callable[[], Any]]:
+    """Every way in, at shapes as large models have them."""
+    dense = PackedWeight.empty(BY_NAME[name], (128, 2048))
+    experts = PackedWeight.empty(BY_NAME[name], (8, 128, 768))
+    ids = torch.arange(8, dtype=torch.int32)
+    rows = torch.zeros(64, 768)
+    return {
+        "gemv, 1 row": lambda: quantised.gemv(torch.zeros(1, 2048), dense),
+        "gemv, 8 rows": lambda: quantised.gemv(torch.zeros(8, 2048), dense),
+        "expert gemv": lambda: quantised.expert_gemv(rows[:1], experts, ids),
+        "gemm, 16 rows": lambda: quantised.gemm(quantised.halves(torch.zeros(16, 2048)), dense),
+        "gemm, 1024 rows": lambda: quantised.gemm(quantised.halves(torch.zeros(1024, 2048)), dense),
+        "grouped gemm": lambda: quantised.grouped_gemm(
+            quantised.halves(rows), experts, quantised.groups(ids.repeat(64), 8)
+        ),
+    }
+
+
+def _loads(ptx: str) -> dict[str, int]:
+    """How many loads of each width, and barriers: a conversion in the loop would show here."""
+    found = re.findall(r"ld\.global[\w.]*?((?:\.v\d)?\.b\d+)", ptx)
+    counts = {width[1:]: found.count(width) for width in sorted(set(found))}
+    return counts | {"barriers": ptx.count("bar.sync")}
+
+
+def main(names: list[str], archs: list[int], cases: str) -> None:
+    for arch in archs:
+        for name in names:
+            for case, launch in _products(name).items():
+                if not case.startswith(cases):
+                    continue
+                with compiling(arch) as compiled:
+                    launch()
+                for kernel in compiled:
+                    figures = {"shared": kernel.metadata.shared, **resources(kernel)}
+                    figures |= _loads(kernel.asm["ptx"])
+                    sys.stdout.write(
+                        json.dumps({"arch": arch, "type": name, "case": case, **figures}) + "\n"
+                    )
+
+
+if __name__ == "__main__":
+    types = list(FORMATS) if sys.argv[1] == "all" else sys.argv[1].split(",")
+    main(types, [int(arch) for arch in sys.argv[2].split(",")], "".join(sys.argv[3:]))

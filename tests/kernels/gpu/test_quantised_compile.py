@@ -1,0 +1,28 @@
+"""The compiler takes the products for the oldest and the newest GPUs, and they fit a consumer's.
+
+Triton's interpreter accepts much that its compiler rejects; compiling needs no GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+SHARED = 99 * 1024
+"""Bytes of shared memory that one program may take on GPUs of compute capability 8.6, 8.9 and 12."""
+
+
+@pytest.mark.parametrize("name", ["Q4_K", "IQ2_XS"])
+@pytest.mark.parametrize("arch", ["80", "120"])
+def test_compiles(name: str, arch: str) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "tests.kernels.gpu.compile_quantised", name, arch]
+    for cases in ("expert gemv", "gemm, 1024"):
+        done = subprocess.run([*command, cases], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        figures = json.loads(done.stdout)
+        assert figures["shared"] <= SHARED and figures["STACK"] == 0

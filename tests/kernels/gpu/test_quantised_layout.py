@@ -1,0 +1,112 @@
+"""Packing for the GPU: every bit of the file is kept, nothing is added, nothing is read beside it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGMLQuantizationType
+from gguf.quants import IQ2_XXS, IQ4_NL, MXFP4, _type_traits
+
+from kernels.gpu import quantised_weight
+from kernels.gpu.quantised_formats import FORMATS
+from kernels.gpu.quantised_layout import Codes
+from kernels.gpu.quantised_tables import _GRIDS, codebook
+from kernels.gpu.quantised_weight import PackedWeight, packed_bytes, repack
+from kernels.ops import Tensor
+from kernels.quants import BY_NAME
+from tests.kernels.gpu.quantised_cases import random_tensor
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_the_planes_hold_every_byte_of_a_block_once(name: str) -> None:
+    planes = sorted(FORMATS[name].planes, key=lambda plane: plane.start)
+    assert [plane.start for plane in planes] == [0, *(plane.stop for plane in planes[:-1])]
+    assert planes[-1].stop == BY_NAME[name].bytes
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [plane for form in FORMATS.values() for plane in form.planes if isinstance(plane, Codes)],
+)
+def test_packing_numbers_loses_no_bit(codes: Codes) -> None:
+    """Each bit of a field, alone, gives one bit of its own."""
+    size = codes.stop - codes.start
+    fields = np.packbits(np.eye(8 * size, dtype=np.uint8), axis=1)
+    blocks = np.zeros((8 * size, codes.stop), dtype=np.uint8)
+    blocks[:, codes.start :] = fields
+    packed = np.unpackbits(codes.pack(torch.from_numpy(blocks)).numpy(), axis=1)
+    assert (packed.sum(axis=0) == 1).all() and (packed.sum(axis=1) == 1).all()
+
+
+def test_slot_k_of_lane_j_is_column_4_k_plus_j() -> None:
+    low = torch.arange(16, dtype=torch.uint8)
+    block = low | (15 - low) << 4  # Q4_0's: column c < 16 is c, column 16 + c is 15 - c
+    words = Codes(0, 16, 4, 16).pack(block[None]).view(torch.int32)[0]
+    columns = [*range(16), *range(15, -1, -1)]
+    for lane in range(4):
+        for slot in range(8):
+            assert int(words[lane]) >> (4 * slot) & 15 == columns[4 * slot + lane]
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+@pytest.mark.parametrize("shape", [(4096, 2048), (2, 768, 2048), (2, 2048, 768)])
+def test_packed_weights_are_as_large_as_the_file(name: str, shape: tuple[int, ...]) -> None:
+    file = int(np.prod(shape)) // BY_NAME[name].block * BY_NAME[name].bytes
+    assert file <= packed_bytes(BY_NAME[name], shape) <= 1.01 * file
+
+
+def test_packing_in_pieces_is_packing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor = random_tensor("Q6_K", (2, 7, 512))
+    whole = repack(tensor)
+    monkeypatch.setattr(quantised_weight, "_STAGING", 3 * tensor.type.row_bytes(512))
+    assert torch.equal(repack(tensor).data, whole.data)
+    assert whole.nbytes == packed_bytes(tensor.type, tensor.shape)
+
+
+def test_an_expert_is_put_in_a_place_of_its_own() -> None:
+    tensor = random_tensor("Q4_K", (3, 4, 256))
+    raw = torch.from_numpy(tensor.data.reshape(3, 4, -1))
+    weight, whole = PackedWeight.empty(tensor.type, (2, 4, 256)), repack(tensor)
+    weight.store(raw[2], matrix=1)
+    assert torch.equal(weight.data[1], whole.data[2])
+    assert not weight.data[0].any()
+
+
+def test_weights_can_move() -> None:
+    weight = repack(random_tensor("Q5_K", (3, 256)))
+    moved = weight.to("cpu")
+    assert torch.equal(moved.data, weight.data)
+    assert [plane.dtype for plane in moved.planes] == [plane.dtype for plane in weight.planes]
+
+
+def test_bytes_that_are_not_the_shape_are_refused() -> None:
+    tensor = random_tensor("Q4_0", (3, 64))
+    with pytest.raises(ValueError, match="not its shape"):
+        repack(Tensor("short", tensor.type, (4, 64), tensor.data))
+    with pytest.raises(ValueError, match="no GPU product reads I32"):
+        PackedWeight.empty(BY_NAME["I32"], (4, 64))
+    with pytest.raises(ValueError, match="multiples of 256"):
+        PackedWeight.empty(BY_NAME["Q4_K"], (4, 96))
+    with pytest.raises(ValueError, match="a weight is"):
+        PackedWeight.empty(BY_NAME["F32"], (64,))
+
+
+@pytest.mark.parametrize("name", sorted(_GRIDS))
+def test_grids_are_those_of_gguf(name: str) -> None:
+    traits = _type_traits[GGMLQuantizationType[name]]
+    traits.init_grid()
+    assert np.array_equal(codebook(name, CPU).numpy(), traits.grid.reshape(-1))
+
+
+def test_values_are_those_of_gguf() -> None:
+    assert codebook("IQ4_NL", CPU).tolist() == list(IQ4_NL.kvalues)
+    assert codebook("MXFP4", CPU).tolist() == list(MXFP4.kvalues)
+
+
+def test_seven_signs_give_the_eighth() -> None:
+    """What the decoders reckon in place of gguf's table of 128 bytes."""
+    for seven, byte in enumerate(IQ2_XXS.ksigns):
+        assert byte == seven | (seven.bit_count() & 1) << 7
