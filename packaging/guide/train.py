@@ -28,15 +28,15 @@ class Recipe:
     """What decides a training run."""
 
     seed: int = 20
-    steps: int = 9000
+    steps: int = 8400
     workers: int = 2
     batch_tokens: int = 1024  # of each worker
     row_lengths: tuple[int, ...] = (256, 512, 1024)
     row_shares: tuple[float, ...] = (0.6, 0.3, 0.1)
     drill_tokens: int = 8  # of the reply in a drill
     echo_share: float = 0.3  # of the first drills only copy random tokens,
-    echo_steps: int = 800  # until copying is learned,
-    last_echo_share: float = 0.04  # and this share afterwards
+    echo_steps: int = 300  # until copying is settled,
+    last_echo_share: float = 0.05  # and this share afterwards
     memory_share: float = 0.16  # of the others are about remembering
     peak_rate: float = 1.3e-3
     last_rate: float = 1e-5
