@@ -6,7 +6,7 @@ Plain text; names that come from drivers and files are not safe to draw until th
 from __future__ import annotations
 
 from engine.machine import ISA_WORDS, Cpu, Disk, Gpu, Hardware, Memory, Software
-from engine.plan_words import size
+from engine.plan_words import gb_s, size
 
 Line = tuple[str, str]
 """What it is about, and what there is to say."""
@@ -39,10 +39,10 @@ def memory(found: Memory) -> str:
     text = f"{size(found.total)}, {size(found.available)} free"
     if not found.read_gb_s:
         return f"{text} · speed not measured"
-    text += f" · reads {found.best_read_gb_s:.0f} GB/s"
+    text += f" · reads {gb_s(found.best_read_gb_s)}"
     first, speed = found.read_gb_s[0]
     if len(found.read_gb_s) > 1:
-        text += f" ({first} thread{'s' * (first != 1)} {speed:.0f})"
+        text += f" ({first} thread{'s' * (first != 1)} {gb_s(speed).removesuffix(' GB/s')})"
     return text
 
 

@@ -28,6 +28,11 @@ def size(count: int) -> str:
     return f"{value:.{digits}f} {unit}"
 
 
+def gb_s(speed: float) -> str:
+    """A reading speed: `42 GB/s`, `4.2 GB/s`."""
+    return f"{speed:.0f} GB/s" if speed >= 9.95 else f"{speed:.1f} GB/s"
+
+
 def tokens(count: int) -> str:
     """A context: `512`, `32k`, `1M`."""
     if count >= 1 << 20:

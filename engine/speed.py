@@ -18,6 +18,7 @@ from engine.errors import KtchatError
 from engine.gguf import GGUFFile
 from engine.hardware import here, machine_key
 from engine.machine import Cpu, Hardware
+from engine.plan_words import gb_s
 from engine.protocol import Figures
 from engine.spec import ModelSpec
 
@@ -80,7 +81,7 @@ def predict(spec: ModelSpec, hardware: Hardware, context: int) -> Speed:
         decode_tok_s=past.get("decode_tok_s") or decode,
         prefill_tok_s=past.get("prefill_tok_s") or prefill,
         bound_words=(
-            f"limited by RAM bandwidth: {bandwidth:.0f} GB/s"
+            f"limited by RAM bandwidth: {gb_s(bandwidth)}"
             if bandwidth
             else "the memory's speed is not measured yet: ktchat doctor measures it"
         ),
@@ -186,7 +187,7 @@ def _prefill(spec: ModelSpec, cpu: Cpu, bandwidth: float) -> tuple[float | None,
     if bandwidth:
         reading = spec.weights_bytes / (bandwidth * 1e9)
         if reading > seconds:
-            return PROMPT / reading, f"limited by RAM bandwidth: {bandwidth:.0f} GB/s"
+            return PROMPT / reading, f"limited by RAM bandwidth: {gb_s(bandwidth)}"
     return PROMPT / seconds, words
 
 

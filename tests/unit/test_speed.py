@@ -9,6 +9,7 @@ import pytest
 
 from engine import notebook, speed
 from engine.plan import make_plan
+from engine.plan_words import rate
 from engine.protocol import Figures
 from engine.speed import DECODE_EFFICIENCY, predict, record_run, record_speed, token_bytes
 from tests.support.plans import DEEPSEEK_V3, GPT_OSS, QWEN3_30B, machine, spec
@@ -50,7 +51,7 @@ def test_prefilling_is_limited_by_cores_or_by_reading_the_weights() -> None:
     found = predict(spec(), machine(64), 4096)
     assert found.prefill_bound_words == "limited by 8 cores"
     slow = predict(spec(DEEPSEEK_V3), machine(600, bandwidth=5), 4096)
-    assert slow.prefill_bound_words == "limited by RAM bandwidth: 5 GB/s"
+    assert slow.prefill_bound_words == "limited by RAM bandwidth: 5.0 GB/s"
     assert slow.prefill_tok_s == pytest.approx(
         speed.PROMPT / (spec(DEEPSEEK_V3).weights_bytes / 5e9)
     )
@@ -71,6 +72,7 @@ def test_measured_figures_replace_the_prediction() -> None:
     plan = make_plan(model, this)
     assert (plan.decode_tok_s, plan.prefill_tok_s, plan.measured) == (12.0, 300.0, True)
     assert any("12.0 tok/s (measured here)" in line for line in plan.words())
+    assert any("300 tok/s of prompt (measured here)" in line for line in plan.words())
     assert plan.bound_words == "limited by RAM bandwidth: 50 GB/s"
 
 
@@ -83,6 +85,15 @@ def test_measurements_belong_to_a_machine_a_shape_and_a_quantisation() -> None:
     other = dataclasses.replace(this, cpu=dataclasses.replace(this.cpu, model="another"))
     assert not predict(model, other, 4096).measured
     assert not predict(model, machine(64), 4096).measured  # a profile
+
+
+def test_predictions_beyond_a_thousand_are_not_told_exactly() -> None:
+    told = {5.04: "~5.0", 42.4: "~42", 999.0: "~999", 1000.0: "> 1000", 67657.0: "> 1000"}
+    for value, words in told.items():
+        assert rate(value, False) == f"{words} tok/s"
+    measured = {18.44: "18.4", 99.96: "100", 2403.4: "2 403"}
+    for value, words in measured.items():
+        assert rate(value, True) == f"{words} tok/s"
 
 
 def test_short_runs_and_nonsense_are_not_kept() -> None:
