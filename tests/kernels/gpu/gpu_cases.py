@@ -1,8 +1,4 @@
-"""Where the GPU kernels' tests run, and random data for them.
-
-Import this before any kernel: without a GPU it turns Triton's interpreter on. KTCHAT_GPU_TESTS=1 runs
-the same tests on CUDA.
-"""
+"""Where the GPU kernels' tests run, and random data for them."""
 
 from __future__ import annotations
 
@@ -12,9 +8,6 @@ from typing import Any
 import torch
 
 ON_GPU = os.environ.get("KTCHAT_GPU_TESTS") == "1" and torch.cuda.is_available()
-if not ON_GPU:
-    os.environ["TRITON_INTERPRET"] = "1"
-
 DEVICE = "cuda" if ON_GPU else "cpu"
 torch.set_num_threads(1)
 

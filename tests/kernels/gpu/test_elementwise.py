@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.kernels.gpu.gpu_cases import DEVICE, error, normal, unset
-
-from kernels.gpu.batch import Batch  # isort: skip
-from kernels.gpu.elementwise import gated_add, rms_norm, swiglu  # isort: skip
-from kernels.gpu.rope import latent_append, rope_append, rope_table  # isort: skip
+from kernels.gpu.batch import Batch
+from kernels.gpu.elementwise import gated_add, rms_norm, swiglu
+from kernels.gpu.rope import latent_append, rope_append, rope_table
 from kernels.ops import CacheShape, Rope, Tensor
 from kernels.quants import BY_NAME
 from kernels.reference import ReferenceOps
+from tests.kernels.gpu.gpu_cases import DEVICE, error, normal, unset
 
 EPS = 1e-5
 FLOAT = 2e-6

@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from kernels.gpu import flash
+from kernels.gpu.attention import attention
+from kernels.gpu.attention_plan import plan_attention
+from kernels.gpu.batch import Batch
+from kernels.gpu.flash import FlashDecode, FlashLatent, FlashPrefill, FlashShape
+from kernels.gpu.flash_index import IndexBuffers, page_index, query_offsets
+from kernels.gpu.latent_attention import latent_attention, plan_latent_attention
 from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU, error, normal, unset
-
-from kernels.gpu import flash  # isort: skip
-from kernels.gpu.attention import attention  # isort: skip
-from kernels.gpu.attention_plan import plan_attention  # isort: skip
-from kernels.gpu.batch import Batch  # isort: skip
-from kernels.gpu.flash import FlashDecode, FlashLatent, FlashPrefill, FlashShape  # isort: skip
-from kernels.gpu.flash_index import IndexBuffers, page_index, query_offsets  # isort: skip
-from kernels.gpu.latent_attention import latent_attention, plan_latent_attention  # isort: skip
 
 PAGE = 16
 SHAPE = FlashShape(10, 2, 64, 64, PAGE, 0.125)

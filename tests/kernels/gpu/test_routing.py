@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.kernels.gpu.gpu_cases import DEVICE, error, normal, unset
-
-from kernels.gpu.routing import route  # isort: skip
+from kernels.gpu.routing import route
 from kernels.ops import Routing, Tensor
 from kernels.quants import BY_NAME
 from kernels.reference import ReferenceOps
+from tests.kernels.gpu.gpu_cases import DEVICE, error, normal, unset
 
 REFERENCE = ReferenceOps()
 # The interpreter says when exp overflows or a logit is no number; both are meant here.
