@@ -24,13 +24,14 @@ from engine.spec import ModelSpec
 
 RuntimeName = Literal["hybrid", "llama.cpp"]
 
-DECODE_EFFICIENCY: dict[RuntimeName, float] = {"hybrid": 0.68, "llama.cpp": 0.40}
-"""Part of the memory's reading speed that decoding reaches.
+DECODE_EFFICIENCY: dict[RuntimeName, float] = {"hybrid": 0.88, "llama.cpp": 0.50}
+"""Part of the memory's reading speed that decoding reaches, `LAYER_SECONDS` apart.
 
-hybrid: `limit_ratio` of `ktchat bench --layers 8 --prompt 512 --gen 32` on 2 cores with AVX-512, a
-machine shared with other work, medians of 9 and 7 rounds, twice: 0.76 and 0.73 (qwen3-30b-a3b), 0.60
-and 0.62 (deepseek-v2-lite). llama.cpp 0.3.36: 22 of 55 GB/s on the first of these shapes, the machine
-quiet. To be measured again when kernels change; the figures of a person's own runs replace it anyway.
+hybrid: with it the predictions for `ktchat bench --layers 8 --prompt 512 --gen 64` on 2 cores with AVX-512
+are 125, 107 and 74 tok/s where 124, 109 (qwen3-30b-a3b at 51 and 43 GB/s) and 79 (deepseek-v2-lite at 42)
+were measured, medians of 5 rounds, all other work paused. llama.cpp 0.3.36: 0.47 to 0.53 of the limit in the
+same rounds (tests/bench/LOG.md). To be measured again when kernels change; the figures of a person's own
+runs replace it anyway.
 """
 
 LAYER_SECONDS = 50e-6
