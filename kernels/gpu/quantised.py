@@ -60,6 +60,7 @@ def _gemv(
     out: Buffer | None,
     splits: int | None,
 ) -> Buffer:
+    assert out is None or out.is_contiguous()
     pairs = 1 if ids is None else len(ids)
     width = 1 << (n - 1).bit_length()
     rows, blocks = _GEMV_ROWS[width], _GEMV_BLOCKS
@@ -68,8 +69,8 @@ def _gemv(
     span = -(-steps // (splits or _splits(tiles * pairs, steps, x.device))) * blocks
     used = -(-weight.blocks // span)
     shape = (n if ids is None else pairs, weight.rows)
-    direct = out is not None and used == 1
-    y = out if direct else torch.empty((used, *shape), dtype=torch.float32, device=x.device)
+    direct = out if used == 1 else None
+    y = torch.empty((used, *shape), device=x.device) if direct is None else direct
     kernels.gemv[(tiles, used, pairs)](
         *(y, x, ids, weight.planes, weight.table, shape[0], weight.rows, weight.cols),
         *(weight.blocks, x.stride(0), weight.data.stride(0), 1 if ids is None else pairs // len(x)),
@@ -79,10 +80,10 @@ def _gemv(
         ROWS=rows,
         BLOCKS=blocks,
         EXPERTS=ids is not None,
-        ADD=direct,
+        ADD=direct is not None,
     )
-    if direct:
-        return y
+    if direct is not None:
+        return direct
     total = y[0] if used == 1 else y.sum(0)
     return total if out is None else out.add_(total)
 
