@@ -62,7 +62,9 @@ def logits(
         # One token runs as it does in a conversation: recorded the first time, then repeated.
         one = count == 1
         rows.append(
-            model.forward(part, table, start)[None] if one else model.forward_all(part, table, start)
+            model.forward(part, table, start)[None]
+            if one
+            else model.forward_all(part, table, start)
         )
         start += count
     return np.concatenate(rows)
