@@ -1,10 +1,11 @@
 # make chat [MODEL=path.gguf] · make test · make check · make check-native · make bench · make guide
+# make wheelhouse [TARGET=3.12] [OUT=folder]
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: chat test check check-native setup native guide bench clean
+.PHONY: chat test check check-native setup native guide bench wheelhouse clean
 
 chat: setup
 	@$(BIN)/ktchat $(if $(MODEL),-m "$(MODEL)")
@@ -43,6 +44,10 @@ guide: setup
 
 bench: setup
 	@$(BIN)/ktchat bench --shape qwen3-30b-a3b --layers 8 --prompt 512 --gen 64 --vs llama.cpp
+
+# All that a machine without a network needs, GPU included, for its Python (TARGET) into OUT.
+wheelhouse: setup
+	@$(BIN)/python packaging/wheelhouse.py --gpu --python $(or $(TARGET),3.12) $(if $(OUT),--out "$(OUT)")
 
 clean:
 	rm -rf $(VENV) kernels/cpu/lib build *.egg-info

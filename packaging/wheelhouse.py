@@ -39,13 +39,12 @@ LEFT_OUT = {
     "torch": "the machine has it",
     "triton": "comes with torch",
     "hf-xet": "only huggingface-hub's own downloads; ktchat has its own",
-    "cuda-python": "only flashinfer's communication between several machines",
+    "cuda-python": "only flashinfer's communication and CuTe kernels, which ktchat does not call",
     "cuda-tile": "only flashinfer's tile kernels, which ktchat does not call",
     "nccl4py": "only flashinfer's communication between several GPUs",
     "nvidia-cudnn-frontend": "only flashinfer's cuDNN kernels, which ktchat does not call",
     "nvidia-cutlass-dsl": "only flashinfer's CuTe kernels for Blackwell, which ktchat does not call",
     "einops": "only flashinfer's sparse attention",
-    "click": "only flashinfer's own command line",
     "tabulate": "only flashinfer's own command line",
 }
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", "ktchat", "engine", "kernels", "assets")
+SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
+SOURCES += ("ktchat", "engine", "kernels", "assets")
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,7 @@ def test_the_wheel_holds_every_asset_and_all_sources(unpacked: Path) -> None:
     sources = {p.relative_to(ROOT) for p in (ROOT / "kernels" / "cpu" / "src").iterdir()}
     assert sources <= {p.relative_to(unpacked) for p in unpacked.rglob("kernels/cpu/src/*")}
     assert not list(unpacked.rglob("*asan*"))
+    assert (unpacked / "kernels" / "cpu" / "lib" / "libktchat_cpu.so").is_file()
     assert (unpacked / "ktchat" / "ktchat.tcss").is_file()
 
 
