@@ -102,7 +102,7 @@ REFUSED: dict[str, Callable[[], Any]] = {
     "rope": lambda: append(rope=Rope((1.0,) * 5, False)),
     "rope offset": lambda: append(rope=Rope((1.0, 1.0), False, offset=6)),
     "expert": lambda: moe(ints([0, 1], [2, 4])),
-    "negative expert": lambda: moe(ints([0, 1], [-1, 3])),
+    "negative expert": lambda: moe(ints([0, 1], [-2, 3])),
     "ids": lambda: moe(ints([0, 1, 2], [1, 2, 3])),
     "ids of int64": lambda: moe(np.zeros((2, 2), np.int64)),
     "down": lambda: moe(ints([0, 1], [2, 3]), width=7),
