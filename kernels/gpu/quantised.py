@@ -166,7 +166,8 @@ def groups(ids: Buffer, experts: int) -> Groups:
 def gemm(x: Halves, weight: PackedWeight, out: Buffer | None = None) -> Buffer:
     """x @ W.T with float16 inputs and float32 sums, added to `out` (n, rows) when given: (n, rows)."""
     n = len(x.values)
-    size = 16 if n <= 16 else 32 if n <= 32 else 64 if n <= 512 else 128
+    # Float32 weights fill the shared memory that more rows would need.
+    size = 16 if n <= 16 else 32 if n <= 32 else 64 if n <= 512 or weight.type.bytes == 4 else 128
     y = torch.empty(n, weight.rows, device=x.values.device) if out is None else out
     return _gemm(y, x, weight, None, -(-n // size), size, add=out is not None)
 
@@ -199,7 +200,7 @@ def _gemm(
         BLOCKS=_GEMM_BLOCKS,
         EXPERTS=grouped is not None,
         ADD=add,
-        num_warps=8 if size == 128 else 4,
+        num_warps=8 if size >= 64 else 4,
         num_stages=_STAGES,
     )
     return y

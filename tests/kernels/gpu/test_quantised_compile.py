@@ -16,8 +16,7 @@ SHARED = 99 * 1024
 """Bytes of shared memory that one program may take on GPUs of compute capability 8.6, 8.9 and 12."""
 
 
-@pytest.mark.parametrize("name", ["Q4_K", "IQ2_XS"])
-@pytest.mark.parametrize("arch", ["80", "120"])
+@pytest.mark.parametrize(("name", "arch"), [("Q4_K", "80"), ("IQ2_XS", "120")])
 def test_compiles(name: str, arch: str) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "tests.kernels.gpu.compile_quantised", name, arch]
