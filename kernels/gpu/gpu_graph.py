@@ -1,0 +1,74 @@
+"""The forward pass of one token as a CUDA graph: one launch a token instead of some hundred.
+
+The first token runs as always, which compiles the kernels and makes the buffers; then the pass is
+captured, and later tokens refill its inputs (`kernels.gpu.inputs`) and replay it. Knows no op.
+KTCHAT_GPU_GRAPH=0 switches it off.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import torch
+from torch import Tensor as X
+
+from kernels.gpu.inputs import Inputs, Place, Table
+from kernels.ops import Ints
+
+Forward = Callable[[Ints, Ints, int], X]
+"""forward(tokens, pages, start) -> the result's buffer"""
+
+_WARM_UPS = 2
+"""Passes on a side stream before capture, as torch asks for: libraries make their workspaces."""
+
+
+def enabled(device: torch.device) -> bool:
+    """Whether forward passes on this device are captured."""
+    return device.type == "cuda" and os.environ.get("KTCHAT_GPU_GRAPH", "1") != "0"
+
+
+class GraphForward:
+    """`forward` of one token, captured at its first call. One stream and one thread at a time."""
+
+    def __init__(self, inputs: Inputs, forward: Forward) -> None:
+        self._inputs, self._forward = inputs, forward
+        self._captured: Captured | None = None
+
+    def __call__(self, tokens: Ints, pages: Ints, start: int) -> X:
+        """The result for one token at position `start`, in a buffer of its own."""
+        if self._captured is None:
+            result = self._forward(tokens, pages, start)
+            self._captured = Captured(self._inputs, self._forward, (tokens, pages, start))
+            return result
+        return self._captured.replay(tokens, pages, start)
+
+
+class Captured:
+    """A graph and the buffers that it reads and writes.
+
+    Capturing repeats the first token, whose keys and values are then written again to the same places.
+    """
+
+    def __init__(self, inputs: Inputs, forward: Forward, arguments: tuple[Ints, Ints, int]) -> None:
+        assert inputs.table is not None, "a forward pass begins with `embed`"
+        self._table: Table = inputs.table
+        self._places: tuple[Place, ...] = tuple(inputs.places)
+        here, side = torch.cuda.current_stream(), torch.cuda.Stream()
+        side.wait_stream(here)
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UPS):
+                forward(*arguments)
+        here.wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        # Other threads (experts on the CPU, a load's progress) may call CUDA meanwhile.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            self._result = forward(*arguments)
+
+    def replay(self, tokens: Ints, pages: Ints, start: int) -> X:
+        """The result for another token; its inputs are copied on the stream that replays."""
+        self._table.write(tokens)
+        for place in self._places:
+            place.write(pages, start, 1)
+        self._graph.replay()
+        return self._result.clone()
