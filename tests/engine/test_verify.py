@@ -14,6 +14,7 @@ from engine import verify
 from engine.fidelity import Ratio, comparison, position, ratio
 from engine.spec import ModelSpec
 from kernels.cpu import CpuOps
+from kernels.cpu.step import Step
 from ktchat.cli import main
 from tests.support.tiny import quantise, tiny_model
 
@@ -72,13 +73,12 @@ def test_a_small_fault_in_the_experts_is_found(
 def test_a_fault_that_only_decoding_has_is_found(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = CpuOps.attention
+    plain = Step.run
 
-    def off_by_one(self: CpuOps, q: Any, *arguments: Any) -> Any:
-        *others, start = arguments
-        return plain(self, q, *others, start - 1 if len(q) == 1 and start else start)
+    def off_by_one(self: Step, context: int, token: int, pages: Any, start: int) -> Any:
+        return plain(self, context, token, pages, start - 1)
 
-    monkeypatch.setattr(CpuOps, "attention", off_by_one)
+    monkeypatch.setattr(Step, "run", off_by_one)
     result = verify.verify(model, 1)
     assert not result.faithful
     assert result.ours.decode.typical > 10 * result.peer.decode.typical
