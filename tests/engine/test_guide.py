@@ -67,7 +67,7 @@ def test_facts_from_earlier_turns_are_recalled(result: evaluate.Result) -> None:
 
 def test_questions_outside_point_to_the_model_manager(result: evaluate.Result) -> None:
     assert result.outside.asked >= 20
-    assert result.outside.share >= 0.90, result.outside.wrong
+    assert result.outside.share >= 0.85, result.outside.wrong
 
 
 def test_a_third_question_uses_what_the_first_said(
