@@ -28,7 +28,7 @@ class Recipe:
     """What decides a training run."""
 
     seed: int = 20
-    steps: int = 8800
+    steps: int = 9500
     workers: int = 2
     batch_tokens: int = 1024  # of each worker
     row_lengths: tuple[int, ...] = (256, 512, 1024)
