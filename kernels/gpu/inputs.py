@@ -87,7 +87,10 @@ class Table:
 
 
 class Inputs:
-    """The places and rows of one op set, and which of them the last one-token pass read."""
+    """The places and rows of one op set, and which of them the last one-token pass read.
+
+    While a graph is captured nothing is copied from the host: what the pass before it left is there.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -97,9 +100,8 @@ class Inputs:
         """Of the pass that began with the last embedding of one token."""
 
     def rows(self, table: Table, tokens: Ints) -> X:
-        """Embedding rows, (n, hidden), in a buffer of their own. While a graph is captured nothing is
-        copied from the host: the row is there, and the graph's first act is to read it."""
-        if len(tokens) > 1:
+        """Embedding rows, (n, hidden), in a buffer of their own."""
+        if len(tokens) != 1:
             return to_device(table.dequantise(tokens), self._device)
         if not _capturing(self._device):
             self.table, self.places = table, []
@@ -109,6 +111,8 @@ class Inputs:
     def place(self, max_pages: int, page_size: int, pages: Ints, start: int, n: int) -> Batch:
         """The batch of n tokens at `start`; copied to the device once for all layers."""
         key = (max_pages, page_size, n == 1)
+        if _capturing(self._device):
+            return self._places[key].batch
         if key not in self._places:
             self._places[key] = Place(max_pages, page_size, self._device)
         place = self._places[key]

@@ -6,9 +6,11 @@ and not by numbers; on a GPU everything has its real size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,8 +21,9 @@ from engine.gguf import GGUFFile
 from engine.model.transformer import Transformer, page_table
 from engine.spec import ModelSpec
 from kernels.cpu import CpuOps
-from kernels.gpu import quantised
+from kernels.gpu import inputs, quantised
 from kernels.gpu.batch import Batch
+from kernels.gpu.gpu_graph import GraphForward
 from kernels.gpu.gpu_ops import GpuOps
 from kernels.gpu.inputs import Place
 from kernels.ops import CacheShape, Floats, Tensor
@@ -175,6 +178,56 @@ def test_the_host_runs_only_in_the_interpreter(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(ValueError, match="interpreter"):
         GpuOps("cpu")
+
+
+class FakeGraph:
+    """CUDA's part of capture and replay: a replay is the same pass with nothing copied from the host."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.capturing = False
+        self.pass_again: Any = None
+        stream = SimpleNamespace(wait_stream=lambda other: None)
+        monkeypatch.setattr(inputs, "_capturing", lambda device: self.capturing)
+        for name in ("current_stream", "Stream"):
+            monkeypatch.setattr(torch.cuda, name, lambda: stream)
+        monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self)
+        monkeypatch.setattr(torch.cuda, "graph", self.capture)
+
+    @contextmanager
+    def capture(self, graph: FakeGraph, capture_error_mode: str) -> Iterator[None]:
+        self.capturing = True
+        yield
+        self.capturing = False
+
+    def replay(self) -> None:
+        self.capturing = True
+        self.pass_again()
+        self.capturing = False
+
+
+@pytest.mark.skipif(ON_GPU, reason="there the graph is a real one")
+def test_a_replay_reads_the_next_token_and_nothing_older(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny_model("qwen3", tmp_path)
+    chunks = (1, 1, 1)
+    wanted = rows(path, GpuOps(DEVICE), chunks)
+    fake = FakeGraph(monkeypatch)
+
+    class Recording(GpuOps):
+        def record(self, forward: Any) -> Any:
+            self.graph = GraphForward(self._inputs, forward)
+            stale = (np.array([0], np.int32), PAGES[::-1].copy(), 0)
+
+            def again() -> None:
+                assert self.graph._captured is not None
+                self.graph._captured._result.copy_(forward(*stale))
+
+            fake.pass_again = again
+            return self.graph
+
+    assert np.array_equal(rows(path, Recording(DEVICE), chunks), wanted)
 
 
 # ---- on a GPU only -----------------------------------------------------------------------------------
