@@ -190,7 +190,9 @@ class Ops(Protocol[X, W, C]):
         pages: Ints,
         start: int,
     ) -> None:
-        """Per head: RMSNorm of q and k (when `norms`), rope of both in place; append k and v.
+        """Per head: RMSNorm of q and k (when `norms`), rope of both; append k and v. q is changed in place.
+
+        What k holds afterwards is not said.
 
         q is (n, heads * key), k (n, kv_heads * key), v (n, kv_heads * value). Position p lives in
         page `pages[p // page_size]`.

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import select
 import signal
 import threading
 import time
@@ -91,10 +92,13 @@ class KtchatApp(App[None]):
     def on_load(self) -> None:
         """Before the terminal is changed: from here on signals end the program in order."""
         loop = asyncio.get_running_loop()
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread() and not self.is_headless:
+            # Not by the loop: it may be what hangs, drawing on a terminal that is gone.
             for number in (signal.SIGTERM, signal.SIGHUP):
-                loop.add_signal_handler(number, self._terminate, number)
+                signal.signal(number, lambda number, _: self._terminate(loop, number))
             loop.add_signal_handler(signal.SIGINT, self._interrupt)
+            if os.isatty(0):
+                threading.Thread(target=_watch_terminal, args=(0,), daemon=True).start()
 
     def on_mount(self) -> None:
         """The first start begins with the wizard, unless a model was named."""
@@ -241,10 +245,10 @@ class KtchatApp(App[None]):
         """SIGINT from elsewhere: as Ctrl+C."""
         self.call_later(self.action_interrupt)
 
-    def _terminate(self, number: int) -> None:
+    def _terminate(self, loop: asyncio.AbstractEventLoop, number: int) -> None:
         """SIGTERM or SIGHUP: save and end within two seconds, whatever hangs."""
         threading.Thread(target=_end_soon, args=(128 + number,), daemon=True).start()
-        self.call_later(self._leave, 128 + number)
+        loop.call_soon_threadsafe(self.call_later, self._leave, 128 + number)
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
         """A fault of our own in the background: said, not hidden, and the program goes on."""
@@ -252,6 +256,15 @@ class KtchatApp(App[None]):
             error = event.worker.error
             words = f"an internal error: {type(error).__name__}: {error}"
             self.chat_screen.status.say(words, "error")
+
+
+def _watch_terminal(descriptor: int) -> None:
+    """Tell this process when its terminal is gone: the system tells only the session's leader."""
+    terminal = select.poll()
+    terminal.register(descriptor, 0)  # a hang-up is reported without being asked for
+    while not any(event & select.POLLHUP for _, event in terminal.poll()):
+        time.sleep(1)  # another error: nothing to wait for
+    os.kill(os.getpid(), signal.SIGHUP)
 
 
 def _end_soon(code: int) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from kernels import ggml
 from kernels.cpu.native import RopeStruct, RoutingStruct, load
-from kernels.ops import CacheShape, Floats, Rope, Routing, Tensor
+from kernels.ops import CacheShape, Rope, Routing, Tensor
 from kernels.quants import MATRIX_TYPES
 
 Array = npt.NDArray[Any]
@@ -210,8 +210,3 @@ def routing_struct(routing: Routing, experts: int) -> RoutingStruct:
         int(routing.gating == "sigmoid"),
         int(routing.normalise),
     )
-
-
-def empty(rows: int, cols: int) -> Floats:
-    """An uninitialised (rows, cols) buffer."""
-    return np.empty((rows, cols), dtype=_FLOAT)

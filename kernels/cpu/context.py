@@ -18,7 +18,7 @@ from kernels.cpu.cores import default_threads, physical_cores
 from kernels.cpu.step import Forward, Recording, Step
 from kernels.ops import Ints, Rope, Routing
 
-_FLOAT, _INT = np.dtype(np.float32), np.dtype(np.int32)
+_FLOAT = np.dtype(np.float32)
 
 
 class NativeContext:

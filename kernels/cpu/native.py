@@ -86,18 +86,11 @@ def kinds_of(name: str) -> tuple[type, ...]:
     return _SIGNATURES[name][1][1:]
 
 
-def _place_at(kinds: tuple[type, ...]) -> int | None:
-    """Where a place begins among the arguments that are not floating-point."""
-    integers = tuple(kind for kind in kinds if kind is not FLOAT)
-    size = len(_PLACE)
-    found = [i for i in range(len(integers)) if integers[i : i + size] == _PLACE]
-    return found[-1] if found else None
-
-
 PLACE_AT: dict[str, int] = {
-    name: at
-    for name in ("kt_rope_append", "kt_attention", "kt_latent_append", "kt_latent_attention")
-    if (at := _place_at(kinds_of(name))) is not None
+    "kt_rope_append": 7,
+    "kt_attention": 2,
+    "kt_latent_append": 5,
+    "kt_latent_attention": 4,
 }
 """Where the cache stands among the arguments that are not floating-point; layer, pages, page count,
 start and n follow it."""

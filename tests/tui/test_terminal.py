@@ -155,6 +155,30 @@ def test_ctrl_c_while_the_model_loads_quits(run: Run) -> None:
     assert terminal.wait() == 130
 
 
+AS_MAKE_DOES = """
+import signal, subprocess, sys
+child = subprocess.Popen([sys.executable, *sys.argv[1:]])
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+sys.exit(child.wait() and 1)
+"""
+"""Runs a program, and does not tell it that the terminal is gone."""
+
+
+def test_a_terminal_that_is_gone_ends_a_program_that_nobody_tells(tmp_path: Path) -> None:
+    arguments = ("-c", AS_MAKE_DOES, "-m", "tests.tui.program", "slow")
+    terminal = Terminal(*arguments, home=tmp_path)
+    try:
+        terminal.sees("0 of 4")
+        terminal.type("go on\r")
+        terminal.sees("word word word")
+        terminal.hang_up()
+        assert terminal.wait(5) == 1
+    finally:
+        terminal.close()
+    state, reply = kept(tmp_path)
+    assert state == "interrupted" and reply.count("word") > 2
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_the_reply_and_ends_within_two_seconds(
     run: Run, tmp_path: Path, number: signal.Signals
