@@ -135,7 +135,8 @@ def test_ctrl_c_ends_the_engine_too(program: Program, model: Path) -> None:
     _, err = process.communicate(timeout=5)
     assert (process.returncode, err) == (130, b"")
     until(lambda: all(gone(pid) for pid in engines), 2)
-    assert program.sessions()[0].turns[0].state == "stopped"
+    # A random model may have said its last token when it was held, and only not have told so.
+    assert program.sessions()[0].turns[0].state in ("stopped", "complete")
 
 
 def test_ctrl_c_ends_an_engine_that_hangs(program: Program, model: Path) -> None:
