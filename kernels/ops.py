@@ -75,6 +75,12 @@ class Routing:
     floor: float = 6.103515625e-5
 
 
+CacheKind = Literal["f16", "q8"]
+
+Q8_BLOCK = 32
+"""Features of a cache in 8 bits that share a scale."""
+
+
 @dataclass(frozen=True, slots=True)
 class CacheShape:
     """A paged KV cache of one layer kind: `pages` pages of `page_size` positions in each of `layers`.
@@ -82,6 +88,9 @@ class CacheShape:
     Grouped-query attention stores `heads` keys of `key` and values of `value` features a position;
     latent attention (MLA) stores one row of `key` features (latent, then rope) with `heads` 1 and
     `value` 0: its values are the first features of the key.
+
+    Numbers are float16, or, for "q8", int8 with a float16 scale for every `Q8_BLOCK` features of a row
+    (ggml's Q8_0); the row's features are then a multiple of that, else ValueError.
     """
 
     layers: int
@@ -90,12 +99,24 @@ class CacheShape:
     heads: int
     key: int
     value: int
+    kind: CacheKind = "f16"
+
+    def __post_init__(self) -> None:
+        for features in (self.key, self.value):
+            if self.kind == "q8" and features % Q8_BLOCK:
+                raise ValueError(f"{features} features in 8 bits: not a multiple of {Q8_BLOCK}")
 
     @property
     def bytes_per_position(self) -> int:
-        """Bytes of one position over all layers, in float16."""
-        return 2 * self.layers * self.heads * (self.key + self.value)
+        """Bytes of one position over all layers."""
+        features = self.layers * self.heads * (self.key + self.value)
+        if self.kind == "q8":
+            return features // Q8_BLOCK * (Q8_BLOCK + 2)
+        return 2 * features
 
+
+Entry = Ints | Floats
+"""What a pass begins with: tokens (n,), or rows (n, hidden) of the layers before it."""
 
 X = TypeVar("X")
 """A buffer of float32 activations."""
@@ -127,23 +148,27 @@ class Ops(Protocol[X, W, C]):
         ...
 
     def kv_cache(self, shape: CacheShape) -> C:
-        """An empty cache. CPU and GPU store float16, the reference float32."""
+        """An empty cache. The CPU stores float16 only (else ValueError), the reference always float32."""
         ...
 
     def copy_page(self, cache: C, source: int, target: int) -> None:
         """Copy a page in every layer."""
         ...
 
-    def record(self, forward: Callable[[Ints, Ints, int], X]) -> Callable[[Ints, Ints, int], X]:
-        """`forward(tokens, pages, start)` of one token, made quick to repeat, or `forward` itself.
+    def record(self, forward: Callable[[Entry, Ints, int], X]) -> Callable[[Entry, Ints, int], X]:
+        """`forward(entry, pages, start)` of one token, made quick to repeat, or `forward` itself.
 
-        It begins with `embed` and does the same ops with the same weights and cache every time. What it
-        returns is a buffer of its own.
+        It begins with `embed` or `enter` of its entry, and does the same ops with the same weights and
+        cache every time. What it returns is a buffer of its own.
         """
         ...
 
     def embed(self, table: W, tokens: Ints) -> X:
         """Rows of the (vocabulary, hidden) table: (n, hidden), dequantised to float32."""
+        ...
+
+    def enter(self, rows: Floats) -> X:
+        """Rows that another op set computed, (n, hidden), in a buffer of their own."""
         ...
 
     def last_row(self, x: X) -> X:

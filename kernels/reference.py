@@ -15,7 +15,7 @@ from torch import Tensor as X
 from torch.nn import functional
 
 from kernels import ggml
-from kernels.ops import CacheShape, Floats, Ints, Rope, Routing, Tensor
+from kernels.ops import CacheShape, Entry, Floats, Ints, Rope, Routing, Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,7 @@ class ReferenceOps:
         return Weight(tensor, {})
 
     def kv_cache(self, shape: CacheShape) -> Cache:
+        """Float32 whatever the kind: the oracle does not round."""
         size = (shape.layers, shape.pages, shape.page_size, shape.heads)
         return Cache(torch.zeros(*size, shape.key), torch.zeros(*size, shape.value))
 
@@ -93,9 +94,7 @@ class ReferenceOps:
         cache.keys[:, target] = cache.keys[:, source]
         cache.values[:, target] = cache.values[:, source]
 
-    def record(
-        self, forward: Callable[[Ints, Ints, int], torch.Tensor]
-    ) -> Callable[[Ints, Ints, int], torch.Tensor]:
+    def record(self, forward: Callable[[Entry, Ints, int], X]) -> Callable[[Entry, Ints, int], X]:
         return forward
 
     def embed(self, table: Weight, tokens: Ints) -> X:
@@ -104,6 +103,9 @@ class ReferenceOps:
         data = tensor.data.reshape(tensor.rows, row)[tokens].reshape(-1)
         rows = Tensor(tensor.name, tensor.type, (len(tokens), tensor.cols), data)
         return torch.from_numpy(ggml.dequantise(rows).copy())
+
+    def enter(self, rows: Floats) -> X:
+        return torch.from_numpy(rows).clone()
 
     def last_row(self, x: X) -> X:
         return x[-1:]

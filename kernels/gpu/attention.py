@@ -12,6 +12,7 @@ from torch import Tensor as X
 
 from kernels.gpu.attention_plan import AttentionPlan, Scratch, feature_block
 from kernels.gpu.batch import Batch, place
+from kernels.gpu.kv_cache import Rows, load_rows
 from kernels.gpu.online_softmax import (
     LOG2_E,
     accumulate,
@@ -24,8 +25,8 @@ from kernels.gpu.online_softmax import (
 
 def attention(
     q: X,
-    keys: X,
-    values: X,
+    keys: Rows,
+    values: Rows,
     batch: Batch,
     scale: float,
     plan: AttentionPlan,
@@ -34,23 +35,20 @@ def attention(
 ) -> None:
     """out = softmax(q @ keys.T * scale) @ values over what each token may see.
 
-    q is (n, heads, key) and out (n, heads, value), of any float type; keys and values are one layer's
-    (pages, page_size, kv_heads, …) float16. The new tokens' keys are in the cache already. Query head h
-    reads KV head h * kv_heads // heads. Rows of padding tokens are left as they were.
+    q is (n, heads, key) and out (n, heads, value), of any float type; keys and values are one layer's,
+    the new tokens' among them. Query head h reads KV head h * kv_heads // heads. Rows of padding tokens
+    are left as they were.
     """
-    n, page_size = len(q), keys.shape[1]
+    n = len(q)
     if q.shape != (n, plan.heads, plan.key) or out.shape != (n, plan.heads, plan.value):
         raise ValueError(f"q {tuple(q.shape)} and out {tuple(out.shape)} for {plan}")
-    if keys.shape[2:] != (plan.kv_heads, plan.key) or values.shape[2:] != (
-        plan.kv_heads,
-        plan.value,
-    ):
-        raise ValueError(f"keys {tuple(keys.shape)}, values {tuple(values.shape)} for {plan}")
-    check_launch(n, batch, plan, scratch, q, keys, values, out)
+    if (keys.shape, values.shape) != ((plan.kv_heads, plan.key), (plan.kv_heads, plan.value)):
+        raise ValueError(f"keys {keys.shape}, values {values.shape} for {plan}")
+    check_launch(n, batch, plan, scratch, q, out)
     _attention[plan.grid](
         q,
-        keys,
-        values,
+        *keys.planes,
+        *values.planes,
         out,
         scratch.parts,
         scratch.sums,
@@ -59,13 +57,11 @@ def attention(
         batch.pages,
         scale * LOG2_E,
         *q.stride()[:2],
-        *keys.stride()[:3],
-        *values.stride()[:3],
         *out.stride()[:2],
         batch.pages.stride(0),
         TILES=plan.tiles,
         GROUP=plan.group,
-        PAGE_SIZE=page_size,
+        PAGE_SIZE=keys.page_size,
         KEY=plan.key,
         VALUE=plan.value,
         KEY_BLOCK=feature_block(plan.key),
@@ -73,6 +69,7 @@ def attention(
         ROWS=plan.rows,
         POSITIONS=plan.positions,
         SPLITS=plan.splits,
+        STAGES=plan.stages,
         HEADS=plan.heads,
         num_warps=plan.warps,
         num_stages=plan.stages,
@@ -84,7 +81,9 @@ def attention(
 def _attention(
     q: tl.tensor,
     keys: tl.tensor,
+    key_scales: tl.tensor,
     values: tl.tensor,
+    value_scales: tl.tensor,
     out: tl.tensor,
     parts: tl.tensor,
     sums: tl.tensor,
@@ -94,12 +93,6 @@ def _attention(
     scale: tl.tensor,
     q_token: tl.tensor,
     q_head: tl.tensor,
-    key_page: tl.tensor,
-    key_slot: tl.tensor,
-    key_head: tl.tensor,
-    value_page: tl.tensor,
-    value_slot: tl.tensor,
-    value_head: tl.tensor,
     out_token: tl.tensor,
     out_head: tl.tensor,
     pages_stride: tl.tensor,
@@ -113,6 +106,7 @@ def _attention(
     ROWS: tl.constexpr,
     POSITIONS: tl.constexpr,
     SPLITS: tl.constexpr,
+    STAGES: tl.constexpr,
     HEADS: tl.constexpr,
 ) -> None:
     sequence, token, member, visible, begin, end = rows_of_tile(
@@ -122,22 +116,18 @@ def _attention(
     head = kv_head * GROUP + member
     real = visible > 0
     d = tl.arange(0, KEY_BLOCK)[None, :]
-    e = tl.arange(0, VALUE_BLOCK)[None, :]
     from_q = q + (token * q_token + head * q_head)[:, None] + d
-    queries = tl.load(from_q, mask=real[:, None] & (d < KEY), other=0.0).to(keys.dtype.element_ty)
+    queries = tl.load(from_q, mask=real[:, None] & (d < KEY), other=0.0).to(tl.float16)
     peak = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     mixed = tl.zeros([ROWS, VALUE_BLOCK], tl.float32)
-    for start in range(begin, end, POSITIONS):
+    for start in tl.range(begin, end, POSITIONS, num_stages=STAGES):
         position = start + tl.arange(0, POSITIONS)
         inside = position < end
         page, slot = place(sequence, position, inside, pages, pages_stride, PAGE_SIZE)
-        from_k = keys + (page * key_page + slot * key_slot + kv_head * key_head)[:, None] + d
-        k = tl.load(from_k, mask=inside[:, None] & (d < KEY), other=0.0)
-        from_v = (
-            values + (page * value_page + slot * value_slot + kv_head * value_head)[:, None] + e
-        )
-        v = tl.load(from_v, mask=inside[:, None] & (e < VALUE), other=0.0)
+        row = (page * PAGE_SIZE + slot) * (HEADS // GROUP) + kv_head
+        k = load_rows(keys, key_scales, row, inside, KEY, 0, KEY, KEY_BLOCK)
+        v = load_rows(values, value_scales, row, inside, VALUE, 0, VALUE, VALUE_BLOCK)
         scores = tl.dot(queries, tl.trans(k)) * scale
         seen = inside[None, :] & (position[None, :] < visible[:, None])
         scores = tl.where(seen, scores, float("-inf"))

@@ -1,12 +1,12 @@
-"""The attention half of `GpuOps`: rope, the paged float16 cache, grouped-query and latent attention.
+"""The attention half of `GpuOps`: rope, the paged cache, grouped-query and latent attention.
 
-Launches the kernels of `rope`, `attention` and `latent_attention`; knows their plans and the shapes of
-the op set, not how anything is computed.
+Launches flashinfer or the kernels of `rope`, `append`, `attention` and `latent_attention`; knows their
+plans and the shapes of the op set, not how anything is computed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 import triton
@@ -15,42 +15,25 @@ from torch import Tensor as X
 from kernels.gpu import attention as grouped
 from kernels.gpu import latent_attention as latent
 from kernels.gpu import quantised
+from kernels.gpu.append import append_heads, append_latent
 from kernels.gpu.attention_plan import AttentionPlan, Scratch, plan_attention
 from kernels.gpu.batch import Batch
+from kernels.gpu.flash_ops import FlashOps
 from kernels.gpu.inputs import Inputs, Table
+from kernels.gpu.kv_cache import GpuCache
 from kernels.gpu.quantised_weight import PackedWeight
-from kernels.gpu.rope import RopeTable, rope_table
-from kernels.gpu.rope import latent_append as append_latent
-from kernels.gpu.rope import rope_append as append_heads
+from kernels.gpu.rope import RopeTable, rope_table, turn
 from kernels.ops import CacheShape, Ints, Rope
 
 Weight = PackedWeight | X | Table
 """A matrix (or a stack of them) in its GGUF type, a float32 vector, or an embedding."""
 
 
-@dataclass(frozen=True, slots=True)
-class GpuCache:
-    """Keys (layers, pages, page_size, heads, key) and values (…, value), float16."""
-
-    keys: X
-    values: X
-
-    @property
-    def pages(self) -> int:
-        return self.keys.shape[1]
-
-    @property
-    def page_size(self) -> int:
-        return self.keys.shape[2]
-
-    @property
-    def positions(self) -> int:
-        """Positions that one sequence can have."""
-        return self.pages * self.page_size
+Prepared = tuple[AttentionPlan, Scratch]
 
 
 class AttentionOps:
-    """Attention on one device. Plans and their scratch are made once for each kind of launch."""
+    """Attention on one device. Plans and their scratch are made once for each cache and kind of launch."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -58,21 +41,22 @@ class AttentionOps:
         self._processors = 1
         if device.type == "cuda":
             self._processors = torch.cuda.get_device_properties(device).multi_processor_count
+        self._flash = FlashOps(device, self._processors)
         self._ropes: dict[Rope, RopeTable] = {}
-        self._plans: dict[tuple[int, ...], tuple[AttentionPlan, Scratch]] = {}
+        self._plans: WeakKeyDictionary[GpuCache, dict[tuple[int, ...], Prepared]]
+        self._plans = WeakKeyDictionary()
         self._heads: dict[int, X] = {}
 
+    def attention_kernel(self, shape: CacheShape, heads: int) -> str:
+        """What attends with `heads` query heads over such a cache: flashinfer, or Triton and why."""
+        reason = self._flash.obstacle(shape, heads)
+        return f"Triton ({reason})" if reason else "flashinfer"
+
     def kv_cache(self, shape: CacheShape) -> GpuCache:
-        size = (shape.layers, shape.pages, shape.page_size, shape.heads)
-        keys, values = (
-            torch.zeros(*size, features, dtype=torch.float16, device=self.device)
-            for features in (shape.key, shape.value)
-        )
-        return GpuCache(keys, values)
+        return GpuCache.allocate(shape, self.device)
 
     def copy_page(self, cache: GpuCache, source: int, target: int) -> None:
-        cache.keys[:, target] = cache.keys[:, source]
-        cache.values[:, target] = cache.values[:, source]
+        cache.copy_page(source, target)
 
     def rope_append(
         self,
@@ -89,31 +73,30 @@ class AttentionOps:
     ) -> None:
         """As the op set says, but k itself is left as it was: only its form in the cache is read."""
         n, (kv_heads, key) = len(q), cache.keys.shape[3:]
-        queries = q.view(n, -1, key)
-        turned = torch.empty_like(queries)
-        append_heads(
-            queries,
-            k.view(n, kv_heads, key),
-            v.view(n, kv_heads, -1),
-            None if norms is None else (as_vector(norms[0]), as_vector(norms[1])),
-            eps,
-            self._rope(rope),
-            self._place(cache, pages, start, n),
-            cache.keys[layer],
-            cache.values[layer],
-            turned,
+        batch, table = self._place(cache, pages, start, n), self._rope(rope)
+        q_norm, k_norm = (
+            (None, None) if norms is None else (as_vector(norms[0]), as_vector(norms[1]))
         )
-        queries.copy_(turned)
+        turn(q.view(n, -1, key), q_norm, eps, table, table.offset, batch)
+        heads = k.view(n, kv_heads, key), v.view(n, kv_heads, -1)
+        rows = cache.key_rows(layer), cache.value_rows(layer)
+        append_heads(*heads, k_norm, eps, table, batch, *rows)
 
     def attention(
         self, q: X, heads: int, scale: float, cache: GpuCache, layer: int, pages: Ints, start: int
     ) -> X:
         n, kv_heads, key, value = len(q), *cache.keys.shape[3:], cache.values.shape[4]
-        plan, scratch = self._plan(False, n, heads, kv_heads, key, value, cache.positions)
+        queries = q.view(n, heads, key)
+        flash = self._flash.grouped(cache, heads, scale, n)
+        if flash is not None:
+            self._inputs.renew(flash, pages, start, n)
+            mixed = flash.run(queries, cache.keys[layer], cache.values[layer], value=value)
+            return mixed.view(n, heads * value)
+        plan, scratch = self._plan(cache, False, n, heads, kv_heads, key, value)
         out = torch.empty(n, heads, value, device=self.device)
         batch = self._place(cache, pages, start, n)
-        keys, values = cache.keys[layer], cache.values[layer]
-        grouped.attention(q.view(n, heads, key), keys, values, batch, scale, plan, scratch, out)
+        rows = cache.key_rows(layer), cache.value_rows(layer)
+        grouped.attention(queries, *rows, batch, scale, plan, scratch, out)
         return out.view(n, heads * value)
 
     def latent_append(
@@ -130,12 +113,9 @@ class AttentionOps:
         start: int,
     ) -> None:
         n = len(q)
-        tails = q.view(n, heads, -1)[..., rope.offset :]
-        turned = torch.empty(tails.shape, device=self.device)
-        batch = self._place(cache, pages, start, n)
-        table = self._rope(rope)
-        append_latent(tails, kv, as_vector(norm), eps, table, batch, cache.keys[layer], turned)
-        tails.copy_(turned)
+        batch, table = self._place(cache, pages, start, n), self._rope(rope)
+        turn(q.view(n, heads, -1)[..., rope.offset :], None, eps, table, 0, batch)
+        append_latent(kv, as_vector(norm), eps, table, batch, cache.key_rows(layer))
 
     def latent_attention(
         self,
@@ -151,14 +131,20 @@ class AttentionOps:
     ) -> X:
         k_b, v_b = as_matrix(k_b), as_matrix(v_b)
         n, (features, nope) = len(q), k_b.shape[1:]
-        tail = cache.keys.shape[4] - features
-        plan, scratch = self._plan(True, n, heads, 1, features, tail, cache.positions)
         queries = q.view(n * heads, -1)
         absorbed = self._per_head(queries[:, :nope], k_b, n).view(n, heads, features)
         turned = queries.view(n, heads, -1)[..., nope:]
-        mixed = torch.empty(n, heads, features, device=self.device)
-        batch, rows = self._place(cache, pages, start, n), cache.keys[layer]
-        latent.latent_attention(absorbed, turned, rows, batch, scale, plan, scratch, mixed)
+        flash = self._flash.latent(cache, heads, features, scale, n)
+        if flash is not None:
+            self._inputs.renew(flash, pages, start, n)
+            tails = turned.half().contiguous()
+            mixed = flash.run(absorbed, tails, cache.keys[layer], value=features)
+        else:
+            tail = cache.keys.shape[4] - features
+            plan, scratch = self._plan(cache, True, n, heads, 1, features, tail)
+            mixed = torch.empty(n, heads, features, device=self.device)
+            batch, rows = self._place(cache, pages, start, n), cache.key_rows(layer)
+            latent.latent_attention(absorbed, turned, rows, batch, scale, plan, scratch, mixed)
         return self._per_head(mixed.view(n * heads, features), v_b, n).view(n, -1)
 
     def _per_head(self, x: X, weight: PackedWeight, n: int) -> X:
@@ -181,21 +167,22 @@ class AttentionOps:
         return self._ropes[rope]
 
     def _plan(
-        self, mla: bool, n: int, heads: int, kv_heads: int, key: int, value: int, positions: int
-    ) -> tuple[AttentionPlan, Scratch]:
+        self, cache: GpuCache, mla: bool, n: int, heads: int, kv_heads: int, key: int, value: int
+    ) -> Prepared:
         """The plan for n tokens, rounded up to a power of two: each compiles kernels of its own."""
         queries = triton.next_power_of_2(n)
-        kind = (mla, queries, heads, kv_heads, key, value, positions)
-        if kind not in self._plans:
-            shape = (1, queries, heads)
-            rest = (key, value, positions, self._processors)
+        plans = self._plans.setdefault(cache, {})
+        kind = (mla, queries, heads, kv_heads, key, value)
+        if kind not in plans:
+            shape, q8 = (1, queries, heads), cache.key_scales is not None
+            rest = (key, value, cache.positions, self._processors)
             plan = (
-                latent.plan_latent_attention(*shape, *rest)
+                latent.plan_latent_attention(*shape, *rest, q8)
                 if mla
-                else plan_attention(*shape, kv_heads, *rest)
+                else plan_attention(*shape, kv_heads, *rest, q8)
             )
-            self._plans[kind] = plan, plan.scratch(queries, self.device)
-        return self._plans[kind]
+            plans[kind] = plan, plan.scratch(queries, self.device)
+        return plans[kind]
 
 
 def as_matrix(weight: Weight) -> PackedWeight:

@@ -76,11 +76,13 @@ def plan_attention(
     value: int,
     max_length: int,
     processors: int,
+    in_8_bits: bool = False,
 ) -> AttentionPlan:
     """Tiles and splits that give every one of the GPU's `processors` work at `max_length` positions.
 
     Tiles of 16 rows, which decoding has, wait for memory: they read ahead, which takes 5 stages where
-    page numbers are read first. All tiles stay below the 99 KB of shared memory of a consumer GPU, and
+    page numbers are read first; in 8 bits they are of 64 positions, because loads ahead of time take at
+    least four bytes a thread, which is two scales. All tiles stay below the 99 KB of shared memory of a consumer GPU, and
     registers do not spill (`tests/kernels/gpu/compile_offline.py` shows both).
     """
     if (
@@ -91,6 +93,8 @@ def plan_attention(
     wide = max(key, value) > 128
     rows = tile_rows(queries * (heads // kv_heads), 32 if wide else 64)
     positions, warps, stages = (32, 4, 5) if rows == 16 else (32, 4, 2) if wide else (64, 8, 2)
+    if in_8_bits and rows == 16 and not wide:
+        positions = 64
     plan = AttentionPlan(
         sequences=sequences,
         queries=queries,

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor as X
 
-from kernels.gpu.flash_index import IndexBuffers, page_index, query_offsets
+from kernels.gpu.flash_index import IndexBuffers, page_index, pinned, query_offsets
+from kernels.gpu.flash_room import prefill_split
 from kernels.ops import Ints
 
 HEAD_SIZES = frozenset({64, 128, 256})
 """Heads that flashinfer is compiled for, keys and values alike; others take the Triton kernel."""
 LATENT, LATENT_ROPE = 512, 64
-WORKSPACE_BYTES = 128 << 20
 COMPUTE_CAPABILITY = (8, 0)
 
 
@@ -93,6 +93,7 @@ class FlashDecode:
 
     `plan` is called once a step, outside a graph; `run` once a layer, and may be captured. A wrapper is
     made for each batch size at its first plan, with about 8 MiB of its own; capture after that.
+    `workspace` is `flash_room.WORKSPACE_BYTES` zeros, which wrappers on one stream may share.
     """
 
     def __init__(
@@ -104,10 +105,12 @@ class FlashDecode:
         self._workspace = workspace
         self._wrappers: dict[int, Any] = {}
 
-    def plan(self, lengths: Sequence[int], pages: Sequence[Ints]) -> None:
-        """Sequences have `lengths` positions, the new token included."""
+    def plan(self, queries: Sequence[int], lengths: Sequence[int], pages: Sequence[Ints]) -> None:
+        """Sequences have `lengths` positions, the new token included: `queries` are all 1."""
+        if any(new != 1 for new in queries):
+            raise ValueError(f"{list(queries)} new tokens; decoding has one a sequence")
         shape = self._shape
-        index = page_index(lengths, pages, shape.page_size)
+        index = page_index(lengths, pages, shape.page_size).on(self._workspace.device)
         self._wrapper(len(lengths)).plan(
             index.indptr,
             index.indices,
@@ -142,18 +145,23 @@ class FlashDecode:
 
 
 class FlashPrefill:
-    """A chunk of new tokens for each of several sequences; not for graphs, any number of sequences."""
+    """A chunk of new tokens for each of several sequences; not for graphs, any number of sequences.
 
-    def __init__(self, flashinfer: Any, shape: FlashShape, workspace: X) -> None:
-        self._shape = shape
+    `processors` are the GPU's: they decide what the plan asks of the workspace.
+    """
+
+    def __init__(self, flashinfer: Any, shape: FlashShape, workspace: X, processors: int) -> None:
+        self._shape, self._device, self._processors = shape, workspace.device, processors
         self._wrapper = flashinfer.BatchPrefillWithPagedKVCacheWrapper(workspace, "NHD")
 
     def plan(self, queries: Sequence[int], lengths: Sequence[int], pages: Sequence[Ints]) -> None:
         """Sequence s has `queries[s]` new tokens, the last of its `lengths[s]` positions."""
         shape = self._shape
-        index = page_index(lengths, pages, shape.page_size)
+        index = page_index(lengths, pages, shape.page_size).on(self._device)
+        most = -(-max(lengths) // shape.page_size)
+        heads = shape.heads, shape.kv_heads, shape.value
         self._wrapper.plan(
-            query_offsets(queries, lengths),
+            pinned(query_offsets(queries, lengths), self._device),
             index.indptr,
             index.indices,
             index.last,
@@ -166,6 +174,7 @@ class FlashPrefill:
             sm_scale=shape.scale,
             q_data_type=torch.float16,
             kv_data_type=torch.float16,
+            **prefill_split(*heads, queries, most, self._processors),
         )
 
     def run(self, q: X, keys: X, values: X, out: X) -> None:
@@ -195,16 +204,16 @@ class FlashLatent:
     def plan(self, queries: Sequence[int], lengths: Sequence[int], pages: Sequence[Ints]) -> None:
         """Sequence s has `queries[s]` new tokens, the last of its `lengths[s]` positions."""
         shape = self._shape
-        index = page_index(lengths, pages, shape.page_size)
-        if len(index.indices) > len(
-            self._buffers.indices
-        ):  # the wrapper does not check this itself
+        device = self._workspace.device
+        index = page_index(lengths, pages, shape.page_size).on(device)
+        # The wrapper does not check this itself.
+        if len(index.indices) > len(self._buffers.indices):
             raise ValueError(
                 f"{len(index.indices)} pages in buffers for {len(self._buffers.indices)}"
             )
         self._current = self._wrapper(len(lengths))
         self._current.plan(
-            query_offsets(queries, lengths),
+            pinned(query_offsets(queries, lengths), device),
             index.indptr,
             index.indices,
             index.lengths,

@@ -32,6 +32,18 @@ class PageIndex:
     last: X
     lengths: X
 
+    def on(self, device: torch.device) -> PageIndex:
+        """The same where plans copy it from without waiting for the device: pinned, `indices` on it."""
+        indices = pinned(self.indices, device).to(device, non_blocking=True)
+        small = (pinned(part, device) for part in (self.indptr, self.last, self.lengths))
+        indptr, last, lengths = small
+        return PageIndex(indptr, indices, last, lengths)
+
+
+def pinned(x: X, device: torch.device) -> X:
+    """x in pinned memory where the device copies from that; torch keeps it until it has been read."""
+    return x.pin_memory() if device.type == "cuda" else x
+
 
 def page_index(lengths: Sequence[int], pages: Sequence[Ints], page_size: int) -> PageIndex:
     """The index of sequences of these lengths (not positions) on these pages.

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor as X
 
-from kernels.gpu.inputs import Inputs, Place, Table
-from kernels.ops import Ints
+from kernels.gpu.inputs import Inputs, Refill
+from kernels.gpu.pass_times import Marks, PassTimes
+from kernels.ops import Entry, Ints
+from kernels.timing import OpTimes
 
-Forward = Callable[[Ints, Ints, int], X]
-"""forward(tokens, pages, start) -> the result's buffer"""
+Forward = Callable[[Entry, Ints, int], X]
+"""forward(entry, pages, start) -> the result's buffer"""
 
 _WARM_UPS = 2
 """Passes on a side stream before capture, as torch asks for: libraries make their workspaces."""
@@ -35,13 +38,18 @@ class GraphForward:
         self._inputs, self._forward = inputs, forward
         self._captured: Captured | None = None
 
-    def __call__(self, tokens: Ints, pages: Ints, start: int) -> X:
+    def __call__(self, entry: Entry, pages: Ints, start: int) -> X:
         """The result for one token at position `start`, in a buffer of its own."""
         if self._captured is None:
-            result = self._forward(tokens, pages, start)
-            self._captured = Captured(self._inputs, self._forward, (tokens, pages, start))
+            result = self._forward(entry, pages, start)
+            self._captured = Captured(self._inputs, self._forward, (entry, pages, start))
             return result
-        return self._captured.replay(tokens, pages, start)
+        return self._captured.replay(entry, pages, start)
+
+    def watch(self, times: OpTimes | None) -> None:
+        """Tell `times` when passes ran that are replayed from now on; None ends that."""
+        if self._captured is not None:
+            self._captured.watch(times)
 
 
 class Captured:
@@ -50,10 +58,12 @@ class Captured:
     Capturing repeats the first token, whose keys and values are then written again to the same places.
     """
 
-    def __init__(self, inputs: Inputs, forward: Forward, arguments: tuple[Ints, Ints, int]) -> None:
-        assert inputs.table is not None, "a forward pass begins with `embed`"
-        self._table: Table = inputs.table
-        self._places: tuple[Place, ...] = tuple(inputs.places)
+    def __init__(
+        self, inputs: Inputs, forward: Forward, arguments: tuple[Entry, Ints, int]
+    ) -> None:
+        assert inputs.entry is not None, "a pass begins with `embed` or `enter`"
+        self._entry: Any = inputs.entry
+        self._places: tuple[Refill, ...] = tuple(inputs.places)
         here, side = torch.cuda.current_stream(), torch.cuda.Stream()
         side.wait_stream(here)
         with torch.cuda.stream(side):
@@ -61,14 +71,26 @@ class Captured:
                 forward(*arguments)
         here.wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
+        self._marks = Marks()
+        self._times: PassTimes | None = None
         # Other threads (experts on the CPU, a load's progress) may call CUDA meanwhile.
         with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            self._marks.begun.record()
             self._result = forward(*arguments)
+            self._marks.ended.record()
 
-    def replay(self, tokens: Ints, pages: Ints, start: int) -> X:
+    def watch(self, times: OpTimes | None) -> None:
+        """See `GraphForward`."""
+        if self._times is not None:
+            self._times.tell()
+        self._times = None if times is None else PassTimes(self._marks, times)
+
+    def replay(self, entry: Entry, pages: Ints, start: int) -> X:
         """The result for another token; its inputs are copied on the stream that replays."""
-        self._table.write(tokens)
+        self._entry.write(entry)
         for place in self._places:
             place.write(pages, start, 1)
+        if self._times is not None:
+            self._times.launch()
         self._graph.replay()
         return self._result.clone()

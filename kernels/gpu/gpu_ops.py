@@ -1,60 +1,90 @@
 """`GpuOps`: the op set on one GPU. Weights stay in their GGUF type, activations are float32 tensors.
 
 Chooses kernels by the number of rows and launches them; nothing here waits for the device but
-`to_numpy`. Knows no model. One thread at a time uses a GpuOps, on torch's current stream.
+`to_numpy` and `stream_moe_add`. Knows no model. One thread at a time uses a GpuOps, inside `active`, on
+torch's current stream.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor as X
 
 from kernels import ggml
-from kernels.gpu import elementwise, quantised
+from kernels.device import Copy, DeviceMemory, DeviceMemoryError, DeviceOps
+from kernels.gpu import elementwise, experts, quantised
 from kernels.gpu.attention_ops import (
     AttentionOps,
-    GpuCache,
     Weight,
     as_matrix,
     as_vector,
 )
 from kernels.gpu.gpu_graph import GraphForward, enabled
+from kernels.gpu.hand_over import HandOverOps
+from kernels.gpu.holdings import Holdings
 from kernels.gpu.inputs import Table, to_device
+from kernels.gpu.kv_cache import GpuCache
 from kernels.gpu.quantised_layout import BLOCK
-from kernels.gpu.quantised_weight import PackedWeight, repack
+from kernels.gpu.quantised_weight import PackedWeight
 from kernels.gpu.routing import route as choose_experts
-from kernels.ops import Floats, Ints, Ops, Routing, Tensor
+from kernels.gpu.streaming import ExpertStream
+from kernels.gpu.weight_store import WeightStore
+from kernels.ops import CacheShape, Entry, Floats, Ints, Routing, Tensor
+from kernels.timing import DEVICE, Rows
 
 __all__ = ["GpuCache", "GpuOps"]
 
 
-class GpuOps(AttentionOps):
-    """`kernels.ops.Ops` in Triton for the current CUDA device.
+class GpuOps(AttentionOps, HandOverOps):
+    """`kernels.device.DeviceOps` in Triton for one CUDA device: the current one where none is named.
 
     Device "cpu" is for tests: it needs TRITON_INTERPRET=1 before a kernel is imported, and raises
-    `ValueError` without.
+    `ValueError` without. `limit` simulates a device of so many bytes.
     """
 
     name = "gpu"
+    _pass: GraphForward | None = None
 
-    def __init__(self, device: torch.device | str = "cuda") -> None:
+    def __init__(self, device: torch.device | str = "cuda", limit: int | None = None) -> None:
         device = torch.device(device)
         if device.type == "cuda":
-            current = torch.cuda.current_device()
-            if device.index not in (None, current):
-                raise ValueError(f"{device} is not the current device, cuda:{current}")
-            device = torch.device("cuda", current)
+            index = torch.cuda.current_device() if device.index is None else device.index
+            device = torch.device("cuda", index)
         elif os.environ.get("TRITON_INTERPRET") != "1":
             raise ValueError(f"on {device} the GPU's kernels run in Triton's interpreter only")
-        super().__init__(device)
+        self._holdings = Holdings(device, limit)
+        self._store = WeightStore(self._holdings)
+        self._stream = ExpertStream(self._holdings, self._store)
+        with self.active():
+            super().__init__(device)
+
+    def close(self) -> None:
+        """Finish uploads and stop the threads that make them."""
+        self._store.close()
+
+    # The device
+
+    def memory(self) -> DeviceMemory:
+        return self._holdings.memory()
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """See `kernels.device.DeviceOps`; memory that runs out inside is a `DeviceMemoryError`."""
+        device = self._holdings.device
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            try:
+                yield
+            except torch.OutOfMemoryError as error:
+                raise DeviceMemoryError(str(error).partition(" GPU ")[0]) from error
 
     # Weights
 
     def matrix(self, tensor: Tensor) -> Weight:
-        return repack(tensor, self.device)
+        return self._store.load(tensor)
 
     def table(self, tensor: Tensor) -> Weight:
         """The table stays on the host: a token reads one row of it, which is copied."""
@@ -64,16 +94,44 @@ class GpuOps(AttentionOps):
         return True
 
     def vector(self, tensor: Tensor) -> Weight:
-        return torch.from_numpy(ggml.dequantise(tensor).copy()).to(self.device)
+        values = torch.from_numpy(ggml.dequantise(tensor).copy())
+        with self._holdings.room(values.nbytes):
+            vector = values.to(self.device)
+        self._holdings.keep(vector)
+        return vector
+
+    def kv_cache(self, shape: CacheShape) -> GpuCache:
+        with self._holdings.room(shape.bytes_per_position * shape.pages * shape.page_size):
+            cache = super().kv_cache(shape)
+        planes = (cache.keys, cache.values, cache.key_scales, cache.value_scales)
+        self._holdings.keep(*(plane for plane in planes if plane is not None))
+        return cache
+
+    def expert_slots(self, tensor: Tensor, slots: int) -> Weight:
+        return self._store.slots(tensor, slots)
+
+    def upload(self, copies: Sequence[Copy[Weight]]) -> Callable[[], bool]:
+        return self._store.upload(copies)
 
     # Buffers
 
-    def record(self, forward: Callable[[Ints, Ints, int], X]) -> Callable[[Ints, Ints, int], X]:
-        return GraphForward(self._inputs, forward) if enabled(self.device) else forward
+    def record(self, forward: Callable[[Entry, Ints, int], X]) -> Callable[[Entry, Ints, int], X]:
+        if not enabled(self.device):
+            return forward
+        self._pass = GraphForward(self._inputs, forward)
+        return self._pass
+
+    def watch(self, rows: Rows | None) -> None:
+        """Of captured passes: op by op, work on the device is not told from waiting for it."""
+        if self._pass is not None:
+            self._pass.watch(None if rows is None else rows.row(DEVICE))
 
     def embed(self, table: Weight, tokens: Ints) -> X:
         assert isinstance(table, Table), "a table is made by `table`"
         return self._inputs.rows(table, tokens)
+
+    def enter(self, rows: Floats) -> X:
+        return self._inputs.enter(rows)
 
     def last_row(self, x: X) -> X:
         return x[-1:]
@@ -127,21 +185,14 @@ class GpuOps(AttentionOps):
     def moe_add(
         self, x: X, ids: X, weights: X, gate: Weight, up: Weight, down: Weight, residual: X
     ) -> None:
-        n, top_k = ids.shape
-        pairs = ids.view(-1)
-        if n <= quantised.FEW:
-            hidden = [quantised.expert_gemv(x, as_matrix(part), pairs) for part in (gate, up)]
-            out = quantised.expert_gemv(_swiglu(*hidden), as_matrix(down), pairs)
-        else:
-            together = quantised.groups(pairs, as_matrix(gate).shape[0])
-            halves = quantised.halves(x)
-            hidden = [
-                quantised.grouped_gemm(halves, as_matrix(part), together) for part in (gate, up)
-            ]
-            halves = quantised.halves(_swiglu(*hidden))
-            out = quantised.grouped_gemm(halves, as_matrix(down), together)
-        # One batched product sums each token's experts into its row of the residual.
-        residual.view(n, 1, -1).baddbmm_(weights.view(n, 1, top_k), out.view(n, top_k, -1))
+        stacks = as_matrix(gate), as_matrix(up), as_matrix(down)
+        experts.moe_add(x, ids, weights, stacks, residual)
+
+    def stream_moe_add(
+        self, x: X, ids: X, weights: X, gate: Tensor, up: Tensor, down: Tensor, residual: X
+    ) -> None:
+        """Waits for the ids, and for blocks that are copied."""
+        self._stream.moe_add(x, ids, weights, (gate, up, down), residual)
 
     def ffn_add(
         self,
@@ -152,7 +203,7 @@ class GpuOps(AttentionOps):
         residual: X,
         scaler: Weight | None = None,
     ) -> None:
-        hidden = _swiglu(*_linears(x, [gate, up]))
+        hidden = experts.swiglu(*_linears(x, [gate, up]))
         if scaler is None:
             _linears(hidden, [down], residual)
             return
@@ -160,13 +211,7 @@ class GpuOps(AttentionOps):
         elementwise.gated_add(x, as_vector(scaler).view(-1), update, residual)
 
 
-_: type[Ops[X, Weight, GpuCache]] = GpuOps
-
-
-def _swiglu(gate: X, up: X) -> X:
-    """silu(gate) * up, in the place of `gate`."""
-    elementwise.swiglu(gate, up, gate)
-    return gate
+_: type[DeviceOps[X, Weight, GpuCache]] = GpuOps
 
 
 def _linears(x: X, weights: Sequence[Weight], out: X | None = None) -> list[X]:

@@ -7,6 +7,7 @@ the first one's. Copies start in pinned memory and are ordered by the stream: th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -31,6 +32,14 @@ def staged(values: Floats | Ints, device: torch.device) -> X:
     copy = torch.empty(values.shape, dtype=kind, pin_memory=device.type == "cuda")
     copy.numpy()[...] = values
     return copy
+
+
+class Refill(Protocol):
+    """Something that every layer of a step reads and that stays where it is from step to step."""
+
+    def write(self, pages: Ints, start: int, n: int) -> object:
+        """Say what n tokens at `start` need; nothing is done where that is said already."""
+        ...
 
 
 class Place:
@@ -86,6 +95,17 @@ class Table:
         self.row.copy_(staged(self.dequantise(tokens), self.row.device), non_blocking=True)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """A row that another op set computed; `row` (1, hidden) on the device holds it."""
+
+    row: X
+
+    def write(self, rows: Floats) -> None:
+        """Put the row on the device."""
+        self.row.copy_(staged(rows, self.row.device), non_blocking=True)
+
+
 class Inputs:
     """The places and rows of one op set, and which of them the last one-token pass read.
 
@@ -95,18 +115,30 @@ class Inputs:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._places: dict[tuple[int, int, bool], Place] = {}
-        self.table: Table | None = None
-        self.places: list[Place] = []
-        """Of the pass that began with the last embedding of one token."""
+        self._row: Row | None = None
+        self.entry: Table | Row | None = None
+        self.places: list[Refill] = []
+        """Of the pass that began with the last entry of one token."""
 
     def rows(self, table: Table, tokens: Ints) -> X:
         """Embedding rows, (n, hidden), in a buffer of their own."""
         if len(tokens) != 1:
             return to_device(table.dequantise(tokens), self._device)
         if not _capturing(self._device):
-            self.table, self.places = table, []
+            self.entry, self.places = table, []
             table.write(tokens)
         return table.row.clone()
+
+    def enter(self, rows: Floats) -> X:
+        """Rows of another op set, (n, hidden), in a buffer of their own."""
+        if len(rows) != 1:
+            return to_device(rows, self._device)
+        if self._row is None:
+            self._row = Row(torch.zeros(rows.shape, device=self._device))
+        if not _capturing(self._device):
+            self.entry, self.places = self._row, []
+            self._row.write(rows)
+        return self._row.row.clone()
 
     def place(self, max_pages: int, page_size: int, pages: Ints, start: int, n: int) -> Batch:
         """The batch of n tokens at `start`; copied to the device once for all layers."""
@@ -116,9 +148,16 @@ class Inputs:
         if key not in self._places:
             self._places[key] = Place(max_pages, page_size, self._device)
         place = self._places[key]
-        if n == 1 and place not in self.places:
-            self.places.append(place)
-        return place.write(pages, start, n)
+        self.renew(place, pages, start, n)
+        return place.batch
+
+    def renew(self, refill: Refill, pages: Ints, start: int, n: int) -> None:
+        """Write to `refill`, now and, if n is 1, before each replay of the pass if it is captured."""
+        if _capturing(self._device):
+            return
+        if n == 1 and refill not in self.places:
+            self.places.append(refill)
+        refill.write(pages, start, n)
 
 
 def _capturing(device: torch.device) -> bool:

@@ -90,12 +90,13 @@ def _gemv(
 
 def _splits(programs: int, steps: int, device: torch.device) -> int:
     """As many cuts as give every multiprocessor four programs, where there are steps to cut."""
-    wanted = 4 * _multiprocessors(device)
+    wanted = 4 * multiprocessors(device)
     return max(1, min(steps, -(-wanted // programs) if programs < wanted else 1))
 
 
 @cache
-def _multiprocessors(device: torch.device) -> int:
+def multiprocessors(device: torch.device) -> int:
+    """The device's; 0 on the CPU."""
     if device.type != "cuda":
         return 0
     count: int = torch.cuda.get_device_properties(device).multi_processor_count
@@ -175,7 +176,23 @@ def gemm(x: Halves, weight: PackedWeight, out: Buffer | None = None) -> Buffer:
 def grouped_gemm(x: Halves, weight: PackedWeight, grouped: Groups) -> Buffer:
     """y[p] = x[p // (pairs / n)] @ W[ids[p]].T for every pair p: (pairs, rows), zero where left out."""
     y = torch.zeros(len(grouped.order), weight.rows, device=x.values.device)
-    return _gemm(y, x, weight, grouped, len(grouped.tiles), grouped.size, add=False)
+    sharers = len(y) // len(x.values)
+    return _gemm(y, x, weight, grouped, len(grouped.tiles), grouped.size, False, sharers)
+
+
+def gathered_gemm(x: Halves, weight: PackedWeight, grouped: Groups, sharers: int) -> Buffer:
+    """The same products in the order of `grouped`, which may hold some of the pairs: pair p reads
+    x[p // sharers]. (len(order), rows)
+    """
+    y = torch.empty(len(grouped.order), weight.rows, device=x.values.device)
+    tiles = len(grouped.tiles)
+    return _gemm(y, x, weight, grouped, tiles, grouped.size, False, sharers, writes_ordered=True)
+
+
+def scattered_gemm(x: Halves, weight: PackedWeight, grouped: Groups, out: Buffer) -> None:
+    """Rows of x in the order of `grouped`, as `gathered_gemm` leaves them, to out[p] of their pairs p."""
+    tiles = len(grouped.tiles)
+    _gemm(out, x, weight, grouped, tiles, grouped.size, False, reads_ordered=True)
 
 
 def _gemm(
@@ -186,6 +203,9 @@ def _gemm(
     tiles: int,
     size: int,
     add: bool,
+    sharers: int = 1,
+    reads_ordered: bool = False,
+    writes_ordered: bool = False,
 ) -> Buffer:
     n = len(x.values)
     assert x.values.shape[2] == weight.blocks and y.is_contiguous()
@@ -193,12 +213,14 @@ def _gemm(
         *(y, x.values, x.scales),
         *(None, None) if grouped is None else (grouped.order, grouped.tiles),
         *(weight.planes, weight.table, n, weight.rows, weight.blocks),
-        *(weight.data.stride(0), len(y) // n),
+        *(weight.data.stride(0), sharers),
         DECODE=weight.format.decode,
         TOKENS=size,
         ROWS=_GEMM_ROWS,
         BLOCKS=_GEMM_BLOCKS,
         EXPERTS=grouped is not None,
+        READS_ORDERED=reads_ordered,
+        WRITES_ORDERED=writes_ordered,
         ADD=add,
         num_warps=8 if size >= 64 else 4,
         num_stages=_STAGES,

@@ -100,13 +100,16 @@ def gemm(
     ROWS: tl.constexpr,
     BLOCKS: tl.constexpr,
     EXPERTS: tl.constexpr,
+    READS_ORDERED: tl.constexpr,
+    WRITES_ORDERED: tl.constexpr,
     ADD: tl.constexpr,
 ):
     """y (n, rows) = x (n, cols) @ W.T in float16 with float32 sums, or the same grouped by expert.
 
     x is (n, 8, blocks, 4): slot k's columns of all blocks lie side by side; `scales` multiply y's rows.
     The grid is (row tiles, token tiles). For experts, token tile i is tiles[i] = (expert, begin, end):
-    it takes the pairs order[begin .. min(end, begin + TOKENS)], pair p reading x[p // sharers].
+    it takes the pairs order[begin .. min(end, begin + TOKENS)], pair p reading x[p // sharers] and
+    writing y[p]. Ordered rows, of x or y, are those of the pairs in the order of `order`.
     """
     first = tl.cast(0, tl.int64)
     limit = blocks
@@ -121,7 +124,7 @@ def gemm(
         token = tl.load(order + place, mask=live, other=0)
     else:
         live = token < n
-    source = (token // sharers).to(tl.int64)
+    source = (place if READS_ORDERED else token // sharers).to(tl.int64)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[None, :, None, None]
     lane = tl.arange(0, 4)[None, None, None, :]
     near = tl.arange(0, BLOCKS * 4)[None, :]
@@ -139,7 +142,8 @@ def gemm(
             total = tl.dot(left, right, total)
     total *= tl.load(scales + source, mask=live, other=0.0)[:, None]
     out = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[None, :]
-    target = y + token.to(tl.int64)[:, None] * rows + out
+    written = (place if WRITES_ORDERED else token).to(tl.int64)
+    target = y + written[:, None] * rows + out
     mask = live[:, None] & (out < rows)
     if ADD:
         total += tl.load(target, mask=mask, other=0.0)

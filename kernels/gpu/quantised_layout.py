@@ -15,7 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor as Buffer
 
 BLOCK = 32
 """Columns that share four words, in every type."""
@@ -43,20 +42,6 @@ class Codes:
         """A word: eight numbers, or four of 8 bits."""
         return _WORD[self.bits]
 
-    def pack(self, blocks: Buffer) -> Buffer:
-        """Blocks as the file has them, (count, bytes), to (count, stop - start): words of lanes."""
-        field = blocks[:, self.start : self.stop].reshape(len(blocks), -1, 1, self.run)
-        shifts = torch.arange(0, 8, self.bits, dtype=torch.uint8, device=blocks.device)
-        codes = (field >> shifts[:, None]) & ((1 << self.bits) - 1)
-        words = 2 if self.bits == 8 else 1
-        # Of each 32 columns: word, byte, part of it, lane -> word, lane, byte, part.
-        codes = codes.reshape(len(blocks), -1, words, self.bits // words, len(shifts), 4)
-        codes = codes.permute(0, 1, 2, 5, 3, 4)
-        packed = torch.zeros(codes.shape[:-1], dtype=torch.uint8, device=blocks.device)
-        for part in range(len(shifts)):
-            packed |= codes[..., part] << (part * self.bits)
-        return packed.reshape(len(blocks), -1)
-
 
 @dataclass(frozen=True, slots=True)
 class Raw:
@@ -65,10 +50,6 @@ class Raw:
     start: int
     stop: int
     dtype: torch.dtype = torch.uint8
-
-    def pack(self, blocks: Buffer) -> Buffer:
-        """Blocks as the file has them, (count, bytes), to (count, stop - start)."""
-        return blocks[:, self.start : self.stop]
 
 
 Plane = Codes | Raw

@@ -5,20 +5,16 @@ Knows layouts and sizes; not what the numbers mean, which products there are, or
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor as Buffer
 
+from kernels.gpu.packing import pack
 from kernels.gpu.quantised_formats import FORMATS, Format
 from kernels.gpu.quantised_layout import BLOCK, plane_starts
 from kernels.gpu.quantised_tables import codebook
-from kernels.ops import Bytes, Tensor
 from kernels.quants import QuantType
-
-_STAGING = 8 << 20
-"""Bytes of a file that are packed at once; packing needs about ten times as much for a moment."""
 
 
 def packed_bytes(kind: QuantType, shape: tuple[int, ...]) -> int:
@@ -99,47 +95,27 @@ class PackedWeight:
         return PackedWeight.over(self.type, self.shape, self.data.to(device))
 
     def store(self, raw: Buffer, matrix: int = 0, row: int = 0) -> None:
-        """Pack rows from `row` on of one matrix; `raw` has their file bytes, (rows, bytes), on our device.
+        """Pack the same rows, from `row` on, of the matrices from `matrix` on.
 
-        On a GPU the packing runs there, so that a block of a file is copied as it is.
+        `raw` has their file bytes, (matrices, rows, bytes of a row), contiguous, on our device, which
+        packs them.
         """
-        blocks = self._file_blocks(raw)
-        per_row = len(blocks) // len(raw)
-        starts = _starts(self.type, self.shape)
-        for start, field in zip(starts, self.format.planes, strict=False):
-            size = field.stop - field.start
-            begin = start + row * per_row * size
-            target = self.data[matrix, begin : begin + len(blocks) * size]
-            target.copy_(field.pack(blocks).reshape(-1))
-
-    def _file_blocks(self, raw: Buffer) -> Buffer:
-        """(blocks, bytes of one), float rows filled up with zeros to whole blocks of 32."""
+        matrices, rows, size = raw.shape
+        target = self.data[matrix : matrix + matrices]
         if self.type.block == 1:
-            missing = (self.blocks * BLOCK - self.cols) * self.type.bytes
-            raw = torch.nn.functional.pad(raw, (0, missing))
-        return raw.reshape(-1, self.type.bytes)
-
-
-def repack(tensor: Tensor, device: torch.device | str = "cpu") -> PackedWeight:
-    """A file's weight, packed for the device. Raises `ValueError` when its bytes are not its shape."""
-    weight = PackedWeight.empty(tensor.type, tensor.shape, device)
-    for matrix, row, raw in _rows(tensor):
-        weight.store(torch.from_numpy(raw).to(device), matrix, row)
-    return weight
-
-
-def _rows(tensor: Tensor) -> Iterator[tuple[int, int, Bytes]]:
-    """Pieces of a few MB: matrix, first row, (rows, bytes)."""
-    size = tensor.type.row_bytes(tensor.cols)
-    count = tensor.shape[0] if len(tensor.shape) == 3 else 1
-    if tensor.data.nbytes != count * tensor.rows * size:
-        raise ValueError(f"{tensor.name} has {tensor.data.nbytes} bytes, which is not its shape")
-    data = tensor.data.reshape(count, tensor.rows, size)
-    step = max(1, _STAGING // size)
-    for matrix in range(count):
-        for row in range(0, tensor.rows, step):
-            # A copy: a file's bytes are mapped read-only, which torch does not take.
-            yield matrix, row, data[matrix, row : row + step].copy()
+            # Float rows are filled up with zeros to whole blocks of 32.
+            width = self.blocks * BLOCK * self.type.bytes
+            filled = target[:, row * width : (row + rows) * width].view(matrices, rows, width)
+            filled[..., :size].copy_(raw)
+            filled[..., size:].zero_()
+            return
+        per_row = size // self.type.bytes
+        blocks = raw.view(matrices, rows * per_row, self.type.bytes)
+        starts = _starts(self.type, self.shape)
+        for start, plane in zip(starts, self.format.planes, strict=False):
+            begin = start + row * per_row * (plane.stop - plane.start)
+            end = begin + rows * per_row * (plane.stop - plane.start)
+            pack(plane, blocks, target[:, begin:end])
 
 
 def _starts(kind: QuantType, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -22,12 +22,14 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
+from kernels.gpu.append import append_heads, append_latent
 from kernels.gpu.attention import attention
 from kernels.gpu.attention_plan import AttentionPlan, plan_attention
 from kernels.gpu.batch import Batch
 from kernels.gpu.elementwise import gated_add, rms_norm, swiglu
+from kernels.gpu.kv_cache import Rows
 from kernels.gpu.latent_attention import latent_attention, plan_latent_attention
-from kernels.gpu.rope import latent_append, rope_append, rope_table
+from kernels.gpu.rope import rope_table, turn
 from kernels.gpu.routing import route
 from kernels.ops import Rope, Routing
 
@@ -88,16 +90,25 @@ def one_batch(sequences: int) -> Batch:
     return Batch.allocate(sequences, 8, "cpu")
 
 
-def grouped(queries: int, heads: int, kv_heads: int, size: int, splits_for: int) -> None:
-    plan = plan_attention(1, queries, heads, kv_heads, size, size, splits_for, 128)
-    cache = rows(8, PAGE, kv_heads, size, dtype=torch.float16)
+def cached(kind: str, heads: int, features: int) -> Rows:
+    if kind == "f16":
+        return Rows(rows(8, PAGE, heads, features, dtype=torch.float16))
+    scales = rows(8, PAGE, heads, features // 32, dtype=torch.float16)
+    return Rows(rows(8, PAGE, heads, features, dtype=torch.int8), scales)
+
+
+def grouped(
+    queries: int, heads: int, kv_heads: int, size: int, splits_for: int, kind: str = "f16"
+) -> None:
+    plan = plan_attention(1, queries, heads, kv_heads, size, size, splits_for, 128, kind == "q8")
+    cache = cached(kind, kv_heads, size)
     q, out = rows(queries, heads, size), rows(queries, heads, size)
     attention(q, cache, cache, one_batch(1), 0.1, plan, scratch(plan, queries), out)
 
 
-def latent(queries: int, heads: int) -> None:
-    plan = plan_latent_attention(1, queries, heads, 512, 64, 4096, 128)
-    cache = rows(8, PAGE, 1, 576, dtype=torch.float16)
+def latent(queries: int, heads: int, kind: str = "f16") -> None:
+    plan = plan_latent_attention(1, queries, heads, 512, 64, 4096, 128, kind == "q8")
+    cache = cached(kind, 1, 576)
     q, tail = rows(queries, heads, 512), rows(queries, heads, 64)
     latent_attention(q, tail, cache, one_batch(1), 0.1, plan, scratch(plan, queries), q.clone())
 
@@ -106,14 +117,13 @@ def scratch(plan: AttentionPlan, tokens: int) -> Any:
     return plan.scratch(tokens, "cpu")
 
 
-def appends(interleaved: bool) -> None:
-    cache = rows(8, PAGE, 4, 128, dtype=torch.float16)
-    q, k, norm = rows(3, 32, 128), rows(3, 4, 128), rows(128)
-    turn = rope_table(Rope((1.0,) * 64, interleaved), "cpu")
-    rope_append(q, k, k, (norm, norm), 1e-6, turn, one_batch(2), cache, cache, q.clone())
-    turn, row = rope_table(Rope((1.0,) * 32, interleaved), "cpu"), rows(3, 576)
-    cache, q = rows(8, PAGE, 1, 576, dtype=torch.float16), rows(3, 16, 64)
-    latent_append(q, row, rows(512), 1e-6, turn, one_batch(2), cache, q.clone())
+def appends(interleaved: bool, kind: str = "f16") -> None:
+    q, k, norm, batch = rows(3, 32, 128), rows(3, 4, 128), rows(128), one_batch(2)
+    table = rope_table(Rope((1.0,) * 64, interleaved), "cpu")
+    turn(q, norm, 1e-6, table, 0, batch)
+    append_heads(k, k, norm, 1e-6, table, batch, cached(kind, 4, 128), cached(kind, 4, 128))
+    table = rope_table(Rope((1.0,) * 32, interleaved), "cpu")
+    append_latent(rows(3, 576), rows(512), 1e-6, table, batch, cached(kind, 1, 576))
 
 
 def elementwise() -> None:
@@ -133,6 +143,7 @@ CASES: dict[str, Callable[[], None]] = {
     "elementwise": elementwise,
     "append, halves": lambda: appends(False),
     "append, interleaved": lambda: appends(True),
+    "append, q8": lambda: appends(False, "q8"),
     "route, softmax": lambda: routes(128, Routing(8), False),
     "route, groups": lambda: routes(256, Routing(8, "sigmoid", groups=8, top_groups=4), True),
     "decode, 8 x 128": lambda: grouped(1, 32, 4, 128, 65536),
@@ -141,6 +152,13 @@ CASES: dict[str, Callable[[], None]] = {
     "prefill, 2 x 256": lambda: grouped(512, 8, 4, 256, 4096),
     "latent decode, 16": lambda: latent(1, 16),
     "latent prefill, 128": lambda: latent(64, 128),
+    "decode, 8 x 128, q8": lambda: grouped(1, 32, 4, 128, 65536, "q8"),
+    "decode, 5 x 96, q8": lambda: grouped(1, 10, 2, 96, 65536, "q8"),
+    "decode, 4 x 256, q8": lambda: grouped(1, 8, 2, 256, 65536, "q8"),
+    "prefill, 7 x 128, q8": lambda: grouped(512, 28, 4, 128, 4096, "q8"),
+    "prefill, 2 x 256, q8": lambda: grouped(512, 8, 4, 256, 4096, "q8"),
+    "latent decode, 16, q8": lambda: latent(1, 16, "q8"),
+    "latent prefill, 128, q8": lambda: latent(64, 128, "q8"),
 }
 
 

@@ -1,7 +1,7 @@
 """Compile the quantised products for GPUs that need not be there, one type after another.
 
-Run as `python -m tests.kernels.gpu.compile_quantised TYPES ARCHS [CASES]`, such as
-`Q4_K,Q6_K 80,120 gemv`, without TRITON_INTERPRET; TYPES may be `all`, CASES is how their names begin.
+Run as `python -m tests.kernels.gpu.compile_quantised TYPES ARCHS [CASE ...]`, such as
+`Q4_K,Q6_K 80,120 gemv`, without TRITON_INTERPRET; TYPES may be `all`, CASE is how names begin.
 Writes one JSON line a kernel: shared memory, registers, spills, loads and barriers, as the machine
 code states them.
 """
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from kernels.gpu import experts as experts_of
 from kernels.gpu import quantised
 from kernels.gpu.quantised_formats import FORMATS
 from kernels.gpu.quantised_weight import PackedWeight
@@ -29,14 +30,25 @@ def _products(name: str) -> dict[str, Callable[[], Any]]:
     experts = PackedWeight.empty(BY_NAME[name], (8, 128, 768))
     ids = torch.arange(8, dtype=torch.int32)
     rows = torch.zeros(64, 768)
+    some = quantised.groups(ids.repeat(8), 8)
+    file = torch.zeros(3, 128, BY_NAME[name].row_bytes(768), dtype=torch.uint8)
     return {
+        "pack": lambda: experts.store(file, 2),
         "gemv, 1 row": lambda: quantised.gemv(torch.zeros(1, 2048), dense),
         "gemv, 8 rows": lambda: quantised.gemv(torch.zeros(8, 2048), dense),
         "expert gemv": lambda: quantised.expert_gemv(rows[:1], experts, ids),
+        "swiglu": lambda: experts_of.expert_swiglu(rows[:1], experts, experts, ids),
+        "down": lambda: experts_of.down_add(
+            rows[:8], experts, ids[None], torch.zeros(1, 8), torch.zeros(1, 128)
+        ),
         "gemm, 16 rows": lambda: quantised.gemm(quantised.halves(torch.zeros(16, 2048)), dense),
         "gemm, 1024 rows": lambda: quantised.gemm(quantised.halves(torch.zeros(1024, 2048)), dense),
         "grouped gemm": lambda: quantised.grouped_gemm(
             quantised.halves(rows), experts, quantised.groups(ids.repeat(64), 8)
+        ),
+        "gathered": lambda: quantised.gathered_gemm(quantised.halves(rows), experts, some, 1),
+        "scattered": lambda: quantised.scattered_gemm(
+            quantised.halves(rows), experts, some, torch.zeros(64, 128)
         ),
     }
 
@@ -48,11 +60,11 @@ def _loads(ptx: str) -> dict[str, int]:
     return counts | {"barriers": ptx.count("bar.sync")}
 
 
-def main(names: list[str], archs: list[int], cases: str) -> None:
+def main(names: list[str], archs: list[int], cases: list[str]) -> None:
     for arch in archs:
         for name in names:
             for case, launch in _products(name).items():
-                if not case.startswith(cases):
+                if not case.startswith(tuple(cases) or ""):
                     continue
                 with compiling(arch) as compiled:
                     launch()
@@ -66,4 +78,4 @@ def main(names: list[str], archs: list[int], cases: str) -> None:
 
 if __name__ == "__main__":
     types = list(FORMATS) if sys.argv[1] == "all" else sys.argv[1].split(",")
-    main(types, [int(arch) for arch in sys.argv[2].split(",")], "".join(sys.argv[3:]))
+    main(types, [int(arch) for arch in sys.argv[2].split(",")], sys.argv[3:])

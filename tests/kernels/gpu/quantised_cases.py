@@ -7,8 +7,11 @@ import zlib
 import numpy as np
 import torch
 
+from kernels.gpu.holdings import Holdings
 from kernels.gpu.quantised_formats import FORMATS
 from kernels.gpu.quantised_layout import Raw
+from kernels.gpu.quantised_weight import PackedWeight
+from kernels.gpu.weight_store import WeightStore
 from kernels.ops import Bytes, Tensor
 from kernels.quants import BY_NAME
 
@@ -35,6 +38,11 @@ def random_tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
         blocks[:, 55] |= 0x20
         blocks[:, 53] |= rng.integers(0, 16, count, dtype=np.uint8) << 4
     return Tensor(name, kind, shape, blocks.reshape(-1))
+
+
+def repack(tensor: Tensor, device: torch.device | str = "cpu") -> PackedWeight:
+    """A file's weight on the device, as the op set loads it."""
+    return WeightStore(Holdings(torch.device(device))).load(tensor)
 
 
 def _set_floats(blocks: Bytes, plane: Raw, rng: np.random.Generator) -> None:

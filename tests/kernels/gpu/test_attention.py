@@ -10,90 +10,18 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
 from kernels.gpu.attention import attention
 from kernels.gpu.attention_plan import AttentionPlan, plan_attention
 from kernels.gpu.batch import Batch
-from kernels.gpu.latent_attention import latent_attention, plan_latent_attention
-from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU, error, normal, unset
+from kernels.gpu.latent_attention import plan_latent_attention
+from tests.kernels.gpu.attention_cases import PAGE, TOLERANCE, Cache, exact, run, run_latent, wanted
+from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU, error, unset
 
-# q, k and v are multiples of 1/16, exact in float16; what is left is the rounding of the softmax weights.
-TOLERANCE = 1e-3
-PAGE = 4
 # The interpreter says when a split holds nothing: the logarithm of 0 is meant.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-
-
-def exact(seed: int, *shape: int) -> Any:
-    return (normal(seed, *shape) * 16).round().clamp(-100, 100) / 16
-
-
-class Cache:
-    """Pages in shuffled order, with NaN where no position was written."""
-
-    def __init__(
-        self, lengths: tuple[int, ...], kv_heads: int, key: int, value: int, page: int
-    ) -> None:
-        counts = [-(-length // page) for length in lengths]
-        order = np.random.default_rng(0).permutation(sum(counts) + 1).astype(np.int32)
-        self.pages = np.split(order, np.cumsum(counts))[: len(lengths)]
-        self.keys = torch.full((len(order), page, kv_heads, key), float("nan")).half().to(DEVICE)
-        self.values = (
-            torch.full((len(order), page, kv_heads, value), float("nan")).half().to(DEVICE)
-        )
-        self.rows: list[tuple[Any, Any]] = []
-        for s, length in enumerate(lengths):
-            k, v = exact(10 + s, length, kv_heads, key), exact(20 + s, length, kv_heads, value)
-            at = np.arange(length)
-            page_of = torch.from_numpy(self.pages[s][at // page].astype(np.int64))
-            self.keys[page_of, torch.from_numpy(at % page)] = k.half()
-            self.values[page_of, torch.from_numpy(at % page)] = v.half()
-            self.rows.append((k, v))
-
-
-def wanted(q: Any, k: Any, v: Any, scale: float) -> Any:
-    """q (n, heads, d) are the last n of the positions of k and v: (n, heads, value), float32."""
-    q, k, v = (x.float().cpu().transpose(0, 1) for x in (q, k, v))
-    group = q.shape[0] // k.shape[0]
-    k, v = k.repeat_interleave(group, 0), v.repeat_interleave(group, 0)
-    n, length = q.shape[1], k.shape[1]
-    mask = torch.ones(n, length, dtype=torch.bool).tril(length - n)
-    return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(0, 1)
-
-
-def run(
-    lengths: tuple[int, ...],
-    queries: tuple[int, ...],
-    heads: int,
-    kv_heads: int,
-    key: int,
-    value: int | None = None,
-    page: int = PAGE,
-    padding: int = 0,
-    **changes: int,
-) -> None:
-    """Attend with a batch and compare every sequence; `changes` go into the plan."""
-    value = value or key
-    cache = Cache(lengths, kv_heads, key, value, page)
-    batch = Batch.allocate(len(lengths), max(map(len, cache.pages)), DEVICE)
-    batch.write(lengths, queries, cache.pages, page)
-    n = sum(queries) + padding
-    q, out, scale = exact(1, n, heads, key), unset(n, heads, value), 0.8 / key**0.5
-    plan = plan_attention(len(lengths), max(queries), heads, kv_heads, key, value, max(lengths), 4)
-    plan = replace(plan, **{"positions": 16, **changes})
-    scratch = plan.scratch(n, DEVICE)
-    attention(q, cache.keys, cache.values, batch, scale, plan, scratch, out)
-    begin = 0
-    for new, (k, v) in zip(queries, cache.rows, strict=True):
-        if new:
-            got = out[begin : begin + new]
-            assert error(got, wanted(q[begin : begin + new], k, v, scale)) < TOLERANCE
-        begin += new
-    assert torch.isnan(out[begin:]).all()
 
 
 @pytest.mark.parametrize("group", range(1, 17))
@@ -123,8 +51,8 @@ def test_a_new_token_attends_to_itself() -> None:
     batch.write((1,), (1,), cache.pages, PAGE)
     plan, out = plan_attention(1, 1, 2, 1, 16, 16, 64, 4), unset(1, 2, 16)
     q = exact(1, 1, 2, 16)
-    attention(q, cache.keys, cache.values, batch, 1.0, plan, plan.scratch(1, DEVICE), out)
-    assert torch.equal(out[0], cache.rows[0][1].expand(2, 1, 16)[:, 0])
+    attention(q, *cache.rows, batch, 1.0, plan, plan.scratch(1, DEVICE), out)
+    assert torch.equal(out[0], cache.exact[0][1].expand(2, 1, 16)[:, 0])
 
 
 @pytest.mark.parametrize("start", [0, 1, 4, 30])
@@ -155,8 +83,8 @@ def test_half_precision_queries_and_results() -> None:
     batch.write((10,), (1,), cache.pages, PAGE)
     plan, out = plan_attention(1, 1, 3, 1, 16, 16, 64, 4), unset(1, 3, 16, dtype=torch.float16)
     q = exact(1, 1, 3, 16)
-    attention(q.half(), cache.keys, cache.values, batch, 0.3, plan, plan.scratch(1, DEVICE), out)
-    assert error(out, wanted(q, *cache.rows[0], 0.3)) < 2e-3
+    attention(q.half(), *cache.rows, batch, 0.3, plan, plan.scratch(1, DEVICE), out)
+    assert error(out, wanted(q, *cache.exact[0], 0.3)) < 2e-3
 
 
 def test_one_plan_serves_a_growing_sequence() -> None:
@@ -165,38 +93,11 @@ def test_one_plan_serves_a_growing_sequence() -> None:
     plan = replace(plan_attention(1, 1, 3, 1, 16, 16, 32, 4), splits=3, positions=16)
     scratch, q, out = plan.scratch(1, DEVICE), exact(1, 1, 3, 16), unset(1, 3, 16)
     cache = Cache((32,), 1, 16, 16, PAGE)
-    k, v = cache.rows[0]
+    k, v = cache.exact[0]
     for length in (1, 16, 17, 32, 5):
         batch.write((length,), (1,), cache.pages, PAGE)
-        attention(q, cache.keys, cache.values, batch, 0.3, plan, scratch, out)
+        attention(q, *cache.rows, batch, 0.3, plan, scratch, out)
         assert error(out, wanted(q, k[:length], v[:length], 0.3)) < TOLERANCE
-
-
-def run_latent(
-    lengths: tuple[int, ...],
-    queries: tuple[int, ...],
-    heads: int,
-    latent: int = 32,
-    rope: int = 16,
-    page: int = PAGE,
-    **changes: int,
-) -> None:
-    cache = Cache(lengths, 1, latent + rope, 1, page)
-    batch = Batch.allocate(len(lengths), max(map(len, cache.pages)), DEVICE)
-    batch.write(lengths, queries, cache.pages, page)
-    n, scale = sum(queries), 0.8 / (latent + rope) ** 0.5
-    q, out = exact(1, n, heads, latent + rope), unset(n, heads, latent)
-    plan = plan_latent_attention(len(lengths), max(queries), heads, latent, rope, max(lengths), 4)
-    plan = replace(plan, **{"positions": 16, **changes})
-    parts = q[..., :latent], q[..., latent:]
-    latent_attention(*parts, cache.keys, batch, scale, plan, plan.scratch(n, DEVICE), out)
-    begin = 0
-    for new, (rows, _) in zip(queries, cache.rows, strict=True):
-        got = out[begin : begin + new]
-        assert (
-            error(got, wanted(q[begin : begin + new], rows, rows[..., :latent], scale)) < TOLERANCE
-        )
-        begin += new
 
 
 @pytest.mark.parametrize("heads", [1, 3, 16, 40])
@@ -241,7 +142,7 @@ def test_what_does_not_fit_the_plan_is_refused() -> None:
     q, out, batch = exact(1, 1, 2, 16), unset(1, 2, 16), Batch.allocate(1, 2, DEVICE)
 
     def launch(plan: AttentionPlan, batch: Batch, q: Any, room: int) -> None:
-        attention(q, cache.keys, cache.values, batch, 1.0, plan, plan.scratch(room, DEVICE), out)
+        attention(q, *cache.rows, batch, 1.0, plan, plan.scratch(room, DEVICE), out)
 
     with pytest.raises(ValueError, match="a batch of 3"):
         launch(plan, Batch.allocate(3, 2, DEVICE), q, 1)

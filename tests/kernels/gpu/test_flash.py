@@ -15,7 +15,11 @@ from kernels.gpu.attention_plan import plan_attention
 from kernels.gpu.batch import Batch
 from kernels.gpu.flash import FlashDecode, FlashLatent, FlashPrefill, FlashShape
 from kernels.gpu.flash_index import IndexBuffers, page_index, query_offsets
+from kernels.gpu.flash_room import WORKSPACE_BYTES
+from kernels.gpu.kv_cache import Rows
 from kernels.gpu.latent_attention import latent_attention, plan_latent_attention
+from tests.kernels.gpu import fake_flashinfer
+from tests.kernels.gpu.fake_flashinfer import Log
 from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU, error, normal, unset
 
 PAGE = 16
@@ -68,43 +72,7 @@ def test_buffers_belong_to_the_plan_and_views_share_them() -> None:
             buffers.first(sequences)
 
 
-class DecodeWrapper:
-    """What flashinfer 0.6.16's decode wrapper does with its buffers under a graph, and no more."""
-
-    def __init__(self, workspace: Any, layout: str, **given: Any) -> None:
-        assert given["use_cuda_graph"] and given["use_tensor_cores"] and layout == "NHD"
-        self.indptr, self.last = (
-            given["paged_kv_indptr_buffer"],
-            given["paged_kv_last_page_len_buffer"],
-        )
-        self.indices = given["paged_kv_indices_buffer"]
-        assert len(self.indptr) == len(self.last) + 1
-
-    def plan(self, indptr: Any, indices: Any, last: Any, *shape: int, **options: Any) -> None:
-        assert len(last) == len(self.last) and len(indices) <= len(self.indices)
-        self.indptr.copy_(indptr)
-        self.last.copy_(last)
-        self.indices[: len(indices)].copy_(indices)
-        self.planned = shape, options
-
-
-class LatentWrapper:
-    """The same for its MLA wrapper, which checks no length itself."""
-
-    def __init__(self, workspace: Any, use_cuda_graph: bool, **buffers: Any) -> None:
-        self.buffers = buffers
-
-    def plan(self, queries: Any, indptr: Any, indices: Any, lengths: Any, *shape: Any) -> None:
-        self.buffers["qo_indptr"].copy_(queries)
-        self.buffers["kv_indptr"].copy_(indptr)
-        self.buffers["kv_indices"][: len(indices)].copy_(indices)
-        self.buffers["kv_len_arr"].copy_(lengths)
-
-
-STAND_IN = SimpleNamespace(
-    BatchDecodeWithPagedKVCacheWrapper=DecodeWrapper,
-    mla=SimpleNamespace(BatchMLAPagedAttentionWrapper=LatentWrapper),
-)
+STAND_IN = fake_flashinfer.module(Log())
 
 
 @pytest.mark.parametrize("sequences", range(1, 9))
@@ -115,7 +83,7 @@ def test_every_batch_size_plans_into_the_same_buffers(sequences: int) -> None:
     lengths, pages = LENGTHS[:sequences], tables(LENGTHS)[:sequences]
     index = page_index(lengths, pages, PAGE)
     for planner in (
-        lambda: decode.plan(lengths, pages),
+        lambda: decode.plan((1,) * sequences, lengths, pages),
         lambda: latent.plan((1,) * sequences, lengths, pages),
     ):
         for part in (buffers.indptr, buffers.indices, buffers.queries):
@@ -129,9 +97,11 @@ def test_every_batch_size_plans_into_the_same_buffers(sequences: int) -> None:
 
 def test_a_buffer_of_another_length_would_fail_as_it_once_did() -> None:
     whole = IndexBuffers.allocate(2, MAX_PAGES, "cpu")
-    wrapper = LatentWrapper(None, True, qo_indptr=torch.zeros(4, dtype=torch.int32))
+    wrapper = STAND_IN.mla.BatchMLAPagedAttentionWrapper(
+        None, True, qo_indptr=torch.zeros(4, dtype=torch.int32)
+    )
     with pytest.raises(RuntimeError, match=r"tensor a \(4\) must match the size of tensor b \(5\)"):
-        wrapper.plan(torch.arange(5), None, None, None)
+        wrapper.plan(torch.arange(5), None, torch.arange(1), torch.arange(1))
     latent = FlashLatent(STAND_IN, LATENT, whole, torch.empty(1), graph=True)
     with pytest.raises(ValueError, match="in buffers for"):
         latent.plan((1,) * 3, LENGTHS[:3], tables(LENGTHS)[:3])
@@ -207,12 +177,13 @@ def half_cache(heads: int, size: int, seed: int) -> Any:
 def test_decode_under_a_graph_equals_ours_at_every_batch_size(sequences: int) -> None:
     keys, values = half_cache(2, 64, 1), half_cache(2, 64, 2)
     q, out = normal(3, sequences, 10, 64).half(), unset(sequences, 10, 64, dtype=torch.float16)
-    workspace = torch.zeros(flash.WORKSPACE_BYTES, dtype=torch.uint8, device=DEVICE)
+    workspace = torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=DEVICE)
     decode = FlashDecode(
         flash.load(), SHAPE, IndexBuffers.allocate(8, MAX_PAGES, DEVICE), workspace
     )
     pages = tables(LENGTHS)[:sequences]
-    decode.plan(LENGTHS[:sequences], pages)
+    ones = (1,) * sequences
+    decode.plan(ones, LENGTHS[:sequences], pages)
     decode.run(q, keys, values, out)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
@@ -220,7 +191,7 @@ def test_decode_under_a_graph_equals_ours_at_every_batch_size(sequences: int) ->
         decode.run(q, keys, values, out)
     for step in range(2):  # replayed with other lengths than it was captured with
         lengths = tuple(min(length + step, 48) for length in LENGTHS[:sequences])
-        decode.plan(lengths, pages)
+        decode.plan(ones, lengths, pages)
         graph.replay()
         assert error(out, ours(q, keys, values, lengths, (1,) * sequences, pages)) < 3e-3
 
@@ -233,8 +204,8 @@ def test_prefill_equals_ours() -> None:
         normal(3, sum(queries), 10, 64).half(),
         unset(sum(queries), 10, 64, dtype=torch.float16),
     )
-    workspace = torch.zeros(flash.WORKSPACE_BYTES, dtype=torch.uint8, device=DEVICE)
-    prefill = FlashPrefill(flash.load(), SHAPE, workspace)
+    workspace = torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=DEVICE)
+    prefill = FlashPrefill(flash.load(), SHAPE, workspace, 132)
     prefill.plan(queries, LENGTHS, tables(LENGTHS))
     prefill.run(q, keys, values, out)
     assert error(out, ours(q, keys, values, LENGTHS, queries, tables(LENGTHS))) < 3e-3
@@ -245,7 +216,9 @@ def ours(q: Any, keys: Any, values: Any, lengths: Any, queries: Any, pages: Any)
     batch.write(lengths, queries, pages, PAGE)
     plan = plan_attention(len(lengths), max(queries), 10, 2, 64, 64, 48, 4)
     out = unset(len(q), 10, 64)
-    attention(q, keys, values, batch, SHAPE.scale, plan, plan.scratch(len(q), DEVICE), out)
+    attention(
+        q, Rows(keys), Rows(values), batch, SHAPE.scale, plan, plan.scratch(len(q), DEVICE), out
+    )
     return out
 
 
@@ -256,7 +229,7 @@ def test_latent_decode_under_a_graph_equals_ours(sequences: int) -> None:
     cache, n = half_cache(1, 576, 1), sequences
     q, tail = normal(2, n, 16, 512).half(), normal(3, n, 16, 64).half()
     out, wanted = unset(n, 16, 512, dtype=torch.float16), unset(n, 16, 512)
-    workspace = torch.zeros(flash.WORKSPACE_BYTES, dtype=torch.uint8, device=DEVICE)
+    workspace = torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=DEVICE)
     buffers, lengths, pages = (
         IndexBuffers.allocate(8, MAX_PAGES, DEVICE),
         LENGTHS[:n],
@@ -274,5 +247,7 @@ def test_latent_decode_under_a_graph_equals_ours(sequences: int) -> None:
     batch = Batch.allocate(n, MAX_PAGES, DEVICE)
     batch.write(lengths, (1,) * n, pages, PAGE)
     plan = plan_latent_attention(n, 1, 16, 512, 64, 48, 4)
-    latent_attention(q, tail, cache, batch, LATENT.scale, plan, plan.scratch(n, DEVICE), wanted)
+    latent_attention(
+        q, tail, Rows(cache), batch, LATENT.scale, plan, plan.scratch(n, DEVICE), wanted
+    )
     assert error(out, wanted) < 3e-3

@@ -104,26 +104,34 @@ def test_a_long_chunk_goes_to_the_tensor_cores(
     assert worst(got, wanted) < HALF_INPUTS
 
 
-def share(every: int) -> Any:
-    return lambda tensor: range(0, tensor.shape[0], every) if every else ()
+@contextmanager
+def split(share: int) -> Iterator[SplitOps[Any, Any, Any]]:
+    """Every layer with slots on the device for 1 / share of its experts; none for 0."""
+    device, host = GpuOps(DEVICE), CpuOps(1)
+    made: SplitOps[Any, Any, Any] = SplitOps(
+        device, host, lambda tensor: tensor.shape[0] // share if share else 0
+    )
+    yield made
+    for ops in (made, device, host):
+        ops.close()
 
 
-@pytest.mark.parametrize("every", [0, 3, 1], ids=["none", "every third", "all"])
-def test_experts_may_be_on_either_side(every: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [0, 3, 1], ids=["none", "a third", "all"])
+def test_experts_may_be_on_either_side(share: int, tmp_path: Path) -> None:
     path = tiny_model("qwen3moe", tmp_path, expert_type="Q8_0")
     wanted = rows(path, ReferenceOps(), DECODE)
-    split = SplitOps(GpuOps(DEVICE), CpuOps(1), share(every))
     on_cpu = worst(rows(path, CpuOps(1), DECODE), wanted)  # it rounds the experts' inputs to 8 bits
-    assert worst(rows(path, split, DECODE), wanted) < HALF_CACHE + 1.5 * on_cpu * (every != 1)
-    split.close()
+    with split(share) as ops:
+        assert worst(rows(path, ops, DECODE), wanted) < HALF_CACHE + 1.5 * on_cpu * (share != 1)
 
 
-def test_a_chunk_with_experts_on_both_sides(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stream_from", [None, 9], ids=["on the host", "streamed"])
+def test_a_chunk_with_experts_on_both_sides(stream_from: int | None, tmp_path: Path) -> None:
     path = tiny_model("qwen3moe", tmp_path)
-    split = SplitOps(GpuOps(DEVICE), CpuOps(1), share(2))
-    got = rows(path, split, PREFILL)
+    with split(2) as ops:
+        ops.stream_from(stream_from)
+        got = rows(path, ops, PREFILL)
     assert worst(got, rows(path, ReferenceOps(), PREFILL)) < HALF_INPUTS
-    split.close()
 
 
 def test_a_place_says_what_a_batch_says() -> None:
@@ -192,6 +200,8 @@ class FakeGraph:
             monkeypatch.setattr(torch.cuda, name, lambda: stream)
         monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
         monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self)
+        mark = SimpleNamespace(record=lambda: None)
+        monkeypatch.setattr(torch.cuda, "Event", lambda **kinds: mark)
         monkeypatch.setattr(torch.cuda, "graph", self.capture)
 
     @contextmanager
@@ -278,6 +288,6 @@ def test_ops_never_wait_for_the_device(
         model.forward(TOKENS[:tokens], PAGES, 0)  # compiles
         torch.cuda.set_sync_debug_mode("error")
         try:
-            model._forward(TOKENS[:tokens], PAGES, 2, last=True)
+            model._pass(model.stages[0], TOKENS[:tokens], PAGES, 2, last=True)
         finally:
             torch.cuda.set_sync_debug_mode("default")

@@ -13,11 +13,10 @@ from gguf.quants import _type_traits, dequantize
 from kernels import ggml
 from kernels.gpu import quantised
 from kernels.gpu.quantised_formats import FORMATS
-from kernels.gpu.quantised_weight import repack
 from kernels.ops import Tensor
 from kernels.quants import BY_NAME, MATRIX_TYPES
 from kernels.reference import ReferenceOps
-from tests.kernels.gpu.quantised_cases import random_tensor
+from tests.kernels.gpu.quantised_cases import random_tensor, repack
 
 TYPES = sorted(FORMATS)
 FLOAT = 1e-5

@@ -20,8 +20,12 @@ SHARED = 99 * 1024
 def test_compiles(name: str, arch: str) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "tests.kernels.gpu.compile_quantised", name, arch]
-    for cases in ("expert gemv", "gemm, 1024"):
-        done = subprocess.run([*command, cases], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
-        figures = json.loads(done.stdout)
-        assert figures["shared"] <= SHARED and figures["STACK"] == 0
+    cases = ["expert gemv", "gemm, 1024", "gathered", "swiglu", "down", "pack"]
+    done = subprocess.run([*command, *cases], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    kernels = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {kernel["case"].split(" rows")[0] for kernel in kernels} == set(cases)
+    for kernel in kernels:
+        assert kernel["shared"] <= SHARED and kernel["STACK"] == 0
+        if kernel["case"] in ("expert gemv", "swiglu", "down"):
+            assert kernel["barriers"] == 1, "a loop of a vector product waits for nothing"

@@ -1,0 +1,112 @@
+"""The chosen experts of a few tokens in two launches: gate, up and SwiGLU, then down and the weighted sum.
+
+A token's experts differ, so that every weight is read for one row: these are vector products, as
+`quantised_kernels.gemv`, with the same decoders and the same order of a block's columns.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def swiglu(
+    y,
+    x,
+    ids,
+    gate,
+    gate_table,
+    up,
+    up_table,
+    rows,
+    cols,
+    blocks,
+    x_stride,
+    gate_bytes,
+    up_bytes,
+    sharers,
+    DECODE_GATE: tl.constexpr,
+    DECODE_UP: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCKS: tl.constexpr,
+):
+    """y[p] = silu(x[p // sharers] @ gate[ids[p]].T) * (x[p // sharers] @ up[ids[p]].T): (pairs, rows).
+
+    Zero for ids below zero. `gate` and `up` are planes, their matrices so many bytes apart. The grid is
+    (row tiles, pairs).
+    """
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[None, :, None, None]
+    lane = tl.arange(0, 4)[None, None, None, :]
+    pair = tl.program_id(1).to(tl.int64)
+    expert = tl.load(ids + pair)
+    end = tl.where(expert < 0, 0, blocks)
+    expert = tl.maximum(expert, 0).to(tl.int64)
+    x += pair // sharers * x_stride
+    first = tl.zeros([1, ROWS, BLOCKS, 4], tl.float32)
+    second = tl.zeros([1, ROWS, BLOCKS, 4], tl.float32)
+    slots = (0, 1, 2, 3, 4, 5, 6, 7)
+    for start in range(0, end, BLOCKS):
+        block = start + tl.arange(0, BLOCKS)[None, None, :, None]
+        mask = (row < rows) & (block < blocks)
+        at = row.to(tl.int64) * blocks + block
+        g = DECODE_GATE(gate, gate_table, expert * gate_bytes, at, lane, mask, slots)
+        u = DECODE_UP(up, up_table, expert * up_bytes, at, lane, mask, slots)
+        for k in tl.static_range(8):
+            col = block * 32 + 4 * k + lane
+            values = tl.load(x + col, mask=col < cols, other=0.0)
+            first += g[k] * values
+            second += u[k] * values
+    gated = tl.sum(tl.sum(first, 3), 2)
+    hidden = gated / (1.0 + tl.exp(-gated)) * tl.sum(tl.sum(second, 3), 2)
+    out = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[None, :]
+    tl.store(y + pair * rows + out, hidden, mask=out < rows)
+
+
+@triton.jit
+def down_add(
+    residual,
+    hidden,
+    ids,
+    weights,
+    planes,
+    table,
+    rows,
+    cols,
+    blocks,
+    residual_stride,
+    matrix_bytes,
+    top_k,
+    DECODE: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCKS: tl.constexpr,
+):
+    """residual[t] += sum over k of weights[t, k] * hidden[t, k] @ W[ids[t, k]].T, but for ids below zero.
+
+    hidden is (tokens, top_k, cols). The grid is (row tiles, tokens): one program adds up a token's
+    experts, whose blocks it takes as one row of top_k * blocks, since an expert's alone are few.
+    """
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[None, :, None, None]
+    lane = tl.arange(0, 4)[None, None, None, :]
+    token = tl.program_id(1).to(tl.int64)
+    ids += token * top_k
+    weights += token * top_k
+    hidden += token * top_k * cols
+    total = tl.zeros([1, ROWS, BLOCKS, 4], tl.float32)
+    for start in range(0, top_k * blocks, BLOCKS):
+        place = start + tl.arange(0, BLOCKS)[None, None, :, None]
+        choice, block = place // blocks, place % blocks
+        expert = tl.load(ids + choice, mask=choice < top_k, other=-1)
+        here = expert >= 0
+        weight = tl.load(weights + choice, mask=here, other=0.0)
+        first = tl.where(here, expert, 0).to(tl.int64) * matrix_bytes
+        at = row.to(tl.int64) * blocks + block
+        w = DECODE(planes, table, first, at, lane, (row < rows) & here, (0, 1, 2, 3, 4, 5, 6, 7))
+        for k in tl.static_range(8):
+            col = block * 32 + 4 * k + lane
+            values = tl.load(hidden + choice * cols + col, mask=here & (col < cols), other=0.0)
+            total += w[k] * (values * weight)
+    out = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[None, :]
+    target = residual + token * residual_stride + out
+    added = tl.sum(tl.sum(total, 3), 2) + tl.load(target, mask=out < rows, other=0.0)
+    tl.store(target, added, mask=out < rows)

@@ -1,0 +1,317 @@
+"""Experts in slots, experts that pass through: the same sums as with all of them on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kernels.device import Copy, DeviceMemoryError
+from kernels.gpu import quantised, transfer_sizes
+from kernels.gpu.gpu_ops import GpuOps
+from kernels.gpu.holdings import Holdings
+from kernels.gpu.staging import Staging
+from kernels.gpu.streaming import ExpertStream, passes
+from kernels.gpu.transfer_sizes import expert_bytes, experts_at_once, stream_bytes
+from kernels.gpu.weight_store import WeightStore
+from kernels.ops import Ints, Tensor
+from kernels.reference import ReferenceOps
+from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU, error, normal
+from tests.kernels.gpu.quantised_cases import random_tensor, repack
+from tests.kernels.gpu.test_staging import FakeStream
+
+EXPERTS, TOP_K = 7, 3
+FEW, MANY = 1e-5, 2e-3
+"""Largest error of float32 sums, and of inputs in float16, over the largest sum."""
+
+Stacks = tuple[Tensor, Tensor, Tensor]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few programs for the interpreter."""
+    if not ON_GPU:
+        monkeypatch.setattr(quantised, "_GEMV_ROWS", dict.fromkeys((1, 2, 4, 8), 256))
+        monkeypatch.setattr(quantised, "_GEMM_ROWS", 256)
+
+
+@pytest.fixture
+def ops() -> Iterator[GpuOps]:
+    made = GpuOps(DEVICE)
+    yield made
+    made.close()
+
+
+def stacks(gate: str, down: str, hidden: int, features: int) -> Stacks:
+    shapes = (EXPERTS, features, hidden), (EXPERTS, hidden, features)
+    first, second = random_tensor(gate, shapes[0]), random_tensor(gate, shapes[0], seed=1)
+    return first, second, random_tensor(down, shapes[1])
+
+
+SHAPES = {
+    "Q4_K": stacks("Q4_K", "Q6_K", 256, 256),
+    "Q8_0": stacks("Q8_0", "Q8_0", 96, 160),
+    "F16": stacks("F16", "F32", 37, 41),
+}
+
+
+def chosen_of(n: int, experts: list[int], seed: int = 0) -> Ints:
+    """Ids (n, top_k), different in a row, of these experts; -1 where there are too few."""
+    rng = np.random.default_rng(seed)
+    ids = np.full((n, TOP_K), -1, np.int32)
+    for row in ids:
+        some = rng.permutation(experts)[:TOP_K]
+        row[rng.permutation(TOP_K)[: len(some)]] = some
+    return ids
+
+
+def wanted(x: Any, ids: Ints, weights: Any, tensors: Stacks, residual: Any) -> Any:
+    """The reference's sums; it leaves out ids of -1."""
+    ops, out = ReferenceOps(), residual.cpu().clone()
+    known = torch.from_numpy(ids)
+    ops.moe_add(x.cpu(), known, weights.cpu(), *(ops.matrix(t) for t in tensors), out)
+    return out
+
+
+def case(tensors: Stacks, n: int) -> tuple[Any, Any, Any]:
+    hidden = tensors[0].cols
+    return normal(1, n, hidden, scale=0.03), normal(2, n, TOP_K).abs(), normal(3, n, hidden)
+
+
+# ---- slots -----------------------------------------------------------------------------------------
+
+
+def fill(
+    ops: GpuOps, slots: list[Any], tensors: tuple[Tensor, ...], places: dict[int, int]
+) -> None:
+    """Experts into slots, waited for."""
+    done = ops.upload(
+        [
+            Copy(weights, slot, tensor, expert)
+            for slot, expert in places.items()
+            for weights, tensor in zip(slots, tensors, strict=True)
+        ]
+    )
+    while not done():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "n"), [("Q4_K", 1), ("Q4_K", 11), ("Q8_0", 4), ("F16", 1), ("F16", 11)]
+)
+def test_experts_in_slots_compute_what_they_are(name: str, n: int, ops: GpuOps) -> None:
+    tensors = SHAPES[name]
+    slots = [ops.expert_slots(tensor, 3) for tensor in tensors]
+    fill(ops, slots, tensors, {0: 5, 1: 1, 2: 6})
+    fill(ops, slots, tensors, {1: 2})  # in the place of another
+    x, weights, residual = case(tensors, n)
+    ids = chosen_of(n, [5, 2, 6])
+    ids[0, 0] = -1
+    places = np.select([ids == 5, ids == 2, ids == 6], [0, 1, 2], -1).astype(np.int32)
+    out = residual.clone()
+    ops.moe_add(x, ops.from_numpy(places), weights, *slots, out)
+    bound = FEW if n <= quantised.FEW else MANY
+    assert error(out, wanted(x, ids, weights, tensors, residual)) < bound
+
+
+@pytest.mark.parametrize("n", [1, 11])
+def test_nobody_is_here(n: int, ops: GpuOps) -> None:
+    tensors = SHAPES["Q8_0"]
+    slots = [ops.expert_slots(tensor, 2) for tensor in tensors]
+    x, weights, residual = case(tensors, n)
+    out = residual.clone()
+    ops.moe_add(x, ops.from_numpy(np.full((n, TOP_K), -1, np.int32)), weights, *slots, out)
+    assert torch.equal(out, residual)
+
+
+def test_what_does_not_fit_a_slot_is_refused(ops: GpuOps) -> None:
+    gate, _, down = SHAPES["Q4_K"]
+    slots = ops.expert_slots(gate, 2)
+    with pytest.raises(ValueError, match="does not fit slots of Q4_K"):
+        ops.upload([Copy(slots, 0, down, 0)])
+    for slot, expert in ((2, 0), (-1, 0), (0, EXPERTS)):
+        with pytest.raises(ValueError, match=f"expert {expert} .* slot {slot}"):
+            ops.upload([Copy(slots, slot, gate, expert)])
+
+
+def uploading(stream: FakeStream) -> tuple[WeightStore, Tensor]:
+    """A store that uploads as it does on a GPU, in a thread, over a simulated stream."""
+    holdings, tensor = Holdings(torch.device("cpu")), SHAPES["Q4_K"][0]
+    store = WeightStore(holdings)
+    store._staging = Staging(holdings, 1 << 20, stream)
+    store._uploader = ThreadPoolExecutor(1)
+    return store, tensor
+
+
+@pytest.mark.skipif(ON_GPU, reason="a simulated stream")
+def test_an_upload_is_done_when_the_device_says_so() -> None:
+    stream = FakeStream()
+    store, tensor = uploading(stream)
+    slots = store.slots(tensor, 1)
+    done = store.upload([Copy(slots, 0, tensor, 3)])
+    store.close()  # all is sent
+    assert not done()
+    stream.marks[-1].reached = True
+    assert done()
+
+
+@pytest.mark.skipif(ON_GPU, reason="a simulated stream")
+def test_an_upload_comes_after_the_ops_before_it_and_never_waits() -> None:
+    stream = FakeStream()
+    store, tensor = uploading(stream)
+    slots = store.slots(tensor, 2)
+    stream.log.clear()
+    before = len(stream.marks)
+    store.upload([Copy(slots, 0, tensor, 3), Copy(slots, 1, tensor, 4)])
+    store.close()
+    assert stream.log == [f"after {before}"]
+
+
+@pytest.mark.skipif(ON_GPU, reason="a simulated stream")
+def test_a_failed_upload_says_why() -> None:
+    store, tensor = uploading(FakeStream())
+    slots = store.slots(tensor, 1)
+
+    def fail(blocks: Any) -> None:
+        raise OSError("the disk is gone")
+
+    store.staging.send = fail  # type: ignore[method-assign]
+    done = store.upload([Copy(slots, 0, tensor, 3)])
+    store.close()
+    with pytest.raises(OSError, match="the disk is gone"):
+        done()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not ON_GPU, reason="needs KTCHAT_GPU_TESTS=1 and a CUDA device")
+def test_an_upload_is_asked_for_while_the_device_works(ops: GpuOps) -> None:
+    tensor = SHAPES["Q4_K"][0]
+    slots: Any = ops.expert_slots(tensor, 1)
+    fill(ops, [slots], (tensor,), {0: 1})  # compiles
+    torch.cuda.synchronize()
+    torch.cuda._sleep(2_000_000_000)  # a second or so
+    done = ops.upload([Copy(slots, 0, tensor, 3)])
+    assert not done()
+    torch.cuda.synchronize()
+    while not done():
+        pass
+    assert torch.equal(slots.data[0], repack(tensor, DEVICE).data[3])
+
+
+# ---- experts that pass through -----------------------------------------------------------------------
+
+
+def at_once(monkeypatch: pytest.MonkeyPatch, tensors: Stacks, experts: int) -> None:
+    kinds = [(tensor.type, tensor.shape) for tensor in tensors]
+    monkeypatch.setattr(transfer_sizes, "STREAM_BUFFER", experts * expert_bytes(kinds))
+    assert experts_at_once(kinds) == experts
+
+
+USED = {"all": list(range(EXPERTS)), "some": [0, 3, 4, 6], "one": [5], "none": []}
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "used"),
+    [
+        *(("Q4_K", 12, "some"), ("Q8_0", 40, "some"), ("F16", 9, "all"), ("Q8_0", 2, "some")),
+        *(("Q8_0", 9, "one"), ("Q8_0", 9, "none"), ("Q4_K", 3, "none")),
+    ],
+)
+def test_streamed_experts_compute_what_resident_ones_do(
+    name: str, n: int, used: str, ops: GpuOps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = SHAPES[name]
+    at_once(monkeypatch, tensors, 2)
+    x, weights, residual = case(tensors, n)
+    ids = chosen_of(n, USED[used])
+    out = residual.clone()
+    ops.stream_moe_add(x, ops.from_numpy(ids), weights, *tensors, out)
+    if used == "none":
+        assert torch.equal(out, residual)
+    else:
+        bound = FEW if n <= quantised.FEW else MANY
+        assert error(out, wanted(x, ids, weights, tensors, residual)) < bound
+    resident = residual.clone()
+    ops.moe_add(x, ops.from_numpy(ids), weights, *(ops.matrix(t) for t in tensors), resident)
+    assert error(out, resident) < 1e-6
+
+
+def test_layers_of_all_kinds_share_the_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one kind leaves in a buffer is nothing to the next, which may need larger ones."""
+    ops = GpuOps(DEVICE, limit=1 << 30)
+    for tensors in (SHAPES["Q8_0"], SHAPES["Q4_K"], SHAPES["F16"]):
+        monkeypatch.setattr(transfer_sizes, "STREAM_BUFFER", 1 << 10)  # an expert is larger
+        x, weights, residual = case(tensors, 10)
+        ids, out = chosen_of(10, [1, 3, 4]), residual.clone()
+        ops.stream_moe_add(x, ops.from_numpy(ids), weights, *tensors, out)
+        assert error(out, wanted(x, ids, weights, tensors, residual)) < MANY
+    kinds = [[(tensor.type, tensor.shape) for tensor in shape] for shape in SHAPES.values()]
+    assert (1 << 30) - ops.memory().free == stream_bytes(kinds) + transfer_sizes.BLOCK_BYTES
+    ops.close()
+
+
+def test_no_room_for_the_buffers_is_said() -> None:
+    ops = GpuOps(DEVICE, limit=transfer_sizes.STREAM_BUFFER)
+    x, weights, residual = case(SHAPES["Q8_0"], 9)
+    with pytest.raises(DeviceMemoryError, match="67,108,864 bytes wanted"):
+        ops.stream_moe_add(x, ops.from_numpy(chosen_of(9, [1])), weights, *SHAPES["Q8_0"], residual)
+    ops.close()
+
+
+@pytest.mark.skipif(ON_GPU, reason="a simulated stream")
+def test_a_buffer_waits_for_the_products_that_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors, stream = SHAPES["Q8_0"], FakeStream()
+    at_once(monkeypatch, tensors, 2)
+    holdings = Holdings(torch.device("cpu"))
+    store = WeightStore(holdings)
+    store._staging = Staging(holdings, 1 << 20, stream)
+    streaming = ExpertStream(holdings, store)
+    x, weights, residual = case(tensors, 9)
+    ids = torch.from_numpy(chosen_of(9, USED["all"]))
+    read: list[int] = []
+    products = quantised.scattered_gemm
+
+    def last_product(*args: Any) -> None:
+        products(*args)
+        read.append(len(stream.marks))  # the next mark is behind this product
+
+    monkeypatch.setattr(quantised, "scattered_gemm", last_product)
+    stream.log.clear()
+    for _ in range(2):  # layers of four passes each
+        streaming.moe_add(x, ids, weights, tensors, residual)
+    orders = [line for line in stream.log if not line.startswith("wait")]
+    assert orders[1::2] == ["before current"] * 8, "products come after the copies of their pass"
+    assert orders[4::2] == [f"after {mark}" for mark in read[:6]]
+    store.close()
+
+
+def test_passes_serve_every_pair_once() -> None:
+    for n, experts, few in ((1, 3, 1), (50, EXPERTS, 2), (200, 2, 5), (600, EXPERTS, 3)):
+        ids = chosen_of(n, list(range(experts)), seed=n)
+        seen: list[int] = []
+        for part in passes(ids, few):
+            assert 1 <= len(part.experts) <= few
+            members = []
+            for slot, begin, end in part.tiles.tolist():
+                assert 0 < end - begin <= part.size
+                pairs = part.order[begin:end].tolist()
+                assert all(ids.reshape(-1)[pair] == part.experts[slot] for pair in pairs)
+                members += pairs
+            assert sorted(members) == sorted(part.order.tolist())
+            seen += members
+        assert sorted(seen) == np.flatnonzero(ids.reshape(-1) >= 0).tolist()
+    assert passes(np.full((3, 2), -1, np.int32), 4) == []
+
+
+def test_stream_bytes_are_bounded_or_one_expert() -> None:
+    small = [(tensor.type, tensor.shape) for tensor in SHAPES["Q4_K"]]
+    large = [(small[0][0], (8, 8192, 32768))] * 3
+    assert stream_bytes([small]) == 2 * transfer_sizes.STREAM_BUFFER
+    assert (
+        stream_bytes([small, large]) == 2 * expert_bytes(large) > 2 * transfer_sizes.STREAM_BUFFER
+    )
+    assert experts_at_once(large) == 1
