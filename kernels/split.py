@@ -1,82 +1,79 @@
-"""Two op sets in one forward pass: attention and all that is dense on a device, routed experts on the host.
+"""Two op sets in one forward pass: attention and all that is dense on a device, routed experts on both.
 
-Knows which op set has which weights, and that the host computes its experts while the device computes
-the shared and resident ones. Knows no device: the tests put the reference in its place.
+Everything but routed experts is the device's; those are `kernels.split_experts`'. Knows no device: the
+tests simulate one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from typing import Any, Generic
 
-import numpy as np
-
-from kernels.ops import C, CacheShape, Floats, Ints, Ops, Rope, Routing, Tensor, W, X
-
-Residency = Callable[[Tensor], Sequence[int]]
-"""The experts of a stack of weights that live on the device; the others live on the host."""
-
-
-@dataclass(frozen=True, slots=True)
-class Experts(Generic[W]):
-    """A stack of experts, divided. A slot says where an expert stands on its side, or is -1."""
-
-    device: W | None
-    host: Any
-    device_slots: Ints
-    host_slots: Ints
+from kernels.device import DeviceMemory, DeviceOps
+from kernels.expert_slots import Stack
+from kernels.ops import C, CacheShape, Entry, Floats, Ints, Ops, Rope, Routing, Tensor, W, X
+from kernels.residency import Residency
+from kernels.split_experts import Slots, SplitExperts
+from kernels.timing import Rows
 
 
 class SplitOps(Generic[X, W, C]):
     """`kernels.ops.Ops` over a device's op set and the host's, whose buffers are numpy arrays.
 
-    Closing it closes both. One thread at a time uses it.
+    One thread at a time uses it. A pass that fails on the host raises what failed there.
     """
 
     name = "split"
 
     def __init__(
-        self, device: Ops[X, W, C], host: Ops[Floats, Any, Any], residency: Residency
+        self, device: DeviceOps[X, W, C], host: Ops[Floats, Any, Any], slots: Slots
     ) -> None:
-        self._device, self._host, self._residency = device, host, residency
-        self._thread = ThreadPoolExecutor(1, "host experts")
-        self._pending: tuple[Future[Floats], X] | None = None
+        self._device = device
+        self._experts: SplitExperts[X, W, C] = SplitExperts(device, host, slots)
 
     def close(self) -> None:
-        """Stop the host's threads and the device's."""
-        self._thread.shutdown()
-        for ops in (self._host, self._device):
-            close = getattr(ops, "close", None)
-            if close is not None:
-                close()
+        """Stop its thread. The op sets are their owner's to close."""
+        self._experts.close()
+
+    @property
+    def residency(self) -> Residency | None:
+        """Which experts have slots, where any come and go; known from the first pass on."""
+        return self._experts.residency
+
+    def stream_from(self, tokens: int | None) -> None:
+        """Chunks of so many tokens compute absent experts on the device, through its buffers; None: none do."""
+        self._experts.stream_from = tokens
+
+    def time_chunk(self, tokens: int, top_k: int) -> tuple[float, float] | None:
+        """Seconds that a layer's experts take for a chunk on the host, and streamed; see `SplitExperts`."""
+        return self._experts.time_chunk(tokens, top_k)
+
+    def watch(self, rows: Rows | None) -> None:
+        """Captured passes, the host's answers to them, and the host's ops."""
+        self._experts.watch(rows)
+        with self._device.active():
+            self._device.watch(rows)
+
+    def memory(self) -> DeviceMemory:
+        """The device's."""
+        return self._device.memory()
+
+    def active(self) -> AbstractContextManager[None]:
+        """The device, current."""
+        return self._device.active()
 
     # Weights
 
-    def matrix(self, tensor: Tensor) -> W | Experts[W]:
-        if not _routed(tensor):
-            return self._device.matrix(tensor)
-        resident = sorted(set(self._residency(tensor)))
-        others = sorted(set(range(tensor.shape[0])) - set(resident))
-        return Experts(
-            self._device.matrix(_some(tensor, resident)) if resident else None,
-            self._host.matrix(_some(tensor, others)) if others else None,
-            _slots(resident, tensor.shape[0]),
-            _slots(others, tensor.shape[0]),
-        )
+    def matrix(self, tensor: Tensor) -> W | Stack[W]:
+        return self._experts.stack(tensor) if _routed(tensor) else self._device.matrix(tensor)
 
-    def table(self, tensor: Tensor) -> Any:
-        return self._host.table(tensor)
+    def table(self, tensor: Tensor) -> W:
+        return self._device.table(tensor)
 
     def repacks(self, tensor: Tensor) -> bool:
-        on_host = self._host.repacks(tensor)
-        if not _routed(tensor):
-            return self._device.repacks(tensor)
-        resident = len(set(self._residency(tensor)))
-        if resident in (0, tensor.shape[0]):
-            return on_host if resident == 0 else self._device.repacks(tensor)
-        return True  # each side was given a copy of its part
+        owner = self._experts if _routed(tensor) else self._device
+        return owner.repacks(tensor)
 
     def vector(self, tensor: Tensor) -> W:
         return self._device.vector(tensor)
@@ -87,29 +84,53 @@ class SplitOps(Generic[X, W, C]):
     def copy_page(self, cache: C, source: int, target: int) -> None:
         self._device.copy_page(cache, source, target)
 
-    # Buffers
+    # Passes and buffers
 
-    def record(self, forward: Callable[[Ints, Ints, int], X]) -> Callable[[Ints, Ints, int], X]:
-        return forward
+    def record(self, forward: Callable[[Entry, Ints, int], X]) -> Callable[[Entry, Ints, int], X]:
+        """Captured on the device, where it can hand over by itself or need not."""
+        on_host = self._experts.on_host
+        if on_host and self._device.hand_over == "none":
+            return forward
 
-    def embed(self, table: Any, tokens: Ints) -> X:
-        return self._device.from_numpy(self._host.embed(table, tokens))
+        def complete(entry: Entry, pages: Ints, start: int) -> X:
+            x = forward(entry, pages, start)
+            self._experts.join()  # a stage may end with experts
+            return x
+
+        captured = self._device.record(complete)
+        if captured is complete or not on_host:
+            return captured
+        return _Step(self._experts, captured)
+
+    def embed(self, table: W, tokens: Ints) -> X:
+        self._begin()
+        return self._device.embed(table, tokens)
 
     def last_row(self, x: X) -> X:
-        self._join()
+        self._experts.join()
         return self._device.last_row(x)
+
+    def enter(self, rows: Floats) -> X:
+        self._begin()
+        return self._device.enter(rows)
 
     def from_numpy(self, x: Floats) -> X:
         return self._device.from_numpy(x)
 
+    def _begin(self) -> None:
+        if not self._device.capturing:
+            self._experts.begin()
+
     def to_numpy(self, x: X) -> Floats:
-        self._join()
-        return self._device.to_numpy(x)
+        self._experts.join()
+        rows = self._device.to_numpy(x)
+        self._experts.finish()
+        return rows
 
     # Dense ops: the device's, after what the host still owes
 
     def norm(self, x: X, norm: W, eps: float) -> X:
-        self._join()
+        self._experts.join()
         return self._device.norm(x, norm, eps)
 
     def norm_linear(
@@ -120,11 +141,11 @@ class SplitOps(Generic[X, W, C]):
         weights: Sequence[W],
         biases: Sequence[W | None] | None = None,
     ) -> list[X]:
-        self._join()
+        self._experts.join()
         return self._device.norm_linear(x, norm, eps, weights, biases)
 
     def linear_add(self, x: X, weight: W, residual: X) -> None:
-        self._join()
+        self._experts.join()
         self._device.linear_add(x, weight, residual)
 
     def rope_append(
@@ -181,68 +202,36 @@ class SplitOps(Generic[X, W, C]):
     def route(
         self, x: X, norm: W, eps: float, router: W, bias: W | None, routing: Routing
     ) -> tuple[X, X, X]:
-        self._join()
+        self._experts.join()
         return self._device.route(x, norm, eps, router, bias, routing)
 
     def moe_add(
-        self,
-        x: X,
-        ids: X,
-        weights: X,
-        gate: Experts[W],
-        up: Experts[W],
-        down: Experts[W],
-        residual: X,
+        self, x: X, ids: X, weights: X, gate: Stack[W], up: Stack[W], down: Stack[W], residual: X
     ) -> None:
-        """The host begins with its experts and goes on while the device computes its own."""
-        self._join()
-        chosen = self._device.to_numpy(ids)
-        if (gate.host_slots[chosen] >= 0).any():
-            work = self._thread.submit(
-                self._host_experts,
-                self._device.to_numpy(x),
-                np.ascontiguousarray(gate.host_slots[chosen]),
-                self._device.to_numpy(weights),
-                (gate.host, up.host, down.host),
-            )
-            self._pending = work, residual
-        here: Any = np.ascontiguousarray(gate.device_slots[chosen])
-        if (here >= 0).any():
-            assert gate.device is not None and up.device is not None and down.device is not None
-            resident = gate.device, up.device, down.device
-            self._device.moe_add(x, self._device.from_numpy(here), weights, *resident, residual)
+        self._experts.add(x, ids, weights, (gate, up, down), residual)
 
     def ffn_add(self, x: X, gate: W, up: W, down: W, residual: X, scaler: W | None = None) -> None:
         self._device.ffn_add(x, gate, up, down, residual, scaler)
 
-    def _host_experts(
-        self, x: Floats, ids: Any, weights: Floats, experts: tuple[Any, Any, Any]
-    ) -> Floats:
-        total: Floats = np.zeros_like(x)
-        self._host.moe_add(x, ids, weights, *experts, total)
-        return total
 
-    def _join(self) -> None:
-        """Adds what the host has computed to the residual that waits for it."""
-        if self._pending is None:
-            return
-        (work, residual), self._pending = self._pending, None
-        self._device.add(self._device.from_numpy(work.result()), residual)
+class _Step(Generic[X]):
+    """A token's pass: op by op the first time, which captures it; then repeated, with the host's answers."""
+
+    def __init__(self, experts: Any, forward: Callable[[Entry, Ints, int], X]) -> None:
+        self._experts, self._forward = experts, forward
+        self._captured = False
+
+    def __call__(self, entry: Entry, pages: Ints, start: int) -> X:
+        if not self._captured:
+            result = self._forward(entry, pages, start)
+            self._experts.captured()
+            self._captured = True
+            return result
+        self._experts.begin()
+        result = self._forward(entry, pages, start)
+        self._experts.answer()
+        return result
 
 
 def _routed(tensor: Tensor) -> bool:
     return "_exps." in tensor.name
-
-
-def _some(tensor: Tensor, experts: Sequence[int]) -> Tensor:
-    """The stack of these experts; the whole one as it is."""
-    if len(experts) == tensor.shape[0]:
-        return tensor
-    data = tensor.data.reshape(tensor.shape[0], -1)[list(experts)].reshape(-1)
-    return Tensor(tensor.name, tensor.type, (len(experts), *tensor.shape[1:]), data)
-
-
-def _slots(experts: Sequence[int], count: int) -> Ints:
-    slots: Ints = np.full(count, -1, dtype=np.int32)
-    slots[list(experts)] = np.arange(len(experts), dtype=np.int32)
-    return slots

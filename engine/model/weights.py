@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable
+from copy import copy
 from typing import Any, Generic
 
 import numpy as np
@@ -31,9 +32,13 @@ class WeightLoader(Generic[W]):
     def __init__(self, file: GGUFFile, ops: Ops[Any, W, Any], report: Report) -> None:
         self._file = file
         self._ops = ops
-        self._report = report
-        self._done = 0
-        self._total = sum(info.nbytes for info in file.tensors.values())
+        self._progress = _Progress(sum(info.nbytes for info in file.tensors.values()), report)
+
+    def on(self, ops: Ops[Any, W, Any]) -> WeightLoader[W]:
+        """The same file for another op set, with one progress for both."""
+        other = copy(self)
+        other._ops = ops
+        return other
 
     def has(self, name: str) -> bool:
         """Whether the file has this tensor."""
@@ -96,9 +101,19 @@ class WeightLoader(Generic[W]):
         for first in range(0, tensor.data.nbytes, PREFAULT):
             part = tensor.data[first : first + PREFAULT]
             _prefault(part)
-            self._done += part.nbytes
-            self._report(min(self._done, self._total), self._total)
+            self._progress.add(part.nbytes)
         return tensor
+
+
+class _Progress:
+    """Bytes read so far. Tied weights are read twice, but never more than all."""
+
+    def __init__(self, total: int, report: Report) -> None:
+        self._done, self._total, self._report = 0, total, report
+
+    def add(self, count: int) -> None:
+        self._done += count
+        self._report(min(self._done, self._total), self._total)
 
 
 def _prefault(data: Bytes) -> None:

@@ -6,6 +6,7 @@ Knows no op. One thread at a time uses a context.
 from __future__ import annotations
 
 import os
+import time
 from ctypes import addressof
 from typing import Any
 
@@ -15,14 +16,18 @@ import numpy.typing as npt
 from kernels.cpu import native
 from kernels.cpu.buffers import Array, Cache, expect_ints, rope_struct, routing_struct
 from kernels.cpu.cores import default_threads, physical_cores
-from kernels.cpu.step import Forward, Recording, Step
-from kernels.ops import Ints, Rope, Routing
+from kernels.cpu.step import Forward, Recording, Step, op_name
+from kernels.ops import Entry, Ints, Rope, Routing
+from kernels.timing import NATIVE, OpTimes, Rows
 
 _FLOAT = np.dtype(np.float32)
 
 
 class NativeContext:
     """A native context with its threads."""
+
+    times: OpTimes | None = None
+    """Is told the times of every op while it is set."""
 
     def __init__(
         self, threads: int | None = None, isa: str | None = None, pin: bool = False
@@ -49,20 +54,24 @@ class NativeContext:
     def __del__(self) -> None:
         self.close()
 
+    def watch(self, rows: Rows | None) -> None:
+        """Tell `rows` the times of every op from now on; None ends that."""
+        self.times = None if rows is None else rows.row(NATIVE)
+
     def record(self, forward: Forward) -> Forward:
-        """`forward(tokens, pages, start)` of one token, run as one native call from the second time on.
+        """`forward(entry, pages, start)` of one token, run as one native call from the second time on.
 
         It must do the same ops with the same weights and the same cache each time.
         """
         step: Step | None = None
 
-        def run(tokens: Ints, pages: Ints, start: int) -> Array:
+        def run(entry: Entry, pages: Ints, start: int) -> Array:
             nonlocal step
             if step is not None:
-                return step.run(self._alive(), int(tokens[0]), pages, start)
+                return step.run(self._alive(), entry, pages, start, self.times)
             recording = self._recording = Recording()
             try:
-                result = forward(tokens, pages, start)
+                result = forward(entry, pages, start)
             finally:
                 self._recording = None
             step = Step(recording, result)
@@ -72,7 +81,12 @@ class NativeContext:
 
     def _call(self, name: str, *arguments: Any) -> None:
         """One native op. Raises what its status means."""
+        times = self.times
+        begin = time.perf_counter_ns() if times is not None else 0
         native.check(getattr(self._native, name)(self._alive(), *arguments))
+        if times is not None:
+            stamps = (begin, time.perf_counter_ns())
+            times.ops((op_name(name),), (native.layer_of(name, arguments),), stamps)
         if self._recording is not None:
             self._recording.calls.append((name, arguments))
 

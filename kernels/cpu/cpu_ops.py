@@ -53,11 +53,18 @@ class CpuOps(AttentionOps, FeedForwardOps):
         return vector(tensor)
 
     def kv_cache(self, shape: CacheShape) -> Cache:
+        if shape.kind != "f16":
+            raise ValueError(f"a KV cache of kind {shape.kind}: the CPU has float16 only")
         return Cache(shape)
 
     def copy_page(self, cache: Cache, source: int, target: int) -> None:
         cache.keys[:, target] = cache.keys[:, source]
         cache.values[:, target] = cache.values[:, source]
+
+    def enter(self, rows: Floats) -> Array:
+        buffer = self._buffer(*rows.shape)
+        buffer[...] = rows
+        return buffer
 
     def last_row(self, x: Array) -> Array:
         return x[-1:]

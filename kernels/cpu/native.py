@@ -75,7 +75,9 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "kt_moe_add": (c_int, (_P, _P, _N, _P, _P, _N, _P, _P, _P, _P)),
     "kt_ffn_add": (c_int, (_P, _P, _N, _P, _P, _P, _P, _P)),
     "kt_softmax": (None, (_P, _P, _N)),
-    "kt_replay": (c_int, (_P, _P, _N)),
+    "kt_replay": (c_int, (_P, _P, _N, _P)),
+    "kt_follow": (c_int, (_P, _N, _N)),
+    "kt_answer": (None, (_P,)),
 }
 
 FLOAT = c_float
@@ -95,10 +97,23 @@ PLACE_AT: dict[str, int] = {
 """Where the cache stands among the arguments that are not floating-point; layer, pages, page count,
 start and n follow it."""
 
+
+def layer_of(name: str, arguments: Sequence[object]) -> int | None:
+    """The layer that a call is for; None where its arguments do not say."""
+    if name not in PLACE_AT:
+        return None
+    pairs = zip(kinds_of(name), arguments, strict=True)
+    integers = [value for kind, value in pairs if kind is not FLOAT]
+    layer = integers[PLACE_AT[name] + 1]
+    assert isinstance(layer, int)
+    return layer
+
+
 _ERRORS: dict[int, tuple[type[Exception], str]] = {
     1: (ValueError, "shapes do not fit together"),
     2: (MemoryError, "no memory for scratch buffers"),
     3: (IndexError, "a token, expert, layer or page number is out of range"),
+    4: (TimeoutError, "the device did not ask for its experts"),
 }
 
 
@@ -125,6 +140,13 @@ def load() -> ctypes.CDLL:
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
     return library
+
+
+def address_of(name: str) -> int:
+    """Where a function of the library begins, for a driver that calls it."""
+    address = ctypes.cast(getattr(load(), name), c_void_p).value
+    assert address is not None
+    return address
 
 
 @cache

@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from kernels.cpu import native
 from kernels.cpu.buffers import Array, expect_ints
-from kernels.ops import Ints
+from kernels.ops import Entry, Ints
+from kernels.timing import OpTimes
 
-Forward = Callable[[Ints, Ints, int], Array]
-"""forward(tokens, pages, start) -> the result's buffer"""
+Forward = Callable[[Entry, Ints, int], Array]
+"""forward(entry, pages, start) -> the result's buffer"""
 
 _OPS = (
     "kt_embed",
@@ -48,23 +49,28 @@ class Recording:
 
 
 class Step:
-    """A recorded forward pass of one token, whose first op reads the embedding."""
+    """A recorded forward pass of one token. Its first buffer is what it begins with: token or row."""
 
     def __init__(self, recording: Recording, result: Array) -> None:
         self._buffers = recording.buffers
-        self._token = recording.buffers[0]
+        self._entry = recording.buffers[0]
         self._commands = np.zeros(len(recording.calls), dtype=_COMMAND)
         self._arguments: npt.NDArray[np.int64] = self._commands["a"]
+        self._names = [op_name(name) for name, _ in recording.calls]
+        self._layers = [native.layer_of(*call) for call in recording.calls]
         places: list[int] = []
         columns: list[int] = []
+        written: list[tuple[int, int]] = []
         for number, (name, arguments) in enumerate(recording.calls):
             integers = self._write(number, name, arguments)
             if name in native.PLACE_AT:
                 places.append(number)
                 columns.append(native.PLACE_AT[name] + 2)
             if result.ctypes.data in integers:
-                self._result = number, integers.index(result.ctypes.data)
-        self._shape = result.shape
+                written.append((number, integers.index(result.ctypes.data)))
+        self._result = result
+        # Logits are written by one op, straight to where they go; a residual by many.
+        self._direct = written[0] if len(written) == 1 else None
         self._rows, self._pages = np.array(places), np.array(columns)
 
     def _write(self, number: int, name: str, arguments: tuple[Any, ...]) -> list[int]:
@@ -78,16 +84,31 @@ class Step:
         command["a"][: len(integers)] = integers
         return integers
 
-    def run(self, context: int, token: int, pages: Ints, start: int) -> Array:
-        """The result for `token` at position `start`, in a buffer of its own."""
+    def run(
+        self, context: int, entry: Entry, pages: Ints, start: int, times: OpTimes | None = None
+    ) -> Array:
+        """The result for one token at position `start`, in a buffer of its own; `times` may follow."""
         expect_ints(pages, (pages.size,))
-        result = np.empty(self._shape, dtype=np.float32)
-        self._token[0, 0] = token
+        result = np.empty(self._result.shape, dtype=np.float32)
+        self._entry[...] = entry
         rows, first = self._rows, self._pages
         self._arguments[rows, first] = pages.ctypes.data
         self._arguments[rows, first + 1] = pages.size
         self._arguments[rows, first + 2] = start
-        self._arguments[self._result] = result.ctypes.data
+        if self._direct is not None:
+            self._arguments[self._direct] = result.ctypes.data
         commands = self._commands
-        native.check(native.load().kt_replay(context, commands.ctypes.data, len(commands)))
+        count = len(commands)
+        stamps = np.empty(count + 1, dtype=np.int64) if times is not None else None
+        address = stamps.ctypes.data if stamps is not None else None
+        native.check(native.load().kt_replay(context, commands.ctypes.data, count, address))
+        if times is not None and stamps is not None:
+            times.ops(self._names, self._layers, stamps)
+        if self._direct is None:
+            result[...] = self._result
         return result
+
+
+def op_name(name: str) -> str:
+    """A native function's name as the op set has it."""
+    return name.removeprefix("kt_")

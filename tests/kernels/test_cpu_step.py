@@ -1,5 +1,7 @@
 """One token as one native call says what the ops one by one say."""
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from engine.model.transformer import Transformer, page_table
 from engine.spec import ModelSpec
 from kernels.cpu import CpuOps
 from kernels.ops import Floats
+from kernels.timing import Stamps
 from tests.support.tiny import MODELS, tiny_model
 
 PAGE_SIZE = 4
@@ -52,6 +55,43 @@ def test_what_a_step_returned_stays_as_it_was(tmp_path: Path) -> None:
     kept = first.copy(), second.copy()
     run.forward(tokens, TABLES[0], 2)
     assert np.array_equal(first, kept[0]) and np.array_equal(second, kept[1])
+
+
+class Times:
+    """Keeps what it is told, as (name, layer, start, end)."""
+
+    def __init__(self) -> None:
+        self.ops_told: list[tuple[str, int | None, int, int]] = []
+
+    def ops(self, names: Sequence[str], layers: Sequence[int | None], stamps: Stamps) -> None:
+        starts, ends = map(int, stamps[:-1]), map(int, stamps[1:])
+        self.ops_told += zip(names, layers, starts, ends, strict=True)
+
+
+@pytest.mark.parametrize("architecture", ["qwen3moe", "deepseek2"])
+def test_a_step_tells_the_times_of_the_ops_that_python_would_call(
+    architecture: str, tmp_path: Path
+) -> None:
+    ops = CpuOps(2)
+    run = model(tiny_model(architecture, tmp_path), ops)
+    token = np.array([5], dtype=np.int32)
+    silent = [run.forward(token, TABLES[0], at) for at in range(3)]
+    told = []
+    for forward in (lambda *place: run.forward_all(*place)[0], run.forward):
+        ops.times = times = Times()
+        begin = time.perf_counter_ns()
+        assert np.array_equal(forward(token, TABLES[0], 2), silent[2])
+        done = time.perf_counter_ns()
+        ops.times = None
+        stamps = [begin, *(t for _, _, *both in times.ops_told for t in both), done]
+        assert stamps == sorted(stamps)
+        told.append([(name, layer) for name, layer, *_ in times.ops_told])
+    run.forward(token, TABLES[0], 2)
+    one_by_one, repeated = told
+    assert one_by_one == repeated
+    layers = [layer for _, layer in repeated if layer is not None]
+    assert sorted(set(layers)) == list(range(run.spec.layers))
+    assert len(repeated) > 6 * run.spec.layers
 
 
 def test_a_wrong_token_or_page_is_refused_in_a_step_too(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 // which are data, are checked by the ops.
 
 #include <cstring>
+#include <ctime>
 #include <new>
 
 #include "attention.h"
@@ -249,12 +250,22 @@ int call(Context* c, const Command& command) {
     }
 }
 
+// Nanoseconds of the clock that Python's time.perf_counter_ns reads.
+int64_t now_ns() {
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return int64_t{1000000000} * now.tv_sec + now.tv_nsec;
+}
+
 }  // namespace
 
-// Runs the commands in order; stops at the first that fails and returns its status.
-KTCHAT_API int kt_replay(Context* c, const Command* commands, int64_t count) {
+// Runs the commands in order; stops at the first that fails and returns its status. `stamps` may be null;
+// else it gets `count` + 1 times: command i runs from stamp i to stamp i + 1.
+KTCHAT_API int kt_replay(Context* c, const Command* commands, int64_t count, int64_t* stamps) {
     for (int64_t i = 0; i < count; i++) {
+        if (stamps) stamps[i] = now_ns();
         if (const int status = call(c, commands[i])) return status;
     }
+    if (stamps) stamps[count] = now_ns();
     return kOk;
 }

@@ -13,7 +13,7 @@
 namespace ktchat {
 
 // Result of an op; kernels/cpu/native.py turns the rest into exceptions.
-enum Status : int { kOk = 0, kBadArgument = 1, kNoMemory = 2, kBadIndex = 3 };
+enum Status : int { kOk = 0, kBadArgument = 1, kNoMemory = 2, kBadIndex = 3, kLate = 4 };
 
 // Scratch memory that lives until the next op. Pointers are aligned to 64 bytes.
 class Arena {

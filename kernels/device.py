@@ -1,0 +1,144 @@
+"""What an op set with a memory of its own offers beyond the ops: what a hybrid forward pass is built on.
+
+`kernels.gpu.GpuOps` is one; the tests simulate another over the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Protocol
+
+from kernels.ops import C, Floats, Ints, Ops, Tensor, W, X
+from kernels.timing import Rows
+
+HandOver = Literal["stream memory operations", "host functions", "none"]
+"""How captured work on a device asks the host for experts: flags that the device's stream writes and
+waits for, functions that it calls on the host, or not at all: then the host asks, and waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """Bytes of a device as its driver counts them: what other programs hold is not free."""
+
+    free: int
+    total: int
+
+
+class DeviceMemoryError(MemoryError):
+    """The device has no room for what was asked of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy(Generic[W]):
+    """One expert of a stack of a file, and the slot that it is to fill."""
+
+    weights: W
+    """Made by `expert_slots`."""
+    slot: int
+    tensor: Tensor
+    """The file's stack, (experts, rows, cols)."""
+    expert: int
+
+
+class Letter(Protocol):
+    """One layer's question to the host, and its answer: arrays that both sides read and write.
+
+    `kernels.cpu.letters` makes them in memory that `DeviceOps.shared` gives.
+    """
+
+    x: Floats
+    """(1, hidden)"""
+    ids: Ints
+    """(1, top_k)"""
+    weights: Floats
+    """(1, top_k)"""
+    answer: Floats
+    """(1, hidden)"""
+    asked: Ints
+    """(1,): 1 once the question is there; the host takes it back."""
+    answered: Ints
+    """(1,): 1 once the answer is there; the device takes it back."""
+    address: int
+    """Of the native letter, for a host function."""
+
+
+class DeviceOps(Ops[X, W, C], Protocol[X, W, C]):
+    """An op set on a device. Ops are done in the order of their calls, but maybe later.
+
+    What needs memory raises `DeviceMemoryError` where there is none.
+    """
+
+    @property
+    def hand_over(self) -> HandOver:
+        """How captured passes ask the host here."""
+        ...
+
+    def close(self) -> None:
+        """End what goes on beside the ops."""
+        ...
+
+    def watch(self, rows: Rows | None) -> None:
+        """As `kernels.timing.Watched` says, of captured passes. Called inside `active`."""
+        ...
+
+    def memory(self) -> DeviceMemory:
+        """Free and total bytes, once what nothing holds any more has been given back."""
+        ...
+
+    def active(self) -> AbstractContextManager[None]:
+        """Makes this device the current one of this thread; ops are called inside only."""
+        ...
+
+    # Experts that are not all here
+
+    def expert_slots(self, tensor: Tensor, slots: int) -> W:
+        """Room for `slots` experts of the stack `tensor`, for `moe_add`: its ids are slots, or -1."""
+        ...
+
+    def upload(self, copies: Sequence[Copy[W]]) -> Callable[[], bool]:
+        """Begin to fill slots, beside the ops; the result says whether all of them are filled.
+
+        Until then no op may read the slots. Never waits for the device.
+        """
+        ...
+
+    def stream_moe_add(
+        self, x: X, ids: X, weights: X, gate: Tensor, up: Tensor, down: Tensor, residual: X
+    ) -> None:
+        """`moe_add` with experts that are not on the device: they pass through buffers, some at a time.
+
+        ids, (n, top_k), count in the stacks of the file; -1 is no expert.
+        """
+        ...
+
+    def look_up(self, ids: X, slots: X) -> X:
+        """The slot of every expert, (n, top_k) int32, -1 where it has none.
+
+        `slots`, (1, experts) int32, is made by `from_numpy` and changed by `write`.
+        """
+        ...
+
+    def write(self, buffer: X, values: Ints) -> None:
+        """Put these values into a buffer, in its place; ops called later read them."""
+        ...
+
+    # Captured work that asks the host
+
+    @property
+    def capturing(self) -> bool:
+        """Whether ops called now are captured, to be done when the pass is repeated."""
+        ...
+
+    def shared(self, shape: tuple[int, ...], kind: Any) -> Any:
+        """A zeroed numpy array of host memory that the device reads and writes in its stream."""
+        ...
+
+    def post(self, letter: Letter, x: X, ids: X, weights: X) -> None:
+        """In the device's order of work: put a question into the letter, and say so."""
+        ...
+
+    def collect(self, letter: Letter, residual: X) -> None:
+        """In the device's order of work: wait for the letter's answer, and add it to the residual."""
+        ...

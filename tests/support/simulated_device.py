@@ -1,0 +1,272 @@
+"""A device over the reference: work that is done later and by a thread of its own, and memory that ends.
+
+It keeps the promises of `kernels.device.DeviceOps` and no others: captured passes run beside the caller,
+uploads take a while, a slot that is being filled holds nonsense, and memory is counted.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from kernels.device import (
+    Copy,
+    DeviceMemory,
+    DeviceMemoryError,
+    DeviceOps,
+    HandOver,
+    Letter,
+)
+from kernels.ops import CacheShape, Floats, Ints, Tensor
+from kernels.reference import Cache, ReferenceOps, Weight
+from kernels.timing import DEVICE, OpTimes, Rows
+
+GIB = 1 << 30
+
+
+class SimulatedDevice(ReferenceOps):
+    """`kernels.device.DeviceOps` with `total` bytes, of which other programs hold `others`."""
+
+    name = "simulated"
+    times: OpTimes | None = None
+
+    def __init__(
+        self,
+        total: int = GIB,
+        others: int = 0,
+        hand_over: HandOver = "stream memory operations",
+        polls: int = 2,
+    ) -> None:
+        super().__init__()
+        self.hand_over: HandOver = hand_over
+        self.held = self.peak = 0
+        self.others = others
+        self.uploads: list[list[Copy[Any]]] = []
+        self.streamed = self.replays = 0
+        self._total, self._polls = total, polls
+        self._graph: Graph | None = None
+        self.work: Future[None] | None = None
+        self.current = False
+
+    # Memory
+
+    def memory(self) -> DeviceMemory:
+        return DeviceMemory(self._total - self.others - self.held, self._total)
+
+    def take(self, count: int) -> None:
+        """Hold so many bytes more, or fail as a device does."""
+        if count > self.memory().free:
+            raise DeviceMemoryError(f"{count} bytes wanted, {self.memory().free} are free")
+        self.held += count
+        self.peak = max(self.peak, self.held)
+
+    def matrix(self, tensor: Tensor) -> Weight:
+        self.take(tensor.data.nbytes)
+        return super().matrix(tensor)
+
+    def repacks(self, tensor: Tensor) -> bool:
+        return True
+
+    def kv_cache(self, shape: CacheShape) -> Cache:
+        size = shape.bytes_per_position * shape.pages * shape.page_size
+        self.take(size)
+        cache = super().kv_cache(shape)
+        weakref.finalize(cache.keys, self.take, -size).atexit = False
+        return cache
+
+    def close(self) -> None:
+        self.wait()
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        before, self.current = self.current, True
+        try:
+            yield
+        finally:
+            self.current = before
+
+    # Experts
+
+    def expert_slots(self, tensor: Tensor, slots: int) -> Weight:
+        size = tensor.data.nbytes // tensor.shape[0]
+        self.take(slots * size)
+        data = np.full(slots * size, 255, dtype=np.uint8)
+        return Weight(Tensor(tensor.name, tensor.type, (slots, *tensor.shape[1:]), data), None)
+
+    def upload(self, copies: Sequence[Copy[Weight]]) -> Callable[[], bool]:
+        self.uploads.append(list(copies))
+        for copy in copies:
+            self._slot(copy)[:] = 255  # nonsense until it is filled
+        polls = self._polls
+
+        def filled() -> bool:
+            nonlocal polls
+            polls -= 1
+            if polls == 0:
+                for copy in copies:
+                    size = copy.tensor.data.nbytes // copy.tensor.shape[0]
+                    self._slot(copy)[:] = copy.tensor.data[copy.expert * size :][:size]
+            return polls <= 0
+
+        return filled
+
+    @staticmethod
+    def _slot(copy: Copy[Weight]) -> Any:
+        stack = copy.weights.tensor
+        size = stack.data.nbytes // stack.shape[0]
+        return stack.data[copy.slot * size :][:size]
+
+    def stream_moe_add(self, x: Any, ids: Any, weights: Any, *rest: Any) -> None:
+        *stacks, residual = rest
+        self.streamed += 1
+        self.moe_add(x, ids, weights, *(Weight(tensor, None) for tensor in stacks), residual)
+
+    def look_up(self, ids: Any, slots: Any) -> Any:
+        return slots[0][ids.long()]
+
+    def write(self, buffer: Any, values: Ints) -> None:
+        buffer.copy_(torch.from_numpy(values))
+
+    def from_numpy(self, x: Floats) -> Any:
+        return torch.from_numpy(x).clone()
+
+    # Captured passes
+
+    @property
+    def capturing(self) -> bool:
+        return self._graph is not None
+
+    def record(self, forward: Any) -> Any:
+        """As a GPU does: the first call runs and is captured, later ones are done beside the caller.
+
+        A GPU computes nothing while it captures. Here ops do, to know their buffers.
+        """
+        graph: Graph | None = None
+
+        def run(tokens: Ints, pages: Ints, start: int) -> Any:
+            nonlocal graph
+            if graph is not None:
+                self.replays += 1
+                return graph.launch(tokens, pages, start)
+            forward(tokens, pages, start)
+            graph = self._graph = Graph(self, tokens, pages)
+            try:
+                graph.result = forward(tokens, pages, start)
+            finally:
+                self._graph = None
+            return forward(tokens, pages, start)  # mends what capturing left in the cache
+
+        return run
+
+    def shared(self, shape: tuple[int, ...], kind: Any) -> Any:
+        return np.zeros(shape, kind)
+
+    def post(self, letter: Letter, x: Any, ids: Any, weights: Any) -> None:
+        letter.x[:], letter.ids[:], letter.weights[:] = x.numpy(), ids.numpy(), weights.numpy()
+        letter.asked[0] = 1
+
+    def collect(self, letter: Letter, residual: Any) -> None:
+        deadline = time.monotonic() + 5
+        while not letter.answered[0]:
+            assert time.monotonic() < deadline, "no answer"
+            time.sleep(0)
+        letter.answered[0] = 0
+        residual += torch.from_numpy(letter.answer)
+
+    def to_numpy(self, x: Any) -> Floats:
+        assert not self.capturing, "a captured pass cannot wait for the host"
+        self.wait()
+        return super().to_numpy(x).copy()
+
+    def watch(self, rows: Rows | None) -> None:
+        self.wait()
+        self.times = None if rows is None else rows.row(DEVICE)
+
+    def wait(self) -> None:
+        """Until the work that was launched is done; raises what failed in it."""
+        work, self.work = self.work, None
+        if work is not None:
+            work.result(10)
+
+
+class Graph:
+    """The ops of one pass and their buffers: a launch does them again, in a thread."""
+
+    def __init__(self, device: SimulatedDevice, tokens: Ints, pages: Ints) -> None:
+        self._device, self._tokens, self._pages = device, tokens, pages
+        self._ops: list[tuple[Callable[..., Any], tuple[Any, ...], Any]] = []
+        self._inside = False
+        self._thread = ThreadPoolExecutor(1)
+        self.result: Any = None
+
+    def call(self, op: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        """One captured op; what talks to the host is not done now."""
+        if self._inside:  # of another op
+            return op(self._device, *arguments)
+        self._inside = True
+        waits = op.__name__ in ("post", "collect")
+        result = None if waits else op(self._device, *arguments)
+        self._inside = False
+        self._ops.append((op, arguments, result))
+        return result
+
+    def launch(self, tokens: Ints, pages: Ints, start: int) -> Any:
+        self._device.wait()
+        self._device.work = self._thread.submit(self._run, tokens.copy(), pages.copy(), start)
+        return self.result
+
+    def _run(self, tokens: Ints, pages: Ints, start: int) -> None:
+        begin = time.perf_counter_ns()
+        self._repeat(tokens, pages, start)
+        if self._device.times is not None:
+            self._device.times.ops(("pass",), (None,), (begin, time.perf_counter_ns()))
+
+    def _repeat(self, tokens: Ints, pages: Ints, start: int) -> None:
+        for op, arguments, result in self._ops:
+            now, after_pages = [], False
+            for argument in arguments:
+                if after_pages:
+                    argument = start
+                after_pages = argument is self._pages
+                now.append(
+                    tokens if argument is self._tokens else pages if after_pages else argument
+                )
+            again = op(self._device, *now)
+            for new, old in zip(_tensors(again), _tensors(result), strict=True):
+                old.copy_(new)
+
+
+def _tensors(result: Any) -> list[Any]:
+    if result is None:
+        return []
+    return list(result) if isinstance(result, list | tuple) else [result]
+
+
+def _captured(op: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(op)
+    def call(self: SimulatedDevice, *arguments: Any, **named: Any) -> Any:
+        assert self.current, f"{op.__name__} outside of active()"
+        bound = inspect.signature(op).bind(self, *arguments, **named)
+        values = tuple(bound.arguments.values())[1:]
+        return op(self, *values) if self._graph is None else self._graph.call(op, values)
+
+    return call
+
+
+for _name in (
+    *("embed", "enter", "last_row", "norm", "norm_linear", "linear_add", "add", "rope_append", "attention"),
+    *("latent_append", "latent_attention", "route", "moe_add", "ffn_add"),
+    *("look_up", "post", "collect"),
+):
+    setattr(SimulatedDevice, _name, _captured(getattr(SimulatedDevice, _name)))
+
+_: type[DeviceOps[torch.Tensor, Weight, Cache]] = SimulatedDevice
