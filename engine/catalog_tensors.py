@@ -14,8 +14,9 @@ from functools import cache
 from engine.quantise import fitting_type
 from engine.rope import RopeSpec
 from engine.spec import ARCHITECTURES, Group, GroupSize, MlaSpec, ModelSpec, MoeSpec
-from engine.spec_tensors import group_of
+from engine.spec_tensors import Sizes, group_of
 from engine.synthetic_shapes import RECIPES, Named, Recipe, Shape, tensor_shapes, tensor_type
+from kernels.gpu.packed_sizes import device_bytes
 from kernels.quants import BY_NAME, QuantType, resident_bytes
 
 _EXTRA_RECIPES: dict[str, Recipe] = {
@@ -84,9 +85,10 @@ def spec_of(numbers: Numbers, name: str, quant: str, listed: int = 0) -> ModelSp
     `listed` is the size of the files where it is known: routed experts make up the difference to
     what is computed.
     """
-    groups = group_sizes(numbers, quant)
+    sizes = _sizes(numbers, quant)
+    groups, layers = sizes.groups, sizes.layers
     if listed:
-        groups = _fitted(groups, listed)
+        groups, layers = _fitted(sizes, listed)
     moe = MoeSpec(
         numbers.experts,
         numbers.top_k,
@@ -127,26 +129,31 @@ def spec_of(numbers: Numbers, name: str, quant: str, listed: int = 0) -> ModelSp
         ),
         kv_bytes_per_token=numbers.kv_bytes_per_token,
         groups=groups,
+        layer_groups=layers,
     )
 
 
-@cache
 def group_sizes(numbers: Numbers, quant: str) -> dict[Group, GroupSize]:
     """Bytes and parameters of each group of tensors."""
-    groups: dict[Group, GroupSize] = {}
+    return _sizes(numbers, quant).groups
+
+
+@cache
+def _sizes(numbers: Numbers, quant: str) -> Sizes:
+    total = Sizes(numbers.layers)
     for name, sizes, kind, used in _tensors(numbers, quant):
-        group = group_of(name) if used else "unused"
         count = 1
         for size in sizes:
             count *= size
-        before = groups.get(group, GroupSize())
         cols = sizes[-1]
-        groups[group] = GroupSize(
-            before.bytes + count // cols * kind.row_bytes(cols),
-            before.parameters + count,
-            before.resident + resident_bytes(kind, count // cols, cols),
+        counted = GroupSize(
+            count // cols * kind.row_bytes(cols),
+            count,
+            resident_bytes(kind, count // cols, cols),
+            device_bytes(name, kind, sizes),
         )
-    return groups
+        total.add(name, group_of(name) if used else "unused", counted)
+    return total
 
 
 def _tensors(
@@ -252,14 +259,26 @@ def _delta(hidden: int) -> list[Named]:
     ]
 
 
-def _fitted(groups: dict[Group, GroupSize], listed: int) -> dict[Group, GroupSize]:
+def _fitted(
+    sizes: Sizes, listed: int
+) -> tuple[dict[Group, GroupSize], tuple[dict[Group, GroupSize], ...]]:
     """Groups whose bytes sum to `listed`: the routed experts take the difference."""
-    others = sum(size.bytes for group, size in groups.items() if group != "experts")
+    others = sum(size.bytes for group, size in sizes.groups.items() if group != "experts")
     experts = max(1, listed - others)
-    factor = experts / groups["experts"].bytes
-    fitted = dataclasses.replace(
-        groups["experts"],
-        bytes=experts,
-        resident=round(groups["experts"].resident * factor),
-    )
-    return {**groups, "experts": fitted}
+    factor = experts / sizes.groups["experts"].bytes
+
+    def scaled(groups: dict[Group, GroupSize]) -> dict[Group, GroupSize]:
+        if "experts" not in groups:
+            return groups
+        now = groups["experts"]
+        fitted = dataclasses.replace(
+            now,
+            bytes=round(now.bytes * factor),
+            resident=round(now.resident * factor),
+            device=round(now.device * factor),
+        )
+        return {**groups, "experts": fitted}
+
+    whole = scaled(sizes.groups)
+    whole["experts"] = dataclasses.replace(whole["experts"], bytes=experts)
+    return whole, tuple(scaled(layer) for layer in sizes.layers)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from engine.errors import MemoryShortError, RequestError
 from engine.footprint import PAGE, kv_bytes, weight_bytes, workspace_bytes
+from engine.protocol import Auto
 from engine.spec import ModelSpec
 
 MAX_CHOSEN_CONTEXT = 32768
@@ -19,14 +20,14 @@ RESERVE = 256 << 20
 """Bytes left for buffers, the vocabulary and Python, at least."""
 
 
-def choose_context(requested: int | None, spec: ModelSpec, free: int) -> int:
-    """Tokens of context: what is asked for, else the least of what the model was trained for, what a
-    quarter of the `free` bytes holds, what fits beside the weights, and 32768.
+def choose_context(requested: int | Auto | None, spec: ModelSpec, free: int) -> int:
+    """Tokens of context: what is asked for; "auto": the most that fits and that the model was trained
+    for; None: the least of what it was trained for, what a quarter of the `free` bytes holds, what fits
+    beside the weights, and 32768.
 
     Raises `RequestError`, and `MemoryShortError` when weights and KV cache do not fit.
     """
-    if requested is not None and requested < 1:
-        raise RequestError(f"A context of {requested} tokens is not possible")
+    check_context(requested)
     most = largest_context(spec, free)
     context = wanted_context(requested, spec, free)
     if context > most:
@@ -34,8 +35,16 @@ def choose_context(requested: int | None, spec: ModelSpec, free: int) -> int:
     return context
 
 
-def wanted_context(requested: int | None, spec: ModelSpec, free: int) -> int:
-    """The context of `choose_context`, whether it fits or not: at least one step."""
+def check_context(requested: int | Auto | None) -> None:
+    """Raises `RequestError` for a context that no model has."""
+    if isinstance(requested, int) and requested < 1:
+        raise RequestError(f"A context of {requested} tokens is not possible")
+
+
+def wanted_context(requested: int | Auto | None, spec: ModelSpec, free: int) -> int:
+    """The context of `choose_context`, whether it fits or not: at least one step unless asked for."""
+    if requested == "auto":
+        return min(spec.context, max(CONTEXT_STEP, largest_context(spec, free)))
     if requested is not None:
         return requested
     per_token = max(1, spec.kv_bytes_per_token)

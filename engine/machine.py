@@ -65,6 +65,26 @@ class Gpu:
     display: bool = False
     """It draws a screen."""
     users: tuple[GpuUser, ...] = ()
+    read_gb_s: float = 0.0
+    """Reading speed of its memory, from clock and width of its bus: an upper bound."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether our kernels run on it: compute capability 8.0 or higher."""
+        major, _, minor = self.compute.partition(".")
+        known = (major + minor).isascii() and major.isdigit() and minor.isdigit()
+        return known and (int(major), int(minor)) >= LEAST_COMPUTE
+
+    @property
+    def pcie_gb_s(self) -> float:
+        """Bytes that its link can carry one way; 0 when generation or width is not known."""
+        return PCIE_LANE_GB_S.get(self.pcie_gen, 0.0) * self.pcie_width
+
+
+LEAST_COMPUTE = (8, 0)
+"""Compute capability that our kernels need."""
+PCIE_LANE_GB_S = {1: 0.25, 2: 0.5, 3: 0.985, 4: 1.969, 5: 3.938, 6: 7.563}
+"""A lane's speed by generation, its coding taken off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +104,8 @@ class Software:
     llama_cpp_gpu: bool = False
     """llama.cpp was built with a GPU backend."""
     torch: str = ""
+    torch_cuda: str = ""
+    """The CUDA version that torch was built for; empty where it was built for the CPU only."""
     triton: str = ""
     flashinfer: str = ""
     native: bool = False
@@ -112,11 +134,8 @@ class Hardware:
     notes: tuple[str, ...] = ()
     """What could not be found out, and why."""
     assumed: str = ""
-
-    @property
-    def vram_free(self) -> int:
-        """Free memory of all GPUs."""
-        return sum(gpu.free for gpu in self.gpus)
+    use_gpus: bool = True
+    """The person wants them used (the setting `device`)."""
 
     def freeing(self, count: int) -> Hardware:
         """The machine with `count` more bytes of RAM free: once a loaded model has made room."""

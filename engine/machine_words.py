@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from engine.machine import ISA_WORDS, Cpu, Disk, Gpu, Hardware, Memory, Software
 from engine.plan_words import gb_s, size
+from engine.probes.software import gpu_obstacle
 
 Line = tuple[str, str]
 """What it is about, and what there is to say."""
@@ -47,17 +48,31 @@ def memory(found: Memory) -> str:
 
 
 def gpu(found: Gpu) -> str:
-    """`RTX 4090 · 24.0 GB, 22.9 GB free (firefox 0.6 GB) · compute 8.9 · PCIe 4 x16`."""
+    """`RTX 4090 · 24.0 GB, 22.9 GB free (firefox 0.6 GB) · reads up to 1008 GB/s · PCIe 4 x16, 32 GB/s`."""
     text = f"{found.name} · {size(found.total)}, {size(found.free)} free"
     if found.users:
         text += f" ({', '.join(f'{user.name} {size(user.bytes)}' for user in found.users[:3])})"
+    speed = f", {gb_s(found.pcie_gb_s)}" if found.pcie_gb_s else ""
     parts = [
-        f"driver {found.driver}" if found.driver else "",
+        f"reads up to {gb_s(found.read_gb_s)}" if found.read_gb_s else "",
+        f"PCIe {found.pcie_gen} x{found.pcie_width}{speed}" if found.pcie_gen else "",
         f"compute {found.compute}" if found.compute else "",
-        f"PCIe {found.pcie_gen} x{found.pcie_width}" if found.pcie_gen else "",
+        f"driver {found.driver}" if found.driver else "",
         "draws the screen" if found.display else "",
     ]
     return " · ".join([text, *(part for part in parts if part)])
+
+
+def gpu_use(hardware: Hardware) -> Line:
+    """Whether our engine computes on the GPUs, and why not; the command is among the problems."""
+    problem = gpu_obstacle(hardware)
+    if problem is not None:
+        return "GPU use", f"ktchat computes on the CPU. {problem.what}"
+    if not hardware.use_gpus:
+        return "GPU use", "ktchat computes on the CPU: the setting device says so"
+    unfit = [gpu.name for gpu in hardware.gpus if not gpu.usable]
+    rest = f", but not on {', '.join(unfit)}: compute capability 8.0 is needed" if unfit else ""
+    return "GPU use", f"ktchat computes on the GPU{rest}"
 
 
 def disk(found: Disk) -> str:
@@ -73,10 +88,13 @@ def software(found: Software) -> list[Line]:
     llama = found.llama_cpp or "absent"
     if found.llama_cpp:
         llama += " · built for the GPU" if found.llama_cpp_gpu else " · built for the CPU only"
+    torch = found.torch or "absent"
+    if found.torch:
+        torch += f" · CUDA {found.torch_cuda}" if found.torch_cuda else " · built for the CPU only"
     return [
         ("CPU kernels", "built" if found.native else "not built"),
         ("llama-cpp-python", llama),
-        ("torch", found.torch or "absent"),
+        ("torch", torch),
         ("triton", found.triton or "absent"),
         ("flashinfer", found.flashinfer or "absent"),
     ]

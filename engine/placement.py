@@ -1,240 +1,213 @@
-"""What would go on the GPUs: attention first, then the KV cache, then whole experts.
+"""Which layers go on which GPU, and how many routed experts of each layer beside them.
 
-Pure arithmetic. The GPUs compute every layer's attention, norms, router, shared experts and the
-output; routed experts stay in RAM except for as many whole ones as the VRAM left over holds. Several
-GPUs share the layers by their free memory, each with a ledger of its own. Nothing here runs today.
+Pure arithmetic over bytes: knows neither models nor machines by name. A layer's fixed part (attention,
+norms, router, shared experts, dense FFN, KV cache) goes to a GPU or, where VRAM does not hold all of
+them, the first layers stay on the CPU whole. What is left of the VRAM is slots for routed experts.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from engine.context import CONTEXT_STEP, KV_SHARE, MAX_CHOSEN_CONTEXT
-from engine.footprint import CHUNK, kv_bytes, weight_bytes
-from engine.machine import Gpu, Hardware
-from engine.plan import (
-    DevicePlan,
-    MemoryPlan,
-    Verdict,
-    expert_count,
-    ram_ledger,
-    segments,
-)
-from engine.spec import Group, ModelSpec
-
-PER_LAYER: tuple[Group, ...] = ("attention", "norms", "router", "shared", "other")
-"""Groups that always go with their layer; dense FFNs follow as far as they fit."""
-
-GPU_PROCESS = 400 << 20
-"""Bytes of a CUDA context and its libraries. Assumed; to be measured where a GPU is."""
-SMALL_GPU = 17 << 30
-"""A GPU of 16 GB or less; the driver counts a little differently."""
+from typing import Literal, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
-class _Share:
-    """One GPU's part: layers `first` to `first + layers - 1`, and what else it holds."""
+class LayerPlace:
+    """Where one layer is computed."""
 
-    gpu: Gpu
-    left: int
-    """Bytes free after the layers' fixed part, the KV cache and the output."""
-    first: int
-    layers: int
-    output: int
-    dense: int = 0
-    """Layers whose dense FFN is here."""
+    gpu: int | None
+    """Number of the GPU in `Hardware.gpus`, as CUDA counts them in PCI order; None: the whole layer is
+    on the CPU, with its KV cache."""
     experts: int = 0
-    """Whole routed experts."""
+    """Slots for routed experts on that GPU. As many as the model has experts: the layer's experts are
+    not in RAM at all; fewer: RAM holds all of them, since residency adapts while the model runs."""
 
 
-def reserve_bytes(gpu: Gpu) -> int:
-    """VRAM that stays free: max(512 MiB, 3 %), and 1 GiB on small GPUs that draw the screen."""
-    least = 1 << 30 if gpu.display and gpu.total <= SMALL_GPU else 512 << 20
-    return max(least, gpu.total * 3 // 100)
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a model goes: its layers in order, the last with the output. The embedding is in RAM."""
+
+    layers: tuple[LayerPlace, ...]
+    context: int
+    """Tokens of KV cache that there is room for."""
+    kv: Literal["f16", "q8"]
+    """How GPUs keep the KV cache; the CPU's is always float16."""
+
+    @property
+    def on_cpu(self) -> int:
+        """Layers that the CPU computes whole: the first ones."""
+        return sum(layer.gpu is None for layer in self.layers)
+
+    @property
+    def gpus(self) -> tuple[int, ...]:
+        """GPUs that hold layers, in the order in which layers pass through them."""
+        return tuple(dict.fromkeys(p.gpu for p in self.layers if p.gpu is not None))
 
 
-def gpu_work_bytes(spec: ModelSpec) -> int:
-    """VRAM for the CUDA context and the buffers of one chunk."""
-    width = spec.hidden * 8 + spec.heads * (spec.head_dim + spec.value_dim) * 2 + spec.ffn * 2
-    if spec.moe is not None:
-        width += spec.moe.shared_width * 2 + spec.moe.top_k * spec.hidden
-    return GPU_PROCESS + CHUNK * width * 4 + spec.vocab * 4
+class LayerBytes(NamedTuple):
+    """What one layer takes."""
+
+    fixed: int
+    """On a GPU, but for routed experts."""
+    expert: int = 0
+    """One routed expert on a GPU."""
+    experts: int = 0
+    """Routed experts; 0: it has a dense FFN."""
+    host_experts: int = 0
+    """All of its routed experts in RAM."""
 
 
-def place(
-    spec: ModelSpec, hardware: Hardware, context: int | None
-) -> tuple[MemoryPlan | None, str]:
-    """The plan with the machine's GPUs, or None and why there is none."""
-    if not spec.hybrid:
-        return None, "llama.cpp runs this model, and ktchat runs llama.cpp on the CPU"
-    weights = weight_bytes(spec)
-    most = _largest(spec, hardware, weights)
-    if most < 1:
-        return None, "The GPU is too small for this model's attention"
-    tokens = context if context is not None else _chosen(spec, hardware, most)
-    shares = _shares(spec, hardware.gpus, weights, tokens)
-    if shares is None:
-        return None, f"The GPU is too small for a context of {tokens} tokens; {most} fit"
-    return _plan(spec, hardware, weights, _fill(spec, weights, shares), tokens, most), ""
+class Room(NamedTuple):
+    """Bytes for weights and KV cache on one GPU."""
+
+    gpu: int
+    bytes: int
 
 
-def _chosen(spec: ModelSpec, hardware: Hardware, most: int) -> int:
-    """As on the CPU: at most a quarter of the free VRAM, 32768, and what the model was trained for."""
-    quarter = hardware.vram_free // KV_SHARE // max(1, spec.kv_bytes_per_token)
-    fitting = min(MAX_CHOSEN_CONTEXT, most, quarter)
-    return min(spec.context, most, max(1, fitting // CONTEXT_STEP) * CONTEXT_STEP)
+def place_layers(
+    layers: Sequence[LayerBytes], output: int, rooms: Sequence[Room], ram: int
+) -> tuple[LayerPlace, ...]:
+    """A place for every layer; the last one's GPU takes `output` bytes more.
+
+    `ram` bytes are there for routed experts: where they are too few, layers whose experts are wholly in
+    VRAM come first. Where VRAM holds no layer, all of them are on the CPU.
+    """
+    everything = [layer.fixed + layer.experts * layer.expert for layer in layers]
+    whole = [layer.experts for layer in layers]
+    at = _gather(everything, output, rooms)
+    if at is not None:
+        return _places(at, whole, rooms)
+    fixed = [layer.fixed for layer in layers]
+    sizes = [room.bytes for room in rooms]
+    at = pack(fixed, output, sizes)
+    if at and at[0] is None:
+        return _places(at, [0] * len(layers), rooms)
+    slots = _slots(layers, output, sizes, ram)
+    at = pack(_taken(layers, slots), output, sizes)
+    return _places(at, _fill(layers, slots, at, output, sizes), rooms)
 
 
-def _largest(spec: ModelSpec, hardware: Hardware, weights: dict[Group, int]) -> int:
-    """The longest context that fits in VRAM beside what must be there; found by halving."""
-    low, high = 0, spec.context
-    while low < high:
-        middle = (low + high + 1) // 2
-        if _shares(spec, hardware.gpus, weights, middle) is None:
-            high = middle - 1
-        else:
+def pack(sizes: Sequence[int], output: int, rooms: Sequence[int]) -> list[int | None]:
+    """A room for each of the last layers that fit, from the last layer and the last room on.
+
+    Layers of a room are neighbours; None for those that found none.
+    """
+    at: list[int | None] = [None] * len(sizes)
+    room = len(rooms) - 1
+    left = rooms[room] if rooms else 0
+    for layer in range(len(sizes) - 1, -1, -1):
+        need = sizes[layer] + (output if layer == len(sizes) - 1 else 0)
+        while room >= 0 and left < need:
+            room -= 1
+            left = rooms[room] if room >= 0 else 0
+        if room < 0:
+            break
+        at[layer] = room
+        left -= need
+    return at
+
+
+def fits_whole(layers: Sequence[LayerBytes], output: int, rooms: Sequence[Room]) -> bool:
+    """Whether all layers with all of their experts have room."""
+    sizes = [layer.fixed + layer.experts * layer.expert for layer in layers]
+    return pack(sizes, output, [room.bytes for room in rooms])[0] is not None
+
+
+def _gather(sizes: list[int], output: int, rooms: Sequence[Room]) -> list[int | None] | None:
+    """Rooms for all layers: the largest alone where it has room, else all in proportion; or None."""
+    room = [room.bytes for room in rooms]
+    total = sum(sizes) + output
+    if not room or sum(room) < total:
+        return None
+    roomiest = room.index(max(room))
+    if room[roomiest] >= total:
+        return [roomiest] * len(sizes)
+    for part in range(1, _PARTS + 1):
+        at = pack(sizes, output, [space * part // _PARTS for space in room])
+        if at[0] is not None:
+            return at
+    return None
+
+
+_PARTS = 64
+
+
+def _slots(layers: Sequence[LayerBytes], output: int, rooms: Sequence[int], ram: int) -> list[int]:
+    """Slots of each layer: all for as many of the last layers as RAM has no room for, then as many as
+    all of the others can have alike."""
+    routed = [number for number, layer in enumerate(layers) if layer.experts]
+    most = max((layer.experts for layer in layers), default=0)
+
+    def slots(whole: int, others: int) -> list[int]:
+        full = set(routed[len(routed) - whole :])
+        return [
+            layer.experts if number in full else min(others, layer.experts)
+            for number, layer in enumerate(layers)
+        ]
+
+    def fits(whole: int, others: int) -> bool:
+        return pack(_taken(layers, slots(whole, others)), output, rooms)[0] is not None
+
+    needed, missing = 0, sum(layer.host_experts for layer in layers) - ram
+    while missing > 0 and needed < len(routed):
+        needed += 1
+        missing -= layers[routed[-needed]].host_experts
+    whole = largest(needed, lambda count: fits(count, 0))
+    return slots(whole, largest(most, lambda count: fits(whole, count)))
+
+
+def largest(limit: int, fits: Callable[[int], bool]) -> int:
+    """The largest count up to `limit` that fits; 0 is taken to fit."""
+    low = 0
+    while low < limit:
+        middle = (low + limit + 1) // 2
+        if fits(middle):
             low = middle
+        else:
+            limit = middle - 1
     return low
 
 
-def _shares(
-    spec: ModelSpec, gpus: Sequence[Gpu], weights: dict[Group, int], context: int
-) -> list[_Share] | None:
-    """Layers for each GPU, in order, by its free bytes; None when they do not all have room."""
-    budgets = [gpu.free - reserve_bytes(gpu) - gpu_work_bytes(spec) for gpu in gpus]
-    usable = [(gpu, budget) for gpu, budget in zip(gpus, budgets, strict=True) if budget > 0]
-    if not usable:
-        return None
-    output = weights.get("output", 0) or weights.get("embedding", 0)
-    layer = _layer_bytes(spec, weights, context)
-    room = [budget for _, budget in usable]
-    home = room.index(max(room))  # of the output
-    room[home] -= output
-    most = [max(0, space) // layer for space in room]
-    if sum(most) < spec.layers or room[home] < 0:
-        return None
-    shares, first = [], 0
-    counts = _apportion(spec.layers, room, most)
-    for index, ((gpu, _), space, count) in enumerate(zip(usable, room, counts, strict=True)):
-        if count or index == home:
-            here = output if index == home else 0
-            shares.append(_Share(gpu, space - count * layer, first, count, here))
-        first += count
-    return shares
-
-
-def _layer_bytes(spec: ModelSpec, weights: dict[Group, int], context: int) -> int:
-    """Bytes of one layer with its share of the KV cache, rounded up."""
-    total = sum(weights.get(group, 0) for group in PER_LAYER) + kv_bytes(spec, context)
-    return max(1, -(-total // spec.layers))
-
-
-def _apportion(layers: int, room: Sequence[int], most: Sequence[int]) -> list[int]:
-    """`layers` split in proportion to `room`, none above its `most`."""
-    total = max(1, sum(max(0, space) for space in room))
-    counts = [
-        min(limit, layers * max(0, space) // total) for space, limit in zip(room, most, strict=True)
-    ]
-    for _ in range(layers - sum(counts)):
-        # The next layer goes where most is left.
-        index = max(
-            (i for i in range(len(counts)) if counts[i] < most[i]),
-            key=lambda i: room[i] - counts[i] * total // layers,
+def _fill(
+    layers: Sequence[LayerBytes],
+    slots: list[int],
+    at: Sequence[int | None],
+    output: int,
+    rooms: Sequence[int],
+) -> list[int]:
+    """What is left in a room becomes slots of its own layers, first alike, then the smallest experts."""
+    out = list(slots)
+    for room, space in enumerate(rooms):
+        mine = [number for number, where in enumerate(at) if where == room]
+        left = space - sum(_taken([layers[n] for n in mine], [out[n] for n in mine]))
+        left -= output if at[-1] == room else 0
+        short = sorted(
+            (n for n in mine if out[n] < layers[n].experts), key=lambda n: layers[n].expert
         )
-        counts[index] += 1
-    return counts
-
-
-def _fill(spec: ModelSpec, weights: dict[Group, int], shares: list[_Share]) -> list[_Share]:
-    """What is left of each GPU takes dense FFNs, then whole experts, of its own layers."""
-    dense_layers = spec.layers - spec.moe_layers
-    dense = -(-weights.get("dense", 0) // max(1, dense_layers))
-    expert = -(-weights.get("experts", 0) // max(1, expert_count(spec)))
-    out = []
-    for share in shares:
-        here = max(0, min(dense_layers, share.first + share.layers) - share.first)
-        blocks = min(here, share.left // dense) if dense else 0
-        left = share.left - blocks * dense
-        whole = (share.layers - here) * (spec.moe.experts if spec.moe else 0)
-        experts = min(whole, left // expert) if expert else 0
-        out.append(dataclasses.replace(share, dense=blocks, experts=experts))
+        round_bytes = sum(layers[n].expert for n in short)
+        if not round_bytes:
+            continue
+        rounds = min(left // round_bytes, *(layers[n].experts - out[n] for n in short))
+        for n in short:
+            out[n] += rounds
+        left -= rounds * round_bytes
+        for n in short:
+            if out[n] < layers[n].experts and layers[n].expert <= left:
+                out[n] += 1
+                left -= layers[n].expert
     return out
 
 
-def _plan(
-    spec: ModelSpec,
-    hardware: Hardware,
-    weights: dict[Group, int],
-    shares: list[_Share],
-    context: int,
-    most: int,
-) -> MemoryPlan:
-    ledgers = [_ledger(spec, weights, share, context) for share in shares]
-    placed = {
-        group: sum(part.get(group, 0) for part in (_weights(spec, weights, s) for s in shares))
-        for group in ("dense", "experts")
-    }
-    rest: dict[Group, int] = {"embedding": weights.get("embedding", 0)}
-    rest["dense"] = weights.get("dense", 0) - placed["dense"]
-    rest["experts"] = weights.get("experts", 0) - placed["experts"]
-    ram = ram_ledger(hardware.memory.available, rest, 0, spec)
-    everything = not rest["dense"] and not rest["experts"]
-    verdict: Verdict = "does not fit" if ram.short else "GPU" if everything else "hybrid"
-    return MemoryPlan(
-        model=spec.name,
-        quantisation=spec.quantisation,
-        machine=hardware.name,
-        verdict=verdict,
-        devices=(*ledgers, ram),
-        context=context,
-        max_context=most,
-        runtime="hybrid",
-        experts_on_gpu=sum(share.experts for share in shares),
-        experts=expert_count(spec),
-        why=(_why(verdict, spec, sum(share.experts for share in shares)),),
-        assumed=hardware.assumed,
-        runs_today=False,
+def _taken(layers: Sequence[LayerBytes], slots: Sequence[int]) -> list[int]:
+    """Bytes of each layer on its GPU."""
+    return [layer.fixed + count * layer.expert for layer, count in zip(layers, slots, strict=True)]
+
+
+def _places(
+    at: Sequence[int | None], slots: Sequence[int], rooms: Sequence[Room]
+) -> tuple[LayerPlace, ...]:
+    return tuple(
+        LayerPlace(None) if room is None else LayerPlace(rooms[room].gpu, count)
+        for room, count in zip(at, slots, strict=True)
     )
-
-
-def _weights(spec: ModelSpec, weights: dict[Group, int], share: _Share) -> dict[Group, int]:
-    """Bytes of a GPU's weights; over all GPUs each group sums to the whole of it."""
-    out = {
-        group: _span(weights.get(group, 0), share.first, share.layers, spec.layers)
-        for group in PER_LAYER
-    }
-    dense_layers = spec.layers - spec.moe_layers
-    out["dense"] = _span(weights.get("dense", 0), share.first, share.dense, dense_layers)
-    total = expert_count(spec)
-    before = max(0, share.first - dense_layers) * (spec.moe.experts if spec.moe else 0)
-    out["experts"] = _span(weights.get("experts", 0), before, share.experts, total)
-    out["output"] = share.output
-    return out
-
-
-def _span(total: int, first: int, count: int, of: int) -> int:
-    """Bytes of parts `first` to `first + count - 1` of `of` equal ones, without a rest."""
-    return total * (first + count) // max(1, of) - total * first // max(1, of)
-
-
-def _ledger(spec: ModelSpec, weights: dict[Group, int], share: _Share, context: int) -> DevicePlan:
-    cache = _span(kv_bytes(spec, context), share.first, share.layers, spec.layers)
-    return DevicePlan(
-        share.gpu.name,
-        "VRAM",
-        share.gpu.free,
-        segments(
-            _weights(spec, weights, share), cache, gpu_work_bytes(spec), reserve_bytes(share.gpu)
-        ),
-    )
-
-
-def _why(verdict: Verdict, spec: ModelSpec, experts: int) -> str:
-    total = expert_count(spec)
-    if verdict == "GPU":
-        return "Everything but the embedding fits into VRAM"
-    if not total:
-        return "VRAM does not hold all of the dense FFNs: the rest stays in RAM"
-    return f"VRAM holds {experts} of {total} routed experts: the others stay in RAM"

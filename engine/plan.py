@@ -1,10 +1,8 @@
 """What goes where, whether it fits, and how fast it will be: arithmetic over a spec and a machine.
 
-Knows placement and bytes; speeds come from `engine.speed`, words from `engine.plan_words`. Imports
-neither torch nor llama_cpp and opens nothing, so that a plan is there at once.
-
-This version computes on the CPU. On a machine with a GPU the plan is therefore the CPU's, and
-`with_gpu` says what would go on the GPU, without speeds, since nothing has run there yet.
+Knows the plan of the CPU alone and which plan is the one; that with GPUs is `engine.gpu_plan`'s, speeds
+come from `engine.speed`, words from `engine.plan_words`. Imports neither torch nor llama_cpp and opens
+nothing, so that a plan is there at once.
 """
 
 from __future__ import annotations
@@ -14,10 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from engine.context import RESERVE, largest_context, wanted_context
+from engine.context import RESERVE, check_context, largest_context, wanted_context
 from engine.errors import RequestError
 from engine.footprint import kv_bytes, weight_bytes, workspace_bytes
 from engine.machine import Hardware
+from engine.placement import Placement
+from engine.protocol import Auto, Device, KvKind
 from engine.spec import Group, ModelSpec
 from engine.speed import predict
 
@@ -103,11 +103,10 @@ class MemoryPlan:
     """Sentences on how the plan came about."""
     assumed: str = ""
     """Where the machine's numbers come from when it is not this one."""
-    with_gpu: MemoryPlan | None = None
-    """What would go on the GPUs once the engine computes there; it does not run today."""
+    placement: Placement | None = None
+    """Where each layer goes; None: the CPU computes all of them."""
     no_gpu: str = ""
-    """Why there is no such plan although there is a GPU."""
-    runs_today: bool = True
+    """Why the CPU computes although there is a GPU, and the command that mends it where one does."""
 
     @property
     def fits(self) -> bool:
@@ -147,7 +146,6 @@ class MemoryPlan:
         for device, entry in zip(self.devices, out["devices"], strict=True):
             entry |= {"used": device.used, "short": device.short}
             entry["segments"] = [segment._asdict() for segment in device.segments]
-        out["with_gpu"] = self.with_gpu.to_dict() if self.with_gpu else None
         return out
 
     def words(self) -> list[str]:
@@ -163,23 +161,50 @@ class MemoryPlan:
         return bars(self, width)
 
 
-def make_plan(source: ModelSpec, hardware: Hardware, context: int | None = None) -> MemoryPlan:
-    """The plan for a model on a machine. `context` None takes what the engine would choose.
+def make_plan(
+    source: ModelSpec,
+    hardware: Hardware,
+    context: int | Auto | None = None,
+    device: Device = "auto",
+    kv: KvKind = "f16",
+) -> MemoryPlan:
+    """The plan for a model on a machine. `context` None takes what the engine would choose, "auto" the
+    longest that fits. `device` "auto" takes the GPUs where they can be used and something fits.
 
-    Raises `RequestError` for a context below 1.
+    Raises `RequestError` for a context below 1, for "gpu" where no GPU can be used, and for a KV cache
+    in 8 bits without one.
     """
-    if context is not None and context < 1:
-        raise RequestError(f"A context of {context} tokens is not possible")
-    from engine.placement import place
+    check_context(context)
+    planned, why = None, ""
+    if not hardware.use_gpus and device == "auto":
+        device, why = "cpu", "The setting device says cpu" if hardware.gpus else ""
+    if device != "cpu" and hardware.gpus:
+        from engine.gpu_plan import gpu_plan
 
-    today = _on_cpu(source, hardware, context)
-    if not hardware.gpus:
-        return today
-    with_gpu, no_gpu = place(source, hardware, context)
-    return dataclasses.replace(today, with_gpu=with_gpu, no_gpu=no_gpu)
+        planned, why = gpu_plan(source, hardware, context, kv)
+        if planned is not None and (planned.fits or device == "gpu" or kv == "q8"):
+            return planned
+    if device == "gpu":
+        raise RequestError(
+            f"{source.name} cannot run on the GPU",
+            why or "No NVIDIA GPU was found",
+            "Use --device cpu",
+        )
+    if kv == "q8":
+        raise RequestError(
+            "A KV cache in 8 bits is for the GPU",
+            why or "The CPU keeps it in float16",
+            "Use --kv f16",
+        )
+    alone = _on_cpu(source, hardware, context)
+    if planned is None:
+        return dataclasses.replace(alone, no_gpu=why)
+    if not alone.fits:
+        return planned
+    return dataclasses.replace(alone, no_gpu=f"With the GPU it would be {planned.fit_words}")
 
 
-def _on_cpu(spec: ModelSpec, hardware: Hardware, context: int | None) -> MemoryPlan:
+def _on_cpu(spec: ModelSpec, hardware: Hardware, context: int | Auto | None) -> MemoryPlan:
     free = hardware.memory.available
     tokens = wanted_context(context, spec, free or 1 << 62)
     ledger = ram_ledger(free, weight_bytes(spec), kv_bytes(spec, tokens), spec)
@@ -214,12 +239,15 @@ def _on_cpu(spec: ModelSpec, hardware: Hardware, context: int | None) -> MemoryP
 
 
 def ram_ledger(
-    total: int, weights: Mapping[Group, int], cache: int, spec: ModelSpec, name: str = "RAM"
+    total: int, weights: Mapping[Group, int], cache: int, spec: ModelSpec, more: int = 0
 ) -> DevicePlan:
-    """RAM's ledger. The loader keeps `RESERVE` free; what of it is not work space is the reserve."""
-    work = workspace_bytes(spec)
+    """RAM's ledger. The loader keeps `RESERVE` free; what of it is not work space is the reserve.
+
+    `more` bytes of work space are another device's.
+    """
+    work = workspace_bytes(spec) + more
     return DevicePlan(
-        name,
+        "RAM",
         "RAM",
         total,
         segments(weights, cache, work, max(0, RESERVE - work)),

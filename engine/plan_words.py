@@ -62,13 +62,17 @@ def words(plan: MemoryPlan) -> list[str]:
             f"Context {tokens(plan.context)}; the longest that fits is {tokens(plan.max_context)}"
         )
     else:
-        lines.append(
-            f"At a context of {tokens(plan.context)}: needs {size(sum(d.used for d in plan.devices))},"
-            f" {size(sum(d.total for d in plan.devices))} are free"
-        )
+        lines += [
+            f"At a context of {tokens(plan.context)}: needs {size(device.used)} of {device.kind},"
+            f" {size(device.total)} are free"
+            for device in plan.devices
+            if device.short
+        ]
     lines += _speed(plan)
     lines += plan.why
-    if plan.assumed and plan.runs_today:
+    if plan.no_gpu:
+        lines.append(f"The GPU is not used. {plan.no_gpu}")
+    if plan.assumed:
         lines.append(f"{plan.machine}: {plan.assumed}")
     return lines
 
@@ -87,12 +91,15 @@ def _headline(plan: MemoryPlan) -> str:
 
 def _speed(plan: MemoryPlan) -> list[str]:
     if plan.decode_tok_s is None:
-        return [plan.bound_words.capitalize()] if plan.bound_words and plan.fits else []
-    how = "measured here" if plan.measured else "predicted"
+        words = plan.bound_words
+        return [words[0].upper() + words[1:]] if words and plan.fits else []
+    # Nothing has been measured on GPUs yet.
+    foretold = "predicted" if plan.placement is None else "predicted, not yet measured on a GPU"
+    how = "measured here" if plan.measured else foretold
     lines = [f"Writes {rate(plan.decode_tok_s, plan.measured)} ({how}), {plan.bound_words}"]
     if plan.prefill_tok_s is not None:
         read = rate(plan.prefill_tok_s, plan.prefill_measured)
-        how = "measured here" if plan.prefill_measured else "predicted"
+        how = "measured here" if plan.prefill_measured else foretold
         lines.append(f"Reads {read} of prompt ({how}), {plan.prefill_bound_words}")
     return lines
 

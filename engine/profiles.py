@@ -97,4 +97,5 @@ def _gpu(fields: Fields) -> Gpu:
             GpuUser(user.text("name"), user.whole("bytes", 0, MAX_BYTES))
             for user in fields.objects("users")
         ),
+        read_gb_s=fields.real("read_gb_s", 0, 1e5, 0),
     )

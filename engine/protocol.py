@@ -21,6 +21,12 @@ MAX_FRAME = 64 << 20
 Role = Literal["system", "user", "assistant"]
 Reason = Literal["stop", "length", "context", "cancelled"]
 Stage = Literal["load", "prefill"]
+RuntimeName = Literal["hybrid", "llama.cpp"]
+Auto = Literal["auto"]
+Computed = Literal["CPU", "GPU", "hybrid"]
+Device = Literal["auto", "cpu", "gpu"]
+KvKind = Literal["f16", "q8"]
+"""How GPUs keep the KV cache: float16, or 8 bits with a scale for every 32 features."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +69,15 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Load the model at `path`. `context` None lets the engine choose; `runtime` None too."""
+    """Load the model at `path`. `context` None lets the engine choose, "auto" takes the longest that
+    fits; `runtime` None lets it choose too. `device` "auto" takes a GPU where there is one to use."""
 
     path: str
-    context: int | None = None
+    context: int | Auto | None = None
     threads: int | None = None
-    runtime: Literal["hybrid", "llama.cpp"] | None = None
+    runtime: RuntimeName | None = None
+    device: Device = "auto"
+    kv: KvKind = "f16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +137,8 @@ class Loaded:
     weights_bytes: int
     kv_bytes_per_token: int
     seconds: float
+    device: Computed = "CPU"
+    """What computes: measured speeds are kept by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,15 +308,23 @@ _WORDS: dict[str, tuple[object, ...]] = {
     "Role": get_args(Role),
     "Reason": get_args(Reason),
     "Stage": get_args(Stage),
+    "RuntimeName": get_args(RuntimeName),
+    "Auto": get_args(Auto),
+    "Device": get_args(Device),
+    "KvKind": get_args(KvKind),
+    "Computed": get_args(Computed),
 }
 _PLAIN: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float)}
 
 
 def _fits(value: object, annotation: str) -> bool:
-    if annotation.endswith(" | None") and value is None:
-        return True
-    annotation = annotation.removesuffix(" | None")
+    return any(_is_a(value, one) for one in annotation.split(" | "))
+
+
+def _is_a(value: object, annotation: str) -> bool:
+    if annotation == "None":
+        return value is None
     if annotation in _WORDS:
-        return value in _WORDS[annotation]
+        return isinstance(value, str) and value in _WORDS[annotation]
     plain = _PLAIN.get(annotation)
     return plain is None or (isinstance(value, plain) and not isinstance(value, bool))

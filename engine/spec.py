@@ -111,6 +111,16 @@ class GroupSize:
     parameters: int = 0
     resident: int = 0
     """Bytes in memory once loaded for the CPU kernels; 0 where only the file is known."""
+    device: int = 0
+    """Bytes once loaded on a GPU; 0 where only the file is known."""
+
+    def __add__(self, other: GroupSize) -> GroupSize:
+        return GroupSize(
+            self.bytes + other.bytes,
+            self.parameters + other.parameters,
+            self.resident + other.resident,
+            self.device + other.device,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +160,8 @@ class ModelSpec:
     kv_bytes_per_token: int = 0
     """Bytes of KV cache a token takes in float16."""
     groups: Mapping[Group, GroupSize] = field(default_factory=dict)
+    layer_groups: tuple[Mapping[Group, GroupSize], ...] = ()
+    """What of `groups` belongs to each layer; empty where only a shape is known."""
 
     @classmethod
     def from_file(cls, file: GGUFFile) -> ModelSpec:

@@ -29,7 +29,7 @@ from engine.spec_keys import (
     MAX_WIDTH,
     Keys,
 )
-from engine.spec_tensors import check_tensors, check_types, tensor_groups
+from engine.spec_tensors import check_tensors, check_types, tensor_sizes
 
 MAX_FACTORS = 4096
 
@@ -57,8 +57,13 @@ def read_spec(file: GGUFFile) -> ModelSpec:
         unsupported = _missing_feature(keys, spec) or check_tensors(file, spec)
         if unsupported:
             check_types(file, hybrid=False)
+    sizes = tensor_sizes(file, spec)
     return dataclasses.replace(
-        spec, unsupported=unsupported, groups=tensor_groups(file, spec), name=_name(file)
+        spec,
+        unsupported=unsupported,
+        groups=sizes.groups,
+        layer_groups=sizes.layers,
+        name=_name(file),
     )
 
 

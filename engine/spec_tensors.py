@@ -14,7 +14,8 @@ from engine.errors import ModelFileError
 from engine.gguf import GGUFFile, TensorInfo
 from engine.gguf_header import DOWNLOAD, shown
 from engine.spec import ARCHITECTURES, Group, GroupSize, ModelSpec
-from kernels.quants import MATRIX_TYPES, resident_bytes
+from kernels.gpu.packed_sizes import PLANES, device_bytes
+from kernels.quants import BY_NAME, MATRIX_TYPES, resident_bytes
 
 FLOATS = frozenset({"F32", "F16", "BF16"})
 _F32 = frozenset({"F32"})
@@ -226,20 +227,46 @@ def _sizes(spec: ModelSpec) -> dict[str, int]:
     return sizes
 
 
-def tensor_groups(file: GGUFFile, spec: ModelSpec) -> dict[Group, GroupSize]:
-    """Bytes and parameters of each group of tensors."""
-    groups: dict[Group, GroupSize] = {}
+class Sizes:
+    """Sums of tensors: by group, and for each layer by group."""
+
+    def __init__(self, layers: int) -> None:
+        self.groups: dict[Group, GroupSize] = {}
+        self.layers: tuple[dict[Group, GroupSize], ...] = tuple({} for _ in range(layers))
+
+    def add(self, name: str, group: Group, size: GroupSize) -> None:
+        """Count the tensor `name`."""
+        self.groups[group] = self.groups.get(group, GroupSize()) + size
+        match = _LAYER.match(name)
+        if match is not None and int(match[1]) < len(self.layers):
+            layer = self.layers[int(match[1])]
+            layer[group] = layer.get(group, GroupSize()) + size
+
+
+def tensor_sizes(file: GGUFFile, spec: ModelSpec) -> Sizes:
+    """Bytes and parameters of each group of tensors, over all layers and in each."""
+    sizes = Sizes(spec.layers)
     for info in file.tensors.values():
         group = "unused" if _unused(info, spec) else group_of(info.name)
-        size = groups.get(group, GroupSize())
         cols = info.shape[-1]
         resident = resident_bytes(info.type, info.elements // cols, cols)
-        groups[group] = GroupSize(
-            size.bytes + info.nbytes,
-            size.parameters + info.elements,
-            size.resident + resident,
-        )
-    return groups
+        device = _device_bytes(info, spec) if info.type.name in PLANES else 0
+        sizes.add(info.name, group, GroupSize(info.nbytes, info.elements, resident, device))
+    return sizes
+
+
+def _device_bytes(info: TensorInfo, spec: ModelSpec) -> int:
+    """On a GPU; a joined attn_kv_b becomes two stacks there (`WeightLoader.latent_projections`), and rope's
+    factors go into a table."""
+    mla = spec.mla
+    if _ROPE.match(info.name):
+        return 0
+    if mla is None or not info.name.endswith("attn_kv_b.weight"):
+        return device_bytes(info.name, info.type, info.shape)
+    keys = BY_NAME["F32" if info.type.name in {"F32", "BF16"} else "F16"]
+    return device_bytes("k_b", keys, (spec.heads, mla.kv_lora, mla.nope)) + device_bytes(
+        "v_b", info.type, (spec.heads, mla.value, mla.kv_lora)
+    )
 
 
 def group_of(name: str) -> Group:

@@ -2,8 +2,8 @@
 
 Decoding reads every active weight and the KV cache once a token, so its speed follows from the
 bytes and the measured reading speed of the memory. Prefilling is arithmetic, unless reading the
-weights once a chunk takes longer. Figures of real runs are kept and replace the prediction. Only
-what this version runs is predicted: nothing is said of GPUs.
+weights once a chunk takes longer. Figures of real runs are kept and replace the prediction. Plans with
+GPUs are predicted in `engine.gpu_speed`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from engine import notebook
 from engine.errors import KtchatError
@@ -19,10 +19,8 @@ from engine.gguf import GGUFFile
 from engine.hardware import here, machine_key
 from engine.machine import Cpu, Hardware
 from engine.plan_words import gb_s
-from engine.protocol import Figures
+from engine.protocol import Computed, Figures, RuntimeName
 from engine.spec import ModelSpec
-
-RuntimeName = Literal["hybrid", "llama.cpp"]
 
 DECODE_EFFICIENCY: dict[RuntimeName, float] = {"hybrid": 0.88, "llama.cpp": 0.50}
 """Part of the memory's reading speed that decoding reaches, `LAYER_SECONDS` apart.
@@ -55,6 +53,7 @@ PROMPT = 512
 LEAST_PROMPT, LEAST_REPLY = 64, 8
 """Shorter prompts and replies say nothing of a speed."""
 KEPT_RUNS = 5
+UNMEASURED = "the memory's speed is not measured yet: ktchat doctor measures it"
 
 _BOOK = "speeds"
 
@@ -81,11 +80,7 @@ def predict(spec: ModelSpec, hardware: Hardware, context: int) -> Speed:
     return Speed(
         decode_tok_s=past.get("decode_tok_s") or decode,
         prefill_tok_s=past.get("prefill_tok_s") or prefill,
-        bound_words=(
-            f"limited by RAM bandwidth: {gb_s(bandwidth)}"
-            if bandwidth
-            else "the memory's speed is not measured yet: ktchat doctor measures it"
-        ),
+        bound_words=(f"limited by RAM bandwidth: {gb_s(bandwidth)}" if bandwidth else UNMEASURED),
         prefill_bound_words=prefill_bound,
         measured="decode_tok_s" in past,
         prefill_measured="prefill_tok_s" in past,
@@ -96,12 +91,13 @@ def record_speed(
     spec: ModelSpec,
     hardware: Hardware,
     *,
+    device: Computed = "CPU",
     decode_tok_s: float = 0.0,
     reply_tokens: int = 0,
     prefill_tok_s: float = 0.0,
     prompt_tokens: int = 0,
 ) -> bool:
-    """Keep what a run on this machine reached; whether anything could be kept.
+    """Keep what a run on this machine, computed by `device`, reached; whether anything could be kept.
 
     Replies under `LEAST_REPLY` tokens and prompts under `LEAST_PROMPT` (cached tokens left out) say
     nothing of a speed and are not kept.
@@ -118,15 +114,15 @@ def record_speed(
         return False
     book = notebook.read(_BOOK)
     machine = _dict(book.get(machine_key(hardware.cpu, hardware.memory)))
-    entry = _dict(machine.get(speed_key(spec)))
+    entry = _dict(machine.get(speed_key(spec, device)))
     for name, value in useful.items():
         entry[name] = [*_floats(entry.get(name)), value][-KEPT_RUNS:]
-    machine[speed_key(spec)] = entry
+    machine[speed_key(spec, device)] = entry
     book[machine_key(hardware.cpu, hardware.memory)] = machine
     return notebook.write(_BOOK, book)
 
 
-def record_run(path: Path, figures: Figures) -> bool:
+def record_run(path: Path, figures: Figures, device: Computed = "CPU") -> bool:
     """Keep the figures of one turn with the model at `path`; whether that was possible.
 
     Reads the file's header, some tens of milliseconds. Never raises.
@@ -139,6 +135,7 @@ def record_run(path: Path, figures: Figures) -> bool:
     return record_speed(
         spec,
         here(),
+        device=device,
         decode_tok_s=figures.decode_tok_s,
         reply_tokens=figures.reply_tokens,
         prefill_tok_s=figures.prefill_tok_s,
@@ -146,19 +143,19 @@ def record_run(path: Path, figures: Figures) -> bool:
     )
 
 
-def recorded(spec: ModelSpec, hardware: Hardware) -> dict[str, float]:
-    """Medians of what this model reached on this machine; empty when it never ran."""
+def recorded(spec: ModelSpec, hardware: Hardware, device: Computed = "CPU") -> dict[str, float]:
+    """Medians of what this model reached on this machine's `device`; empty when it never ran there."""
     machine = notebook.read(_BOOK).get(machine_key(hardware.cpu, hardware.memory))
-    entry = _dict(_dict(machine).get(speed_key(spec)))
+    entry = _dict(_dict(machine).get(speed_key(spec, device)))
     values = {name: _floats(entry.get(name)) for name in ("decode_tok_s", "prefill_tok_s")}
     return {name: statistics.median(runs) for name, runs in values.items() if runs}
 
 
-def speed_key(spec: ModelSpec) -> str:
+def speed_key(spec: ModelSpec, device: Computed = "CPU") -> str:
     """What measurements of a model are kept under: models of one shape and type are as fast."""
     moe = spec.moe
     experts = f"-{moe.experts}x{moe.width}-{moe.top_k}" if moe else f"-{spec.ffn}"
-    return f"{spec.architecture}-{spec.layers}x{spec.hidden}{experts}-{spec.quantisation}"
+    return f"{spec.architecture}-{spec.layers}x{spec.hidden}{experts}-{spec.quantisation}{'' if device == 'CPU' else f'-{device}'}"
 
 
 def token_bytes(spec: ModelSpec, context: int) -> int:

@@ -15,10 +15,10 @@ import tempfile
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from engine.errors import RequestError
-from engine.protocol import Sampling
+from engine.protocol import Auto, Device, KvKind, Load, Sampling
 from ktchat.errors import SettingsError, reason_of
 from ktchat.paths import private_folder
 from ktchat.text import one_line
@@ -27,10 +27,21 @@ MAX_BYTES = 1 << 20
 MAX_RECENT = 20
 
 
-def _setting(default: Any, words: str) -> Any:
+def _setting(default: Any, words: str, choices: tuple[str, ...] = ()) -> Any:
+    """`choices` are the texts that the setting can be; of another type than text, beside its values."""
+    metadata = {"words": words, "choices": choices}
     if isinstance(default, tuple):
-        return field(default_factory=lambda: default, metadata={"words": words})
-    return field(default=default, metadata={"words": words})
+        return field(default_factory=lambda: default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How to load models, as the command line says; None: as the settings do."""
+
+    context: int | Auto | None = None
+    device: Device | None = None
+    kv: KvKind | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +59,21 @@ class Settings:
     repeat_penalty: float = _setting(1.0, "Above 1: tokens that were just used become less likely.")
     seed: int = _setting(-1, "Same seed, same reply; -1: another one each time.")
     max_tokens: int = _setting(0, "Longest reply in tokens; 0: as long as the context allows.")
-    context: int = _setting(0, "Tokens of context to load a model with; 0: ktchat chooses.")
+    context: int | str = _setting(
+        0,
+        'Tokens of context to load a model with; 0: ktchat chooses, "auto": the most that fit.',
+        get_args(Auto),
+    )
+    device: str = _setting(
+        "auto",
+        'What computes: "gpu", "cpu", or "auto": the GPU where one can be used.',
+        get_args(Device),
+    )
+    kv: str = _setting(
+        "f16",
+        'How the GPU keeps the context: "f16", or "q8": half the room, a little less exact.',
+        get_args(KvKind),
+    )
     last_model: str = _setting("", "The model file that was used last.")
     last_session: str = _setting("", "The session that was open last.")
     recent_models: tuple[str, ...] = _setting((), "Model files that were opened, the last first.")
@@ -72,9 +97,18 @@ class Settings:
         return self.max_tokens or None
 
     @property
-    def context_limit(self) -> int | None:
-        """Tokens of context to load a model with; None: the engine chooses."""
-        return self.context or None
+    def context_limit(self) -> int | Auto | None:
+        """Tokens of context to load a model with, or "auto"; None: the engine chooses."""
+        return cast(int | Auto, self.context) or None
+
+    def load(self, path: str, wishes: Wishes) -> Load:
+        """The command that loads a model as the wishes, and where they are silent these settings, say."""
+        return Load(
+            path=path,
+            context=self.context_limit if wishes.context is None else wishes.context,
+            device=wishes.device or cast(Device, self.device),
+            kv=wishes.kv or cast(KvKind, self.kv),
+        )
 
     def with_recent(self, path: str) -> dict[str, Any]:
         """The change that notes `path` as opened: `file.update(**settings.with_recent(path))`."""
@@ -89,8 +123,10 @@ class Settings:
 class SettingsFile:
     """The settings in the file at `path`. Reading never fails; writing raises `SettingsError`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, wishes: Wishes | None = None) -> None:
         self.path = path
+        self.wishes = wishes or Wishes()
+        """What holds before the settings until the program ends; never written."""
         self.notice = ""
         """What was wrong in the file when it was last read; empty: nothing."""
         self.settings = self.read()
@@ -112,6 +148,10 @@ class SettingsFile:
         if wrong and not self.notice:
             self.notice = f"In {self.path} the default holds for: {one_line(', '.join(wrong))}."
         return self.settings
+
+    def load(self, path: str) -> Load:
+        """The command that loads a model as the command line and the settings say."""
+        return self.settings.load(path, self.wishes)
 
     def update(self, **changes: Any) -> Settings:
         """Change some settings and write the file (another ktchat may have changed others).
@@ -146,7 +186,8 @@ def _checked(values: dict[str, Any]) -> tuple[Settings, list[str]]:
         if item.name not in values:
             continue
         try:
-            value = _typed(values[item.name], getattr(settings, item.name))
+            default = getattr(settings, item.name)
+            value = _typed(values[item.name], default, item.metadata["choices"])
             changed = dataclasses.replace(settings, **{item.name: value})
             _check_limits(changed)
             settings = changed
@@ -157,14 +198,20 @@ def _checked(values: dict[str, Any]) -> tuple[Settings, list[str]]:
 
 def _check_limits(settings: Settings) -> None:
     assert settings.sampling is not None  # refuses impossible values
-    if not (0 <= settings.max_tokens <= 1 << 30 and 0 <= settings.context <= 1 << 30):
+    if not 0 <= settings.max_tokens <= 1 << 30:
+        raise ValueError
+    if isinstance(settings.context, int) and not 0 <= settings.context <= 1 << 30:
         raise ValueError
     if settings.seed < -1:
         raise ValueError
 
 
-def _typed(value: Any, default: Any) -> Any:
-    """`value` as the type of `default`. Raises `TypeError`."""
+def _typed(value: Any, default: Any, choices: tuple[str, ...]) -> Any:
+    """`value` as the type of `default`, or one of `choices`. Raises `TypeError`."""
+    if choices and isinstance(value, str):
+        if value not in choices:
+            raise TypeError
+        return value
     if isinstance(default, tuple) and isinstance(value, list | tuple):
         return tuple(item for item in value if isinstance(item, str))[:MAX_RECENT]
     if isinstance(default, float) and type(value) in (int, float):

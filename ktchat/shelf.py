@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from engine.errors import KtchatError
 from ktchat import usage
 from ktchat.models import ModelEntry, Source, describe, find_models
-from ktchat.paths import models_folder
+from ktchat.paths import models_folder, settings_file
+from ktchat.settings import SettingsFile
 from ktchat.text import one_line
 
 if TYPE_CHECKING:
@@ -32,11 +33,16 @@ HEADROOM = 1 << 30
 """Bytes that a model needs beside its weights, roughly; for a first look at sizes alone."""
 
 
-def machine(measure: bool) -> Hardware:
-    """This machine; with `measure` what was never measured is (up to 2.5 s)."""
+def machine(measure: bool, fresh: bool = False) -> Hardware:
+    """This machine; with `measure` what was never measured is (up to 2.5 s), with `fresh` all of it.
+
+    Where the setting `device` says so, plans leave its GPUs alone.
+    """
     from engine.hardware import probe
 
-    return probe(models_folder(), measure=measure)
+    device = SettingsFile(settings_file()).settings.device
+    found = probe(models_folder(), measure=measure, fresh=fresh)
+    return replace(found, use_gpus=device != "cpu")
 
 
 # On disk.
@@ -262,6 +268,9 @@ def fits(size: int, hardware: Hardware) -> bool:
 def rough_fit(size: int, hardware: Hardware) -> str:
     """Whether a file of so many bytes fits, in words, before its header was read."""
     from engine.plan_words import size as words
+    from engine.probes.software import gpu_obstacle
 
     short = size + HEADROOM - hardware.memory.available
-    return "CPU" if fits(size, hardware) else f"short by ~{words(short)} of RAM"
+    if not fits(size, hardware):
+        return f"short by ~{words(short)} of RAM"
+    return "CPU" if gpu_obstacle(hardware) or not hardware.use_gpus else "fits"

@@ -7,7 +7,7 @@ ordinary. Nothing is changed on a GPU.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,11 @@ from engine.machine import Gpu, GpuUser, Problem
 
 _PCI = Path("/sys/bus/pci/devices")
 _NVIDIA, _AMD = "0x10de", "0x1002"
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_MEMORY_CLOCK = 2
+"""NVML_CLOCK_MEM"""
+_GENERATIONS = 8
+"""Parents of a process that are looked at."""
 
 
 def gpus(pci: Path = _PCI) -> tuple[tuple[Gpu, ...], list[Problem], list[str]]:
@@ -47,7 +52,11 @@ def _all(nvml: Any) -> tuple[tuple[Gpu, ...], list[str]]:
     ask = _Asker(nvml)
     driver = _string(ask("", nvml.nvmlSystemGetDriverVersion))
     found, notes = [], []
-    for index in range(ask(0, nvml.nvmlDeviceGetCount)):
+    count = ask(0, nvml.nvmlDeviceGetCount)
+    shown = visible([_uuid(ask, index) for index in range(count)], os.environ.get(_VISIBLE))
+    if len(shown) < count:
+        notes.append(f"{_VISIBLE} shows {len(shown)} of {count} GPUs")
+    for index in shown:
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
             memory = nvml.nvmlDeviceGetMemoryInfo(handle)
@@ -58,40 +67,94 @@ def _all(nvml: Any) -> tuple[tuple[Gpu, ...], list[str]]:
     return tuple(found), notes or ([] if found else ["No NVIDIA GPU was found"])
 
 
+def visible(uuids: Sequence[str], setting: str | None) -> list[int]:
+    """GPUs, in the order of the driver, as CUDA_VISIBLE_DEVICES shows them; None shows all of them.
+
+    As CUDA reads it: numbers, or beginnings of ids; nothing counts from the first wrong entry on. The
+    engine counts in PCI order, as the driver does (CUDA_DEVICE_ORDER=PCI_BUS_ID).
+    """
+    if setting is None:
+        return list(range(len(uuids)))
+    out: list[int] = []
+    for entry in (part.strip() for part in setting.split(",")):
+        if entry.isascii() and entry.isdigit():
+            matching = [int(entry)] if int(entry) < len(uuids) else []
+        else:
+            known = enumerate(uuids)
+            matching = [n for n, uuid in known if entry and uuid.lower().startswith(entry.lower())]
+        if len(matching) != 1 or matching[0] in out:
+            break
+        out += matching
+    return out
+
+
+def _uuid(ask: _Asker, index: int) -> str:
+    def uuid() -> Any:
+        return ask.nvml.nvmlDeviceGetUUID(ask.nvml.nvmlDeviceGetHandleByIndex(index))
+
+    return _string(ask("", uuid))
+
+
 def _describe(ask: _Asker, handle: Any, memory: Any, driver: str) -> Gpu:
     nvml = ask.nvml
     compute = ask((0, 0), nvml.nvmlDeviceGetCudaComputeCapability, handle)
+    users, ours = _users(ask, handle)
     return Gpu(
         name=_string(ask("GPU", nvml.nvmlDeviceGetName, handle)),
         total=int(memory.total),
-        free=int(memory.free),
+        # What our own engine holds is there for the next model.
+        free=min(int(memory.total), int(memory.free) + ours),
         driver=driver,
         compute=f"{compute[0]}.{compute[1]}" if compute[0] else "",
         # The present link sleeps while the GPU idles; what it can reach is what matters.
         pcie_gen=int(ask(0, nvml.nvmlDeviceGetMaxPcieLinkGeneration, handle)),
         pcie_width=int(ask(0, nvml.nvmlDeviceGetMaxPcieLinkWidth, handle)),
         display=bool(ask(0, nvml.nvmlDeviceGetDisplayActive, handle)),
-        users=_users(ask, handle),
+        users=users,
+        read_gb_s=_read_gb_s(ask, handle),
     )
 
 
-def _users(ask: _Asker, handle: Any) -> tuple[GpuUser, ...]:
-    """Other programs with memory of the GPU, largest first. A container may not see their names."""
+def _read_gb_s(ask: _Asker, handle: Any) -> float:
+    """Two transfers a clock over the width of the bus: 10501 MHz and 384 bits are 1008 GB/s."""
+    clock = ask(0, ask.nvml.nvmlDeviceGetMaxClockInfo, handle, _MEMORY_CLOCK)
+    width = ask(0, ask.nvml.nvmlDeviceGetMemoryBusWidth, handle)
+    return round(2 * float(clock) * 1e6 * float(width) / 8 / 1e9, 1)
+
+
+def _users(ask: _Asker, handle: Any) -> tuple[tuple[GpuUser, ...], int]:
+    """Other programs with memory of the GPU, largest first, and the bytes that our processes hold.
+
+    A container may not see names, and sees other numbers of processes than the driver.
+    """
     nvml = ask.nvml
     seen: dict[int, int] = {}
+    own: dict[int, int] = {}
     for query in (
         nvml.nvmlDeviceGetComputeRunningProcesses,
         nvml.nvmlDeviceGetGraphicsRunningProcesses,
     ):
         for process in ask([], query, handle):
-            if process.pid == os.getpid():
-                continue
-            seen[process.pid] = max(seen.get(process.pid, 0), process.usedGpuMemory or 0)
+            where = own if _is_ours(process.pid) else seen
+            where[process.pid] = max(where.get(process.pid, 0), process.usedGpuMemory or 0)
     users = []
     for pid, size in seen.items():
         name = _string(ask("", nvml.nvmlSystemGetProcessName, pid))
         users.append(GpuUser(Path(name.split(" ")[0]).name or f"process {pid}", size))
-    return tuple(sorted(users, key=lambda user: -user.bytes))
+    return tuple(sorted(users, key=lambda user: -user.bytes)), sum(own.values())
+
+
+def _is_ours(pid: int) -> bool:
+    """Whether this is our process or one that it started, such as the engine."""
+    for _ in range(_GENERATIONS):
+        if pid == os.getpid():
+            return True
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+            pid = int(stat.rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            return False
+    return False
 
 
 class _Asker:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ktchat import __version__
-from ktchat.cli import output
+from ktchat.cli import load_options, output
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -100,12 +100,16 @@ def model_path(argument: str) -> str:
     return str(Path(argument).absolute())
 
 
+_WITH_VALUE = ("-m", "--model", "--ctx", "--device", "--kv")
+"""Options before a command that take the next argument."""
+
+
 def _command(arguments: Sequence[str]) -> str:
     """The command that is asked for, as far as one can tell before parsing; empty: none."""
     skip = False
     for argument in arguments:
         if skip or argument.startswith("-"):
-            skip = not skip and argument in ("-m", "--model")
+            skip = not skip and argument in _WITH_VALUE
             continue
         return argument if argument in COMMANDS else ""
     return ""
@@ -123,6 +127,7 @@ def _parser(command: str) -> Parser:
     parser.add_argument(
         "-m", "--model", metavar="FILE", type=model_path, help="the model file (GGUF) to chat with"
     )
+    load_options.add(parser, None)
     subparsers = parser.add_subparsers(
         dest="command", metavar="COMMAND", title="commands", parser_class=Parser
     )

@@ -15,7 +15,8 @@ from ktchat.text import one_line
 from ktchat.words import count, file_size
 
 if TYPE_CHECKING:
-    from engine.bench import BenchResult, Load
+    from engine.bench_result import BenchResult, Load
+    from engine.trace import Trace
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -64,7 +65,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--threads", type=int, metavar="N", help="default: all physical cores")
     parser.add_argument(
+        "--device",
+        choices=["auto", "cpu", "gpu"],
+        default="auto",
+        help="what computes; auto: the GPU where one can be used (default: auto)",
+    )
+    parser.add_argument(
         "--vs", choices=["llama.cpp"], help="measure llama.cpp too, in the same rounds"
+    )
+    parser.add_argument(
+        "--trace",
+        metavar="FILE",
+        help="also write what a chunk of the prompt and a few tokens spend their time on, for"
+        " ui.perfetto.dev",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -78,17 +91,49 @@ def main(args: argparse.Namespace) -> int:
     if args.model is not None and (args.layers is not None or args.recipe is not None):
         raise UsageError("--layers and --recipe belong to --shape")
     load = _load(args)
+    target = Path(args.trace) if args.trace is not None else None
+    if target is not None:
+        from engine.trace import check_writable
+
+        check_writable(target)
     result = background.run(lambda report: _measure(args, load, report))
     if args.json:
         output.line(json.dumps(result.to_dict()))
     else:
         for text in _table(result):
             output.line(text)
+    if target is not None and result.trace is not None:
+        _keep_trace(target, result, result.trace, silent=args.json)
     return 0
 
 
+def _keep_trace(target: Path, result: BenchResult, trace: Trace, silent: bool) -> None:
+    from engine.bench_trace import SAMPLE, TOKENS
+    from engine.trace import write_trace
+
+    overhead, sampling = trace.overhead, trace.share(SAMPLE)
+    content = trace.to_dict(
+        model=result.model,
+        quantisation=result.quantisation,
+        threads=result.threads,
+        overhead=overhead,
+    )
+    write_trace(target, content)
+    if silent:
+        return
+    output.line()
+    output.line(
+        f"overhead {100 * overhead:.1f} % of a token's {trace.token_ns / 1e6:.1f} ms, sampling"
+        f" ({100 * sampling:.1f} %) included: neither native ops nor a device work meanwhile"
+    )
+    output.line(
+        f"trace of {TOKENS} tokens and a chunk of the prompt: {one_line(str(target), 200)}"
+        " (ui.perfetto.dev or chrome://tracing opens it)"
+    )
+
+
 def _load(args: argparse.Namespace) -> Load:
-    from engine.bench import Load
+    from engine.bench_result import Load
     from engine.errors import RequestError
 
     if args.threads is not None and not 1 <= args.threads <= 1024:
@@ -113,7 +158,15 @@ def _measure(args: argparse.Namespace, load: Load, report: background.Report) ->
             recipe=args.recipe or "Q4_K_M",
             report=lambda done, total: report("making the weights", done, total),
         )
-    result = bench(path, load, versus=args.vs is not None, threads=args.threads, report=report)
+    result = bench(
+        path,
+        load,
+        versus=args.vs is not None,
+        threads=args.threads,
+        traced=args.trace is not None,
+        device=args.device,
+        report=report,
+    )
     if args.model is not None and args.threads is None:
         _keep(path, result)
     return result
@@ -131,7 +184,7 @@ def _keep(path: Path, result: BenchResult) -> None:
         prefill_seconds=load.prompt / result.prefill_tok_s,
         decode_seconds=load.generate / result.decode_tok_s,
     )
-    record_run(path, turn)
+    record_run(path, turn, result.device)
 
 
 def _list_shapes() -> int:
@@ -149,11 +202,18 @@ def _list_shapes() -> int:
 def _table(result: BenchResult) -> list[str]:
     load = result.load
     figures = result.to_dict()
+    threads = f"{result.threads} threads"
+    if result.device != "CPU":
+        threads = result.device if result.device == "GPU" else f"GPU and {threads}"
+    limit = ""
+    if result.limit_ratio is not None:
+        part = f"{100 * result.limit_ratio:.0f} %"
+        limit = f", {part} of the {result.read_limit_gb_s:.1f} GB/s that memory gives"
     lines = [
         f"{one_line(result.model, 80)} · {one_line(result.quantisation, 20)}"
         f" · {file_size(result.weights_bytes)}",
         f"prompt {count(load.prompt)}, generated {count(load.generate)} with"
-        f" {count(load.before)} before · {result.threads} threads"
+        f" {count(load.before)} before · {threads}"
         f" · median of {len(result.rounds)} rounds",
         "",
         f"{'':<20}{'prefill':>16}{'decode':>16}",
@@ -168,9 +228,7 @@ def _table(result: BenchResult) -> list[str]:
         )
     lines += [
         "",
-        f"A token reads {file_size(result.token_bytes)}: {result.decode_gb_s:.1f} GB/s,"
-        f" {100 * result.limit_ratio:.0f} % of the {result.read_limit_gb_s:.1f} GB/s that memory"
-        " gives",
+        f"A token reads {file_size(result.token_bytes)}: {result.decode_gb_s:.1f} GB/s" + limit,
     ]
     if peer is not None:
         lines.append(f"decode ratio by round: {_spread(result.decode_ratios)}")

@@ -9,7 +9,8 @@ import argparse
 import os
 import sys
 
-from ktchat.cli import output
+from ktchat import paths
+from ktchat.cli import load_options, output
 from ktchat.errors import UsageError
 
 FRAMES_A_SECOND = "120"
@@ -33,7 +34,12 @@ def main(args: argparse.Namespace) -> int:
         )
     os.environ.setdefault("TEXTUAL_FPS", FRAMES_A_SECOND)  # read when Textual is imported
     from ktchat.app import KtchatApp
+    from ktchat.settings import SettingsFile
 
-    app = KtchatApp(model=args.model, engine=args.engine_factory() if args.engine_factory else None)
+    app = KtchatApp(
+        model=args.model,
+        engine=args.engine_factory() if args.engine_factory else None,
+        settings=SettingsFile(paths.settings_file(), load_options.wishes(args)),
+    )
     app.run()
     return app.return_code or 0

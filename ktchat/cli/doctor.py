@@ -6,10 +6,15 @@ import argparse
 import contextlib
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ktchat import paths
+from ktchat import shelf
 from ktchat.cli import background, output
 from ktchat.text import one_line
+
+if TYPE_CHECKING:
+    from engine.machine import Hardware
+    from engine.machine_words import Line
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -31,16 +36,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def main(args: argparse.Namespace) -> int:
     """Look and print; returns the exit code."""
     from engine import machine_words, profiles
-    from engine.hardware import probe
 
     if args.profile is not None:
         machine = profiles.load(args.profile)
     else:
-        machine = background.run(lambda report: probe(paths.models_folder(), fresh=args.fresh))
+        machine = background.run(lambda report: shelf.machine(measure=True, fresh=args.fresh))
     if args.json:
         output.line(json.dumps(machine.to_dict(), indent=2))
         return 0
-    lines = machine_words.lines(machine)
+    lines = [*machine_words.lines(machine), *_gpu_lines(machine)]
     if not machine.assumed:
         lines += machine_words.software(machine.software)
     for label, text in lines:
@@ -54,6 +58,13 @@ def main(args: argparse.Namespace) -> int:
         if problem.fix:
             output.line(f"{'':<17}{_shown(problem.fix)}")
     return 0
+
+
+def _gpu_lines(machine: Hardware) -> list[Line]:
+    """What there is to say of computing on the GPUs; further facts about them belong here."""
+    from engine import machine_words
+
+    return [machine_words.gpu_use(machine)] if machine.gpus else []
 
 
 def _shown(text: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import KtchatError
-from ktchat import paths, shelf
+from ktchat import shelf
 from ktchat.cli import background, output
 from ktchat.text import one_line
 from ktchat.words import file_size
@@ -162,12 +162,10 @@ def _version(args: argparse.Namespace, hub: Hub, model: HubModel) -> int:
 
 def _fit(hub: Hub, model: HubModel) -> list[str]:
     """Whether a model fits this machine, in words; only headers are read."""
-    from engine.hardware import probe
     from engine.plan import make_plan
 
     try:
-        spec = hub.spec(model)
-        plan = make_plan(spec, probe(paths.models_folder(), measure=False))
+        plan = make_plan(hub.spec(model), shelf.machine(measure=False))
     except KtchatError as error:
         return [one_line(f"No plan: {error}", 1000)]
     return [one_line(text, 400) for text in plan.words()]

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 
 from engine.errors import KtchatError
 from ktchat import paths, shelf
-from ktchat.cli import background, output
+from ktchat.cli import background, load_options, output
 from ktchat.errors import UsageError
+from ktchat.settings import Settings, SettingsFile
 from ktchat.text import one_line
 
 if TYPE_CHECKING:
     from engine.machine import Hardware
     from engine.plan import MemoryPlan
+    from engine.protocol import Load
     from engine.spec import ModelSpec
 
 MAX_WIDTH = 100
-NOT_YET = "This version computes on the CPU. With the GPU, once a version computes there:"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         nargs="?",
         help="a file, a model of the catalogue (ID or ID:QUANT), or owner/repo[:QUANT] on the hub",
     )
-    parser.add_argument("--ctx", type=int, metavar="N", help="tokens of context (default: chosen)")
+    load_options.add(parser, None)
     parser.add_argument(
         "--profile", metavar="NAME|FILE", help="another machine; `--profile list` names those known"
     )
@@ -57,8 +58,9 @@ def main(args: argparse.Namespace) -> int:
     if not args.plan_model:
         raise UsageError("plan needs a MODEL", "", "See ktchat plan --help")
     machine = hardware(args.profile)
-    spec = _spec(args.plan_model, machine, args.ctx)
-    plan = make_plan(spec, machine, args.ctx)
+    spec = _spec(args.plan_model, machine, None if args.ctx == "auto" else args.ctx)
+    load = _load(args)
+    plan = make_plan(spec, machine, load.context, load.device, load.kv)
     if args.json:
         output.line(json.dumps(plan.to_dict(), indent=2))
     else:
@@ -69,6 +71,12 @@ def main(args: argparse.Namespace) -> int:
         return 0
     output.complain(one_line(f"{plan.model} does not fit: {plan.fit_words}", 400))
     return 1
+
+
+def _load(args: argparse.Namespace) -> Load:
+    """How the model would be loaded here, as the settings say too; on another machine as asked for."""
+    settings = Settings() if args.profile else SettingsFile(paths.settings_file()).settings
+    return settings.load(args.plan_model, load_options.wishes(args))
 
 
 def hardware(profile: str | None) -> Hardware:
@@ -83,10 +91,6 @@ def hardware(profile: str | None) -> Hardware:
 
 def _lines(plan: MemoryPlan, width: int) -> list[str]:
     lines = [*plan.words(), "", *plan.bars(width)]
-    if plan.no_gpu:
-        lines += ["", plan.no_gpu]
-    if plan.with_gpu is not None:
-        lines += ["", NOT_YET, *plan.with_gpu.words(), "", *plan.with_gpu.bars(width)]
     return [one_line(line, 400) if not line.startswith(" ") else line for line in lines]
 
 

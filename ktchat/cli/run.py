@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import KtchatError, RequestError
-from engine.protocol import Failed, Figures, Finished, Load, Loaded, Notice, Sampling
+from engine.protocol import Failed, Figures, Finished, Loaded, Notice, Sampling
 from ktchat import models, paths, usage
 from ktchat.chat import ChatSession, Engine, Started
-from ktchat.cli import model_path, output
+from ktchat.cli import load_options, model_path, output
 from ktchat.cli.printers import JsonPrinter, Printer, TextPrinter
 from ktchat.errors import SettingsError, UnknownSessionError, UsageError, reason_of
 from ktchat.settings import Settings, SettingsFile
@@ -54,6 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("prompt", nargs="?", metavar="PROMPT", help="the message")
     keep = argparse.SUPPRESS  # what was given before the command holds
     add("-m", "--model", metavar="FILE", type=model_path, default=keep, help="the model (GGUF)")
+    load_options.add(parser, keep)
     add("-c", "--continue", dest="last", action="store_true", help="go on with the last session")
     add("--system", metavar="TEXT", help="system message of the new session")
     add("--temperature", type=float, metavar="T", help="0: always the likeliest token")
@@ -70,7 +71,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def main(args: argparse.Namespace) -> int:
     """One reply; returns the exit code."""
-    settings = SettingsFile(paths.settings_file())
+    settings = SettingsFile(paths.settings_file(), load_options.wishes(args))
     if settings.notice:
         output.complain(settings.notice)
     request = _request(args, settings.settings)
@@ -216,8 +217,7 @@ class _Run:
         path = self.request.model or models.default_model(
             self.chat.conversation.model_path or self.settings.settings.last_model
         )
-        command = Load(path, context=self.settings.settings.context_limit)
-        async for event in self.chat.load(command):
+        async for event in self.chat.load(self.settings.load(path)):
             match event:
                 case Failed(error):
                     self.printer.load(event)
@@ -239,7 +239,7 @@ class _Run:
 
         if self.chat.loaded is not None:
             usage.note_opened(self.chat.loaded.path)
-            record_run(Path(self.chat.loaded.path), figures)
+            record_run(Path(self.chat.loaded.path), figures, self.chat.loaded.device)
 
     async def _interrupt(self, work: asyncio.Task[int]) -> None:
         """Let the reply stop by itself, so that what came is kept; leave it behind otherwise."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from engine.verify import Verification
 
 DONE, NOT_FAITHFUL = 0, 1
+_DEVICES = {"CPU": "CPU", "GPU": "GPU", "hybrid": "GPU and the CPU"}
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -63,6 +64,7 @@ def to_dict(result: Verification) -> dict[str, Any]:
         "model": result.model,
         "architecture": result.architecture,
         "quantisation": result.quantisation,
+        "device": result.device,
         "tokens": result.tokens,
         "ours": dataclasses.asdict(result.ours),
         "peer": {"name": "llama.cpp", "version": result.peer_version, **peer},
@@ -83,7 +85,8 @@ def _table(result: Verification) -> list[str]:
     return [
         f"{one_line(result.model, 80)} · {one_line(result.architecture, 40)}"
         f" · {one_line(result.quantisation, 20)}",
-        f"{count(result.tokens)} tokens against float32; error is squared, relative to the logits",
+        f"{count(result.tokens)} tokens against float32, on the {_DEVICES[result.device]};"
+        " error is squared, relative to the logits",
         "",
         f"{'':<24}{'NMSE':>10}{'typical':>10}{'mean KL':>10}{'max KL':>10}{'top-1':>9}",
         *_rows("ktchat", result.ours),

@@ -41,7 +41,5 @@ def details(local: LocalModel) -> list[tuple[str, str]]:
     ]
     rows += [("plan", text) for text in plan.words()] if plan is not None else []
     for device in plan.devices if plan is not None else ():
-        rows += [(f"{device.kind}: {part.label}", size(part.bytes)) for part in device.segments]
-    if plan is not None and plan.with_gpu is not None:
-        rows += [("later, on the GPU", text) for text in plan.with_gpu.words()[:2]]
+        rows += [(f"{device.name}: {part.label}", size(part.bytes)) for part in device.segments]
     return [(name, text) for name, text in rows if text]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import KtchatError
-from engine.protocol import Event, Failed, Figures, Load, Notice, Progress
+from engine.protocol import Event, Failed, Figures, Loaded, Notice, Progress
 from engine.threads import ask
 from ktchat import usage, words
 from ktchat.text import one_line
@@ -76,9 +76,8 @@ class ModelFlow:
         name = one_line(Path(path).name.removesuffix(".gguf"), 60)
         self._screen.header.show_model(name, busy="loading")
         self._screen.refresh_status()
-        context = self._screen.settings.settings.context_limit
         try:
-            async for event in chat.load(Load(path=path, context=context)):
+            async for event in chat.load(self._screen.settings.load(path)):
                 if not self._take(name, event):
                     return False
         except KtchatError as error:
@@ -105,13 +104,13 @@ class ModelFlow:
         """Keep how fast a reply came: it replaces the prediction for this model."""
         if chat.loaded is not None:
             self._screen.run_worker(
-                self._note_speed(chat.loaded.path, figures), group="speed", exit_on_error=False
+                self._note_speed(chat.loaded, figures), group="speed", exit_on_error=False
             )
 
-    async def _note_speed(self, path: str, figures: Figures) -> None:
+    async def _note_speed(self, loaded: Loaded, figures: Figures) -> None:
         from engine.speed import record_run
 
-        await ask(record_run, Path(path), figures)
+        await ask(record_run, Path(loaded.path), figures, loaded.device)
 
     def show(self, chat: ChatSession) -> None:
         """Show the model that is there."""

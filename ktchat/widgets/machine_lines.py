@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.content import Content
 from textual.widget import Widget
 
+from ktchat.text import one_line
 from ktchat.widgets.formats import short_path
 from ktchat.widgets.lines import indent, styled, wrap
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 LABEL = 6
 ORDER = ("GPU", "RAM", "CPU", "Disk")
-ON_CPU = "This version computes on the CPU. The GPU is not used yet; speeds below are the CPU's."
 NEXT = (
     "Next comes a model that runs well here. The built-in guide is small and already answers "
     "questions about ktchat."
@@ -87,7 +87,10 @@ class MachineLines(Widget):
     def _rest(self, hardware: Hardware, width: int) -> list[Content]:
         rows = [Content(""), *(line.content for line in wrap(Content(NEXT), width)), Content("")]
         if hardware.gpus:
-            rows += [line.content for line in wrap(styled(ON_CPU, ".dim"), width)]
+            from engine.machine_words import gpu_use
+
+            words = one_line(gpu_use(hardware)[1], 300)
+            rows += [line.content for line in wrap(styled(words, ".dim"), width)]
         texts = [] if self._measuring else list(hardware.notes)
         for text in texts[:MAX_NOTES]:
             rows += [line.content for line in wrap(styled(short_path(text), ".dim"), width)]

@@ -19,6 +19,10 @@ DEEPSEEK_V3 = Numbers(
 GPT_OSS = Numbers(
     "gpt-oss", 24, 2880, 64, 8, 64, 201088, 131072, 32, 4, 2880, biases=True
 )  # fmt: skip
+LLAMA_70B = Numbers(
+    "llama", 80, 8192, 64, 8, 128, 128256, 131072, 1, 1, 28672, ffn=28672, dense_layers=80
+)  # fmt: skip
+"""Dense: `dataclasses.replace(spec(LLAMA_70B), moe=None)`."""
 
 
 def spec(numbers: Numbers = QWEN3_30B, quant: str = "Q4_K_M") -> ModelSpec:
@@ -33,7 +37,16 @@ def machine(ram: float = 64, *vram: float, bandwidth: float = 50, total: float =
         cpu=Cpu("cpu", 8, "avx512", True),
         memory=Memory(int((total or ram) * GIB), int(ram * GIB), ((8, bandwidth),)),
         gpus=tuple(
-            Gpu(f"GPU {index}", int(size * GIB), int(size * GIB)) for index, size in enumerate(vram)
+            Gpu(
+                f"GPU {index}",
+                int(size * GIB),
+                int(size * GIB),
+                compute="8.9",
+                pcie_gen=4,
+                pcie_width=16,
+                read_gb_s=1000.0,
+            )
+            for index, size in enumerate(vram)
         ),
         assumed="for a test",
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -185,6 +188,8 @@ def test_a_gpu_tells_what_its_driver_says(monkeypatch: pytest.MonkeyPatch, tmp_p
                 nvmlDeviceGetMaxPcieLinkGeneration=4,
                 nvmlDeviceGetMaxPcieLinkWidth=16,
                 nvmlDeviceGetDisplayActive=1,
+                nvmlDeviceGetMaxClockInfo=10501,
+                nvmlDeviceGetMemoryBusWidth=384,
                 nvmlDeviceGetGraphicsRunningProcesses=users,
                 nvmlDeviceGetComputeRunningProcesses=users[:1],
             )
@@ -194,9 +199,60 @@ def test_a_gpu_tells_what_its_driver_says(monkeypatch: pytest.MonkeyPatch, tmp_p
     (found,), problems, notes = gpu_probe.gpus(tmp_path)
     assert found == Gpu(
         "RTX 4090", 24 * GIB, 22 * GIB, "580.1", "8.9", 4, 16, True,
-        (GpuUser("firefox", 600 << 20), GpuUser("process 9", 0)),
+        (GpuUser("firefox", 600 << 20), GpuUser("process 9", 0)), 1008.1,
     )  # fmt: skip
+    assert round(found.pcie_gb_s, 1) == 31.5 and found.usable
     assert not problems and not notes and library.open == 0
+
+
+def test_what_our_own_engine_holds_is_free_for_the_next_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        ours = [
+            SimpleNamespace(pid=os.getpid(), usedGpuMemory=GIB // 2),
+            SimpleNamespace(pid=child.pid, usedGpuMemory=GIB),
+            SimpleNamespace(pid=1, usedGpuMemory=GIB),
+        ]
+        library = FakeNvml([card(nvmlDeviceGetComputeRunningProcesses=ours)])
+        monkeypatch.setitem(sys.modules, "pynvml", library)
+        (found,), _, _ = gpu_probe.gpus(tmp_path)
+    finally:
+        child.communicate(b"\n")
+    assert found.free == 22 * GIB + GIB + GIB // 2
+    assert found.users == (GpuUser("firefox", GIB),)
+
+
+@pytest.mark.parametrize(
+    ("setting", "shown"),
+    [
+        (None, [0, 1, 2]),
+        ("", []),
+        ("-1", []),
+        ("1", [1]),
+        ("2,0", [2, 0]),
+        ("0,7,1", [0]),
+        ("0,0,1", [0]),
+        ("GPU-b", [1]),
+        ("GPU-c, gpu-a", [2, 0]),
+        ("GPU-", []),
+        ("nonsense,0", []),
+    ],
+)
+def test_gpus_are_numbered_as_cuda_shows_them(setting: str | None, shown: list[int]) -> None:
+    assert gpu_probe.visible(["GPU-a1", "GPU-b2", "GPU-c3"], setting) == shown
+
+
+def test_gpus_that_are_hidden_are_not_planned_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    other = {**card(), "nvmlDeviceGetName": "RTX 3090"}
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml([card(), other]))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    found, _, notes = gpu_probe.gpus(tmp_path)
+    assert [gpu.name for gpu in found] == ["RTX 3090"]
+    assert notes == ["CUDA_VISIBLE_DEVICES shows 1 of 2 GPUs"]
 
 
 def test_a_gpu_that_says_little_is_still_there(
@@ -262,13 +318,40 @@ def test_a_disk_is_read_where_it_can_be(tmp_path: Path) -> None:
 def test_what_a_gpu_needs_is_named_with_the_command() -> None:
     found = Software(llama_cpp="0.3.36", native=True)
     assert software_probe.problems(found, ()) == []
-    cuda, packages = software_probe.problems(found, (Gpu("RTX", GIB, GIB),))
-    assert cuda.fix.startswith("CMAKE_ARGS=-DGGML_CUDA=on ")
-    assert cuda.fix.endswith("llama-cpp-python==0.3.36")
-    assert "torch, triton, flashinfer" in packages.what
-    assert packages.fix.endswith("install 'torch>=2.11' 'triton>=3.6' 'flashinfer-python>=0.6.16'")
-    everything = Software("0.3.36", True, "2", "3", "0.6", True)
-    assert software_probe.problems(everything, (Gpu("RTX", GIB, GIB),)) == []
+    assert software_probe.problems(found, (Gpu("GTX", GIB, GIB, compute="7.5"),)) == []
+    gpus = (Gpu("RTX", GIB, GIB, compute="8.9"),)
+    (packages,) = software_probe.problems(found, gpus)
+    assert packages.what.endswith("torch, triton")
+    assert packages.fix.endswith("install 'torch>=2.11' 'triton>=3.6'")
+    everything = Software("0.3.36", True, "2", "13.0", "3", "0.6", True)
+    assert software_probe.problems(everything, gpus) == []
+    (for_cpu,) = software_probe.problems(dataclasses.replace(everything, torch_cuda=""), gpus)
+    assert "torch 2 was built for the CPU only" in for_cpu.what
+    assert "--force-reinstall 'torch>=2.11'" in for_cpu.fix
+    (slower,) = software_probe.problems(dataclasses.replace(everything, flashinfer=""), gpus)
+    assert "our own attention" in slower.what and "flashinfer-python" in slower.fix
+
+
+@pytest.mark.parametrize(
+    ("line", "version"),
+    [
+        ("cuda: Optional[str] = '12.8'", "12.8"),
+        ('cuda = "13.0"', "13.0"),
+        ("cuda: Optional[str] = None", ""),
+        ("hip: Optional[str] = '6.3'", ""),
+        ("", ""),
+    ],
+)
+def test_torchs_cuda_version_is_read_from_its_files(
+    line: str, version: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package = tmp_path / "torch"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('it must not be imported')")
+    (package / "version.py").write_text(f"__version__ = '2.13.0'\n{line}\ndebug = False\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert software_probe.software().torch_cuda == version
 
 
 def test_software_is_found_without_importing_it() -> None:
@@ -379,11 +462,12 @@ def test_every_shipped_profile_loads_and_says_that_it_is_assumed() -> None:
         assert found.name == name and "assumed" in found.assumed
         assert found.memory.best_read_gb_s > 10 and found.memory.available < found.memory.total
         assert len(found.gpus) == {"no": 0, "dual": 2}.get(name.split("-")[0], 1)
+        assert all(gpu.usable and gpu.read_gb_s > 200 and gpu.pcie_gb_s > 10 for gpu in found.gpus)
 
 
 def test_a_machine_written_as_json_is_read_back(tmp_path: Path) -> None:
     found = hardware.probe(measure=False)
-    gpu = Gpu("RTX", GIB, GIB, "1", "8.9", 4, 16, True, (GpuUser("firefox", 5),))
+    gpu = Gpu("RTX", GIB, GIB, "1", "8.9", 4, 16, True, (GpuUser("firefox", 5),), 936.5)
     memory = Memory(4 * GIB, 3 * GIB, ((1, 20.0), (8, 71.5)))
     found = Hardware(cpu=found.cpu, memory=memory, gpus=(gpu,), problems=(Problem("x", "y"),))
     path = tmp_path / "mine.json"
@@ -442,6 +526,20 @@ def test_a_machine_in_words() -> None:
         ("GPU", "RTX 4090 · 24.0 GB, 22.9 GB free (firefox 600 MB)"),
         ("Disk", "0 B free"),
     ]
+    assert "computes on the CPU. Compute capability" in machine_words.gpu_use(found)[1]
+    (card,) = found.gpus
+    found = dataclasses.replace(
+        found,
+        gpus=(
+            dataclasses.replace(card, compute="8.9", pcie_gen=4, pcie_width=16, read_gb_s=1008.1),
+        ),
+    )
+    assert machine_words.lines(found)[2][1] == (
+        "RTX 4090 · 24.0 GB, 22.9 GB free (firefox 600 MB) · reads up to 1008 GB/s"
+        " · PCIe 4 x16, 32 GB/s · compute 8.9"
+    )
+    assert "Not installed" in machine_words.gpu_use(found)[1]
+    assert machine_words.gpu_use(dataclasses.replace(found, assumed="x"))[1].endswith("on the GPU")
     assert machine_words.lines(Hardware())[1:3] == [
         ("RAM", "not known"),
         ("GPU", "none that can be used"),

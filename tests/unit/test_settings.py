@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.protocol import Sampling
+from engine.protocol import Load, Sampling
+from ktchat import cli
+from ktchat.cli import load_options
 from ktchat.errors import SettingsError
-from ktchat.settings import MAX_RECENT, Settings, SettingsFile
+from ktchat.settings import MAX_RECENT, Settings, SettingsFile, Wishes
 
 
 @pytest.fixture
@@ -80,6 +82,8 @@ def test_two_programs_keep_each_others_changes(path: Path) -> None:
         ("session_list = 1", ["session_list"]),
         ('recent_models = "a"', ["recent_models"]),
         ("theme = [1]", ["theme"]),
+        ('device = "tpu"\nkv = 8\ncontext = "much"', ["device", "kv", "context"]),
+        ("context = true", ["context"]),
     ],
 )
 def test_an_impossible_value_becomes_the_default_and_is_named(
@@ -115,6 +119,29 @@ def test_a_damaged_file_is_said_once_and_replaced_by_the_next_change(
     assert "damaged" in file.notice and "\x1b" not in file.notice and "\n" not in file.notice
     file.update(theme="paper")
     assert SettingsFile(path).settings.theme == "paper"
+
+
+@pytest.mark.parametrize("context", ["auto", 4096])
+def test_models_are_loaded_as_the_settings_say_unless_the_command_line_does(
+    path: Path, context: int | str
+) -> None:
+    file = SettingsFile(path)
+    assert file.load("/m") == Load("/m")
+    file.update(context=context, device="cpu", kv="q8")
+    assert SettingsFile(path).load("/m") == Load("/m", context, device="cpu", kv="q8")  # type: ignore[arg-type]
+    wishes = Wishes(context=77, device="gpu")
+    assert SettingsFile(path, wishes).load("/m") == Load("/m", 77, device="gpu", kv="q8")
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_command_line_says_how_to_load(before: bool) -> None:
+    options = ["--ctx", "auto", "--device=gpu", "--kv", "q8"]
+    arguments = [*options, "run", "hi"] if before else ["run", *options, "hi"]
+    assert cli._command(arguments) == "run"
+    args = cli._parser("run").parse_args(arguments)
+    assert load_options.wishes(args) == Wishes("auto", "gpu", "q8")
+    args = cli._parser("").parse_args(["--ctx", "5000"])
+    assert load_options.wishes(args) == Wishes(5000)
 
 
 def test_unknown_names_are_left_out(path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine import notebook, speed
+from engine.machine import Software
 from engine.plan import make_plan
 from engine.plan_words import rate
 from engine.protocol import Figures
@@ -85,6 +86,22 @@ def test_measurements_belong_to_a_machine_a_shape_and_a_quantisation() -> None:
     other = dataclasses.replace(this, cpu=dataclasses.replace(this.cpu, model="another"))
     assert not predict(model, other, 4096).measured
     assert not predict(model, machine(64), 4096).measured  # a profile
+
+
+def test_figures_of_the_cpu_are_not_those_of_a_gpu() -> None:
+    this, model = dataclasses.replace(machine(64), assumed=""), spec()
+    record_speed(model, this, decode_tok_s=10.0, reply_tokens=100)
+    record_speed(model, this, device="GPU", decode_tok_s=90.0, reply_tokens=100)
+    assert speed.recorded(model, this) == {"decode_tok_s": 10.0}
+    assert speed.recorded(model, this, "GPU") == {"decode_tok_s": 90.0}
+    assert speed.recorded(model, this, "hybrid") == {}
+    software = Software(torch="2.13.0", torch_cuda="13.0", triton="3.7")
+    with_gpu = dataclasses.replace(machine(64, 24), assumed="", software=software)
+    plan = make_plan(model, with_gpu)
+    assert (plan.verdict, plan.decode_tok_s, plan.measured) == ("GPU", 90.0, True)
+    assert "Writes 90.0 tok/s (measured here)" in " ".join(plan.words())
+    plan = make_plan(model, with_gpu, device="cpu")
+    assert (plan.verdict, plan.decode_tok_s, plan.measured) == ("CPU", 10.0, True)
 
 
 def test_predictions_beyond_a_thousand_are_not_told_exactly() -> None:

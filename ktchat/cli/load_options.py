@@ -1,0 +1,48 @@
+"""How a model is loaded, on the command line: its context, the device, the KV cache.
+
+Knows the options and their values. What is not given is the settings'.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engine.protocol import Auto
+    from ktchat.settings import Wishes
+
+
+def add(parser: argparse.ArgumentParser, default: str | None) -> None:
+    """Add `--ctx`, `--device` and `--kv`; `default` stands where one is not given."""
+    parser.add_argument(
+        "--ctx",
+        type=context,
+        metavar="N|auto",
+        default=default,
+        help="tokens of context; auto: the most that fit (default: chosen)",
+    )
+    parser.add_argument(
+        "--device",
+        choices=["auto", "cpu", "gpu"],
+        default=default,
+        help="what computes; auto: the GPU where one can be used (default: auto)",
+    )
+    parser.add_argument(
+        "--kv",
+        choices=["f16", "q8"],
+        default=default,
+        help="how the GPU keeps the context; q8: half the room, a little less exact (default: f16)",
+    )
+
+
+def context(text: str) -> int | Auto:
+    """`auto` or a number. Raises `ValueError`."""
+    return "auto" if text == "auto" else int(text)
+
+
+def wishes(args: argparse.Namespace) -> Wishes:
+    """What was given."""
+    from ktchat.settings import Wishes
+
+    return Wishes(args.ctx, args.device, args.kv)
