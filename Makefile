@@ -37,7 +37,7 @@ native: $(READY)
 check-native: setup
 	@$(BIN)/python -m tests.kernels.sanitize_cpu
 
-# On a machine with a GPU: its kernels compiled, the forward pass, then speed; JSON in the last line.
+# On a machine with a GPU: correctness, speed, overhead and VRAM against their bars; JSON in the last line.
 gpu-check: setup
 	@$(BIN)/python -m tests.gpu_check
 

@@ -8,20 +8,25 @@ how results are shown.
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from engine import bench_trace
+from engine.bench_result import BenchResult, Load, Round, Speed
 from engine.errors import MemoryShortError, RequestError, UnsupportedModelError
 from engine.gguf import GGUFFile
+from engine.hardware import probe
 from engine.memory_limit import read_limit
 from engine.peer import PEER_NAME, LlamaPeer, peer_version
+from engine.plan import MemoryPlan, make_plan
+from engine.probes.gpu import gpus
+from engine.protocol import Device
+from engine.protocol import Load as Request
 from engine.runtimes.hybrid import HybridRuntime
 from engine.spec import ModelSpec
 from kernels.ops import Floats
@@ -34,161 +39,6 @@ WARM_UP = 32
 
 REST = 0.05
 """Seconds between two measurements, in which spinning threads go to sleep."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What is measured, in tokens. Decoding is timed with at least `fill` tokens in the cache.
-
-    `follow_up`: tokens of one more message after that, whose first token of a reply is waited for.
-    """
-
-    prompt: int = 512
-    generate: int = 64
-    rounds: int = 5
-    fill: int = 0
-    follow_up: int = 0
-
-    def __post_init__(self) -> None:
-        for name, value, low in (
-            ("prompt", self.prompt, 1),
-            ("gen", self.generate, 1),
-            ("rounds", self.rounds, 1),
-            ("context-fill", self.fill, 0),
-            ("follow-up", self.follow_up, 0),
-        ):
-            if value < low:
-                raise RequestError(f"{name} {value} is not possible", "", f"Use {low} or more")
-
-    @property
-    def before(self) -> int:
-        """Tokens in the cache when decoding starts."""
-        return max(self.prompt, self.fill)
-
-    @property
-    def decoded(self) -> int:
-        """Tokens in the cache when decoding ends."""
-        return self.before + self.generate
-
-    @property
-    def context(self) -> int:
-        """Tokens that have to fit."""
-        return self.decoded + self.follow_up
-
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """One side in one round, in tokens a second; the follow-up's first token in seconds, when asked."""
-
-    prefill_tok_s: float
-    decode_tok_s: float
-    follow_up_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """What was measured together; the limit in GB/s."""
-
-    read_limit_gb_s: float
-    ours: Speed
-    peer: Speed | None
-
-
-@dataclass(frozen=True, slots=True)
-class BenchResult:
-    """All rounds, and what follows from them: medians, and medians of the rounds' ratios."""
-
-    model: str
-    quantisation: str
-    threads: int
-    load: Load
-    weights_bytes: int
-    token_bytes: int
-    """Bytes that one decoded token reads: active weights, and the KV cache of what is before it."""
-    rounds: tuple[Round, ...]
-    peer_version: str
-
-    @property
-    def prefill_tok_s(self) -> float:
-        return statistics.median(r.ours.prefill_tok_s for r in self.rounds)
-
-    @property
-    def decode_tok_s(self) -> float:
-        return statistics.median(r.ours.decode_tok_s for r in self.rounds)
-
-    @property
-    def decode_gb_s(self) -> float:
-        """Bytes that decoding reads a second, in 10^9."""
-        return self.decode_tok_s * self.token_bytes / 1e9
-
-    @property
-    def read_limit_gb_s(self) -> float:
-        return statistics.median(r.read_limit_gb_s for r in self.rounds)
-
-    @property
-    def limit_ratio(self) -> float:
-        """How much of the memory-read limit decoding uses."""
-        return statistics.median(
-            r.ours.decode_tok_s * self.token_bytes / 1e9 / r.read_limit_gb_s for r in self.rounds
-        )
-
-    @property
-    def peers(self) -> list[Speed]:
-        """llama.cpp's rounds; empty when it was not asked."""
-        return [r.peer for r in self.rounds if r.peer is not None]
-
-    @property
-    def prefill_ratios(self) -> list[float]:
-        """Our prefill speed over llama.cpp's, round by round."""
-        return [r.ours.prefill_tok_s / r.peer.prefill_tok_s for r in self.rounds if r.peer]
-
-    @property
-    def decode_ratios(self) -> list[float]:
-        """Our decode speed over llama.cpp's, round by round."""
-        return [r.ours.decode_tok_s / r.peer.decode_tok_s for r in self.rounds if r.peer]
-
-    @property
-    def follow_up_s(self) -> float | None:
-        """Seconds to the first token after the follow-up; None when it was not asked."""
-        return _median(r.ours.follow_up_s for r in self.rounds)
-
-    @property
-    def follow_up_ratio(self) -> float | None:
-        """Our seconds to the follow-up's first token over llama.cpp's."""
-        return _median(
-            r.ours.follow_up_s / r.peer.follow_up_s
-            for r in self.rounds
-            if r.peer and r.ours.follow_up_s and r.peer.follow_up_s
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON has it; llama.cpp's part is null when it was not asked."""
-        peer = None
-        if self.peers:
-            peer = {
-                "name": PEER_NAME,
-                "version": self.peer_version,
-                "prefill_tok_s": statistics.median(p.prefill_tok_s for p in self.peers),
-                "decode_tok_s": statistics.median(p.decode_tok_s for p in self.peers),
-            }
-        return {
-            "prefill_tok_s": self.prefill_tok_s,
-            "decode_tok_s": self.decode_tok_s,
-            "decode_gb_s": self.decode_gb_s,
-            "read_limit_gb_s": self.read_limit_gb_s,
-            "limit_ratio": self.limit_ratio,
-            "peer": peer,
-            "prefill_ratio": statistics.median(self.prefill_ratios) if peer else None,
-            "decode_ratio": statistics.median(self.decode_ratios) if peer else None,
-            "follow_up_s": self.follow_up_s,
-            "follow_up_ratio": self.follow_up_ratio,
-            "rounds": [asdict(r) for r in self.rounds],
-        }
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None
 
 
 class Side(Protocol):
@@ -235,23 +85,28 @@ def bench(
     *,
     versus: bool = False,
     threads: int | None = None,
+    traced: bool = False,
+    device: Device = "auto",
     report: Report = lambda what, done, total: None,
 ) -> BenchResult:
-    """Measure the model at `path`; `versus` llama.cpp too.
+    """Measure the model at `path`; `versus` llama.cpp on the CPU too. `traced` tokens come after all rounds.
 
     Raises `ModelFileError`, `UnsupportedModelError` for an architecture that only llama.cpp runs,
-    `RequestError` when the load does not fit the model's context, `MemoryShortError`.
+    `RequestError` when the load does not fit the model's context or there is no such `device`,
+    `MemoryShortError`, `EngineError`.
     """
     from kernels.cpu.cores import default_threads
 
     count = default_threads() if threads is None else threads
+    context = max(load.context, load.before + bench_trace.SPARE) if traced else load.context
     with ExitStack() as stack:
         file = stack.enter_context(GGUFFile.open(path))
         spec = ModelSpec.from_file(file)
-        _check(path, spec, load, versus)
-        runtime = HybridRuntime.load(
-            file, spec, load.context + 1, count, lambda *part: report("loading", *part)
-        )
+        _check(path, spec, context)
+        request = Request(str(path), context + 1, count, device=device)
+        plan = _gpu_plan(spec, request)
+        _check_memory(path, spec, context, (plan is None) + versus)
+        runtime = _load(file, spec, request, plan, report)
         stack.callback(runtime.close)
         sides: list[Side] = [OurSide(runtime)]
         if versus:
@@ -260,6 +115,11 @@ def bench(
             stack.callback(peer.close)
             sides.append(PeerSide(peer))
         rounds = tuple(_rounds(sides, load, spec.vocab, runtime.chunk, count, report))
+        trace = None
+        if traced:
+            report("tracing", 0, 0)
+            time.sleep(REST)
+            trace = bench_trace.traced(runtime, _trace_tokens(load, spec.vocab), load.prompt)
     position = load.before + load.generate // 2
     return BenchResult(
         model=spec.name or path.name,
@@ -270,29 +130,79 @@ def bench(
         token_bytes=spec.active_bytes_per_token + position * spec.kv_bytes_per_token,
         rounds=rounds,
         peer_version=peer_version() if versus else "",
+        trace=trace,
+        device=runtime.device,
     )
 
 
-def _check(path: Path, spec: ModelSpec, load: Load, versus: bool) -> None:
+def _gpu_plan(spec: ModelSpec, request: Request) -> MemoryPlan | None:
+    """Where the model goes when a GPU takes part in it, as in a conversation; None: the CPU alone."""
+    if request.device == "cpu" or (request.device == "auto" and not gpus()[0]):
+        return None
+    plan = make_plan(spec, probe(measure=False), request.context, request.device)
+    if plan.placement is not None and not plan.fits:
+        raise MemoryShortError(
+            f"{spec.name} does not fit into memory: {plan.fit_words}",
+            "; ".join(plan.why),
+            "Use fewer layers or a smaller model",
+        )
+    return plan if plan.placement is not None else None
+
+
+def _load(
+    file: GGUFFile, spec: ModelSpec, request: Request, plan: MemoryPlan | None, report: Report
+) -> HybridRuntime:
+    context = request.context
+    assert isinstance(context, int)
+
+    def progress(done: int, total: int) -> None:
+        report("loading", done, total)
+
+    if plan is None:
+        return HybridRuntime.load(file, spec, context, request.threads, progress)
+    from engine.runtimes.gpu import load_on_gpus
+
+    runtime = load_on_gpus(
+        *(file, spec, request, plan),
+        look=lambda: probe(measure=False),
+        progress=progress,
+        say=lambda words: report(words, 0, 0),
+    )
+    if runtime.context < context:
+        runtime.close()
+        raise MemoryShortError(
+            f"{context} tokens do not fit into the GPU's memory",
+            f"{runtime.context} do",
+            "Use a smaller --prompt, --gen or --context-fill",
+        )
+    return runtime
+
+
+def _check(path: Path, spec: ModelSpec, context: int) -> None:
     if not spec.hybrid:
         raise UnsupportedModelError(
             f"{path.name} cannot be measured",
             f"Only {PEER_NAME} runs it: {spec.unsupported}",
             f"Measure it with {PEER_NAME}'s own llama-bench",
         )
-    if load.context > spec.context:
+    if context > spec.context:
         raise RequestError(
-            f"{load.context} tokens do not fit",
+            f"{context} tokens do not fit",
             f"{path.name} has a context of {spec.context}",
             "Use a smaller --prompt, --gen or --context-fill",
         )
-    needed = spec.weights_bytes * (2 if versus else 1) + spec.kv_bytes_per_token * load.context
+
+
+def _check_memory(path: Path, spec: ModelSpec, context: int, times: int) -> None:
+    """RAM for the whole model so many times; what a plan places it has counted itself."""
+    needed = times * spec.weights_bytes + spec.kv_bytes_per_token * context
     free = _available_memory()
-    if free is not None and needed > free:
+    if times and free is not None and needed > free:
+        twice = times > 1
         raise MemoryShortError(
-            f"{path.name} does not fit into memory" + (" twice" if versus else ""),
+            f"{path.name} does not fit into memory" + (" twice" if twice else ""),
             f"{free / 1e9:.1f} GB are free and about {needed / 1e9:.1f} GB are needed",
-            f"Use fewer layers or a smaller model{', or leave out --vs' if versus else ''}",
+            f"Use fewer layers or a smaller model{', or leave out --vs' if twice else ''}",
         )
 
 
@@ -316,8 +226,7 @@ def _rounds(
         small = Load(min(WARM_UP, load.prompt), 1)
         _speed(side, small, [i % vocabulary for i in range(small.context)], batch)
     for number in range(load.rounds):
-        tokens = rng.integers(0, vocabulary, load.context).tolist()
-        tokens[0] = (number + 1) % vocabulary  # no prompt is in the prefix cache already
+        tokens = _tokens(rng, load.context, vocabulary, number)
         limit = read_limit(threads)
         speeds: dict[str, Speed] = {}
         order = list(zip(names, sides, strict=False))
@@ -327,6 +236,16 @@ def _rounds(
             speeds[name] = _speed(side, load, tokens, batch)
         yield Round(limit, speeds["ktchat"], speeds.get(PEER_NAME))
     report("done", load.rounds, load.rounds)
+
+
+def _tokens(rng: np.random.Generator, count: int, vocabulary: int, number: int) -> list[int]:
+    """Random tokens whose first differs from that of the rounds before: none is in the prefix cache."""
+    return [(number + 1) % vocabulary, *rng.integers(0, vocabulary, count)[1:].tolist()]
+
+
+def _trace_tokens(load: Load, vocabulary: int) -> list[int]:
+    count = load.before + bench_trace.SPARE
+    return _tokens(np.random.default_rng(1), count, vocabulary, load.rounds)
 
 
 def _speed(side: Side, load: Load, tokens: list[int], batch: int) -> Speed:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from engine.context import choose_context
-from engine.errors import EngineError, UnsupportedModelError
+from engine.errors import UnsupportedModelError
 from engine.gguf import GGUFFile
 from engine.hardware import available_memory
 from engine.protocol import Event, Load, Loaded, Notice, Progress
@@ -22,6 +22,7 @@ from engine.template import ChatTemplate
 from engine.tokenizer import Tokenizer
 
 Emit = Callable[[Event], None]
+Say = Callable[[str], None]
 
 
 def load_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
@@ -34,20 +35,20 @@ def load_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
     def progress(done: int, total: int) -> None:
         emit(Progress("load", done, total, time.perf_counter() - started))
 
+    def say(words: str) -> None:
+        emit(Notice(words))
+
     with ExitStack() as resources:
         file = GGUFFile.open(Path(load.path))
         resources.callback(file.close)
         spec = ModelSpec.from_file(file)
         name = _runtime_name(load, spec, emit)
-        context = choose_context(load.context, spec, available_memory())
-        if context > spec.context:
-            emit(Notice(f"This model was trained for {spec.context} tokens; beyond, it may fail"))
         # Its process starts while the rest loads.
         template = ChatTemplate.start(file)
         resources.callback(template.close)
         tokenizer = Tokenizer.open(file.path, file)
         resources.callback(tokenizer.close)
-        runtime = _RUNTIMES[name](file, spec, context, load.threads, progress, cancelled)
+        runtime = _RUNTIMES[name](file, spec, load, progress, say, cancelled)
         resources.callback(runtime.close)
         if template.notice:
             emit(Notice(template.notice))
@@ -61,6 +62,7 @@ def load_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
             weights_bytes=runtime.weights_bytes,
             kv_bytes_per_token=runtime.kv_bytes_per_token,
             seconds=time.perf_counter() - started,
+            device=runtime.device,
         )
         return Model(loaded, tokenizer, template, runtime, resources.pop_all())
 
@@ -84,45 +86,42 @@ def _runtime_name(load: Load, spec: ModelSpec, emit: Emit) -> str:
 def _hybrid(
     file: GGUFFile,
     spec: ModelSpec,
-    context: int,
-    threads: int | None,
+    load: Load,
     progress: LoadProgress,
+    say: Say,
     cancelled: CancelFlag,
 ) -> Runtime:
-    from engine.runtimes.hybrid import HybridRuntime
-    from kernels.cpu.build import BuildError
-    from kernels.cpu.native import NativeError
+    from engine.runtimes.chosen import open_hybrid
 
-    try:
-        return HybridRuntime.load(file, spec, context, threads, progress)
-    except (BuildError, NativeError) as error:
-        raise EngineError(
-            "The native library cannot be used", str(error), "Build it with `make native`"
-        ) from error
+    return open_hybrid(file, spec, load, progress, say)
 
 
 def _llama_cpp(
     file: GGUFFile,
     spec: ModelSpec,
-    context: int,
-    threads: int | None,
+    load: Load,
     progress: LoadProgress,
+    say: Say,
     cancelled: CancelFlag,
 ) -> Runtime:
+    from engine.runtimes.chosen import gpu_plan
     from engine.runtimes.llama_cpp import LlamaCppRuntime
     from kernels.cpu.cores import default_threads
 
+    if load.device == "gpu" or load.kv == "q8":
+        gpu_plan(load, spec)  # says why not
+    context = choose_context(load.context, spec, available_memory())
+    if context > spec.context:
+        say(f"This model was trained for {spec.context} tokens; beyond, it may fail")
     return LlamaCppRuntime.load(
         file.path,
         context,
-        threads or default_threads(),
+        load.threads or default_threads(),
         progress,
         cancelled,
         spec.kv_bytes_per_token,
     )
 
 
-_RUNTIMES: dict[
-    str,
-    Callable[[GGUFFile, ModelSpec, int, int | None, LoadProgress, CancelFlag], Runtime],
-] = {"hybrid": _hybrid, "llama.cpp": _llama_cpp}
+_Open = Callable[[GGUFFile, ModelSpec, Load, LoadProgress, Say, CancelFlag], Runtime]
+_RUNTIMES: dict[str, _Open] = {"hybrid": _hybrid, "llama.cpp": _llama_cpp}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import EngineError
-from kernels.ops import Floats
+from kernels.ops import CacheKind, Floats
 
 PEER_NAME = "llama.cpp"
 
@@ -41,9 +41,10 @@ def _quiet_library() -> Any:
 
 
 class LlamaPeer:
-    """One model in llama.cpp on the CPU, one sequence, float16 KV cache, weights mapped.
+    """One model in llama.cpp on the CPU, one sequence, weights mapped.
 
     `flash` chooses flash attention (None: llama.cpp decides); `batch` tokens go through one graph.
+    The KV cache is float16 or, for "q8", Q8_0, which llama.cpp has with flash attention only.
     `repack` lets llama.cpp rearrange weights in memory of its own, as it does by default. Raises
     `EngineError` when llama.cpp cannot load the file.
     """
@@ -57,13 +58,14 @@ class LlamaPeer:
         flash: bool | None = None,
         batch: int = 512,
         repack: bool = True,
+        kv: CacheKind = "f16",
     ) -> None:
         self._lib = _quiet_library()
         self._model: Any = None
         self._context: Any = None
         self.batch = min(batch, context)
         self._load(path, repack)
-        self._open(context, threads, flash)
+        self._open(context, threads, flash, kv)
 
     def _load(self, path: Path, repack: bool) -> None:
         params = self._lib.llama_model_default_params()
@@ -75,12 +77,14 @@ class LlamaPeer:
         vocabulary = self._lib.llama_model_get_vocab(self._model)
         self.vocab_size = int(self._lib.llama_vocab_n_tokens(vocabulary))
 
-    def _open(self, context: int, threads: int, flash: bool | None) -> None:
+    def _open(self, context: int, threads: int, flash: bool | None, kv: CacheKind) -> None:
         params = self._lib.llama_context_default_params()
         params.n_ctx = context
         params.n_batch = params.n_ubatch = self.batch
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = -1 if flash is None else int(flash)
+        if kv == "q8":
+            params.type_k = params.type_v = self._lib.GGML_TYPE_Q8_0
         params.no_perf = True
         self._context = self._lib.llama_init_from_model(self._model, params)
         if not self._context:

@@ -24,6 +24,7 @@ PENALTY_WINDOW = 64
 """Last tokens, the prompt's included, that the repeat penalty looks at."""
 
 _SEEDS = 1 << 32
+_ROWS = 32
 _SLACK = 1e-3
 """Rounding of float32 in a logit, with room to spare."""
 
@@ -86,8 +87,7 @@ def candidates(logits: Floats, sampling: Sampling) -> tuple[Ids, Doubles]:
     """
     if 0 < sampling.top_k < len(logits):
         # Everything equal to the k-th is taken, so that ties are decided by id, not by partition.
-        place = len(logits) - sampling.top_k
-        ids = _ranked(logits, np.partition(logits, place)[place])[: sampling.top_k]
+        ids = _ranked(logits, _reached(logits, sampling.top_k))[: sampling.top_k]
         mass = None
     else:
         # Below this share of the best one's, all tokens together cannot make up 1 - top_p.
@@ -107,6 +107,19 @@ def candidates(logits: Floats, sampling: Sampling) -> tuple[Ids, Doubles]:
     keep = max(1, min(keep, len(ids)))
     weights = np.exp((scores[:keep] - scores[0]) / sampling.temperature)
     return ids[:keep], weights / weights.sum()
+
+
+def _reached(logits: Floats, count: int) -> float:
+    """A logit that at least `count` of them reach, and few more.
+
+    The largest of each column of a table of them, then the `count`-th of those: partitioning all the
+    logits costs ten times as much.
+    """
+    columns = len(logits) // _ROWS
+    if columns >= 2 * count:
+        logits = logits[: _ROWS * columns].reshape(_ROWS, columns).max(axis=0)
+    place = len(logits) - count
+    return float(np.partition(logits, place)[place])
 
 
 def _ranked(logits: Floats, least: float) -> Ids:

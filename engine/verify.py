@@ -1,6 +1,6 @@
 """Fidelity: our logits and llama.cpp's against float32, on a person's own file.
 
-The same tokens go through our CPU ops, llama.cpp (float16 KV cache, no flash attention: its most
+The same tokens go through our op sets as a conversation would, llama.cpp (float16 KV cache, no flash attention: its most
 exact settings) and the float32 reference ops, which dequantise one matrix at a time. Knows how far
 apart logits are; knows nothing of how the verdict is shown. The only module that needs torch.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,17 @@ import numpy as np
 from engine.errors import KtchatError, ModelFileError, UnsupportedModelError
 from engine.fidelity import ROUNDING, Comparison, Position, Ratio, comparison, position, ratio
 from engine.gguf import GGUFFile
+from engine.hardware import probe
 from engine.model.transformer import Transformer, page_table
 from engine.peer import PEER_NAME, LlamaPeer, peer_version
+from engine.placement import Placement
+from engine.plan import make_plan
+from engine.protocol import Computed, Device, KvKind
+from engine.runtimes.gpu import cuda_device
+from engine.runtimes.placed import computed, op_sets
 from engine.spec import ModelSpec
 from engine.tokenizer import Part, Tokenizer
+from kernels.cpu import CpuOps
 from kernels.ops import Floats, Ops
 
 PAGE_SIZE = 32
@@ -63,6 +71,8 @@ class Verification:
     total: Ratio
     decode: Ratio
     peer_version: str
+    device: Computed = "CPU"
+    """What computed our logits."""
 
     @property
     def ratio(self) -> float:
@@ -87,11 +97,17 @@ class Verification:
         return f"not faithful: our error is {worst.value:.2f} times {PEER_NAME}'s"
 
 
-def verify(path: Path, threads: int | None = None, report: Report | None = None) -> Verification:
-    """Compare three implementations on the model at `path`.
+def verify(
+    path: Path,
+    threads: int | None = None,
+    report: Report | None = None,
+    device: Device = "auto",
+    kv: KvKind = "f16",
+) -> Verification:
+    """Compare three implementations on the model at `path`; ours where a conversation would run.
 
     Raises `ModelFileError`, `UnsupportedModelError` for an architecture that only llama.cpp runs,
-    `KtchatError` when torch is missing.
+    `KtchatError` when torch is missing, `RequestError` for a GPU that cannot be used.
     """
     tell = report or (lambda stage, done, total: None)
     with GGUFFile.open(path) as file:
@@ -109,7 +125,10 @@ def verify(path: Path, threads: int | None = None, report: Report | None = None)
                 "Its weights give logits that are not numbers",
                 "Use another version of the model",
             )
-        ours = _measure(_ours(file, spec, sequences, threads, tell), expected)
+        context = min(spec.context, max(MAX_TOKENS))
+        plan = make_plan(spec, probe(measure=False), context, device, kv)
+        placement = plan.placement if plan.fits else None
+        ours = _measure(_ours(file, spec, sequences, threads, placement, tell), expected)
         peer = _measure(_peer(path, sequences, threads, tell), expected)
     return Verification(
         model=spec.name or path.name,
@@ -121,6 +140,7 @@ def verify(path: Path, threads: int | None = None, report: Report | None = None)
         total=ratio([*ours[0], *ours[1]], [*peer[0], *peer[1]]),
         decode=ratio(ours[1], peer[1]),
         peer_version=peer_version(),
+        device=computed(placement, spec) if placement else "CPU",
     )
 
 
@@ -140,8 +160,13 @@ def _sequences(path: Path, file: GGUFFile, spec: ModelSpec) -> Sequences:
         tokenizer.close()
 
 
-def _model(file: GGUFFile, spec: ModelSpec, ops: Ops[Any, Any, Any]) -> Transformer[Any, Any, Any]:
-    return Transformer(file, spec, ops, -(-max(MAX_TOKENS) // PAGE_SIZE), PAGE_SIZE)
+def _model(
+    file: GGUFFile,
+    spec: ModelSpec,
+    ops: Ops[Any, Any, Any] | Sequence[Ops[Any, Any, Any]],
+    kv: KvKind = "f16",
+) -> Transformer[Any, Any, Any]:
+    return Transformer(file, spec, ops, -(-max(MAX_TOKENS) // PAGE_SIZE), PAGE_SIZE, kv=kv)
 
 
 def _table() -> Any:
@@ -184,14 +209,21 @@ def _reference(
 
 
 def _ours(
-    file: GGUFFile, spec: ModelSpec, sequences: Sequences, threads: int | None, report: Report
+    file: GGUFFile,
+    spec: ModelSpec,
+    sequences: Sequences,
+    threads: int | None,
+    placement: Placement | None,
+    report: Report,
 ) -> Iterator[tuple[Floats, Floats]]:
-    """Logits of the prompt's positions and of the decoded ones, by our CPU ops."""
-    from kernels.cpu import CpuOps
-
-    ops = CpuOps(threads)
-    try:
-        model = _model(file, spec, ops)
+    """Logits of the prompt's positions and of the decoded ones, by our own op sets."""
+    with ExitStack() as opened:
+        if placement is None:
+            ops: Any = opened.enter_context(closing(CpuOps(threads)))
+            model = _model(file, spec, ops)
+        else:
+            each, _ = op_sets(placement, cuda_device, threads, opened)
+            model = _model(file, spec, each, placement.kv)
         for tokens, at_once, done, total in _progress(sequences):
             ids = np.asarray(tokens, dtype=np.int32)
             prefill = model.forward_all(ids[:at_once], _table(), 0).copy()
@@ -200,8 +232,6 @@ def _ours(
                 steps.append(model.forward(ids[i : i + 1], _table(), i).copy())
                 report("ktchat", done + i + 1, total)
             yield prefill, _stack(steps, prefill)
-    finally:
-        ops.close()
 
 
 def _peer(

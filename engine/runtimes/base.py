@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from engine.protocol import Loaded, Message
+    from engine.protocol import Computed, Loaded, Message
     from engine.tokenizer import Part
 
 Floats = npt.NDArray[np.float32]
@@ -55,6 +55,8 @@ class Runtime(Protocol):
 
     name: str
     """As the person reads it: "hybrid", "llama.cpp"."""
+    device: Computed
+    """What computes: "CPU", "GPU" or both, "hybrid"."""
     context: int
     """Tokens the sequence can hold."""
     chunk: int

@@ -14,8 +14,11 @@ from engine.cache.prefix import CachedSequence, PrefixCache
 from engine.gguf import GGUFFile
 from engine.model.transformer import Transformer, page_table
 from engine.model.weights import Report
+from engine.protocol import Computed
 from engine.spec import ModelSpec
-from kernels.ops import Floats, Ops
+from engine.trace import Trace
+from kernels.ops import Floats
+from kernels.timing import Watched
 
 PAGE_SIZE = 32
 """Positions in a KV page."""
@@ -31,25 +34,22 @@ class HybridRuntime:
 
     def __init__(
         self,
-        file: GGUFFile,
-        spec: ModelSpec,
-        ops: Ops[Any, Any, Any],
+        model: Transformer[Any, Any, Any],
         context: int,
-        report: Report = lambda done, total: None,
+        pages: int,
+        op_sets: Sequence[Any],
+        device: Computed = "CPU",
     ) -> None:
-        # One page more than the context, so that a branch can copy its partly filled page.
-        pages = -(-context // PAGE_SIZE) + 1
-        self._model: Transformer[Any, Any, Any] = Transformer(
-            file, spec, ops, pages, PAGE_SIZE, report
-        )
-        self._prefixes = PrefixCache(pages, PAGE_SIZE, self._copy_page)
+        """`model` has caches of `pages` pages; `op_sets` are closed with the runtime, in this order."""
+        self._model, self._op_sets = model, op_sets
+        self._prefixes = PrefixCache(pages, PAGE_SIZE, model.copy_page)
         self._sequence = CachedSequence()
-        self._ops = ops
+        self.device: Computed = device
         self.context = context
         self.chunk = min(CHUNK, context)
-        self.vocab_size = spec.vocab
-        self.weights_bytes = spec.weights_bytes
-        self.kv_bytes_per_token = spec.kv_bytes_per_token
+        self.vocab_size = model.spec.vocab
+        self.weights_bytes = model.spec.weights_bytes
+        self.kv_bytes_per_token = model.kv_bytes_per_token
 
     @classmethod
     def load(
@@ -63,7 +63,8 @@ class HybridRuntime:
         """The model in `file` on this machine's CPU; `threads` None takes its physical cores."""
         from kernels.cpu import CpuOps
 
-        return cls(file, spec, CpuOps(threads, pin=True), context, report)
+        ops, pages = CpuOps(threads, pin=True), pages_for(context)
+        return cls(Transformer(file, spec, ops, pages, PAGE_SIZE, report), context, pages, [ops])
 
     def begin(self, tokens: Sequence[int]) -> int:
         """Make the sequence current that shares most with `tokens`; how many tokens it shares."""
@@ -80,11 +81,20 @@ class HybridRuntime:
         sequence.tokens.extend(tokens)
         return logits
 
-    def close(self) -> None:
-        """Stop the op set's threads."""
-        close = getattr(self._ops, "close", None)
-        if close is not None:
-            close()
+    def watch(self, trace: Trace | None) -> None:
+        """All work goes into `trace` from now on; None ends that."""
+        for stage in self._model.stages:
+            assert isinstance(stage.ops, Watched), (
+                f"{stage.ops.name} does not say how long ops take"
+            )
+            stage.ops.watch(trace)
 
-    def _copy_page(self, source: int, target: int) -> None:
-        self._ops.copy_page(self._model.cache, source, target)
+    def close(self) -> None:
+        """Free everything; stop the op sets' threads."""
+        for ops in self._op_sets:
+            ops.close()
+
+
+def pages_for(context: int) -> int:
+    """Pages of a context, and one more, so that a branch can copy its partly filled page."""
+    return -(-context // PAGE_SIZE) + 1

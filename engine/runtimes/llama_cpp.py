@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import EngineError, MemoryShortError, ModelFileError, UnsupportedModelError
+from engine.protocol import Computed
 from engine.runtimes.base import CancelFlag, CancelledError, Floats, LoadProgress
 
 CHUNK = 512
@@ -63,6 +64,7 @@ class LlamaCppRuntime:
     """A loaded model and its one sequence."""
 
     name = "llama.cpp"
+    device: Computed = "CPU"
 
     def __init__(
         self, library: Any, model: Any, context: Any, tokens: int, kv_bytes_per_token: int

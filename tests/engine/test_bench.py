@@ -16,14 +16,18 @@ import pytest
 from engine import bench
 from engine.errors import MemoryShortError, RequestError, UnsupportedModelError
 from engine.memory_limit import read_limit
+from engine.runtimes import gpu
 from engine.spec import ModelSpec
 from kernels.ops import Floats
 from ktchat.cli import main
+from tests.support.plans import machine
+from tests.support.simulated_device import SimulatedDevice
 from tests.support.tiny import tiny_model
 
 KEYS = [
+    "device",
     *("prefill_tok_s", "decode_tok_s", "decode_gb_s", "read_limit_gb_s", "limit_ratio", "peer"),
-    *("prefill_ratio", "decode_ratio", "follow_up_s", "follow_up_ratio", "rounds"),
+    *("prefill_ratio", "decode_ratio", "follow_up_s", "follow_up_ratio", "overhead", "rounds"),
 ]
 SMALL = ["--prompt", "40", "--gen", "4", "--rounds", "2", "--threads", "1"]
 
@@ -140,8 +144,9 @@ def test_the_table_and_the_json_show_both_engines(
     figures = json.loads(capsys.readouterr().out)
     assert list(figures) == KEYS
     assert list(figures["peer"]) == ["name", "version", "prefill_tok_s", "decode_tok_s"]
-    assert len(figures["rounds"]) == 2
-    assert all(figures[key] > 0 for key in KEYS[:5])
+    assert len(figures["rounds"]) == 2 and figures["overhead"] is None
+    assert figures["device"] == "CPU"
+    assert all(figures[key] > 0 for key in KEYS[1:6])
 
 
 @pytest.mark.parametrize(
@@ -188,6 +193,47 @@ def test_what_does_not_fit_is_refused_first(model: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(bench, "_available_memory", lambda: 1000)
     with pytest.raises(MemoryShortError, match=r"into memory twice.*leave out --vs"):
         bench.bench(model, bench.Load(prompt=20), versus=True)
+
+
+def test_a_gpu_is_measured_where_there_is_one(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    devices: list[SimulatedDevice] = []
+
+    def opened(number: int) -> SimulatedDevice:
+        devices.append(SimulatedDevice(4 << 30))
+        return devices[-1]
+
+    hardware = machine(64, 4)
+    monkeypatch.setattr(bench, "gpus", lambda: (hardware.gpus, [], []))
+    monkeypatch.setattr(bench, "probe", lambda measure: hardware)
+    monkeypatch.setattr(gpu, "cuda_device", opened)
+    monkeypatch.setattr(bench, "_available_memory", lambda: 0)  # RAM need not hold it
+    trace = tmp_path / "trace.json"
+    arguments = ["bench", "-m", str(model), *SMALL]
+    assert main([*arguments, "--trace", str(trace)]) == 0
+    shown = capsys.readouterr().out
+    assert "before · GPU · median" in shown and "that memory gives" not in shown
+    assert devices[0].replays > 0
+    names = {event["args"].get("name") for event in json.loads(trace.read_text())["traceEvents"] if event["ph"] == "M"}  # fmt: skip
+    assert {"python", "device"} <= names
+    assert main([*arguments, "--device", "gpu", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["device"] == "GPU" and figures["limit_ratio"] is None
+    monkeypatch.undo()
+    assert main([*arguments, "--device", "cpu"]) == 0 and len(devices) == 2
+
+
+def test_a_gpu_that_is_not_there_is_said(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "probe", lambda measure: machine(64))
+    assert main(["bench", "-m", str(model), *SMALL, "--device", "gpu"]) == 1
+    error = capsys.readouterr().err
+    assert "cannot run on the GPU" in error and error.count("\n") == 1
 
 
 def test_a_model_that_only_llama_cpp_runs_is_not_measured(

@@ -38,12 +38,32 @@ def test_a_model_that_does_not_fit_ends_with_one(program: Program) -> None:
     assert done.stderr.count("\n") == 1 and "does not fit: short by" in done.stderr
 
 
-def test_the_gpu_plan_is_labelled_and_has_no_speed(program: Program) -> None:
-    done = program.run("plan", "Qwen3-Coder-30B-A3B-Instruct:q4_k_m", "--profile", "4060-32gb")
+MODEL = "Qwen3-Coder-30B-A3B-Instruct:q4_k_m"
+
+
+def test_a_plan_with_a_gpu_says_what_goes_there_and_that_its_speed_is_predicted(
+    program: Program,
+) -> None:
+    done = program.run("plan", MODEL, "--profile", "4060-32gb")
     assert done.returncode == 0
-    today, later = done.stdout.split("This version computes on the CPU.")
-    assert "tok/s" in today and "tok/s" not in later
-    assert "RTX 4060" in later and "routed experts" in later
+    lines = done.stdout.splitlines()
+    assert "runs on GPU and CPU" in lines[0] and "not yet measured on a GPU" in lines[2]
+    assert any(line.startswith("RTX 4060 · ") for line in lines)
+    assert "VRAM holds" in done.stdout and done.stdout.count("routed experts ") >= 2
+    alone = program.run("plan", MODEL, "--profile", "4060-32gb", "--device", "cpu")
+    assert "runs on the CPU" in alone.stdout.splitlines()[0] and "RTX" not in alone.stdout
+
+
+def test_the_context_and_its_cache_may_be_chosen(program: Program) -> None:
+    def context(*options: str) -> int:
+        done = program.run("plan", MODEL, "--profile", "4060-32gb", "--json", *options)
+        plan = json.loads(done.stdout)
+        assert plan["placement"]["context"] == plan["context"]
+        return int(plan["context"])
+
+    assert context("--ctx", "9000") == 9000
+    longest = context("--ctx", "auto")
+    assert context() < longest < context("--ctx", "auto", "--kv", "q8")
 
 
 def test_a_plan_as_json_for_a_described_machine(program: Program, tmp_path: Path) -> None:
@@ -66,6 +86,13 @@ def test_a_plan_as_json_for_a_described_machine(program: Program, tmp_path: Path
         (("plan", "mixtral-8x7b:Q9"), 1, "Use one of"),
         (("plan", "mixtral-8x7b", "--ctx", "0"), 1, "context of 0"),
         (("plan", "mixtral-8x7b", "--ctx", "many"), 2, "--ctx"),
+        (("plan", "mixtral-8x7b", "--device", "tpu"), 2, "--device"),
+        (
+            ("plan", "mixtral-8x7b", "--device", "gpu", "--profile", "no-gpu-32gb"),
+            1,
+            "No NVIDIA GPU",
+        ),
+        (("plan", "mixtral-8x7b", "--kv", "q8", "--profile", "no-gpu-32gb"), 1, "--kv f16"),
         (("plan", "mixtral-8x7b", "--profile", "nope"), 1, "The profiles are"),
         (("doctor", "--profile", "/"), 1, "no profile"),
     ],
@@ -140,6 +167,19 @@ def test_a_hostile_name_is_drawn_safely(program: Program, tmp_path: Path) -> Non
     assert done.returncode == 0 and "\x1b" not in done.stdout and "\u202e" not in done.stdout
 
 
+def test_the_settings_hold_for_this_machine_and_not_for_another(
+    program: Program, tmp_path: Path
+) -> None:
+    path = str(tiny_model("qwen3moe", tmp_path))
+    program.home.mkdir(exist_ok=True)
+    (program.home / "settings.toml").write_text('context = 96\nkv = "q8"\n')
+    assert "KV cache in 8 bits is for the GPU" in program.run("plan", path).stderr
+    done = program.run("plan", path, "--kv", "f16", "--json")
+    assert json.loads(done.stdout)["context"] == 96
+    other = program.run("plan", path, "--profile", "no-gpu-32gb", "--json")
+    assert json.loads(other.stdout)["context"] != 96
+
+
 def test_the_doctor_says_what_is_there(program: Program) -> None:
     done = program.run("doctor")
     assert done.returncode == 0
@@ -148,6 +188,15 @@ def test_the_doctor_says_what_is_there(program: Program) -> None:
     found = json.loads(program.run("doctor", "--json").stdout)
     assert found["cpu"]["cores"] >= 1 and found["memory"]["total"] > 0
     assert (program.home / "cache/machine.json").exists()
+
+
+def test_the_doctor_says_whether_the_gpu_is_used(program: Program) -> None:
+    done = program.run("doctor", "--profile", "4090-64gb")
+    assert "reads up to 1008 GB/s · PCIe 4 x16, 32 GB/s" in done.stdout
+    assert any(
+        line.startswith("GPU use") and line.endswith("ktchat computes on the GPU")
+        for line in done.stdout.splitlines()
+    )
 
 
 def test_profiles_are_listed(program: Program) -> None:

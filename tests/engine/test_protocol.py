@@ -34,12 +34,13 @@ from engine.protocol import (
 
 ITEMS: list[Command | Event] = [
     Load("/models/\udce9.gguf", context=5, runtime="hybrid"),
+    Load("m", context="auto", device="gpu", kv="q8"),
     Generate(3, (Message("user", "é\n\x00"), Message("assistant", "")), Sampling(seed=1), 7),
     Cancel(3),
     Close(),
     Progress("load", 1, 2, 0.5),
     Notice("中文"),
-    Loaded("p", "n", "a", "q", "r", 1, 2, 3, 0.25),
+    Loaded("p", "n", "a", "q", "r", 1, 2, 3, 0.25, "hybrid"),
     Prefilled(1, 0, 0.1),
     Thinking("hm", 2),
     Text("\ud800"),
@@ -82,6 +83,11 @@ BAD = {
     "text as number": b'["Cancel", {"id": "1"}]',
     "boolean as number": b'["Cancel", {"id": true}]',
     "unknown reason": b'["Finished", {"reason": "bored", "figures": {}}]',
+    "unknown context": b'["Load", {"path": "m", "context": "much"}]',
+    "unknown device": b'["Load", {"path": "m", "device": "tpu"}]',
+    "no device": b'["Load", {"path": "m", "device": null}]',
+    "unknown cache": b'["Load", {"path": "m", "kv": 8}]',
+    "unknown runtime": b'["Load", {"path": "m", "runtime": "magic"}]',
     "unknown role": json.dumps(
         ["Generate", {"id": 1, "messages": [{"role": "x", "content": ""}], "sampling": {}, "max_tokens": None}]
     ).encode(),
@@ -96,6 +102,10 @@ def test_anything_else_is_one_typed_error(case: str) -> None:
     with pytest.raises(EngineError, match="unreadable") as caught:
         list(Frames().feed(struct.pack(">I", len(BAD[case])) + BAD[case]))
     assert len(str(caught.value)) < 400
+
+
+def test_a_load_of_an_older_client_is_understood() -> None:
+    assert protocol.decode(b'["Load", {"path": "m"}]') == Load("m", None, device="auto", kv="f16")
 
 
 def test_impossible_sampling_is_the_request_s_own_error() -> None:

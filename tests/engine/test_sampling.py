@@ -63,6 +63,19 @@ def test_candidates_and_their_probabilities_follow_the_definitions(sampling: Sam
         np.testing.assert_allclose(probabilities, list(expected.values()), rtol=1e-6)
 
 
+@pytest.mark.parametrize("top_k", [1, 40, 100, 2000])
+@pytest.mark.parametrize("size", [6400, 32003])
+def test_a_large_vocabulary_keeps_the_best_of_a_full_sort(size: int, top_k: int) -> None:
+    sampling = Sampling(top_k=top_k, top_p=1.0, min_p=0.0)
+    for seed in range(5):
+        logits = logits_of(seed, size)
+        logits[seed::31] = -np.inf
+        logits = np.sort(logits) if seed == 0 else logits  # the best in one row
+        logits = np.round(logits, 1) if seed % 2 else logits  # many ties
+        ids, _ = candidates(logits, sampling)
+        assert ids.tolist() == np.lexsort((np.arange(size), -logits))[:top_k].tolist()
+
+
 def test_ties_are_decided_by_token_id() -> None:
     logits = np.zeros(1000, np.float32)
     logits[[900, 7]] = 1.0

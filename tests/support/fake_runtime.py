@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from engine.errors import EngineError
-from engine.protocol import Loaded, Message
+from engine.protocol import Computed, Loaded, Message
 from engine.runtimes.base import Floats, Model
 
 VOCAB = 0x3000
@@ -86,6 +86,7 @@ class FakeRuntime:
     """Says what the prompt tells it to say."""
 
     context: int = 4096
+    device: Computed = "CPU"
     chunk: int = 64
     name: str = "fake"
     vocab_size: int = VOCAB

@@ -12,7 +12,7 @@ import torch
 from engine.gguf import GGUFFile
 from engine.model.transformer import Transformer, page_table
 from engine.spec import ModelSpec
-from kernels.ops import Floats, Ops
+from kernels.ops import CacheKind, Floats, Ops
 from kernels.reference import ReferenceOps
 from tests.support.peer import LlamaPeer
 
@@ -48,12 +48,19 @@ def typical_nmse(values: Floats, expected: Floats) -> float:
 
 
 def logits(
-    path: Path, ops: Ops[Any, Any, Any], chunks: Sequence[int], tokens: Sequence[int] = TOKENS
+    path: Path,
+    ops: Ops[Any, Any, Any] | Sequence[Ops[Any, Any, Any]],
+    chunks: Sequence[int],
+    tokens: Sequence[int] = TOKENS,
+    kv: CacheKind = "f16",
 ) -> Floats:
-    """Logits of every token, fed in `chunks`: (n, vocabulary). Pages are taken out of order."""
+    """Logits of every token, fed in `chunks`: (n, vocabulary). Pages are taken out of order.
+
+    `ops` is one op set, or one for every layer.
+    """
     file = GGUFFile.open(path)
     model: Transformer[Any, Any, Any] = Transformer(
-        file, ModelSpec.from_file(file), ops, PAGES, PAGE_SIZE
+        file, ModelSpec.from_file(file), ops, PAGES, PAGE_SIZE, kv=kv
     )
     table = page_table(list(range(PAGES))[::-1])
     rows, start = [], 0

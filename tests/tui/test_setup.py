@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import hardware
+from engine import hardware, profiles
 from engine.errors import KtchatError
 from engine.machine import Gpu, Problem
 from engine.probes import gpu as gpu_probe
@@ -159,15 +159,35 @@ async def test_details_search_and_a_file_are_one_key_away(start: Start, hub: Hub
     assert wizard(run).step == MODEL
 
 
-async def test_a_gpu_is_shown_and_it_is_said_that_it_is_not_used(
+async def test_a_gpu_is_shown_and_it_is_said_why_it_is_not_used(
     start: Start, hub: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = Gpu("NVIDIA GeForce RTX 4090", 24 << 30, 23 << 30, driver="550.54")
     missing = Problem("llama.cpp was built for the CPU only", "pip install llama-cpp-python")
     monkeypatch.setattr(gpu_probe, "gpus", lambda: ((card,), [missing], ["PCIe was not found out"]))
     run = await start(size=(80, 24), model=None)
-    await run.sees("RTX 4090", "The GPU is not used yet", "built for the CPU only", "pip install")
+    await run.sees(
+        "RTX 4090", "ktchat computes on the CPU", "built for the CPU only", "pip install"
+    )
     await run.sees("PCIe was not found out")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (110, 40)])
+async def test_plans_with_a_gpu_are_shown_with_its_bar_and_verdict(
+    start: Start, hub: HubServer, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(shelf, "machine", lambda measure: profiles.load("4060-32gb"))
+    run = await start(size=size, model=None)
+    await run.sees("RTX 4060", "reads up to 272 GB/s", "ktchat computes on the GPU")
+    await run.press("enter")
+    await run.sees("Mixtral", "hybrid", "CPU", "tok/s", "short by")
+    for _ in range(20):
+        if wizard(run).table.key.startswith("mixtral"):
+            break
+        await run.press("down")
+    await run.press("i")
+    await run.sees("runs on GPU and CPU", "RTX 4060  ▇", "RAM  ", "not yet measured on a GPU")
+    assert all(len(line) <= size[0] for line in run.lines())
 
 
 async def test_measuring_does_not_keep_the_person_waiting(

@@ -1,0 +1,130 @@
+"""A model on this machine's GPUs: planned, loaded, and planned once more where memory ran out.
+
+Knows when to give up and what to say then; where things go is the plan's, how they are loaded is
+`engine.runtimes.placed`'s. torch is imported only to open a GPU.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from engine.errors import EngineError, MemoryShortError, RequestError
+from engine.gguf import GGUFFile
+from engine.gpu_footprint import reserve_bytes
+from engine.machine import Hardware
+from engine.plan import MemoryPlan, make_plan
+from engine.plan_words import size
+from engine.protocol import Load
+from engine.runtimes.base import LoadProgress
+from engine.runtimes.hybrid import HybridRuntime
+from engine.runtimes.placed import OpenDevice, load_placed
+from engine.spec import ModelSpec
+from kernels.device import DeviceMemory, DeviceOps
+
+Say = Callable[[str], None]
+Look = Callable[[], Hardware]
+"""This machine as it is now."""
+
+LESS = 10
+"""A second plan leaves a tenth of the free VRAM alone: the first one was too tight."""
+
+
+def load_on_gpus(
+    file: GGUFFile,
+    spec: ModelSpec,
+    load: Load,
+    plan: MemoryPlan,
+    look: Look,
+    progress: LoadProgress,
+    say: Say,
+    open_device: OpenDevice | None = None,
+) -> HybridRuntime:
+    """The model as `plan` places it. Where a GPU's memory runs out, once more as a second plan does, for
+    half the context and what is free then.
+
+    Raises `MemoryShortError` when that fails too, and `EngineError` where a GPU cannot be used.
+    """
+    open_device = open_device or cuda_device
+    try:
+        return _load(file, spec, load, plan, look(), progress, say, open_device)
+    except MemoryError as error:
+        first = error
+    gc.collect()  # what the first attempt held
+    say(f"The GPU's memory ran out: {first}. Trying again with a shorter context")
+    hardware, tried = _with_less(look()), f"A context of {plan.context} tokens was tried"
+    try:
+        again = make_plan(spec, hardware, max(1, plan.context // 2), "gpu", load.kv)
+    except RequestError as error:
+        raise _short(spec, look(), f"{tried}: {first}. {error.why}") from first
+    try:
+        return _load(file, spec, load, again, hardware, progress, say, open_device)
+    except MemoryError as error:
+        gc.collect()
+        tried = f"{tried}, then {again.context}: {error}"
+        raise _short(spec, look(), tried) from error
+
+
+def _load(
+    file: GGUFFile,
+    spec: ModelSpec,
+    load: Load,
+    plan: MemoryPlan,
+    hardware: Hardware,
+    progress: LoadProgress,
+    say: Say,
+    open_device: OpenDevice,
+) -> HybridRuntime:
+    assert plan.placement is not None
+
+    def reserve(gpu: int, memory: DeviceMemory) -> int:
+        return reserve_bytes(hardware.gpus[gpu])
+
+    longest = load.context == "auto"
+    runtime = load_placed(
+        file, spec, plan.placement, open_device, reserve, load.threads, progress, longest
+    )
+    wanted = load.context if isinstance(load.context, int) else plan.context
+    if runtime.context < wanted:
+        say(
+            f"The context is {runtime.context} tokens and not {wanted}: so many fit beside the weights"
+        )
+    return runtime
+
+
+def _with_less(hardware: Hardware) -> Hardware:
+    gpus = tuple(replace(gpu, free=gpu.free - gpu.free // LESS) for gpu in hardware.gpus)
+    return replace(hardware, gpus=gpus)
+
+
+def _short(spec: ModelSpec, now: Hardware, tried: str) -> MemoryShortError:
+    free = ", ".join(f"{size(gpu.free)} of {size(gpu.total)}" for gpu in now.gpus)
+    others = [f"{user.name} holds {size(user.bytes)}" for gpu in now.gpus for user in gpu.users]
+    return MemoryShortError(
+        f"{spec.name} does not fit into the GPU's memory",
+        f"{tried}. Free now: {free}" + (f"; {', '.join(others)}" if others else ""),
+        "Close programs that use the GPU, choose a smaller context, or load it with --device cpu",
+    )
+
+
+def cuda_device(gpu: int) -> DeviceOps[Any, Any, Any]:
+    """The op set of a GPU, numbered as the driver does. Raises `EngineError` where torch cannot use it."""
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # read when CUDA starts
+    try:
+        import torch
+
+        from kernels.gpu.gpu_ops import GpuOps
+    except ImportError as error:
+        raise EngineError(
+            "The GPU cannot be used", str(error), "Install ktchat's gpu extra, or use --device cpu"
+        ) from error
+    if not torch.cuda.is_available() or gpu >= torch.cuda.device_count():
+        raise EngineError(
+            "The GPU cannot be used",
+            f"torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices",
+            "Install a CUDA build of torch and NVIDIA's driver, or use --device cpu",
+        )
+    return GpuOps(torch.device("cuda", gpu))

@@ -1,0 +1,157 @@
+"""A `HybridRuntime` as a placement says: op sets for its layers, a KV cache as large as memory allows, warm.
+
+Weights first; then a pass at the largest chunk and the longest context makes every buffer that there
+will be; then free memory is read, a reserve kept, and the rest becomes pages of KV. Nothing grows
+later, so that a conversation that fits at the start does not run out of memory in the middle.
+
+Knows no GPU: devices are opened by its caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from engine.gguf import GGUFFile
+from engine.model.transformer import Transformer, page_table
+from engine.model.weights import Report
+from engine.placement import Placement
+from engine.protocol import Computed
+from engine.runtimes.hybrid import CHUNK, PAGE_SIZE, HybridRuntime, pages_for
+from engine.spec import ModelSpec
+from kernels.cpu import CpuOps
+from kernels.device import DeviceMemory, DeviceOps
+from kernels.ops import Tensor
+from kernels.split import SplitOps
+
+OpenDevice = Callable[[int], DeviceOps[Any, Any, Any]]
+"""The op set of a GPU by its number, to be closed by `close`."""
+Reserve = Callable[[int, DeviceMemory], int]
+"""Bytes that stay free on a GPU."""
+
+LEAST_CONTEXT = 256
+"""Tokens below which a context is of no use: then memory has run out."""
+
+
+class KvShortError(MemoryError):
+    """Beside the weights there is no room for a useful KV cache."""
+
+
+def load_placed(
+    file: GGUFFile,
+    spec: ModelSpec,
+    placement: Placement,
+    open_device: OpenDevice,
+    reserve: Reserve,
+    threads: int | None = None,
+    report: Report = lambda done, total: None,
+    longest: bool = False,
+) -> HybridRuntime:
+    """The model, loaded and warm. With `longest` its context is the longest that memory then allows;
+    else that of the placement, or a shorter one where memory was planned too tightly.
+
+    Raises `kernels.device.DeviceMemoryError` and `KvShortError` where a device has too little memory.
+    """
+    with ExitStack() as opened:
+        each, sides = op_sets(placement, open_device, threads, opened)
+        pages = pages_for(placement.context)
+        model: Transformer[Any, Any, Any] = Transformer(
+            file, spec, each, pages, PAGE_SIZE, report, kv=placement.kv
+        )
+        _warm_up(model, placement.context)
+        for side in sides.values():
+            _choose_streaming(side, spec, min(CHUNK, placement.context))
+        context, fitting = _commit(model, placement, sides, reserve, longest)
+        if fitting != pages:
+            model.resize(fitting)
+        for _ in range(2):  # op by op, which captures; then as it will be repeated
+            model.forward(np.zeros(1, np.int32), page_table(list(range(fitting))), 0)
+        return HybridRuntime(model, context, fitting, [opened.pop_all()], computed(placement, spec))
+
+
+def computed(placement: Placement, spec: ModelSpec) -> Computed:
+    """ "GPU" where GPUs hold all that computes, else "hybrid"."""
+    experts = spec.moe.experts if spec.moe else 0
+    dense = spec.layers - spec.moe_layers
+    whole = (
+        place.gpu is not None and (number < dense or place.experts == experts)
+        for number, place in enumerate(placement.layers)
+    )
+    return "GPU" if all(whole) else "hybrid"
+
+
+Sides = dict[int, SplitOps[Any, Any, Any]]
+"""For every GPU the op set that shares its layers' experts with the host."""
+
+
+def op_sets(
+    placement: Placement, open_device: OpenDevice, threads: int | None, opened: ExitStack
+) -> tuple[list[Any], Sides]:
+    """An op set for every layer, and those of the GPUs; `opened` closes them."""
+
+    def slots(tensor: Tensor) -> int:
+        return placement.layers[int(tensor.name.split(".")[1])].experts
+
+    host = CpuOps(threads, pin=True)
+    opened.callback(host.close)
+    sides: Sides = {}
+    for gpu in placement.gpus:
+        device = open_device(gpu)
+        opened.callback(device.close)
+        sides[gpu] = SplitOps(device, host, slots)
+        opened.callback(sides[gpu].close)
+    return [host if place.gpu is None else sides[place.gpu] for place in placement.layers], sides
+
+
+def _warm_up(model: Transformer[Any, Any, Any], context: int) -> None:
+    """The last chunk of the longest context, and a first one: every launch that a prompt can make."""
+    pages = page_table(list(range(pages_for(context))))
+    chunk = min(CHUNK, context)
+    for start in {0, context - chunk}:
+        tokens = np.arange(chunk, dtype=np.int32) % model.spec.vocab
+        model.forward(tokens, pages, start)
+
+
+def _commit(
+    model: Transformer[Any, Any, Any],
+    placement: Placement,
+    sides: Sides,
+    reserve: Reserve,
+    longest: bool,
+) -> tuple[int, int]:
+    """(context, pages) for what memory is left. Pages that the context does not need remember older
+    sequences; more than the model was trained for are of no use.
+
+    Raises `KvShortError`.
+    """
+    planned = pages_for(placement.context)
+    most = max(planned, pages_for(model.spec.context))
+    pages = most if placement.on_cpu == 0 else planned  # the CPU's part is planned, not measured
+    for gpu, side in sides.items():
+        memory = side.memory()
+        spare = memory.free - reserve(gpu, memory)
+        pages = min(pages, planned + spare // model.page_bytes(side))
+    room = (pages - 1) * PAGE_SIZE
+    context = min(model.spec.context if longest else placement.context, room)
+    if context < min(LEAST_CONTEXT, placement.context):
+        raise KvShortError(f"{max(0, room)} tokens of context have room")
+    return context, pages
+
+
+def _choose_streaming(side: SplitOps[Any, Any, Any], spec: ModelSpec, tokens: int) -> None:
+    """Measure from how many tokens on a chunk's absent experts are faster on the device.
+
+    The host's time grows with the tokens; the device's is the experts' way to it, which a chunk of a few
+    hundred tokens takes nearly whole.
+    """
+    if spec.moe is None:
+        return
+    with side.active():
+        seconds = side.time_chunk(tokens, spec.moe.top_k)
+    if seconds is not None:
+        on_host, streamed = seconds
+        least = int(tokens * streamed / on_host) + 1
+        side.stream_from(least if least <= CHUNK else None)

@@ -1,0 +1,74 @@
+"""How much of a token neither the GPU nor the CPU's experts work, from the trace of `ktchat bench --trace`.
+
+`python -m tests.gpu.overhead LAYERS` traces the shape with that many layers in both placements. Tokens of
+the whole model follow from two counts of layers.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine import bench_trace
+from engine.spec import ModelSpec
+from engine.synthetic import shape_file
+from engine.synthetic_shapes import SHAPES
+from tests.gpu import placements
+from tests.gpu.children import Case, Found, collect, module, tell
+from tests.gpu.placements import HOST, WHOLE, Where
+from tests.gpu.speeds import LAYERS, SHAPE
+from tests.gpu.verdict import Figures, whole_model
+
+COUNTS = (2, LAYERS)
+PROMPT = 128
+
+
+def run(deadline: float) -> Figures:
+    """For each placement the tokens that were traced, and the whole model's."""
+    for layers in COUNTS:
+        shape_file(SHAPE, layers)
+    found = [collect([module("tests.gpu.overhead", n)], deadline) for n in COUNTS]
+    return summary(found)
+
+
+def summary(found: list[Found]) -> Figures:
+    """The whole model's figures, where both counts of layers were traced."""
+    out: Figures = {}
+    for name in ("gpu", "split"):
+        traced = [case for part in found for case in part.cases if case["name"] == name]
+        if len(traced) == len(COUNTS):
+            small, large = traced
+            out[name] = whole_model(small, large, SHAPES[SHAPE].layers) | {"traced": traced}
+    failed = [words for part in found for words in part.failed]
+    return out | {"failed": failed, "cut": any(part.cut for part in found)}
+
+
+def main(layers: int) -> None:
+    """Trace both placements."""
+    path = shape_file(SHAPE, layers)
+    for name, where in (("gpu", WHOLE), ("split", HOST)):
+        tell({"name": name, "layers": layers} | traced(path, where))
+
+
+def traced(path: Path, where: Where) -> Case:
+    """A token's nanoseconds, and those without work."""
+    context = PROMPT + bench_trace.SPARE
+
+    def chosen(spec: ModelSpec) -> Any:
+        return placements.placement(spec, where, 2 * context)
+
+    with placements.runtime(path, chosen) as runtime:
+        tokens = np.random.default_rng(1).integers(1, runtime.vocab_size, context).tolist()
+        runtime.begin([0])
+        runtime.forward([0] * PROMPT)  # compiles
+        runtime.forward([0])  # captures
+        trace = bench_trace.traced(runtime, tokens, PROMPT)
+    share, token = trace.overhead, trace.token_ns
+    return {"token_ns": token, "overhead_ns": share * token, "share_of_few_layers": share}
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

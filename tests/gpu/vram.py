@@ -1,0 +1,125 @@
+"""Planned against measured VRAM: four shapes, three sizes of context each.
+
+`python -m tests.gpu.vram SHAPE LAYERS RECIPE CONTEXT...` plans as `ktchat plan` does, loads what was
+planned, fills the context's buffers, and asks the driver what the process has taken.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from engine.gguf import GGUFFile
+from engine.hardware import probe
+from engine.machine import Gpu
+from engine.placement import Placement
+from engine.plan import MemoryPlan, make_plan
+from engine.probes.gpu import gpus
+from engine.spec import ModelSpec
+from engine.synthetic import shape_file
+from tests.gpu import placements
+from tests.gpu.children import Case, Found, collect, module, tell
+from tests.gpu.verdict import Figures
+
+CONTEXTS = (4096, 16384, 32768)
+PROMPT = 1100
+"""Tokens read before the measurement: two whole chunks and a part."""
+TOKENS = 4
+"""Decoded after that: a pass is captured."""
+LEAST = 5.0
+"""Seconds without which no further shape is begun."""
+
+
+class Subject(NamedTuple):
+    """A shape cut to some layers."""
+
+    shape: str
+    layers: int
+    recipe: str
+
+
+SUBJECTS = (
+    Subject("qwen3-30b-a3b", 8, "Q4_K_M"),
+    Subject("deepseek-v2-lite", 4, "Q4_K_M"),
+    Subject("qwen3-4b", 8, "Q8_0"),
+    Subject("mixtral-8x7b", 2, "Q4_K_M"),
+)
+
+
+def run(deadline: float) -> Figures:
+    """Every case, and the largest error; one shape after another, because they share the GPU."""
+    found = []
+    for subject in SUBJECTS:
+        if deadline - time.monotonic() < LEAST:
+            found.append(Found([], [], cut=True))
+            continue
+        shape_file(subject.shape, subject.layers, recipe=subject.recipe)
+        found.append(collect([module("tests.gpu.vram", *subject, *CONTEXTS)], deadline))
+    return summary(found)
+
+
+def summary(found: Sequence[Found]) -> Figures:
+    """Errors are planned bytes over measured ones, less 1."""
+    cases = [case for part in found for case in part.cases]
+    out: Figures = {"cases": cases}
+    if cases:
+        out["worst_error"] = max(abs(case["error"]) for case in cases)
+    out["failed"] = [words for part in found for words in part.failed]
+    return out | {"cut": any(part.cut for part in found)}
+
+
+def main(subject: Subject, contexts: Sequence[int]) -> None:
+    """Measure each context in one process: its CUDA context is there from the first on."""
+    path = shape_file(subject.shape, subject.layers, recipe=subject.recipe)
+    with GGUFFile.open(path) as file:
+        spec = ModelSpec.from_file(file)
+    machine = probe(measure=False)
+    for context in contexts:
+        plan = make_plan(spec, machine, context, device="gpu")
+        assert plan.placement is not None
+        used = plan.placement.gpus
+        now = fill(path, plan.placement)
+        tell(case(subject, plan, sum(machine.gpus[n].free - now[n].free for n in used)))
+
+
+def fill(path: Path, placed: Placement) -> Sequence[Gpu]:
+    """The GPUs with the plan's model loaded and used; the model is gone afterwards."""
+    with placements.runtime(path, lambda spec: placed) as runtime:
+        tokens = [number * 7 % runtime.vocab_size for number in range(PROMPT)]
+        runtime.begin(tokens)
+        for first in range(0, PROMPT, runtime.chunk):
+            runtime.forward(tokens[first : first + runtime.chunk])
+        for token in tokens[:TOKENS]:
+            runtime.forward([token])
+        now, _, _ = gpus()
+    del runtime
+    forget()
+    return now
+
+
+def forget() -> None:
+    """Give back what the allocator keeps."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def case(subject: Subject, plan: MemoryPlan, taken: int) -> Case:
+    """One comparison, of all GPUs that hold layers; the reserve is planned to stay free and not counted."""
+    ledgers = [device for device in plan.devices if device.kind == "VRAM"]
+    planned = sum(ledger.resident for ledger in ledgers)
+    return {
+        **{"shape": subject.shape, "layers": subject.layers, "context": plan.context},
+        **{"planned": planned, "measured": taken, "error": planned / taken - 1},
+        "parts": [{part.label: part.bytes for part in ledger.segments} for ledger in ledgers],
+    }
+
+
+if __name__ == "__main__":
+    shape, layers, recipe, *contexts = sys.argv[1:]
+    main(Subject(shape, int(layers), recipe), [int(context) for context in contexts])
