@@ -15,6 +15,7 @@ from typing import Any
 from engine.errors import EngineError, MemoryShortError, RequestError
 from engine.gguf import GGUFFile
 from engine.gpu_footprint import reserve_bytes
+from engine.gpu_trust import check_gpu
 from engine.machine import Hardware
 from engine.plan import MemoryPlan, make_plan
 from engine.plan_words import size
@@ -48,9 +49,13 @@ def load_on_gpus(
 
     Raises `MemoryShortError` when that fails too, and `EngineError` where a GPU cannot be used.
     """
-    open_device = open_device or cuda_device
+    assert plan.placement is not None
+    hardware, device = look(), open_device or cuda_device
     try:
-        return _load(file, spec, load, plan, look(), progress, say, open_device)
+        if open_device is None:
+            for gpu in plan.placement.gpus:
+                check_gpu(gpu, hardware, device, say)
+        return _load(file, spec, load, plan, hardware, progress, say, device)
     except MemoryError as error:
         first = error
     gc.collect()  # what the first attempt held
@@ -61,7 +66,7 @@ def load_on_gpus(
     except RequestError as error:
         raise _short(spec, look(), f"{tried}: {first}. {error.why}") from first
     try:
-        return _load(file, spec, load, again, hardware, progress, say, open_device)
+        return _load(file, spec, load, again, hardware, progress, say, device)
     except MemoryError as error:
         gc.collect()
         tried = f"{tried}, then {again.context}: {error}"

@@ -75,9 +75,7 @@ def test_a_fault_that_only_decoding_has_is_found(
 ) -> None:
     plain = Step.run
 
-    def off_by_one(
-        self: Step, context: int, token: int, pages: Any, start: int, times: Any
-    ) -> Any:
+    def off_by_one(self: Step, context: int, token: int, pages: Any, start: int, times: Any) -> Any:
         return plain(self, context, token, pages, start - 1, times)
 
     monkeypatch.setattr(Step, "run", off_by_one)
