@@ -49,28 +49,34 @@ def load_on_gpus(
 
     Raises `MemoryShortError` when that fails too, and `EngineError` where a GPU cannot be used.
     """
-    assert plan.placement is not None
-    hardware, device = look(), open_device or cuda_device
-    try:
-        if open_device is None:
-            for gpu in plan.placement.gpus:
-                check_gpu(gpu, hardware, device, say)
-        return _load(file, spec, load, plan, hardware, progress, say, device)
-    except MemoryError as error:
-        first = error
-    gc.collect()  # what the first attempt held
+    device = open_device or cuda_device
+
+    def attempt(plan: MemoryPlan, hardware: Hardware) -> HybridRuntime | str:
+        """The runtime, or how memory ran out: the error itself would hold what was loaded so far."""
+        assert plan.placement is not None
+        try:
+            if open_device is None:
+                for gpu in plan.placement.gpus:
+                    check_gpu(gpu, hardware, device, say)
+            return _load(file, spec, load, plan, hardware, progress, say, device)
+        except MemoryError as error:
+            return str(error)
+
+    first = attempt(plan, look())
+    if not isinstance(first, str):
+        return first
+    gc.collect()
     say(f"The GPU's memory ran out: {first}. Trying again with a shorter context")
     hardware, tried = _with_less(look()), f"A context of {plan.context} tokens was tried"
     try:
         again = make_plan(spec, hardware, max(1, plan.context // 2), "gpu", load.kv)
     except RequestError as error:
-        raise _short(spec, look(), f"{tried}: {first}. {error.why}") from first
-    try:
-        return _load(file, spec, load, again, hardware, progress, say, device)
-    except MemoryError as error:
-        gc.collect()
-        tried = f"{tried}, then {again.context}: {error}"
-        raise _short(spec, look(), tried) from error
+        raise _short(spec, look(), f"{tried}: {first}. {error.why}") from None
+    second = attempt(again, hardware)
+    if not isinstance(second, str):
+        return second
+    gc.collect()
+    raise _short(spec, look(), f"{tried}, then {again.context}: {second}")
 
 
 def _load(

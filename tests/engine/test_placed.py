@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -146,7 +147,8 @@ class Desk:
 
     def __init__(self, says: list[int], has: list[int]) -> None:
         self.says, self.has, self.opened, self.said = says, has, 0, []  # type: ignore[var-annotated]
-        self.device = SimulatedDevice()
+        self.device: SimulatedDevice | None = None
+        self.devices: list[weakref.ref[SimulatedDevice]] = []
 
     def look(self) -> Hardware:
         free = self.says[min(self.opened, len(self.says) - 1)]
@@ -154,7 +156,10 @@ class Desk:
         return replace(machine(64), gpus=(gpu,))
 
     def open(self, gpu: int) -> SimulatedDevice:
+        self.device = None  # what an earlier attempt still holds would be missing now
+        assert all(device() is None for device in self.devices)
         self.device = SimulatedDevice(self.has[min(self.opened, len(self.has) - 1)])
+        self.devices.append(weakref.ref(self.device))
         self.opened += 1
         return self.device
 
@@ -185,6 +190,7 @@ def test_memory_that_runs_out_is_planned_again_once(tmp_path: Path) -> None:
     desk = Desk([4 * GIB], [4 * GIB])
     first = desk.load(path)
     first.close()
+    assert desk.device is not None
     desk = Desk([4 * GIB], [desk.device.peak // 2, 4 * GIB])  # another program came and went
     runtime = desk.load(path)
     assert desk.opened == 2 and runtime.context == first.context // 2
