@@ -12,6 +12,7 @@ from engine.footprint import CHUNK, PAGE
 from engine.machine import Gpu
 from engine.protocol import KvKind
 from engine.spec import Group, GroupSize, ModelSpec
+from kernels.gpu.buckets import BUCKETS
 from kernels.gpu.transfer_sizes import BLOCK_BYTES, STREAM_BUFFER
 
 MIB = 1 << 20
@@ -126,18 +127,17 @@ def activation_bytes(spec: ModelSpec) -> int:
 
 
 def attention_scratch(spec: ModelSpec, context: int) -> int:
-    """Bytes of the parts that splits of attention leave: one plan for each power of two of new tokens."""
+    """Bytes of the parts that splits of attention leave: one plan for each bucket of new tokens."""
     wide = max(spec.head_dim, spec.value_dim) > 128 or spec.mla is not None
     kv_heads, value = (1, spec.mla.kv_lora) if spec.mla else (spec.kv_heads, spec.value_dim)
     useful = min(MAX_SPLITS, -(-context // SPLIT_POSITIONS))
-    total, queries = 0, 1
-    while queries <= CHUNK:
+    total = 0
+    for queries in BUCKETS:
         rows = queries * (spec.heads // max(1, kv_heads))
         tile = min(max(16, 1 << (rows - 1).bit_length()), 32 if wide else 64)
         blocks = -(-rows // tile) * max(1, kv_heads)
         splits = max(1, min(useful, -(-2 * PROCESSORS // blocks)))
         total += queries * spec.heads * splits * (value + 1) * 4 if splits > 1 else 0
-        queries *= 2
     return total
 
 

@@ -12,7 +12,7 @@ from engine.context import CONTEXT_STEP, KV_SHARE, MAX_CHOSEN_CONTEXT
 from engine.gpu_footprint import layer_kv_row, quantised_kv_obstacle, reserve_bytes
 from engine.gpu_room import USUAL_CONTEXT, GpuRoom
 from engine.gpu_speed import predict_placed
-from engine.machine import Gpu, Hardware
+from engine.machine import Gpu, Hardware, Problem
 from engine.placement import Placement, largest
 from engine.plan import MemoryPlan, expert_count
 from engine.plan_words import size
@@ -24,30 +24,29 @@ from engine.speed import Speed
 
 def gpu_plan(
     spec: ModelSpec, hardware: Hardware, context: int | Auto | None, kv: KvKind
-) -> tuple[MemoryPlan | None, str]:
-    """The plan with the machine's GPUs, or None and why there is none, with the command that mends it."""
-    why = obstacle(spec, hardware)
-    if not why and kv == "q8" and (unfit := quantised_kv_obstacle(spec)):
-        why = f"Its KV cache cannot be kept in 8 bits: {unfit}"
-    if why:
-        return None, why
+) -> MemoryPlan | Problem:
+    """The plan with the machine's GPUs, or why there is none, with the command that mends it."""
+    problem = obstacle(spec, hardware)
+    if problem is not None:
+        return problem
+    if kv == "q8" and (unfit := quantised_kv_obstacle(spec)):
+        return Problem(f"Its KV cache cannot be kept in 8 bits: {unfit}")
     numbers = [number for number, gpu in enumerate(hardware.gpus) if gpu.usable]
     room = GpuRoom(spec, hardware, kv, numbers)
     if room.usual_on_cpu == spec.layers:
-        return None, f"VRAM has no room for a layer of this model: {_needs(room)}"
+        return Problem(f"VRAM has no room for a layer of this model: {_needs(room)}")
     tokens = _choose(room, context)
     if room.on_cpu(tokens) == spec.layers:
         most = largest(spec.context, lambda count: room.on_cpu(count) < spec.layers)
-        return None, f"VRAM has no room for a context of {tokens} tokens: {most} fit"
-    return _plan(room, tokens), ""
+        return Problem(f"VRAM has no room for a context of {tokens} tokens: {most} fit")
+    return _plan(room, tokens)
 
 
-def obstacle(spec: ModelSpec, hardware: Hardware) -> str:
-    """Why the machine's GPUs cannot compute this model; empty: they can, if they have room."""
+def obstacle(spec: ModelSpec, hardware: Hardware) -> Problem | None:
+    """Why the machine's GPUs cannot compute this model; None: they can, if they have room."""
     if not spec.hybrid or not spec.layer_groups:
-        return "ktchat runs llama.cpp on the CPU"
-    problem = gpu_obstacle(hardware)
-    return f"{problem.what}: {problem.fix}".removesuffix(": ") if problem is not None else ""
+        return Problem("This model runs on llama.cpp, which ktchat uses on the CPU only")
+    return gpu_obstacle(hardware)
 
 
 def others(gpu: Gpu) -> str:
@@ -86,7 +85,9 @@ def _plan(room: GpuRoom, context: int) -> MemoryPlan:
     ram = room.ram(placement)
     slots, experts = sum(layer.experts for layer in placement.layers), expert_count(spec)
     computed: Computed = "hybrid" if placement.on_cpu or slots < experts else "GPU"
-    fits = not ram.short
+    fits, longest = not ram.short, room.longest
+    if not fits and room.ram(room.place(longest)).short:
+        longest = 0
     speed = predict_placed(spec, hardware, placement, computed) if fits else Speed()
     return MemoryPlan(
         model=spec.name,
@@ -95,7 +96,7 @@ def _plan(room: GpuRoom, context: int) -> MemoryPlan:
         verdict=computed if fits else "does not fit",
         devices=(*(room.vram(placement, number) for number in placement.gpus), ram),
         context=context,
-        max_context=max(room.longest, context) if fits else room.longest,
+        max_context=max(longest, context) if fits else longest,
         runtime="hybrid",
         decode_tok_s=speed.decode_tok_s,
         prefill_tok_s=speed.prefill_tok_s,

@@ -5,9 +5,16 @@ Plain text; names that come from drivers and files are not safe to draw until th
 
 from __future__ import annotations
 
-from engine.machine import ISA_WORDS, Cpu, Disk, Gpu, Hardware, Memory, Software
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from engine.machine import ISA_WORDS, Cpu, Disk, Gpu, Hardware, Memory, Problem, Software
 from engine.plan_words import gb_s, size
+from engine.probes.gpu import short_name
 from engine.probes.software import gpu_obstacle
+
+if TYPE_CHECKING:
+    from engine.gpu_facts import GpuFacts
 
 Line = tuple[str, str]
 """What it is about, and what there is to say."""
@@ -63,16 +70,45 @@ def gpu(found: Gpu) -> str:
     return " · ".join([text, *(part for part in parts if part)])
 
 
-def gpu_use(hardware: Hardware) -> Line:
-    """Whether our engine computes on the GPUs, and why not; the command is among the problems."""
+def gpu_use(hardware: Hardware, facts: Sequence[GpuFacts] = ()) -> Line:
+    """Whether our engine computes on the GPUs, and why not; the command is among the problems.
+
+    `facts` are of GPUs that were tried.
+    """
     problem = gpu_obstacle(hardware)
     if problem is not None:
         return "GPU use", f"ktchat computes on the CPU. {problem.what}"
     if not hardware.use_gpus:
         return "GPU use", "ktchat computes on the CPU: the setting device says so"
+    if facts and all(fact.error for fact in facts):
+        return "GPU use", "ktchat would compute on the GPU, but that fails: see below"
     unfit = [gpu.name for gpu in hardware.gpus if not gpu.usable]
     rest = f", but not on {', '.join(unfit)}: compute capability 8.0 is needed" if unfit else ""
     return "GPU use", f"ktchat computes on the GPU{rest}"
+
+
+_HANDS_OVER = {"none": "after each layer"}
+
+
+def gpu_fact(fact: GpuFacts) -> str:
+    """`RTX 4090 computes · hands over by host functions · attention by flashinfer · …`, or why not."""
+    name = short_name(fact.name) or "The GPU"
+    if fact.error:
+        return f"{name} does not compute: {fact.error}"
+    hands_over = _HANDS_OVER.get(fact.hand_over, f"by {fact.hand_over}")
+    parts = [
+        f"{name} computes",
+        f"hands over {hands_over}" if fact.hand_over else "",
+        f"attention by {fact.attention}" if fact.attention else "",
+        f"reads {gb_s(fact.reads_gb_s)}" if fact.reads_gb_s else "",
+        f"receives {gb_s(fact.receives_gb_s)} over PCIe" if fact.receives_gb_s else "",
+    ]
+    return " · ".join(filter(None, parts))
+
+
+def gpu_faults(facts: Sequence[GpuFacts]) -> list[Problem]:
+    """GPUs that were tried in vain, with the command that does without them."""
+    return [Problem(gpu_fact(fact), "ktchat --device cpu") for fact in facts if fact.error]
 
 
 def disk(found: Disk) -> str:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from engine.context import RESERVE, check_context, largest_context, wanted_context
-from engine.errors import RequestError
+from engine.errors import IN_F16, ON_CPU, RequestError
 from engine.footprint import kv_bytes, weight_bytes, workspace_bytes
-from engine.machine import Hardware
+from engine.machine import Hardware, Problem
 from engine.placement import Placement
 from engine.protocol import Auto, Device, KvKind
 from engine.spec import Group, ModelSpec
@@ -83,7 +83,7 @@ class MemoryPlan:
     context: int
     """Tokens; what was asked for, else what the engine would choose."""
     max_context: int
-    """The longest context that fits, at most what the model was trained for."""
+    """The longest context that fits, at most what the model was trained for; 0: none does."""
     runtime: Literal["hybrid", "llama.cpp"]
     """What would run it."""
     decode_tok_s: float | None = None
@@ -106,7 +106,9 @@ class MemoryPlan:
     placement: Placement | None = None
     """Where each layer goes; None: the CPU computes all of them."""
     no_gpu: str = ""
-    """Why the CPU computes although there is a GPU, and the command that mends it where one does."""
+    """Why the CPU computes although there is a GPU."""
+    gpu_fix: str = ""
+    """The command that mends that; empty: none does."""
 
     @property
     def fits(self) -> bool:
@@ -175,33 +177,36 @@ def make_plan(
     in 8 bits without one.
     """
     check_context(context)
-    planned, why = None, ""
+    planned, against = None, Problem("")
     if not hardware.use_gpus and device == "auto":
-        device, why = "cpu", "The setting device says cpu" if hardware.gpus else ""
+        device, against = "cpu", Problem("The setting device says cpu" if hardware.gpus else "")
     if device != "cpu" and hardware.gpus:
         from engine.gpu_plan import gpu_plan
 
-        planned, why = gpu_plan(source, hardware, context, kv)
-        if planned is not None and (planned.fits or device == "gpu" or kv == "q8"):
-            return planned
+        found = gpu_plan(source, hardware, context, kv)
+        if isinstance(found, Problem):
+            against = found
+        elif found.fits or device == "gpu" or kv == "q8":
+            return found
+        else:
+            planned = found
     if device == "gpu":
-        raise RequestError(
-            f"{source.name} cannot run on the GPU",
-            why or "No NVIDIA GPU was found",
-            "Use --device cpu",
-        )
+        why = against.what or "No NVIDIA GPU was found"
+        raise _only_on_gpu(f"{source.name} cannot run on the GPU", why, against.fix, ON_CPU)
     if kv == "q8":
-        raise RequestError(
-            "A KV cache in 8 bits is for the GPU",
-            why or "The CPU keeps it in float16",
-            "Use --kv f16",
-        )
+        why = against.what or "The CPU keeps it in float16"
+        raise _only_on_gpu("A KV cache in 8 bits is for the GPU", why, against.fix, IN_F16)
     alone = _on_cpu(source, hardware, context)
     if planned is None:
-        return dataclasses.replace(alone, no_gpu=why)
+        return dataclasses.replace(alone, no_gpu=against.what, gpu_fix=against.fix)
     if not alone.fits:
         return planned
     return dataclasses.replace(alone, no_gpu=f"With the GPU it would be {planned.fit_words}")
+
+
+def _only_on_gpu(what: str, why: str, fix: str, otherwise: str) -> RequestError:
+    todo = f"Run `{fix}`, or use {otherwise}" if fix else f"Use {otherwise}"
+    return RequestError(what, why, todo)
 
 
 def _on_cpu(spec: ModelSpec, hardware: Hardware, context: int | Auto | None) -> MemoryPlan:

@@ -68,10 +68,14 @@ def words(plan: MemoryPlan) -> list[str]:
             for device in plan.devices
             if device.short
         ]
+        if plan.max_context:
+            lines.append(f"The longest context that fits is {tokens(plan.max_context)}")
     lines += _speed(plan)
     lines += plan.why
     if plan.no_gpu:
         lines.append(f"The GPU is not used. {plan.no_gpu}")
+    if plan.gpu_fix:
+        lines.append(f"To use it: {plan.gpu_fix}")
     if plan.assumed:
         lines.append(f"{plan.machine}: {plan.assumed}")
     return lines

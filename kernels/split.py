@@ -6,8 +6,8 @@ tests simulate one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Generic
 
 from kernels.device import DeviceMemory, DeviceOps
@@ -44,6 +44,15 @@ class SplitOps(Generic[X, W, C]):
     def stream_from(self, tokens: int | None) -> None:
         """Chunks of so many tokens compute absent experts on the device, through its buffers; None: none do."""
         self._experts.stream_from = tokens
+
+    @contextmanager
+    def device_alone(self) -> Iterator[None]:
+        """Inside, passes op by op leave out what the host computes: they take no time there."""
+        self._experts.host_rests = True
+        try:
+            yield
+        finally:
+            self._experts.host_rests = False
 
     def time_chunk(self, tokens: int, top_k: int) -> tuple[float, float] | None:
         """Seconds that a layer's experts take for a chunk on the host, and streamed; see `SplitExperts`."""

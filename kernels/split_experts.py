@@ -39,6 +39,8 @@ class SplitExperts(Generic[X, W, C]):
         self._device, self._host, self._slots_of = device, host, slots
         self.stream_from: int | None = None
         """Tokens of a chunk from which on absent experts are computed on the device; None: never."""
+        self.host_rests = False
+        """Nothing is computed on the host, and results are wrong: to try the device alone."""
         self._layers: dict[str, list[Stack[W]]] = {}
         self._slots: ExpertSlots[X, W, C] | None = None
         self._thread = ThreadPoolExecutor(1, "host experts")
@@ -141,7 +143,7 @@ class SplitExperts(Generic[X, W, C]):
             assert self._slots is not None, "a pass begins with `embed`"
             slots = self._slots.chunk(stacks[0], chosen)
             absent = np.where(slots >= 0, -1, chosen).astype(np.int32)
-        if (absent >= 0).any():
+        if (absent >= 0).any() and not self.host_rests:
             if self.stream_from is not None and len(chosen) >= self.stream_from:
                 gate, up, down = (stack.tensor for stack in stacks)
                 there = device.from_numpy(absent)

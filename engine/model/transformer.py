@@ -93,6 +93,14 @@ class Transformer(Generic[X, W, C]):
                 stage.cache = stage.ops.kv_cache(self._shape(stage, pages))
             stage.forward_one = stage.ops.record(partial(self._pass, stage, last=True))
 
+    def try_stage(self, stage: Stage[X, W, C], count: int, pages: Ints, start: int) -> None:
+        """One stage's pass of `count` tokens at `start`, alone: makes what such passes need."""
+        entry: Any = np.zeros(count, np.int32)
+        if stage is not self.stages[0]:
+            entry = np.ones((count, self.spec.hidden), np.float32)
+        with _active(stage.ops):
+            stage.ops.to_numpy(self._pass(stage, entry, pages, start, last=True))
+
     def page_bytes(self, ops: Any) -> int:
         """Bytes of a page in all caches on an op set."""
         stages = (stage for stage in self.stages if stage.ops is ops)

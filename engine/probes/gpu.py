@@ -38,7 +38,9 @@ def gpus(pci: Path = _PCI) -> tuple[tuple[Gpu, ...], list[Problem], list[str]]:
         if _NVIDIA not in vendors:
             return (), [], [*notes, "No NVIDIA GPU was found"]
         why = f"An NVIDIA GPU is here, but its driver does not answer ({_text(error)})"
-        return (), [Problem(why, "sudo apt install nvidia-driver")], notes
+        updated = "mismatch" in str(error)  # the driver, since the computer was started
+        fix = "sudo reboot" if updated else "sudo apt install nvidia-driver"
+        return (), [Problem(why, fix)], notes
     try:
         found, failed = _all(pynvml)
     except (pynvml.NVMLError, AttributeError) as error:  # a library of another age
@@ -52,7 +54,7 @@ def _all(nvml: Any) -> tuple[tuple[Gpu, ...], list[str]]:
     ask = _Asker(nvml)
     driver = _string(ask("", nvml.nvmlSystemGetDriverVersion))
     found, notes = [], []
-    count = ask(0, nvml.nvmlDeviceGetCount)
+    count = nvml.nvmlDeviceGetCount()
     shown = visible([_uuid(ask, index) for index in range(count)], os.environ.get(_VISIBLE))
     if len(shown) < count:
         notes.append(f"{_VISIBLE} shows {len(shown)} of {count} GPUs")
@@ -65,6 +67,11 @@ def _all(nvml: Any) -> tuple[tuple[Gpu, ...], list[str]]:
             continue
         found.append(_describe(ask, handle, memory, driver))
     return tuple(found), notes or ([] if found else ["No NVIDIA GPU was found"])
+
+
+def short_name(name: str) -> str:
+    """What people call a GPU: `RTX 4090` where its driver says `NVIDIA GeForce RTX 4090`."""
+    return name.removeprefix("NVIDIA ").removeprefix("GeForce ") or name
 
 
 def visible(uuids: Sequence[str], setting: str | None) -> list[int]:
@@ -100,7 +107,7 @@ def _describe(ask: _Asker, handle: Any, memory: Any, driver: str) -> Gpu:
     compute = ask((0, 0), nvml.nvmlDeviceGetCudaComputeCapability, handle)
     users, ours = _users(ask, handle)
     return Gpu(
-        name=_string(ask("GPU", nvml.nvmlDeviceGetName, handle)),
+        name=short_name(_string(ask("GPU", nvml.nvmlDeviceGetName, handle))),
         total=int(memory.total),
         # What our own engine holds is there for the next model.
         free=min(int(memory.total), int(memory.free) + ours),

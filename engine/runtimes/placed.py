@@ -1,6 +1,6 @@
 """A `HybridRuntime` as a placement says: op sets for its layers, a KV cache as large as memory allows, warm.
 
-Weights first; then a pass at the largest chunk and the longest context makes every buffer that there
+Weights first; then passes up to the largest chunk, at the longest context, make every buffer that there
 will be; then free memory is read, a reserve kept, and the rest becomes pages of KV. Nothing grows
 later, so that a conversation that fits at the start does not run out of memory in the middle.
 
@@ -24,6 +24,7 @@ from engine.runtimes.hybrid import CHUNK, PAGE_SIZE, HybridRuntime, pages_for
 from engine.spec import ModelSpec
 from kernels.cpu import CpuOps
 from kernels.device import DeviceMemory, DeviceOps
+from kernels.gpu.buckets import BUCKETS
 from kernels.ops import Tensor
 from kernels.split import SplitOps
 
@@ -67,6 +68,7 @@ def load_placed(
         context, fitting = _commit(model, placement, sides, reserve, longest)
         if fitting != pages:
             model.resize(fitting)
+            _warm_up(model, context)  # attention's plans are made for a cache
         for _ in range(2):  # op by op, which captures; then as it will be repeated
             model.forward(np.zeros(1, np.int32), page_table(list(range(fitting))), 0)
         return HybridRuntime(model, context, fitting, [opened.pop_all()], computed(placement, spec))
@@ -107,12 +109,14 @@ def op_sets(
 
 
 def _warm_up(model: Transformer[Any, Any, Any], context: int) -> None:
-    """The last chunk of the longest context, and a first one: every launch that a prompt can make."""
+    """On every device the end of the longest context, in every number of tokens that a prompt's passes have:
+    all kernels are compiled, all buffers made. The host computes nothing meanwhile."""
     pages = page_table(list(range(pages_for(context))))
-    chunk = min(CHUNK, context)
-    for start in {0, context - chunk}:
-        tokens = np.arange(chunk, dtype=np.int32) % model.spec.vocab
-        model.forward(tokens, pages, start)
+    for stage in model.stages:
+        if isinstance(stage.ops, SplitOps):
+            with stage.ops.device_alone():
+                for count in sorted({min(size, CHUNK, context) for size in BUCKETS}):
+                    model.try_stage(stage, count, pages, context - count)
 
 
 def _commit(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from weakref import WeakKeyDictionary
 
 import torch
-import triton
 from torch import Tensor as X
 
 from kernels.gpu import attention as grouped
@@ -18,6 +17,7 @@ from kernels.gpu import quantised
 from kernels.gpu.append import append_heads, append_latent
 from kernels.gpu.attention_plan import AttentionPlan, Scratch, plan_attention
 from kernels.gpu.batch import Batch
+from kernels.gpu.buckets import bucket
 from kernels.gpu.flash_ops import FlashOps
 from kernels.gpu.inputs import Inputs, Table
 from kernels.gpu.kv_cache import GpuCache
@@ -169,8 +169,8 @@ class AttentionOps:
     def _plan(
         self, cache: GpuCache, mla: bool, n: int, heads: int, kv_heads: int, key: int, value: int
     ) -> Prepared:
-        """The plan for n tokens, rounded up to a power of two: each compiles kernels of its own."""
-        queries = triton.next_power_of_2(n)
+        """The plan for n tokens, rounded up to a bucket: each compiles kernels of its own."""
+        queries = bucket(n)
         plans = self._plans.setdefault(cache, {})
         kind = (mla, queries, heads, kv_heads, key, value)
         if kind not in plans:

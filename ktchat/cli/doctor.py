@@ -1,9 +1,13 @@
-"""`ktchat doctor`: what this machine has, what is missing, and the command that brings it."""
+"""`ktchat doctor`: what this machine has, what is missing, and the command that brings it.
+
+Knows the report's order. GPUs that our engine would compute on are tried, in a process of their own.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +17,13 @@ from ktchat.cli import background, output
 from ktchat.text import one_line
 
 if TYPE_CHECKING:
+    from engine.gpu_facts import GpuFacts
     from engine.machine import Hardware
     from engine.machine_words import Line
+
+
+LABEL = 17
+"""Columns of what a line is about."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,11 +32,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "doctor",
         help="what this machine has, and what is missing",
         description="Looks at processor, memory, GPUs, disk and software. The speed of memory and"
-        " disk is measured once, in about two seconds.",
+        " disk is measured once, in about two seconds; GPUs that can be used are tried each time.",
         allow_abbrev=False,
     )
     parser.add_argument("--profile", metavar="NAME|FILE", help="show another machine's description")
     parser.add_argument("--fresh", action="store_true", help="measure speeds again")
+    parser.add_argument(
+        "--no-gpu-check", dest="check", action="store_false", help="do not try the GPUs"
+    )
     parser.add_argument(
         "--json", action="store_true", help="print JSON, which --profile reads as another machine"
     )
@@ -37,34 +49,55 @@ def main(args: argparse.Namespace) -> int:
     """Look and print; returns the exit code."""
     from engine import machine_words, profiles
 
+    facts: list[GpuFacts] = []
     if args.profile is not None:
         machine = profiles.load(args.profile)
     else:
-        machine = background.run(lambda report: shelf.machine(measure=True, fresh=args.fresh))
+        machine, facts = background.run(lambda report: _look(args.fresh, args.check, report))
+    faults = tuple(machine_words.gpu_faults(facts))
+    machine = dataclasses.replace(machine, problems=machine.problems + faults)
     if args.json:
-        output.line(json.dumps(machine.to_dict(), indent=2))
+        shown = machine.to_dict() | {"gpu_facts": [dataclasses.asdict(fact) for fact in facts]}
+        output.line(json.dumps(shown, indent=2))
         return 0
-    lines = [*machine_words.lines(machine), *_gpu_lines(machine)]
+    lines = [*machine_words.lines(machine), *_gpu_lines(machine, facts)]
     if not machine.assumed:
         lines += machine_words.software(machine.software)
+    else:
+        lines.append(("assumed", f"{machine.name}: {machine.assumed}"))
+    lines += [("note", note) for note in machine.notes]
     for label, text in lines:
-        output.line(f"{label:<17}{_shown(text)}")
-    if machine.assumed:
-        output.line(_shown(f"{machine.name}: {machine.assumed}"))
-    for note in machine.notes:
-        output.line(f"{'note':<17}{_shown(note)}")
+        output.wrapped(_shown(text), f"{label:<{LABEL}}")
     for problem in machine.problems:
-        output.line(f"{'missing':<17}{_shown(problem.what)}")
-        if problem.fix:
-            output.line(f"{'':<17}{_shown(problem.fix)}")
+        output.wrapped(_shown(problem.what), f"{'missing':<{LABEL}}")
+        if problem.fix:  # in one piece, to be copied
+            output.line(" " * LABEL + _shown(problem.fix))
     return 0
 
 
-def _gpu_lines(machine: Hardware) -> list[Line]:
-    """What there is to say of computing on the GPUs; further facts about them belong here."""
+def _look(fresh: bool, check: bool, report: background.Report) -> tuple[Hardware, list[GpuFacts]]:
+    """This machine, and its GPUs tried if our engine would compute on them."""
+    from engine import gpu_facts
+    from engine.probes.software import gpu_obstacle
+
+    machine = shelf.machine(measure=True, fresh=fresh)
+    if not check or not machine.use_gpus or gpu_obstacle(machine) is not None:
+        return machine, []
+    report("trying the GPU", 0, 0)
+    facts, gpus = gpu_facts.ask(), machine.gpus
+    if len(facts) == len(gpus):  # in the same order; those too old to be used say nothing new
+        facts = [fact for fact, gpu in zip(facts, gpus, strict=True) if gpu.usable]
+    return machine, facts
+
+
+def _gpu_lines(machine: Hardware, facts: list[GpuFacts]) -> list[Line]:
+    """Whether our engine computes on the GPUs, and what came of trying them."""
     from engine import machine_words
 
-    return [machine_words.gpu_use(machine)] if machine.gpus else []
+    if not machine.gpus:
+        return []
+    tried = [("GPU tried", machine_words.gpu_fact(fact)) for fact in facts if not fact.error]
+    return [machine_words.gpu_use(machine, facts), *tried]
 
 
 def _shown(text: str) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import sys
+import textwrap
 from typing import IO
 
 
@@ -43,6 +45,20 @@ def write(text: str, stream: IO[str] | None = None) -> None:
 def line(text: str = "") -> None:
     """Write one line on standard output."""
     write(text + "\n")
+
+
+def wrapped(text: str, lead: str = "") -> None:
+    """Write `lead` and a text; on a terminal in as many lines as its width takes, those after the
+    first under the text. Words longer than a line stay whole."""
+    if not is_terminal(sys.stdout):
+        line(lead + text)
+        return
+    width = max(len(lead) + 20, shutil.get_terminal_size((80, 24)).columns)
+    options = {"break_long_words": False, "break_on_hyphens": False}
+    for row in textwrap.wrap(
+        text, width, initial_indent=lead, subsequent_indent=" " * len(lead), **options
+    ) or [lead]:
+        line(row)
 
 
 def complain(text: str) -> None:

@@ -64,9 +64,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         output.line(json.dumps(plan.to_dict(), indent=2))
     else:
-        width = min(MAX_WIDTH, shutil.get_terminal_size((80, 24)).columns)
-        for line in _lines(plan, width):
-            output.line(line)
+        _print(plan)
     if plan.fits:
         return 0
     output.complain(one_line(f"{plan.model} does not fit: {plan.fit_words}", 400))
@@ -89,9 +87,13 @@ def hardware(profile: str | None) -> Hardware:
     return background.run(lambda report: probe(paths.models_folder()))
 
 
-def _lines(plan: MemoryPlan, width: int) -> list[str]:
-    lines = [*plan.words(), "", *plan.bars(width)]
-    return [one_line(line, 400) if not line.startswith(" ") else line for line in lines]
+def _print(plan: MemoryPlan) -> None:
+    for words in plan.words():
+        command = plan.gpu_fix and words.endswith(plan.gpu_fix)  # in one piece, to be copied
+        (output.line if command else output.wrapped)(one_line(words, 400))
+    output.line()
+    for bar in plan.bars(min(MAX_WIDTH, shutil.get_terminal_size((80, 24)).columns)):
+        output.line(bar if bar.startswith(" ") else one_line(bar, 400))
 
 
 def _spec(name: str, machine: Hardware, context: int | None) -> ModelSpec:

@@ -29,6 +29,7 @@ from engine.protocol import KvKind
 from engine.spec import ModelSpec
 from kernels.gpu import flash
 from kernels.gpu.attention_plan import AttentionPlan, plan_attention
+from kernels.gpu.buckets import BUCKETS
 from kernels.gpu.latent_attention import plan_latent_attention
 from kernels.gpu.quantised_weight import packed_bytes
 from kernels.ops import CacheShape, Tensor
@@ -99,7 +100,7 @@ def test_the_cache_is_as_large_as_its_shape_says(numbers: Any, kind: KvKind, con
 def test_splits_take_what_the_attention_plans_take(numbers: Any, context: int) -> None:
     model = spec(numbers)
     total = 0
-    for queries in (1 << n for n in range(10)):
+    for queries in BUCKETS:
         scratch = attention(model, queries, context).scratch(queries, "meta")
         bytes_of = 4 * (scratch.parts.numel() + scratch.sums.numel())
         total += bytes_of if len(scratch.sums) > 1 else 0

@@ -263,7 +263,17 @@ def _captured(op: Callable[..., Any]) -> Callable[..., Any]:
 
 
 for _name in (
-    *("embed", "enter", "last_row", "norm", "norm_linear", "linear_add", "add", "rope_append", "attention"),
+    *(
+        "embed",
+        "enter",
+        "last_row",
+        "norm",
+        "norm_linear",
+        "linear_add",
+        "add",
+        "rope_append",
+        "attention",
+    ),
     *("latent_append", "latent_attention", "route", "moe_add", "ffn_add"),
     *("look_up", "post", "collect"),
 ):
