@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-
 ON_CPU, IN_F16 = "--device cpu", "--kv f16"
 """In an error's `todo` where the CPU can do what a GPU cannot: the screen has a key for them."""
 
