@@ -18,6 +18,7 @@ from engine.data_files import DataFileError, Fields, assets_folder, read_json
 from engine.errors import RequestError
 from engine.machine import Hardware
 from engine.plan import MemoryPlan, make_plan
+from engine.protocol import Auto
 from engine.spec import ModelSpec
 
 FORMAT = 1
@@ -153,7 +154,10 @@ def find(identifier: str) -> CatalogModel | None:
 
 
 def choose(
-    model: CatalogModel, hardware: Hardware, context: int | None = None, quant: str | None = None
+    model: CatalogModel,
+    hardware: Hardware,
+    context: int | Auto | None = None,
+    quant: str | None = None,
 ) -> Ranked:
     """The quantisation that suits the machine, or the one asked for, with its plan.
 
@@ -168,7 +172,7 @@ def choose(
 
 
 def rank(
-    models: Iterable[CatalogModel], hardware: Hardware, context: int | None = None
+    models: Iterable[CatalogModel], hardware: Hardware, context: int | Auto | None = None
 ) -> list[Ranked]:
     """Models by how well they suit a machine: usable ones by quality, slow ones, then the others.
 

@@ -39,7 +39,7 @@ BYTES = (64 << 20, 1 << 20)
 _KEPT = (
     *("PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV"),
     *("LC_", "XDG_", "PYTHON", "LD_", "OMP_", "GOMP_", "KMP_", "GGML_", "LLAMA_", "CUDA_"),
-    *("NVIDIA_", "TORCH_", "TRITON_", "MALLOC_", "ASAN_", "COVERAGE_", "KTCHAT_"),
+    *("NVIDIA_", "TORCH_", "PYTORCH_", "TRITON_", "MALLOC_", "ASAN_", "COVERAGE_", "KTCHAT_"),
 )
 _SECRET = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY")
 

@@ -28,7 +28,6 @@ from engine.runtimes.hybrid import PAGE_SIZE
 from engine.runtimes.placed import OpenDevice, op_sets
 from engine.spec import ModelSpec
 from kernels.ops import Floats
-from kernels.reference import ReferenceOps
 
 ALLOWED = {1.0: 1e-4, 0.5: 1e-3, 0.0: 1e-3}
 """Largest squared error of logits, relative to the logits, by the share of experts on the GPU. float16 is
@@ -84,6 +83,8 @@ def difference(
 ) -> float:
     """The error of the guide on a GPU with this share of its experts there: of the positions' the worst but
     a tenth, since where two experts nearly tie any rounding may choose the other."""
+    from kernels.reference import ReferenceOps
+
     with GGUFFile.open(guide or assets_folder() / _GUIDE) as file, ExitStack() as opened:
         spec = ModelSpec.from_file(file)
         slots = int(experts * spec.moe.experts) if spec.moe else 0

@@ -79,7 +79,7 @@ def gpu_use(hardware: Hardware, facts: Sequence[GpuFacts] = ()) -> Line:
     if problem is not None:
         return "GPU use", f"ktchat computes on the CPU. {problem.what}"
     if not hardware.use_gpus:
-        return "GPU use", "ktchat computes on the CPU: the setting device says so"
+        return "GPU use", "ktchat computes on the CPU: device is set to cpu"
     if facts and all(fact.error for fact in facts):
         return "GPU use", "ktchat would compute on the GPU, but that fails: see below"
     unfit = [gpu.name for gpu in hardware.gpus if not gpu.usable]

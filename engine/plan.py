@@ -179,7 +179,7 @@ def make_plan(
     check_context(context)
     planned, against = None, Problem("")
     if not hardware.use_gpus and device == "auto":
-        device, against = "cpu", Problem("The setting device says cpu" if hardware.gpus else "")
+        device, against = "cpu", Problem("device is set to cpu" if hardware.gpus else "")
     if device != "cpu" and hardware.gpus:
         from engine.gpu_plan import gpu_plan
 

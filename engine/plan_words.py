@@ -73,7 +73,7 @@ def words(plan: MemoryPlan) -> list[str]:
     lines += _speed(plan)
     lines += plan.why
     if plan.no_gpu:
-        lines.append(f"The GPU is not used. {plan.no_gpu}")
+        lines.append(f"The GPU is not used: {plan.no_gpu}")
     if plan.gpu_fix:
         lines.append(f"To use it: {plan.gpu_fix}")
     if plan.assumed:

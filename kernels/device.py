@@ -124,6 +124,10 @@ class DeviceOps(Ops[X, W, C], Protocol[X, W, C]):
         """Put these values into a buffer, in its place; ops called later read them."""
         ...
 
+    def settle(self) -> None:
+        """Wait until everything that was asked for is done; raises what failed in it."""
+        ...
+
     # Captured work that asks the host
 
     @property

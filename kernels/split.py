@@ -237,8 +237,8 @@ class _Step(Generic[X]):
             self._captured = True
             return result
         self._experts.begin()
-        result = self._forward(entry, pages, start)
-        self._experts.answer()
+        with self._experts.answering():
+            result = self._forward(entry, pages, start)
         return result
 
 

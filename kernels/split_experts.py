@@ -8,8 +8,9 @@ into letters, which the host answers while the token runs. Knows no device.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any, Generic
 
 import numpy as np
@@ -89,8 +90,11 @@ class SplitExperts(Generic[X, W, C]):
     # A pass
 
     def begin(self) -> None:
-        """Before a pass: experts move."""
+        """Before a pass: experts move, and what a pass that failed has left is forgotten."""
         self._tell()
+        if self._pending is not None:
+            wait([self._pending[0]])
+        self._pending = self._posted = None
         if self._slots is None:
             adapting = [stacks for stacks in self._layers.values() if stacks[0].adapts]
             self._slots = ExpertSlots(self._device, adapting)
@@ -151,9 +155,13 @@ class SplitExperts(Generic[X, W, C]):
             else:
                 rows = device.to_numpy(x), absent, device.to_numpy(weights)
                 self._pending = self._thread.submit(self._compute, *rows, stacks), residual
-        if slots is not None and (slots >= 0).any():
-            here: Any = slots
-            self._on_device(x, device.from_numpy(here), weights, stacks, residual)
+        # What a capture will launch is launched before it, wanted or not: the driver loads no kernel
+        # while it captures (CUDA error 900 out of Triton's load_binary).
+        tried = self.host_rests or (len(chosen) == 1 and device.hand_over != "none")
+        if slots is not None and (tried or (slots >= 0).any()):
+            assert self._slots is not None
+            here = device.look_up(ids, self._slots.table(stacks[0]))
+            self._on_device(x, here, weights, stacks, residual)
 
     def _compute(self, x: Floats, ids: Any, weights: Floats, stacks: Stacks[W]) -> Floats:
         total: Floats = np.zeros_like(x)
@@ -223,11 +231,28 @@ class SplitExperts(Generic[X, W, C]):
         self._letters = {layer: made[layer] for layer in self._layers if layer in made}
         self._post_office = Letters(list(self._letters.values()))
 
-    def answer(self) -> None:
-        """The host's part of a token that the device has begun to repeat."""
-        self._answered = self._untold = True
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Inside, the device begins to repeat a token; the host does its part beside that.
+
+        Not after it in the same thread: launching may wait for room in the device's queue, and the calls
+        behind it for memory or a kernel to be loaded, which may wait for the device, and it waits for us.
+        """
         if self._device.hand_over == "stream memory operations":
-            self._post_office.follow()
+            work = self._thread.submit(self._post_office.follow)
+            try:
+                yield
+                work.result()
+            except BaseException:
+                # No flag may stay up: the next token's first answer would be to this one's question.
+                self._post_office.release()
+                wait([work])
+                self._device.settle()
+                self._post_office.clear()
+                raise
+        else:
+            yield
+        self._answered = self._untold = True
 
     # Times
 

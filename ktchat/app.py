@@ -15,6 +15,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -158,6 +159,12 @@ class KtchatApp(App[None]):
                     action = f"screen.{key.action}"
                     title = key.name[:1].upper() + key.name[1:]
                     yield SystemCommand(title, f"{key.help} ({key.shown})", self._command(action))
+            from ktchat.screens.computing import offered
+
+            for way, words in offered(self._settings):
+                yield SystemCommand(
+                    way.title, words, partial(self.call_later, screen.models.change, way)
+                )
             yield SystemCommand(
                 "Bring back session", "Undo the last deletion", self._command("screen.undo_delete")
             )

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from engine.errors import KtchatError
+from engine.errors import KtchatError, RequestError
 from ktchat import usage
 from ktchat.models import ModelEntry, Source, describe, find_models
 from ktchat.paths import models_folder, settings_file
-from ktchat.settings import SettingsFile
+from ktchat.settings import SettingsFile, Wishes
 from ktchat.text import one_line
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from engine.import_local import FoundModel
     from engine.machine import Hardware
     from engine.plan import MemoryPlan
+    from engine.protocol import Device, Load
+    from engine.spec import ModelSpec
 
 LOOKED_AT = 10
 """Repositories of a search whose files are listed, to say what fits."""
@@ -33,14 +35,14 @@ HEADROOM = 1 << 30
 """Bytes that a model needs beside its weights, roughly; for a first look at sizes alone."""
 
 
-def machine(measure: bool, fresh: bool = False) -> Hardware:
+def machine(measure: bool, fresh: bool = False, device: Device | None = None) -> Hardware:
     """This machine; with `measure` what was never measured is (up to 2.5 s), with `fresh` all of it.
 
-    Where the setting `device` says so, plans leave its GPUs alone.
+    Where `device`, or without it the setting of that name, says cpu, plans leave its GPUs alone.
     """
     from engine.hardware import probe
 
-    device = SettingsFile(settings_file()).settings.device
+    device = device or _settings().device
     found = probe(models_folder(), measure=measure, fresh=fresh)
     return replace(found, use_gpus=device != "cpu")
 
@@ -103,11 +105,26 @@ def local_model(path: Path, hardware: Hardware) -> LocalModel:
 def plan_of_file(path: Path, hardware: Hardware) -> MemoryPlan:
     """The plan for a file. Raises `KtchatError`."""
     from engine.gguf import GGUFFile
-    from engine.plan import make_plan
     from engine.spec import ModelSpec
 
     with GGUFFile.open(path) as file:
-        return make_plan(ModelSpec.from_file(file), hardware)
+        return plan_of(ModelSpec.from_file(file), hardware)
+
+
+def plan_of(spec: ModelSpec, hardware: Hardware) -> MemoryPlan:
+    """The plan for a model, with the context and the KV cache that the settings wish for."""
+    from engine.plan import make_plan
+
+    load = _settings()
+    try:
+        return make_plan(spec, hardware, load.context, kv=load.kv)
+    except RequestError:  # the CPU keeps its KV cache in float16
+        return make_plan(spec, hardware, load.context)
+
+
+def _settings() -> Load:
+    """How the settings have models loaded."""
+    return SettingsFile(settings_file()).settings.load("", Wishes())
 
 
 def delete(path: Path) -> int:
@@ -131,7 +148,7 @@ def catalogue(hardware: Hardware) -> list[Ranked]:
     """The catalogue, what suits the machine best first. Raises `KtchatError`."""
     from engine import catalog
 
-    return catalog.rank(catalog.load(), hardware)
+    return catalog.rank(catalog.load(), hardware, _settings().context)
 
 
 def hub_name(name: str, hardware: Hardware) -> str:
@@ -204,9 +221,7 @@ class CatalogueChoice:
 
     def plan(self, number: int) -> MemoryPlan:
         """The plan for a quantisation."""
-        from engine.plan import make_plan
-
-        return make_plan(self.model_.spec(self.versions[number].label), self.hardware)
+        return plan_of(self.model_.spec(self.versions[number].label), self.hardware)
 
     def model(self, number: int) -> HubModel:
         """Ask the hub for the files."""
@@ -250,9 +265,7 @@ class HubChoice:
 
     def plan(self, number: int) -> MemoryPlan:
         """Read the headers of a model's files, some MB, and plan it."""
-        from engine.plan import make_plan
-
-        return make_plan(self.hub.spec(self.models[number]), self.hardware)
+        return plan_of(self.hub.spec(self.models[number]), self.hardware)
 
     def model(self, number: int) -> HubModel:
         """The files, as they were listed."""

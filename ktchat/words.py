@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.plan_words import rate
-from engine.protocol import Figures, Progress
+from engine.protocol import Computed, Figures, Progress
 
 
 def count(number: int) -> str:
@@ -64,6 +64,11 @@ def seconds_left(event: Progress) -> float | None:
     if event.done <= 0 or event.seconds < 0.5 or event.done >= event.total:
         return None
     return event.seconds * (event.total - event.done) / event.done
+
+
+def place(device: Computed) -> str:
+    """What computes: `CPU`, `GPU`, `GPU and CPU`."""
+    return "GPU and CPU" if device == "hybrid" else device
 
 
 def figures(turn: Figures) -> str:

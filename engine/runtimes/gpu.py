@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -50,6 +52,7 @@ def load_on_gpus(
     Raises `MemoryShortError` when that fails too, and `EngineError` where a GPU cannot be used.
     """
     device = open_device or cuda_device
+    _give_back()  # what a model that was closed before held
 
     def attempt(plan: MemoryPlan, hardware: Hardware) -> HybridRuntime | str:
         """The runtime, or how memory ran out: the error itself would hold what was loaded so far."""
@@ -65,7 +68,7 @@ def load_on_gpus(
     first = attempt(plan, look())
     if not isinstance(first, str):
         return first
-    gc.collect()
+    _give_back()
     say(f"The GPU's memory ran out: {first}. Trying again with a shorter context")
     hardware, tried = _with_less(look()), f"A context of {plan.context} tokens was tried"
     try:
@@ -75,8 +78,16 @@ def load_on_gpus(
     second = attempt(again, hardware)
     if not isinstance(second, str):
         return second
-    gc.collect()
+    _give_back()
     raise _short(spec, look(), f"{tried}, then {again.context}: {second}")
+
+
+def _give_back() -> None:
+    """Free what nothing uses: a model dies in cycles, and torch keeps what it freed for itself."""
+    gc.collect()
+    torch: Any = sys.modules.get("torch")
+    if torch is not None:
+        torch.cuda.empty_cache()
 
 
 def _load(
@@ -126,6 +137,7 @@ def cuda_device(gpu: int) -> DeviceOps[Any, Any, Any]:
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # read when CUDA starts
     try:
         import torch
+        import triton
 
         from kernels.gpu.gpu_ops import GpuOps
     except ImportError as error:
@@ -138,4 +150,12 @@ def cuda_device(gpu: int) -> DeviceOps[Any, Any, Any]:
             f"torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices",
             "Install a CUDA build of torch and NVIDIA's driver, or use --device cpu",
         )
+    try:
+        triton.runtime.driver.active.get_current_device()  # builds its launcher, the first time
+    except (RuntimeError, OSError, AssertionError, subprocess.CalledProcessError) as error:
+        raise EngineError(
+            "The GPU cannot be used",
+            f"Triton cannot build what starts its kernels: {error}",
+            "Install a C compiler and Python's headers (sudo apt install gcc python3-dev), or use --device cpu",
+        ) from error
     return GpuOps(torch.device("cuda", gpu))

@@ -96,6 +96,16 @@ class Letters:
         count = len(self._letters)
         native.check(self._native.kt_follow(self._pointers, count, int(patience * 1e9)))
 
+    def release(self) -> None:
+        """Nobody asks any more: `follow` goes through, and what it still answers is worth nothing."""
+        for letter in self._letters:
+            letter.asked[0] = 1
+
+    def clear(self) -> None:
+        """No question and no answer is there. The device must be idle, and nobody following."""
+        for letter in self._letters:
+            letter.asked[0] = letter.answered[0] = 0
+
     def check(self) -> None:
         """Raise what went wrong in answers that the device called for itself."""
         for letter in self._letters:

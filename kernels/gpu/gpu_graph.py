@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor as X
 
+from kernels.gpu.capture import capturing
 from kernels.gpu.inputs import Inputs, Refill
 from kernels.gpu.pass_times import Marks, PassTimes
 from kernels.ops import Entry, Ints
@@ -73,8 +74,7 @@ class Captured:
         self._graph = torch.cuda.CUDAGraph()
         self._marks = Marks()
         self._times: PassTimes | None = None
-        # Other threads (experts on the CPU, a load's progress) may call CUDA meanwhile.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        with capturing(self._graph, side):
             self._marks.begun.record()
             self._result = forward(*arguments)
             self._marks.ended.record()

@@ -78,8 +78,12 @@ class GpuOps(AttentionOps, HandOverOps):
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             try:
                 yield
-            except torch.OutOfMemoryError as error:
-                raise DeviceMemoryError(str(error).partition(" GPU ")[0]) from error
+            except RuntimeError as error:
+                # torch's allocator has an error of its own; graphs, libraries and Triton's loading do not.
+                if "out of memory" not in str(error):
+                    raise
+                words = str(error).partition(" GPU ")[0].partition("\n")[0]
+                raise DeviceMemoryError(words) from error
 
     # Weights
 

@@ -19,7 +19,9 @@ from torch import Tensor as X
 
 from kernels.cpu import native
 from kernels.device import HandOver, Letter
+from kernels.gpu.capture import capturing
 from kernels.gpu.driver import Driver, DriverError, Streams
+from kernels.gpu.gpu_graph import enabled
 from kernels.gpu.inputs import staged
 from kernels.ops import Ints
 
@@ -39,15 +41,20 @@ class HandOverOps:
 
     @property
     def hand_over(self) -> HandOver:
-        """Found out by trying, the first time."""
+        """Found out by trying, the first time; where nothing is captured, nothing is tried."""
         if self._kind is None:
-            self._kind = probe(self.device, self.streams)
+            self._kind = probe(self.device, self.streams) if enabled(self.device) else "none"
         return self._kind
 
     @property
     def capturing(self) -> bool:
         """Whether ops called now become part of a graph."""
         return self.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+    def settle(self) -> None:
+        """See `kernels.device.DeviceOps`."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def shared(self, shape: tuple[int, ...], kind: Any) -> Any:
         """Pinned host memory, zeroed: the device addresses it as we do."""
@@ -114,8 +121,9 @@ def probe(device: torch.device, streams: Streams) -> HandOver:
         return "none"
     for kind in (FLAGS, FUNCTIONS):
         try:
-            if _works(kind, device, streams):
-                return kind
+            with torch.cuda.device(device):  # asked before a pass, it is not the current one
+                if _works(kind, device, streams):
+                    return kind
         except (DriverError, RuntimeError):  # the driver's or torch's word for: not here
             continue
     return "none"
@@ -125,7 +133,7 @@ def _works(kind: HandOver, device: torch.device, streams: Streams) -> bool:
     """Whether a graph asks the host, waits for the answer and ends, twice."""
     asked, answered = (pinned((1,), np.int32, device) for _ in range(2))
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    with capturing(graph, torch.cuda.Stream(device)):
         stream = torch.cuda.current_stream(device).cuda_stream
         if kind == FLAGS:
             streams.write(stream, asked.ctypes.data, 1)

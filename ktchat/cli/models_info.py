@@ -162,10 +162,8 @@ def _version(args: argparse.Namespace, hub: Hub, model: HubModel) -> int:
 
 def _fit(hub: Hub, model: HubModel) -> list[str]:
     """Whether a model fits this machine, in words; only headers are read."""
-    from engine.plan import make_plan
-
     try:
-        plan = make_plan(hub.spec(model), shelf.machine(measure=False))
+        plan = shelf.plan_of(hub.spec(model), shelf.machine(measure=False))
     except KtchatError as error:
         return [one_line(f"No plan: {error}", 1000)]
     return [one_line(text, 400) for text in plan.words()]

@@ -54,11 +54,14 @@ def wrapped(text: str, lead: str = "") -> None:
         line(lead + text)
         return
     width = max(len(lead) + 20, shutil.get_terminal_size((80, 24)).columns)
-    options = {"break_long_words": False, "break_on_hyphens": False}
-    for row in textwrap.wrap(
-        text, width, initial_indent=lead, subsequent_indent=" " * len(lead), **options
-    ) or [lead]:
-        line(row)
+    wrapper = textwrap.TextWrapper(
+        width,
+        initial_indent=lead,
+        subsequent_indent=" " * len(lead),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    line("\n".join(wrapper.wrap(text)) or lead)
 
 
 def complain(text: str) -> None:

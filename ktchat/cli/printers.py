@@ -10,7 +10,7 @@ import json
 import sys
 from typing import Any, Protocol
 
-from engine.protocol import Event, Failed, Finished, Notice, Progress, Text, Thinking
+from engine.protocol import Event, Failed, Finished, Loaded, Notice, Progress, Text, Thinking
 from ktchat import words
 from ktchat.chat import Started, Update
 from ktchat.cli import output
@@ -45,14 +45,17 @@ class TextPrinter:
         self._progress = output.is_terminal(sys.stderr)
         self._figures = verbose or self._progress
         self._status = ""
+        self._place = ""
         self._printed = 0  # characters of the raw reply
         self._thought = 0  # tokens of thinking
         self._at_line_start = True
 
     def load(self, event: Event) -> None:
-        """Progress of loading."""
+        """Progress of loading, and what computes."""
         if isinstance(event, Progress):
             self._show_status(words.progress(event))
+        elif isinstance(event, Loaded):
+            self._place = words.place(event.device)
 
     def show(self, update: Update, turn: Turn, session: str) -> None:
         """Print what this event adds."""
@@ -69,7 +72,8 @@ class TextPrinter:
             case Finished(figures=figures):
                 self._end_line()
                 if self._figures and figures.reply_tokens:
-                    output.write(words.figures(figures) + "\n", sys.stderr)
+                    known = filter(None, (words.figures(figures), self._place))
+                    output.write(" · ".join(known) + "\n", sys.stderr)
             case Failed():
                 self._end_line()
             case _:

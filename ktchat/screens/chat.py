@@ -261,6 +261,10 @@ class ChatScreen(Frame):
         current = chat.loaded.path if chat is not None and chat.loaded else ""
         self.app.push_screen(ModelScreen(current), self._model_chosen)
 
+    def action_load_on_cpu(self) -> None:
+        """Load the model on the CPU, until the program ends."""
+        self.models.load_on_cpu()
+
     def action_help(self) -> None:
         """All keys."""
         from ktchat.screens.dialogs import HelpDialog

@@ -50,10 +50,11 @@ class Desk(Screen[str | None]):
         """This machine; looked at once, its memory measured when nothing else goes on."""
         async with self._looking:
             if self._hardware is None:
-                found = await ask(shelf.machine, False)
+                device = self.app.chat_screen.settings.load("").device
+                found = await ask(shelf.machine, False, device=device)
                 chat = self.app.chat_screen.chat
                 if not found.memory.read_gb_s and not (chat is not None and chat.busy):
-                    found = await ask(shelf.machine, True)
+                    found = await ask(shelf.machine, True, device=device)
                 self._hardware = found
             return self._hardware
 

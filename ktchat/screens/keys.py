@@ -40,6 +40,7 @@ KEYS = (
     Key("f6", "F6", "copy_code", "copy code", "Copy the last code block"),
     Key("ctrl+t", "Ctrl+T", "fold_thinking", "thinking", "Fold or unfold the model's thinking"),
     Key("ctrl+o", "Ctrl+O", "models", "models", "Models: open, download, check and delete them"),
+    Key("f5", "F5", "load_on_cpu", "on the CPU", "Load the model on the CPU, without the GPU"),
     Key("", "PgUp PgDn", "", "scroll", "Scroll the conversation; Ctrl+End goes to its end"),
     Key("ctrl+p", "Ctrl+P", "app.command_palette", "all", "Everything else: themes, undo, figures"),
     Key("f1", "F1", "help", "keys", "This help"),

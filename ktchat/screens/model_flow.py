@@ -9,15 +9,20 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import KtchatError
-from engine.protocol import Event, Failed, Figures, Loaded, Notice, Progress
+from engine.errors import IN_F16, ON_CPU, EngineError, KtchatError
+from engine.protocol import Event, Failed, Figures, Load, Loaded, Notice, Progress
 from engine.threads import ask
 from ktchat import usage, words
+from ktchat.screens import computing
 from ktchat.text import one_line
 
 if TYPE_CHECKING:
     from ktchat.chat import ChatSession
     from ktchat.screens.chat import ChatScreen
+
+
+NOTICE_SECONDS = 30.0
+"""How long stands what was said while a model was loaded, such as a shorter context."""
 
 
 class ModelFlow:
@@ -29,6 +34,10 @@ class ModelFlow:
         """Path of the model that is being loaded."""
         self.wanted = ""
         """Path of the model that was asked for last and not refused."""
+        self.refused = ""
+        """Path of the model whose loading failed last, until the conversation goes on without it."""
+        self._notices: list[str] = []
+        self._hint = ""
 
     def load(self, path: str) -> None:
         """Load a model in place of the present one."""
@@ -40,7 +49,8 @@ class ModelFlow:
         elif chat.busy:
             self._screen.status.say("a reply is being written: stop it first, with Esc", "warning")
         else:
-            self.loading = path
+            self.loading, self.refused, self._hint = path, "", ""
+            self._screen.status.hush()
             self._screen.run_worker(
                 self._load(chat, path), group="model", exit_on_error=False, name="load"
             )
@@ -52,6 +62,33 @@ class ModelFlow:
             return False
         chat.engine.cancel()
         return True
+
+    def load_on_cpu(self) -> None:
+        """Load the model that is there, or that was refused, on the CPU, as all until the program ends."""
+        chat, status = self._screen.chat, self._screen.status
+        loaded = chat.loaded if chat is not None else None
+        if not self._present:
+            status.say("no model is loaded: choose one with Ctrl+O", "warning")
+        elif not self.refused and loaded is not None and loaded.device == "CPU":
+            status.say("the model runs on the CPU already")
+        else:
+            computing.on_cpu(self._screen.settings)
+            self.load(self._present)
+            self._hint = 'models are loaded on the CPU now · Ctrl+P, "Device: CPU", keeps it so'
+
+    def change(self, way: computing.Way) -> None:
+        """Keep how models are loaded, and load the present one again."""
+        computing.forget_wish(self._screen.settings, way)
+        self._screen.remember(**way.change)
+        if self._present:
+            self.load(self._present)
+
+    @property
+    def _present(self) -> str:
+        """Path of the model that was refused, or that is there, or that comes with the next message."""
+        chat = self._screen.chat
+        loaded = chat.loaded if chat is not None else None
+        return self.refused or (loaded.path if loaded else self.wanted)
 
     async def _load(self, chat: ChatSession, path: str) -> None:
         screen = self._screen
@@ -73,32 +110,40 @@ class ModelFlow:
     async def _follow(self, chat: ChatSession, path: str) -> bool:
         """Take the events of one load; True when the model is there."""
         self.wanted = path
+        self._notices = []
+        load = self._screen.settings.load(path)
         name = one_line(Path(path).name.removesuffix(".gguf"), 60)
         self._screen.header.show_model(name, busy="loading")
         self._screen.refresh_status()
         try:
-            async for event in chat.load(self._screen.settings.load(path)):
-                if not self._take(name, event):
+            async for event in chat.load(load):
+                if isinstance(event, Failed):
+                    await self._refuse(load, event.error)
                     return False
+                self._take(name, event)
         except KtchatError as error:
-            self._refused(error)
+            await self._refuse(load, error)
             return False
         return True
 
-    def _take(self, name: str, event: Event) -> bool:
+    def _take(self, name: str, event: Event) -> None:
         screen = self._screen
         if isinstance(event, Progress):
             screen.header.show_model(name, busy=words.progress(event))
         elif isinstance(event, Notice):
-            screen.status.say(event.text, "warning")
-        elif isinstance(event, Failed):
-            self._refused(event.error)
-            return False
-        return True
+            self._notices.append(event.text if event.text.endswith(".") else f"{event.text}.")
+            screen.status.say(" ".join(self._notices), "warning", seconds=NOTICE_SECONDS)
+        elif isinstance(event, Loaded) and self._notices:  # they have their time now
+            screen.status.say(" ".join(self._notices), "warning", seconds=NOTICE_SECONDS)
+        elif isinstance(event, Loaded) and self._hint:
+            screen.status.say(self._hint, seconds=NOTICE_SECONDS)
 
-    def _refused(self, error: KtchatError) -> None:
-        self.wanted = ""
-        self._screen.status.say(str(error), "error")
+    async def _refuse(self, load: Load, error: KtchatError) -> None:
+        self.wanted, self.refused = "", load.path
+        button = None
+        if await _cpu_may_do(load, error):
+            button = ("F5 loads it on the CPU", "screen.load_on_cpu")
+        self._screen.status.say(str(error), "error", button)
 
     def note_speed(self, chat: ChatSession, figures: Figures) -> None:
         """Keep how fast a reply came: it replaces the prediction for this model."""
@@ -120,7 +165,21 @@ class ModelFlow:
             header.show_context(0, 0)
             return
         name, quantisation = one_line(model.name, 60), one_line(model.quantisation, 20)
-        other = f"on {one_line(model.runtime, 20)}" if model.runtime != "hybrid" else ""
-        header.show_model(name, " · ".join(filter(None, (quantisation, other))))
+        other = one_line(model.runtime, 20) if model.runtime != "hybrid" else ""
+        parts = (quantisation, other, words.place(model.device))
+        header.show_model(name, " · ".join(filter(None, parts)))
         header.show_context(chat.context_used, chat.context_size)
         self._screen.welcome.show_model(name)
+
+
+async def _cpu_may_do(load: Load, error: KtchatError) -> bool:
+    """Whether the CPU may load what failed: the error says so, or the engine died beside a GPU."""
+    if load.device == "cpu" and load.kv == "f16":
+        return False
+    if ON_CPU in error.todo or IN_F16 in error.todo:
+        return True
+    if not isinstance(error, EngineError):
+        return False
+    from engine.probes.gpu import gpus
+
+    return bool((await ask(gpus))[0])

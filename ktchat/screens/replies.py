@@ -153,6 +153,7 @@ class Replies:
             screen.prompt.remember(text)
         self._tokens = 0
         screen.status.hush()
+        screen.models.refused = ""
         screen.run_worker(
             self._follow(chat, updates), group="reply", exit_on_error=False, name="reply"
         )
@@ -166,6 +167,8 @@ class Replies:
                     await self._take(chat, update)
         finally:
             await screen.transcript.settle(chat.conversation.turns)
+            if chat.loaded is not None:  # an engine that died has loaded it again, maybe elsewhere
+                screen.models.show(chat)
             screen.header.show_context(chat.context_used or self._tokens, chat.context_size)
             screen.refresh_status()
             screen.sessions.refresh()

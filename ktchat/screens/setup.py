@@ -116,8 +116,9 @@ class SetupScreen(Desk):
     # Looking.
 
     async def _look(self) -> None:
-        self.lines.show(await ask(shelf.machine, False), measuring=True)
-        hardware = self._hardware = await ask(shelf.machine, True)
+        device = self.app.chat_screen.settings.load("").device
+        self.lines.show(await ask(shelf.machine, False, device=device), measuring=True)
+        hardware = self._hardware = await ask(shelf.machine, True, device=device)
         self.lines.show(hardware)
         try:
             ranked = await ask(shelf.catalogue, hardware)

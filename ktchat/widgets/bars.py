@@ -21,6 +21,8 @@ NEARLY_FULL = 0.85
 """Share of the context from which the header warns."""
 
 METER_CELLS = 14
+LEAST_NAME = 12
+"""Cells of a model's name that stay, however much there is to say of it."""
 MAX_WORDS = 400
 
 
@@ -55,11 +57,15 @@ class Header(Widget):
 
     def render(self) -> Content:
         width = self.content_size.width
-        left = styled(self._model, ".name")
+        details, right = Content(""), self._context_words(width)
         for words in (self._details, self._busy):
             if words:
-                left += styled(f" · {words}", ".dim")
-        return ends(left, self._context_words(width), width)
+                details += styled(f" · {words}", ".dim")
+        room = max(LEAST_NAME, width - details.cell_length - right.cell_length - 1)
+        name = styled(self._model, ".name")
+        if name.cell_length > room:
+            name = name.truncate(room, ellipsis=True)
+        return ends(name + details, right, width)
 
     def _context_words(self, width: int) -> Content:
         if not self._limit:

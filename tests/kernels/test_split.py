@@ -19,6 +19,7 @@ from engine.gguf import GGUFFile
 from engine.model.transformer import Transformer, page_table
 from engine.spec import ModelSpec
 from kernels.cpu import CpuOps
+from kernels.cpu.letters import Letters
 from kernels.device import HandOver
 from kernels.ops import Floats, Ops, Tensor
 from kernels.reference import ReferenceOps
@@ -174,6 +175,86 @@ def test_a_failure_on_the_host_reaches_the_caller(tmp_path: Path) -> None:
     path = tiny_model("qwen3moe", tmp_path)
     with pytest.raises(MemoryError, match="scratch"), split(none, host=Failing(1)) as ops:
         run(path, ops)
+
+
+# ---- devices that make trouble while a token is repeated ----------------------------------------------
+
+
+class Troubled(SimulatedDevice):
+    """Does `trouble` at the launch of the second repeated token, before or after the launch."""
+
+    def __init__(self, before: Any = None, after: Any = None) -> None:
+        super().__init__()
+        self._before, self._after = before, after
+
+    def record(self, forward: Any) -> Any:
+        run = super().record(forward)
+
+        def launch(*arguments: Any) -> Any:
+            if self.replays == 1 and self._before is not None:
+                before, self._before = self._before, None
+                before(self)
+            result = run(*arguments)
+            if self.replays == 2 and self._after is not None:
+                after, self._after = self._after, None
+                after(self)
+            return result
+
+        return launch
+
+
+def refuse(device: SimulatedDevice) -> None:
+    raise RuntimeError("the device is lost")
+
+
+def be_late(device: SimulatedDevice) -> None:
+    """The queue is not as quick as the host is patient."""
+    device.delay = 0.4
+
+
+def eight_tokens(path: Path, device: SimulatedDevice, fails: type[Exception] | None = None) -> Any:
+    """Logits of tokens read one by one; the one that fails is read again."""
+    rows = []
+    with GGUFFile.open(path) as file, split(none, device) as ops:
+        model: Transformer[Any, Any, Any] = Transformer(file, ModelSpec.from_file(file), ops, 1, 32)
+        for position in range(8):
+            arguments = (
+                np.array(TOKENS[position : position + 1], np.int32),
+                page_table([0]),
+                position,
+            )
+            if position == 2 and fails is not None:
+                with pytest.raises(fails):
+                    model.forward(*arguments)
+            rows.append(model.forward(*arguments))
+    return np.concatenate(rows)
+
+
+def test_a_launch_may_wait_for_the_device(tmp_path: Path) -> None:
+    """A driver's queue may be full, or memory be asked for: whoever launches waits, and the host answers."""
+    path = tiny_model("qwen3moe", tmp_path)
+    calm = eight_tokens(path, SimulatedDevice())
+    assert np.array_equal(eight_tokens(path, Troubled(after=SimulatedDevice.wait)), calm)
+
+
+@pytest.mark.parametrize(
+    ("device", "fails"),
+    [
+        (lambda: Troubled(before=refuse), RuntimeError),
+        (lambda: Troubled(after=refuse), RuntimeError),
+        (lambda: Troubled(before=be_late), TimeoutError),
+    ],
+    ids=["refused", "refused behind it", "late"],
+)
+def test_a_token_that_failed_leaves_no_flag_up(
+    device: Any, fails: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the host would answer the next token's first question before it is asked."""
+    follow = Letters.follow
+    monkeypatch.setattr(Letters, "follow", lambda self: follow(self, 0.1))
+    path = tiny_model("qwen3moe", tmp_path)
+    calm = eight_tokens(path, SimulatedDevice())
+    assert np.array_equal(eight_tokens(path, device(), fails), calm)
 
 
 def test_a_stack_cannot_have_more_slots_than_experts(tmp_path: Path) -> None:

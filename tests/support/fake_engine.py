@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from engine.errors import KtchatError, RequestError
 from engine.protocol import (
+    Computed,
     Event,
     Failed,
     Figures,
@@ -60,7 +61,7 @@ class Request:
     max_tokens: int | None
 
 
-def loaded(name: str = "Fake", context: int = 4096) -> Loaded:
+def loaded(name: str = "Fake", context: int = 4096, device: Computed = "CPU") -> Loaded:
     """A `Loaded` event for a model that does not exist."""
     return Loaded(
         path=f"/models/{name.lower()}.gguf",
@@ -72,6 +73,7 @@ def loaded(name: str = "Fake", context: int = 4096) -> Loaded:
         weights_bytes=16 << 20,
         kv_bytes_per_token=1024,
         seconds=0.1,
+        device=device,
     )
 
 
@@ -89,6 +91,9 @@ class FakeEngine:
     load_steps: int = 2
     load_error: KtchatError | None = None
     load_notice: str = ""
+    """A `Notice` for each of its lines."""
+    gpu: Computed = "CPU"
+    """What computes, unless the CPU was asked for."""
     loaded: Loaded | None = None
     requests: list[Request] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
@@ -111,11 +116,12 @@ class FakeEngine:
         for step in range(1, self.load_steps + 1):
             await asyncio.sleep(self.load_seconds / self.load_steps)
             yield Progress("load", step * 1000, self.load_steps * 1000, self.load_seconds)
-        if self.load_notice:
-            yield Notice(self.load_notice)
+        for notice in filter(None, self.load_notice.split("\n")):
+            yield Notice(notice)
         name = command.path.rsplit("/", 1)[-1].removesuffix(".gguf") or "Fake"
-        context = command.context or self.context
-        self.loaded = loaded(name, context)
+        context = command.context if isinstance(command.context, int) else self.context
+        device: Computed = "CPU" if command.device == "cpu" else self.gpu
+        self.loaded = loaded(name, context, device)
         yield self.loaded
 
     async def generate(

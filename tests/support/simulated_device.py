@@ -38,6 +38,8 @@ class SimulatedDevice(ReferenceOps):
 
     name = "simulated"
     times: OpTimes | None = None
+    delay = 0.0
+    """Seconds before the next captured pass begins."""
 
     def __init__(
         self,
@@ -51,6 +53,8 @@ class SimulatedDevice(ReferenceOps):
         self.held = self.peak = 0
         self.others = others
         self.uploads: list[list[Copy[Any]]] = []
+        self.loaded: set[tuple[str, ...]] = set()
+        """Ops that were done op by op: a GPU's driver loads no kernel while it captures."""
         self.streamed = self.replays = 0
         self._total, self._polls = total, polls
         self._graph: Graph | None = None
@@ -187,6 +191,9 @@ class SimulatedDevice(ReferenceOps):
         self.wait()
         return super().to_numpy(x).copy()
 
+    def settle(self) -> None:
+        self.wait()
+
     def watch(self, rows: Rows | None) -> None:
         self.wait()
         self.times = None if rows is None else rows.row(DEVICE)
@@ -225,6 +232,8 @@ class Graph:
         return self.result
 
     def _run(self, tokens: Ints, pages: Ints, start: int) -> None:
+        delay, self._device.delay = self._device.delay, 0.0
+        time.sleep(delay)
         begin = time.perf_counter_ns()
         self._repeat(tokens, pages, start)
         if self._device.times is not None:
@@ -257,7 +266,13 @@ def _captured(op: Callable[..., Any]) -> Callable[..., Any]:
         assert self.current, f"{op.__name__} outside of active()"
         bound = inspect.signature(op).bind(self, *arguments, **named)
         values = tuple(bound.arguments.values())[1:]
-        return op(self, *values) if self._graph is None else self._graph.call(op, values)
+        kernel = (op.__name__, *(v.tensor.type.name for v in values if isinstance(v, Weight)))
+        if self._graph is None:
+            self.loaded.add(kernel)
+            return op(self, *values)
+        known = op.__name__ in ("post", "collect") or kernel in self.loaded
+        assert known, f"a kernel is loaded in a capture: {kernel}"
+        return self._graph.call(op, values)
 
     return call
 

@@ -176,7 +176,7 @@ async def test_a_gpu_is_shown_and_it_is_said_why_it_is_not_used(
 async def test_plans_with_a_gpu_are_shown_with_its_bar_and_verdict(
     start: Start, hub: HubServer, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr(shelf, "machine", lambda measure: profiles.load("4060-32gb"))
+    monkeypatch.setattr(shelf, "machine", lambda measure, device=None: profiles.load("4060-32gb"))
     run = await start(size=size, model=None)
     await run.sees("RTX 4060", "reads up to 272 GB/s", "ktchat computes on the GPU")
     await run.press("enter")

@@ -5,6 +5,7 @@ The driver is a fake that notes its calls and looks at the letter meanwhile. On 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ import torch
 from kernels.gpu import hand_over
 from kernels.gpu.driver import Driver, DriverError
 from kernels.gpu.gpu_ops import GpuOps
-from kernels.gpu.hand_over import FLAGS, FUNCTIONS, pinned, probe
+from kernels.gpu.hand_over import FLAGS, FUNCTIONS, HandOverOps, pinned, probe
 from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU
 
 HIDDEN, TOP_K = 8, 2
@@ -164,6 +165,49 @@ class WorkingStreams:
         return True
 
 
+CARD = torch.device("cuda", 1)
+"""Not the current device when the probe begins."""
+
+
+class Card:
+    """What torch says of two cards: which is current, which stream is, and what a capture is given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, streams: WorkingStreams) -> None:
+        self.current, self.captured = torch.device("cuda", 0), []  # type: ignore[var-annotated]
+        self.stream: Any = "default"
+        event = SimpleNamespace(record=lambda: None, query=streams.finished)
+        real = hand_over.pinned
+        monkeypatch.setattr(hand_over, "pinned", lambda s, k, d: real(s, k, torch.device("cpu")))
+        monkeypatch.setattr(hand_over, "PROBE_SECONDS", 0.05)
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: FakeGraph(streams))
+        monkeypatch.setattr(
+            torch.cuda, "Stream", lambda device=None: (device or self.current, "side")
+        )
+        monkeypatch.setattr(torch.cuda, "current_stream", self.current_stream)
+        monkeypatch.setattr(torch.cuda, "set_stream", lambda s: setattr(self, "stream", s))
+        monkeypatch.setattr(torch.cuda, "Event", lambda: event)
+
+        @contextmanager
+        def current(device: torch.device) -> Iterator[None]:
+            before, self.current = self.current, device
+            yield
+            self.current = before
+
+        @contextmanager
+        def capture(graph: Any, stream: Any, capture_error_mode: str) -> Iterator[None]:
+            self.captured.append((stream, self.current, gc.isenabled()))
+            streams.ops.clear()
+            self.stream = stream
+            yield  # where it fails, torch's own forgets the stream that was current before
+            self.stream = "default"
+
+        monkeypatch.setattr(torch.cuda, "device", current)
+        monkeypatch.setattr(torch.cuda, "graph", capture)
+
+    def current_stream(self, device: Any = None) -> Any:
+        return self.stream if self.stream == "default" else SimpleNamespace(cuda_stream=7)
+
+
 @pytest.mark.skipif(ON_GPU, reason="there the driver is real")
 @pytest.mark.parametrize(
     ("streams", "kind"),
@@ -177,20 +221,23 @@ class WorkingStreams:
 def test_a_probe_believes_what_it_has_seen(
     streams: WorkingStreams, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    @contextmanager
-    def capture(graph: Any, capture_error_mode: str) -> Iterator[None]:
-        streams.ops.clear()
-        yield
+    card = Card(monkeypatch, streams)
+    assert probe(CARD, streams) == kind
+    # torch's own side stream would be one of the device that captured first.
+    assert set(card.captured) == {((CARD, "side"), CARD, False)}
+    assert card.stream == "default" and gc.isenabled()
 
-    event = SimpleNamespace(record=lambda: None, query=streams.finished)
-    real = hand_over.pinned
-    monkeypatch.setattr(hand_over, "pinned", lambda s, k, d: real(s, k, torch.device("cpu")))
-    monkeypatch.setattr(hand_over, "PROBE_SECONDS", 0.05)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: FakeGraph(streams))
-    monkeypatch.setattr(torch.cuda, "graph", capture)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda d=None: SimpleNamespace(cuda_stream=0))
-    monkeypatch.setattr(torch.cuda, "Event", lambda: event)
-    assert probe(torch.device("cuda"), streams) == kind
+
+@pytest.mark.skipif(ON_GPU, reason="there the driver is real")
+def test_where_nothing_is_captured_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who switches graphs off because they bring a driver down must not meet one in the probe."""
+    streams = WorkingStreams()
+    card = Card(monkeypatch, streams)
+    for setting, found, tries in (("0", "none", 0), ("1", FLAGS, 1)):
+        monkeypatch.setenv("KTCHAT_GPU_GRAPH", setting)
+        ops = HandOverOps()
+        ops.device, ops.streams = CARD, streams
+        assert (ops.hand_over, len(card.captured)) == (found, tries)
 
 
 @pytest.mark.skipif(ON_GPU, reason="there is a driver there")
