@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-ON_CPU, IN_F16 = "--device cpu", "--kv f16"
-"""In an error's `todo` where the CPU can do what a GPU cannot: the screen has a key for them."""
+ON_CPU = "--device cpu"
+"""In an error's `todo` where the CPU can do what a GPU cannot: the screen has a key for it."""
 
 
 class KtchatError(Exception):
@@ -74,6 +74,10 @@ class MemoryShortError(KtchatError):
 
 class EngineError(KtchatError):
     """The engine process died, could not be started, or broke its protocol."""
+
+
+class GpuUnusableError(EngineError):
+    """A GPU is there, but cannot compute for us, or computes something else than it should."""
 
 
 class RequestError(KtchatError):

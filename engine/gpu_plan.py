@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engine.context import CONTEXT_STEP, KV_SHARE, MAX_CHOSEN_CONTEXT
-from engine.gpu_footprint import layer_kv_row, quantised_kv_obstacle, reserve_bytes
+from engine.gpu_footprint import layer_kv_row, reserve_bytes
 from engine.gpu_room import USUAL_CONTEXT, GpuRoom
 from engine.gpu_speed import predict_placed
 from engine.machine import Gpu, Hardware, Problem
@@ -29,8 +29,6 @@ def gpu_plan(
     problem = obstacle(spec, hardware)
     if problem is not None:
         return problem
-    if kv == "q8" and (unfit := quantised_kv_obstacle(spec)):
-        return Problem(f"Its KV cache cannot be kept in 8 bits: {unfit}")
     numbers = [number for number, gpu in enumerate(hardware.gpus) if gpu.usable]
     room = GpuRoom(spec, hardware, kv, numbers)
     if room.usual_on_cpu == spec.layers:

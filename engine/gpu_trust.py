@@ -19,7 +19,7 @@ import numpy as np
 import kernels
 from engine import notebook
 from engine.data_files import assets_folder
-from engine.errors import EngineError
+from engine.errors import GpuUnusableError
 from engine.gguf import GGUFFile
 from engine.machine import Hardware
 from engine.model.transformer import Transformer, page_table
@@ -42,7 +42,7 @@ _BOOK = "gpus"
 _GUIDE = "ktchat-guide.gguf"
 
 
-class GpuDiffersError(EngineError):
+class GpuDiffersError(GpuUnusableError):
     """A GPU computes something else than float32 does."""
 
 

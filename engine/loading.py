@@ -108,8 +108,7 @@ def _llama_cpp(
     from engine.runtimes.llama_cpp import LlamaCppRuntime
     from kernels.cpu.cores import default_threads
 
-    if load.device == "gpu" or load.kv == "q8":
-        gpu_plan(load, spec)  # says why not
+    gpu_plan(load, spec, say)  # says what a GPU would be wanted for
     context = choose_context(load.context, spec, available_memory())
     if context > spec.context:
         say(f"This model was trained for {spec.context} tokens; beyond, it may fail")

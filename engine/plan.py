@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from engine.context import RESERVE, check_context, largest_context, wanted_context
-from engine.errors import IN_F16, ON_CPU, RequestError
+from engine.errors import ON_CPU, RequestError
 from engine.footprint import kv_bytes, weight_bytes, workspace_bytes
+from engine.gpu_footprint import quantised_kv_obstacle
 from engine.machine import Hardware, Problem
 from engine.placement import Placement
 from engine.protocol import Auto, Device, KvKind
@@ -83,7 +84,8 @@ class MemoryPlan:
     context: int
     """Tokens; what was asked for, else what the engine would choose."""
     max_context: int
-    """The longest context that fits, at most what the model was trained for; 0: none does."""
+    """The longest context that fits, at most what the model was trained for unless more was asked for;
+    0: none does."""
     runtime: Literal["hybrid", "llama.cpp"]
     """What would run it."""
     decode_tok_s: float | None = None
@@ -173,11 +175,14 @@ def make_plan(
     """The plan for a model on a machine. `context` None takes what the engine would choose, "auto" the
     longest that fits. `device` "auto" takes the GPUs where they can be used and something fits.
 
-    Raises `RequestError` for a context below 1, for "gpu" where no GPU can be used, and for a KV cache
-    in 8 bits without one.
+    `kv` is a wish for GPUs: on the CPU, and for heads that 8 bits do not suit, the KV cache is in float16,
+    and the plan says so. Raises `RequestError` for a context below 1, and for "gpu" where none can be used.
     """
     check_context(context)
     planned, against = None, Problem("")
+    in_f16 = "8 bits are for the GPU" if kv == "q8" else ""
+    if kv == "q8" and (unfit := quantised_kv_obstacle(source)):
+        kv, in_f16 = "f16", unfit
     if not hardware.use_gpus and device == "auto":
         device, against = "cpu", Problem("device is set to cpu" if hardware.gpus else "")
     if device != "cpu" and hardware.gpus:
@@ -186,17 +191,15 @@ def make_plan(
         found = gpu_plan(source, hardware, context, kv)
         if isinstance(found, Problem):
             against = found
-        elif found.fits or device == "gpu" or kv == "q8":
-            return found
+        elif found.fits or device == "gpu":
+            return found if kv == "q8" else _noting(found, in_f16)
         else:
             planned = found
     if device == "gpu":
         why = against.what or "No NVIDIA GPU was found"
-        raise _only_on_gpu(f"{source.name} cannot run on the GPU", why, against.fix, ON_CPU)
-    if kv == "q8":
-        why = against.what or "The CPU keeps it in float16"
-        raise _only_on_gpu("A KV cache in 8 bits is for the GPU", why, against.fix, IN_F16)
-    alone = _on_cpu(source, hardware, context)
+        todo = f"Run `{against.fix}`, or use {ON_CPU}" if against.fix else f"Use {ON_CPU}"
+        raise RequestError(f"{source.name} cannot run on the GPU", why, todo)
+    alone = _noting(_on_cpu(source, hardware, context), in_f16)
     if planned is None:
         return dataclasses.replace(alone, no_gpu=against.what, gpu_fix=against.fix)
     if not alone.fits:
@@ -204,9 +207,11 @@ def make_plan(
     return dataclasses.replace(alone, no_gpu=f"With the GPU it would be {planned.fit_words}")
 
 
-def _only_on_gpu(what: str, why: str, fix: str, otherwise: str) -> RequestError:
-    todo = f"Run `{fix}`, or use {otherwise}" if fix else f"Use {otherwise}"
-    return RequestError(what, why, todo)
+def _noting(plan: MemoryPlan, in_f16: str) -> MemoryPlan:
+    """The plan, with why its KV cache is not in 8 bits although that was wished."""
+    if not in_f16:
+        return plan
+    return dataclasses.replace(plan, why=(*plan.why, f"The KV cache is in float16: {in_f16}"))
 
 
 def _on_cpu(spec: ModelSpec, hardware: Hardware, context: int | Auto | None) -> MemoryPlan:
@@ -215,6 +220,7 @@ def _on_cpu(spec: ModelSpec, hardware: Hardware, context: int | Auto | None) -> 
     ledger = ram_ledger(free, weight_bytes(spec), kv_bytes(spec, tokens), spec)
     fits = not ledger.short
     speed = predict(spec, hardware, tokens)
+    longest = min(spec.context, largest_context(spec, free or 1 << 62))
     why = [] if free else ["The size of this machine's memory is not known"]
     if spec.unsupported or not spec.hybrid:
         why.append(
@@ -229,7 +235,7 @@ def _on_cpu(spec: ModelSpec, hardware: Hardware, context: int | Auto | None) -> 
         verdict="CPU" if fits else "does not fit",
         devices=(ledger,),
         context=tokens,
-        max_context=min(spec.context, largest_context(spec, free or 1 << 62)),
+        max_context=max(longest, tokens) if fits else longest,
         runtime="hybrid" if spec.hybrid else "llama.cpp",
         decode_tok_s=speed.decode_tok_s if fits else None,
         prefill_tok_s=speed.prefill_tok_s if fits else None,

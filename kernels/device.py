@@ -84,7 +84,7 @@ class DeviceOps(Ops[X, W, C], Protocol[X, W, C]):
         ...
 
     def memory(self) -> DeviceMemory:
-        """Free and total bytes, once what nothing holds any more has been given back."""
+        """Free and total bytes. What a pass took for its own time is not free: the next one takes it again."""
         ...
 
     def active(self) -> AbstractContextManager[None]:

@@ -238,8 +238,7 @@ class _Step(Generic[X]):
             return result
         self._experts.begin()
         with self._experts.answering():
-            result = self._forward(entry, pages, start)
-        return result
+            return self._forward(entry, pages, start)
 
 
 def _routed(tensor: Tensor) -> bool:

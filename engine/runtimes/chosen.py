@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from engine.context import choose_context
-from engine.errors import EngineError, MemoryShortError, RequestError
+from engine.errors import EngineError, GpuUnusableError, MemoryShortError, RequestError
 from engine.gguf import GGUFFile
 from engine.hardware import available_memory, probe
 from engine.machine import Hardware
@@ -32,36 +32,49 @@ def open_hybrid(
 ) -> HybridRuntime:
     """The model in `file`, loaded as `load` wishes and this machine allows.
 
-    Raises `MemoryShortError`, `RequestError` for a context or a device that is not there, `EngineError`.
+    With device "auto" a GPU that cannot be used after all is said, and the CPU computes. Raises
+    `MemoryShortError`, `RequestError` for a context or a device that is not there, `EngineError`.
     """
-    plan = gpu_plan(load, spec)
-    context = plan.context if plan else choose_context(load.context, spec, available_memory())
+    plan = gpu_plan(load, spec, say)
+    with _native_errors():
+        if plan is not None:
+            from engine.runtimes.gpu import load_on_gpus
+
+            _say_longer(plan.context, spec, say)
+            try:
+                return load_on_gpus(file, spec, load, plan, _look, progress, say)
+            except GpuUnusableError as error:
+                if load.device != "auto":
+                    raise
+                say(f"The CPU computes: {error.what[0].lower()}{error.what[1:]}. {error.why}")
+        context = choose_context(load.context, spec, available_memory())
+        _say_longer(context, spec, say)
+        return HybridRuntime.load(file, spec, context, load.threads, progress)
+
+
+def _say_longer(context: int, spec: ModelSpec, say: Say) -> None:
     if context > spec.context:
         say(f"This model was trained for {spec.context} tokens; beyond, it may fail")
-    with _native_errors():
-        if plan is None:
-            return HybridRuntime.load(file, spec, context, load.threads, progress)
-        from engine.runtimes.gpu import load_on_gpus
-
-        return load_on_gpus(file, spec, load, plan, _look, progress, say)
 
 
-def gpu_plan(load: Load, spec: ModelSpec) -> MemoryPlan | None:
+def gpu_plan(load: Load, spec: ModelSpec, say: Say = lambda words: None) -> MemoryPlan | None:
     """Where the model goes when a GPU takes part in it; None: the CPU computes alone.
 
-    Raises `RequestError` for what only a GPU can do where none can be used, and `MemoryShortError`.
+    Where a KV cache in 8 bits was wished and is not, that is said. Raises `RequestError` for a GPU that was asked for and cannot be used, and `MemoryShortError`.
     """
-    asked = load.device == "gpu" or load.kv == "q8"
-    if not asked and (load.device == "cpu" or not gpus()[0]):
-        return None
-    if load.runtime == "llama.cpp":
+    if load.device == "gpu" and load.runtime == "llama.cpp":
         raise RequestError(
             "llama.cpp runs on the CPU only",
-            "It was asked for together with what only a GPU does",
+            "It was asked for together with a GPU",
             "Leave the choice of the runtime to ktchat",
         )
-    plan = make_plan(spec, _look(), load.context, load.device, load.kv)
-    if plan.placement is None:
+    plan = None
+    if load.device == "gpu" or (load.device == "auto" and spec.hybrid and gpus()[0]):
+        plan = make_plan(spec, _look(), load.context, load.device, load.kv)
+    placement = plan.placement if plan else None
+    if load.kv == "q8" and (placement is None or placement.kv != "q8"):
+        say("The KV cache is in float16: 8 bits are for the GPU, and for heads that they suit")
+    if plan is None or placement is None:
         return None
     if not plan.fits:
         raise MemoryShortError(

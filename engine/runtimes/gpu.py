@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from engine.errors import EngineError, MemoryShortError, RequestError
+from engine.errors import GpuUnusableError, MemoryShortError, RequestError
 from engine.gguf import GGUFFile
 from engine.gpu_footprint import reserve_bytes
 from engine.gpu_trust import check_gpu
@@ -49,7 +49,7 @@ def load_on_gpus(
     """The model as `plan` places it. Where a GPU's memory runs out, once more as a second plan does, for
     half the context and what is free then.
 
-    Raises `MemoryShortError` when that fails too, and `EngineError` where a GPU cannot be used.
+    Raises `MemoryShortError` when that fails too, and `GpuUnusableError` where a GPU cannot be used.
     """
     device = open_device or cuda_device
     _give_back()  # what a model that was closed before held
@@ -61,6 +61,7 @@ def load_on_gpus(
             if open_device is None:
                 for gpu in plan.placement.gpus:
                     check_gpu(gpu, hardware, device, say)
+                _give_back()  # the guide's
             return _load(file, spec, load, plan, hardware, progress, say, device)
         except MemoryError as error:
             return str(error)
@@ -133,7 +134,7 @@ def _short(spec: ModelSpec, now: Hardware, tried: str) -> MemoryShortError:
 
 
 def cuda_device(gpu: int) -> DeviceOps[Any, Any, Any]:
-    """The op set of a GPU, numbered as the driver does. Raises `EngineError` where torch cannot use it."""
+    """The op set of a GPU, numbered as the driver does. Raises `GpuUnusableError` where torch cannot use it."""
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # read when CUDA starts
     try:
         import torch
@@ -141,11 +142,11 @@ def cuda_device(gpu: int) -> DeviceOps[Any, Any, Any]:
 
         from kernels.gpu.gpu_ops import GpuOps
     except ImportError as error:
-        raise EngineError(
+        raise GpuUnusableError(
             "The GPU cannot be used", str(error), "Install ktchat's gpu extra, or use --device cpu"
         ) from error
     if not torch.cuda.is_available() or gpu >= torch.cuda.device_count():
-        raise EngineError(
+        raise GpuUnusableError(
             "The GPU cannot be used",
             f"torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices",
             "Install a CUDA build of torch and NVIDIA's driver, or use --device cpu",
@@ -153,7 +154,7 @@ def cuda_device(gpu: int) -> DeviceOps[Any, Any, Any]:
     try:
         triton.runtime.driver.active.get_current_device()  # builds its launcher, the first time
     except (RuntimeError, OSError, AssertionError, subprocess.CalledProcessError) as error:
-        raise EngineError(
+        raise GpuUnusableError(
             "The GPU cannot be used",
             f"Triton cannot build what starts its kernels: {error}",
             "Install a C compiler and Python's headers (sudo apt install gcc python3-dev), or use --device cpu",

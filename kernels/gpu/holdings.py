@@ -35,7 +35,7 @@ class Holdings:
         return sum(self._live.copy().values())
 
     def memory(self) -> DeviceMemory:
-        """Free and total bytes."""
+        """Free and total bytes, as `kernels.device.DeviceOps` says."""
         if self.limit is None:
             return _real(self.device)
         left = max(0, self.limit - self.held)
@@ -75,8 +75,7 @@ class Holdings:
 
 def _real(device: torch.device) -> DeviceMemory:
     if device.type == "cuda":
-        # What torch keeps for its next allocations is free to whoever asks for memory.
-        torch.cuda.empty_cache()
+        # torch's cache is not emptied for this: it is what passes have taken, and they will take it again.
         return DeviceMemory(*torch.cuda.mem_get_info(device))
     page = os.sysconf("SC_PAGE_SIZE")
     return DeviceMemory(os.sysconf("SC_AVPHYS_PAGES") * page, os.sysconf("SC_PHYS_PAGES") * page)

@@ -81,7 +81,8 @@ def gemv(
         tl.store(place, total, mask=mask)
 
 
-@triton.jit(do_not_specialize=["n"])  # or each prompt compiles it again: n of 16's multiples, and others
+# A prompt's number of tokens is any: with one for multiples of 16 there would be two of each kernel.
+@triton.jit(do_not_specialize=["n"])
 def gemm(
     y,
     x,

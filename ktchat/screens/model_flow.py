@@ -9,7 +9,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import IN_F16, ON_CPU, EngineError, KtchatError
+from engine.errors import ON_CPU, EngineError, KtchatError
 from engine.protocol import Event, Failed, Figures, Load, Loaded, Notice, Progress
 from engine.threads import ask
 from ktchat import usage, words
@@ -71,6 +71,8 @@ class ModelFlow:
             status.say("no model is loaded: choose one with Ctrl+O", "warning")
         elif not self.refused and loaded is not None and loaded.device == "CPU":
             status.say("the model runs on the CPU already")
+        elif self._occupied:
+            self.load(self._present)  # says why not
         else:
             computing.on_cpu(self._screen.settings)
             self.load(self._present)
@@ -80,8 +82,16 @@ class ModelFlow:
         """Keep how models are loaded, and load the present one again."""
         computing.forget_wish(self._screen.settings, way)
         self._screen.remember(**way.change)
-        if self._present:
+        if self._occupied:
+            self._screen.status.say("kept: it holds when a model is loaded next")
+        elif self._present:
             self.load(self._present)
+
+    @property
+    def _occupied(self) -> bool:
+        """Whether no model can be loaded now."""
+        chat = self._screen.chat
+        return bool(self.loading) or (chat is not None and chat.busy)
 
     @property
     def _present(self) -> str:
@@ -176,7 +186,7 @@ async def _cpu_may_do(load: Load, error: KtchatError) -> bool:
     """Whether the CPU may load what failed: the error says so, or the engine died beside a GPU."""
     if load.device == "cpu" and load.kv == "f16":
         return False
-    if ON_CPU in error.todo or IN_F16 in error.todo:
+    if ON_CPU in error.todo:
         return True
     if not isinstance(error, EngineError):
         return False

@@ -211,6 +211,7 @@ def test_a_gpu_is_measured_where_there_is_one(
     monkeypatch.setattr(bench, "gpus", lambda: (hardware.gpus, [], []))
     monkeypatch.setattr(bench, "probe", lambda measure: hardware)
     monkeypatch.setattr(gpu, "cuda_device", opened)
+    monkeypatch.setattr(gpu, "check_gpu", lambda *arguments: None)  # it opens devices of its own
     monkeypatch.setattr(bench, "_available_memory", lambda: 0)  # RAM need not hold it
     trace = tmp_path / "trace.json"
     arguments = ["bench", "-m", str(model), *SMALL]

@@ -92,7 +92,6 @@ def test_a_plan_as_json_for_a_described_machine(program: Program, tmp_path: Path
             1,
             "No NVIDIA GPU",
         ),
-        (("plan", "mixtral-8x7b", "--kv", "q8", "--profile", "no-gpu-32gb"), 1, "--kv f16"),
         (("plan", "mixtral-8x7b", "--profile", "nope"), 1, "The profiles are"),
         (("doctor", "--profile", "/"), 1, "no profile"),
     ],
@@ -173,8 +172,9 @@ def test_the_settings_hold_for_this_machine_and_not_for_another(
     path = str(tiny_model("qwen3moe", tmp_path))
     program.home.mkdir(exist_ok=True)
     (program.home / "settings.toml").write_text('context = 96\nkv = "q8"\n')
-    assert "KV cache in 8 bits is for the GPU" in program.run("plan", path).stderr
+    assert "The KV cache is in float16: 8 bits are for the GPU" in program.run("plan", path).stdout
     done = program.run("plan", path, "--kv", "f16", "--json")
+    assert "float16" not in done.stdout
     assert json.loads(done.stdout)["context"] == 96
     other = program.run("plan", path, "--profile", "no-gpu-32gb", "--json")
     assert json.loads(other.stdout)["context"] != 96
@@ -197,6 +197,18 @@ def test_the_doctor_says_whether_the_gpu_is_used(program: Program) -> None:
         line.startswith("GPU use") and line.endswith("ktchat computes on the GPU")
         for line in done.stdout.splitlines()
     )
+
+
+def test_on_a_terminal_lines_keep_to_its_width(program: Program) -> None:
+    profile = ("--profile", "4060-32gb")
+    for command in (("plan", "qwen3-30b-a3b-instruct", *profile), ("doctor", *profile)):
+        code, shown = program.in_terminal(*command)
+        lines = shown.replace("\r", "").splitlines()
+        assert code == 0 and max(map(len, lines)) <= 80
+        piped = program.run(*command).stdout.splitlines()
+        assert len(lines) > len(piped) and max(map(len, piped)) > 80
+    label = " " * 17
+    assert any(line.startswith(label) and "draws the screen" in line for line in lines)
 
 
 def test_profiles_are_listed(program: Program) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import time
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -377,14 +376,13 @@ def test_planned_memory_is_held_against_what_the_driver_says(
     path = tiny_model("qwen3moe", tmp_path)
     hardware = machine(64, 8)
 
-    def held() -> Any:
-        free = hardware.gpus[0].free - opened[-1].held
-        return (replace(hardware.gpus[0], free=free),), [], []
+    def free(gpu: int) -> int:
+        return hardware.gpus[gpu].free - opened[-1].held
 
     monkeypatch.setattr(vram, "PROMPT", 100)
     monkeypatch.setattr(vram, "shape_file", lambda *a, **k: path)
     monkeypatch.setattr(vram, "probe", lambda measure: hardware)
-    monkeypatch.setattr(vram, "gpus", held)
+    monkeypatch.setattr(vram, "free_bytes", free)
     monkeypatch.setattr(vram, "forget", lambda: None)
     vram.main(vram.Subject("tiny", 2, "F16"), (256, 512, 1024))
     cases = [json.loads(line)["case"] for line in capsys.readouterr().out.splitlines()]

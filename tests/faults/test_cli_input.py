@@ -105,6 +105,7 @@ def test_thinking_is_printed_apart_when_asked_for(program: Program) -> None:
     done = program.run("run", "-m", "m.gguf", "--thinking", "-v", "hi", script=script)
     assert done.stdout == "reply\n"
     assert done.stderr.startswith("one two\n") and "3 tokens" in done.stderr
+    assert done.stderr.endswith(" · CPU\n")  # what computed
 
 
 def test_sampling_reaches_the_session(program: Program) -> None:

@@ -15,10 +15,8 @@ from typing import NamedTuple
 
 from engine.gguf import GGUFFile
 from engine.hardware import probe
-from engine.machine import Gpu
 from engine.placement import Placement
 from engine.plan import MemoryPlan, make_plan
-from engine.probes.gpu import gpus
 from engine.spec import ModelSpec
 from engine.synthetic import shape_file
 from tests.gpu import placements
@@ -82,12 +80,12 @@ def main(subject: Subject, contexts: Sequence[int]) -> None:
         plan = make_plan(spec, machine, context, device="gpu")
         assert plan.placement is not None
         used = plan.placement.gpus
-        now = fill(path, plan.placement)
-        tell(case(subject, plan, sum(machine.gpus[n].free - now[n].free for n in used)))
+        left = fill(path, plan.placement)
+        tell(case(subject, plan, sum(machine.gpus[n].free - left[n] for n in used)))
 
 
-def fill(path: Path, placed: Placement) -> Sequence[Gpu]:
-    """The GPUs with the plan's model loaded and used; the model is gone afterwards."""
+def fill(path: Path, placed: Placement) -> dict[int, int]:
+    """Free bytes of its GPUs with the plan's model loaded and used; the model is gone afterwards."""
     with placements.runtime(path, lambda spec: placed) as runtime:
         tokens = [number * 7 % runtime.vocab_size for number in range(PROMPT)]
         runtime.begin(tokens)
@@ -95,10 +93,18 @@ def fill(path: Path, placed: Placement) -> Sequence[Gpu]:
             runtime.forward(tokens[first : first + runtime.chunk])
         for token in tokens[:TOKENS]:
             runtime.forward([token])
-        now, _, _ = gpus()
+        left = {number: free_bytes(number) for number in placed.gpus}
     del runtime
     forget()
-    return now
+    return left
+
+
+def free_bytes(gpu: int) -> int:
+    """As the driver counts: for a plan (`engine.probes.gpu`) what we hold ourselves is free too."""
+    import torch
+
+    free: int = torch.cuda.mem_get_info(gpu)[0]
+    return free
 
 
 def forget() -> None:

@@ -9,14 +9,15 @@ import pytest
 from engine.errors import EngineError, KtchatError, MemoryShortError, ModelFileError, RequestError
 from engine.machine import Gpu
 from engine.probes import gpu as gpu_probe
+from ktchat.screens.computing import WAYS
 from ktchat.settings import Wishes
-from tests.support.fake_engine import FakeEngine
+from tests.support.fake_engine import FakeEngine, Reply
 from tests.tui.conftest import Running, Start
 
 NO_DEVICE = EngineError(
     "The GPU cannot be used", "torch sees 0 CUDA devices", "Install it, or use --device cpu"
 )
-NO_Q8 = RequestError("A KV cache in 8 bits is for the GPU", "No GPU was found", "Use --kv f16")
+NO_GPU = RequestError("guide cannot run on the GPU", "No GPU was found", "Use --device cpu")
 DIED = EngineError("The engine stopped unexpectedly", "It was ended by SIGSEGV", "Try again")
 OFFER = "F5 loads it on the CPU"
 
@@ -36,7 +37,7 @@ async def test_a_long_name_gives_way_to_where_it_runs(start: Start) -> None:
     assert "0 of 4k" in run.lines()[0]
 
 
-@pytest.mark.parametrize("error", [NO_DEVICE, NO_Q8])
+@pytest.mark.parametrize("error", [NO_DEVICE, NO_GPU])
 async def test_one_key_goes_on_with_the_cpu(start: Start, error: KtchatError) -> None:
     run = await start(engine=FakeEngine(["fine"], load_error=error, gpu="GPU"), size=(80, 24))
     before = run.screen.settings.settings
@@ -111,3 +112,20 @@ async def test_the_palette_keeps_how_models_are_loaded(start: Start) -> None:
     await run.sees("· CPU ")
     await chosen(run, "context: auto")
     assert run.engine.loads[-1].context == "auto" and run.screen.settings.read().context == "auto"
+
+
+async def test_while_a_reply_is_written_nothing_is_loaded(start: Start) -> None:
+    engine = FakeEngine([Reply("word " * 500, token_seconds=0.01)], gpu="GPU")
+    run = await start(engine=engine)
+    await run.until(lambda: run.chat.loaded is not None and not run.screen.models.loading)
+    run.screen.prompt.put("hello")
+    await run.press("enter")
+    await run.until(lambda: run.chat.busy)
+    await run.press("f5")
+    await run.sees("a reply is being written")
+    assert run.screen.settings.load("").device == "auto"
+    run.screen.models.change(next(way for way in WAYS if way.change == {"kv": "q8"}))
+    await run.sees("kept: it holds when a model is loaded next")
+    assert run.screen.settings.load("").kv == "q8" and len(engine.loads) == 1
+    await run.press("escape")
+    await run.until(lambda: not run.chat.busy)

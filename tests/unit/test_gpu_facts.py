@@ -24,7 +24,7 @@ def test_what_the_process_says_is_read() -> None:
         (1, "", "Traceback\nImportError: no torch", "no torch"),
         (-11, "", "", "status -11"),
         (0, "", "", "status 0"),
-        (0, "[]", "", "status 0"),
+        (0, "[]", "", "torch sees no CUDA device"),
         (0, '[{"surprise": 1}]', "", "status 0"),
         (0, "not json", "an error happened", "an error happened"),
     ],
@@ -34,7 +34,7 @@ def test_a_failure_is_an_answer(status: int, said: str, log: str, words: str) ->
     assert words in facts.error
 
 
-def test_here_the_process_ends_and_says_something(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_fails_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     (facts,) = ask()
     assert "status 1" in facts.error

@@ -15,7 +15,7 @@ from engine.gpu_footprint import layer_kv_bytes, reserve_bytes
 from engine.gpu_room import USUAL_CONTEXT
 from engine.machine import GpuUser, Hardware, Software
 from engine.plan import KV, DevicePlan, MemoryPlan, make_plan
-from engine.plan_words import size
+from engine.plan_words import size, tokens
 from engine.protocol import Auto
 from engine.spec import ModelSpec
 from tests.support.plans import (
@@ -223,18 +223,21 @@ def test_a_cache_in_8_bits_takes_half_the_room() -> None:
 # Whether there is a plan.
 
 
-def test_a_machine_without_a_gpu_has_no_8_bit_cache_and_no_gpu_plan() -> None:
-    with pytest.raises(RequestError, match="8 bits is for the GPU"):
-        make_plan(spec(), machine(64), kv="q8")
-    with pytest.raises(RequestError, match="8 bits is for the GPU"):
-        make_plan(spec(), machine(64, 24), device="cpu", kv="q8")
+def test_who_wants_a_gpu_that_is_not_there_is_told() -> None:
     with pytest.raises(RequestError, match="No NVIDIA GPU"):
         make_plan(spec(), machine(64), device="gpu")
     with pytest.raises(RequestError, match=r"llama\.cpp"):
         make_plan(spec(GPT_OSS, "MXFP4"), machine(64, 24), device="gpu")
-    odd = dataclasses.replace(QWEN3_30B, head=80)
-    with pytest.raises(RequestError, match="80 features"):
-        make_plan(spec(odd), machine(64, 24), kv="q8")
+
+
+def test_8_bits_are_a_wish_for_gpus() -> None:
+    for hardware, device in ((machine(64), "auto"), (machine(64, 24), "cpu")):
+        plan = make_plan(spec(), hardware, device=device, kv="q8")  # type: ignore[arg-type]
+        assert plan.verdict == "CPU"
+        assert "The KV cache is in float16: 8 bits are for the GPU" in plan.why
+    odd = make_plan(spec(dataclasses.replace(QWEN3_30B, head=80)), machine(64, 24), kv="q8")
+    assert odd.placement is not None and odd.placement.kv == "f16"
+    assert any("80 features" in line for line in odd.why)
 
 
 def test_the_cpu_may_be_asked_for() -> None:
@@ -307,6 +310,26 @@ def test_a_context_too_long_for_vram_is_refused_with_the_longest() -> None:
     most = int(plan.no_gpu.split(":")[1].split()[0])
     assert make_plan(model, machine(600, 4), most).placement is not None
     assert make_plan(model, machine(600, 4), most + PAGE).placement is None
+
+
+def test_a_context_too_long_for_ram_is_refused_with_the_longest() -> None:
+    plan = make_plan(spec(), machine(64, 24), 4_000_000)
+    assert not plan.fits
+    (words,) = [line for line in plan.words() if line.startswith("The longest context that fits")]
+    assert words.endswith(tokens(plan.max_context))
+    assert make_plan(spec(), machine(64, 24), plan.max_context).fits
+    nowhere = make_plan(spec(DEEPSEEK_V3), machine(64, 24))
+    assert not nowhere.fits and nowhere.max_context == 0
+    assert not any("longest context" in line for line in nowhere.words())
+
+
+def test_who_asks_for_a_gpu_without_its_software_is_told_the_command() -> None:
+    hardware = dataclasses.replace(machine(64, 24), software=Software(torch="2"), assumed="")
+    with pytest.raises(RequestError) as caught:
+        make_plan(spec(), hardware, device="gpu")
+    todo = caught.value.todo
+    assert todo.startswith("Run `") and "pip install triton" in todo.replace("'", "")
+    assert todo.endswith("`, or use --device cpu")
 
 
 def test_a_reserve_is_kept() -> None:

@@ -275,6 +275,46 @@ def test_a_gpu_without_its_driver_or_library_is_a_problem(
     assert problems[0].fix == ("sudo apt install nvidia-driver" if installed else "nvidia-ml-py")
 
 
+@pytest.mark.parametrize(
+    ("driver", "people"),
+    [
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("NVIDIA GeForce RTX 4060 Laptop GPU", "RTX 4060 Laptop GPU"),
+        ("NVIDIA H200", "H200"),
+        ("Tesla T4", "Tesla T4"),
+        ("NVIDIA ", "NVIDIA "),
+    ],
+)
+def test_gpus_are_called_as_people_call_them(
+    driver: str, people: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    library = FakeNvml([card(nvmlDeviceGetName=driver)])
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    (found,), _, _ = gpu_probe.gpus(tmp_path)
+    assert found.name == people
+
+
+def test_a_driver_that_was_updated_wants_a_restart(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    library = FakeNvml([], broken="Driver/library version mismatch")
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    _, (problem,), _ = gpu_probe.gpus(pci(tmp_path, "0x10de"))
+    assert "version mismatch" in problem.what and problem.fix == "sudo reboot"
+
+
+def test_a_driver_that_cannot_count_is_not_taken_for_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(self: FakeNvml) -> int:
+        raise NvmlError("Unknown Error")
+
+    monkeypatch.setattr(FakeNvml, "nvmlDeviceGetCount", broken)
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml([]))
+    found, _, notes = gpu_probe.gpus(tmp_path)
+    assert not found and notes == ["The GPUs cannot be asked: Unknown Error"]
+
+
 @pytest.mark.parametrize("installed", [True, False])
 def test_no_gpu_is_no_problem(
     installed: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -100,6 +100,14 @@ def test_a_machine_whose_memory_is_unknown_promises_nothing_false() -> None:
     assert any("ktchat doctor" in line for line in plan.words())
 
 
+def test_a_context_beyond_the_training_is_no_longer_than_the_longest() -> None:
+    model = dataclasses.replace(spec(), context=1024)
+    plan = make_plan(model, machine(64), 4096)
+    assert plan.fits and plan.context == plan.max_context == 4096
+    assert any("trained for 1024 tokens" in line for line in plan.words())
+    assert make_plan(model, machine(64)).max_context == 1024
+
+
 def test_foreign_models_are_llama_cpps() -> None:
     plan = make_plan(spec(GPT_OSS, "MXFP4"), machine(64, 24))
     assert plan.runtime == "llama.cpp" and plan.verdict == "CPU"

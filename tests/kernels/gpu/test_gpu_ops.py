@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.gguf import GGUFFile
 from engine.model.transformer import Transformer, page_table
@@ -205,7 +206,7 @@ class FakeGraph:
         monkeypatch.setattr(torch.cuda, "graph", self.capture)
 
     @contextmanager
-    def capture(self, graph: FakeGraph, capture_error_mode: str) -> Iterator[None]:
+    def capture(self, graph: FakeGraph, stream: Any, capture_error_mode: str) -> Iterator[None]:
         self.capturing = True
         yield
         self.capturing = False
@@ -238,6 +239,36 @@ def test_a_replay_reads_the_next_token_and_nothing_older(
             return self.graph
 
     assert np.array_equal(rows(path, Recording(DEVICE), chunks), wanted)
+
+
+class Noted(TorchDispatchMode):
+    """Notes the names of ops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.skipif(ON_GPU, reason="there the graph is a real one")
+def test_behind_a_launch_no_memory_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver may wait for the device then, and the device for the host."""
+    fake, ops = FakeGraph(monkeypatch), GpuOps(DEVICE)
+    data = np.ones((4, 32), np.float32).view(np.uint8).reshape(-1)
+    table = ops.table(Tensor("token_embd.weight", BY_NAME["F32"], (4, 32), data))
+    run = GraphForward(ops._inputs, lambda entry, pages, start: ops.embed(table, entry) + 1)
+    arguments = np.array([1], np.int32), PAGES, 0
+    run(*arguments)
+    with Noted() as noted:
+        fake.pass_again = noted.names.clear
+        result = run(*arguments)
+        behind = list(noted.names)
+    assert behind == ["aten.copy_.default"] and (result == 2).all()
 
 
 # ---- on a GPU only -----------------------------------------------------------------------------------

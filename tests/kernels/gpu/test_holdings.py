@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kernels.device import DeviceMemoryError
+from kernels.device import DeviceMemory, DeviceMemoryError
 from kernels.gpu.gpu_ops import GpuOps
 from kernels.gpu.holdings import Holdings
 from kernels.gpu.quantised_weight import packed_bytes
@@ -56,6 +56,19 @@ def test_what_the_allocator_refuses_is_refused_in_the_same_words() -> None:
 def test_a_device_without_a_limit_has_what_its_driver_says() -> None:
     memory = Holdings(torch.device(DEVICE)).memory()
     assert 0 < memory.free <= memory.total
+
+
+def test_what_passes_took_is_theirs_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were torch's cache given back before the driver is asked, a KV cache would take the room of passes."""
+    cached = 30
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100 - cached, 200))
+
+    def empty() -> None:
+        nonlocal cached
+        cached = 0
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", empty)
+    assert Holdings(torch.device("cuda", 0)).memory() == DeviceMemory(70, 200)
 
 
 def test_weights_caches_and_slots_run_out() -> None:
