@@ -209,7 +209,7 @@ def refuse(device: SimulatedDevice) -> None:
 
 def be_late(device: SimulatedDevice) -> None:
     """The queue is not as quick as the host is patient."""
-    device.delay = 0.4
+    device.delay = 2.0
 
 
 def eight_tokens(path: Path, device: SimulatedDevice, fails: type[Exception] | None = None) -> Any:
@@ -251,7 +251,7 @@ def test_a_token_that_failed_leaves_no_flag_up(
 ) -> None:
     """Else the host would answer the next token's first question before it is asked."""
     follow = Letters.follow
-    monkeypatch.setattr(Letters, "follow", lambda self: follow(self, 0.1))
+    monkeypatch.setattr(Letters, "follow", lambda self: follow(self, 1.0))
     path = tiny_model("qwen3moe", tmp_path)
     calm = eight_tokens(path, SimulatedDevice())
     assert np.array_equal(eight_tokens(path, device(), fails), calm)
