@@ -22,8 +22,9 @@ from engine.errors import MemoryShortError, RequestError, UnsupportedModelError
 from engine.gguf import GGUFFile
 from engine.hardware import probe
 from engine.memory_limit import read_limit
+from engine.memory_plan import MemoryPlan
 from engine.peer import PEER_NAME, LlamaPeer, peer_version
-from engine.plan import MemoryPlan, make_plan
+from engine.plan import make_plan
 from engine.probes.gpu import gpus
 from engine.protocol import Device
 from engine.protocol import Load as Request

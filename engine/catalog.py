@@ -17,7 +17,8 @@ from engine.catalog_tensors import MIXES, Numbers, group_sizes, spec_of
 from engine.data_files import DataFileError, Fields, assets_folder, read_json
 from engine.errors import RequestError
 from engine.machine import Hardware
-from engine.plan import MemoryPlan, make_plan
+from engine.memory_plan import MemoryPlan
+from engine.plan import make_plan
 from engine.protocol import Auto
 from engine.spec import ModelSpec
 

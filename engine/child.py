@@ -37,7 +37,20 @@ BYTES = (64 << 20, 1 << 20)
 """The same for bytes."""
 
 _KEPT = (
-    *("PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV"),
+    *(
+        "PATH",
+        "HOME",
+        "CC",
+        "CXX",
+        "USER",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TMPDIR",
+        "TEMP",
+        "TMP",
+        "VIRTUAL_ENV",
+    ),
     *("LC_", "XDG_", "PYTHON", "LD_", "OMP_", "GOMP_", "KMP_", "GGML_", "LLAMA_", "CUDA_"),
     *("NVIDIA_", "TORCH_", "PYTORCH_", "TRITON_", "MALLOC_", "ASAN_", "COVERAGE_", "KTCHAT_"),
 )

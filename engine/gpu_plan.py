@@ -13,8 +13,8 @@ from engine.gpu_footprint import layer_kv_row, reserve_bytes
 from engine.gpu_room import USUAL_CONTEXT, GpuRoom
 from engine.gpu_speed import predict_placed
 from engine.machine import Gpu, Hardware, Problem
+from engine.memory_plan import MemoryPlan, expert_count
 from engine.placement import Placement, largest
-from engine.plan import MemoryPlan, expert_count
 from engine.plan_words import size
 from engine.probes.software import gpu_obstacle
 from engine.protocol import Auto, Computed, KvKind

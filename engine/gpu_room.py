@@ -14,8 +14,8 @@ from engine.context import CONTEXT_STEP, RESERVE
 from engine.footprint import kv_bytes, workspace_bytes
 from engine.gpu_footprint import HOST, fixed_bytes, layer_kv_bytes, reserve_bytes, work_bytes
 from engine.machine import Gpu, Hardware
+from engine.memory_plan import DevicePlan, ram_ledger, segments
 from engine.placement import LayerBytes, Placement, Room, fits_whole, largest, pack, place_layers
-from engine.plan import DevicePlan, ram_ledger, segments
 from engine.protocol import KvKind
 from engine.spec import Group, GroupSize, ModelSpec
 

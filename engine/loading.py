@@ -6,6 +6,7 @@ nothing of processes. What only one runtime needs is imported when that runtime 
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -38,6 +39,10 @@ def load_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
     def say(words: str) -> None:
         emit(Notice(words))
 
+    if "torch" in sys.modules:  # a GPU was used: what the model before this one held is freed
+        from engine.runtimes.gpu import give_back
+
+        give_back()
     with ExitStack() as resources:
         file = GGUFFile.open(Path(load.path))
         resources.callback(file.close)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from engine.plan import DevicePlan, MemoryPlan
+    from engine.memory_plan import DevicePlan, MemoryPlan
 
 FULL, OPEN, SLIVER = "▇", "░", "▏"
 """A cell that is used, one that stays free, and less than half a cell."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from engine.hub_names import HubModel
     from engine.import_local import FoundModel
     from engine.machine import Hardware
-    from engine.plan import MemoryPlan
+    from engine.memory_plan import MemoryPlan
     from engine.protocol import Device, Load
     from engine.spec import ModelSpec
 

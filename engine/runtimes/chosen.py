@@ -13,7 +13,8 @@ from engine.errors import EngineError, GpuUnusableError, MemoryShortError, Reque
 from engine.gguf import GGUFFile
 from engine.hardware import available_memory, probe
 from engine.machine import Hardware
-from engine.plan import MemoryPlan, make_plan
+from engine.memory_plan import MemoryPlan
+from engine.plan import make_plan
 from engine.probes.gpu import gpus
 from engine.protocol import Load
 from engine.runtimes.base import LoadProgress

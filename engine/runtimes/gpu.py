@@ -19,7 +19,8 @@ from engine.gguf import GGUFFile
 from engine.gpu_footprint import reserve_bytes
 from engine.gpu_trust import check_gpu
 from engine.machine import Hardware
-from engine.plan import MemoryPlan, make_plan
+from engine.memory_plan import MemoryPlan
+from engine.plan import make_plan
 from engine.plan_words import size
 from engine.protocol import Load
 from engine.runtimes.base import LoadProgress
@@ -52,7 +53,6 @@ def load_on_gpus(
     Raises `MemoryShortError` when that fails too, and `GpuUnusableError` where a GPU cannot be used.
     """
     device = open_device or cuda_device
-    _give_back()  # what a model that was closed before held
 
     def attempt(plan: MemoryPlan, hardware: Hardware) -> HybridRuntime | str:
         """The runtime, or how memory ran out: the error itself would hold what was loaded so far."""
@@ -61,7 +61,7 @@ def load_on_gpus(
             if open_device is None:
                 for gpu in plan.placement.gpus:
                     check_gpu(gpu, hardware, device, say)
-                _give_back()  # the guide's
+                give_back()  # the guide's
             return _load(file, spec, load, plan, hardware, progress, say, device)
         except MemoryError as error:
             return str(error)
@@ -69,7 +69,7 @@ def load_on_gpus(
     first = attempt(plan, look())
     if not isinstance(first, str):
         return first
-    _give_back()
+    give_back()
     say(f"The GPU's memory ran out: {first}. Trying again with a shorter context")
     hardware, tried = _with_less(look()), f"A context of {plan.context} tokens was tried"
     try:
@@ -79,11 +79,11 @@ def load_on_gpus(
     second = attempt(again, hardware)
     if not isinstance(second, str):
         return second
-    _give_back()
+    give_back()
     raise _short(spec, look(), f"{tried}, then {again.context}: {second}")
 
 
-def _give_back() -> None:
+def give_back() -> None:
     """Free what nothing uses: a model dies in cycles, and torch keeps what it freed for itself."""
     gc.collect()
     torch: Any = sys.modules.get("torch")

@@ -24,7 +24,6 @@ from engine.runtimes.hybrid import CHUNK, PAGE_SIZE, HybridRuntime, pages_for
 from engine.spec import ModelSpec
 from kernels.cpu import CpuOps
 from kernels.device import DeviceMemory, DeviceOps
-from kernels.gpu.buckets import BUCKETS
 from kernels.ops import Tensor
 from kernels.split import SplitOps
 
@@ -33,6 +32,9 @@ OpenDevice = Callable[[int], DeviceOps[Any, Any, Any]]
 Reserve = Callable[[int, DeviceMemory], int]
 """Bytes that stay free on a GPU."""
 
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, CHUNK)
+"""Tokens of the passes that a load tries: every bucket of attention (`kernels.gpu.buckets`) and every number of
+rows that products are compiled for."""
 LEAST_CONTEXT = 256
 """Tokens below which a context is of no use: then memory has run out."""
 
@@ -115,7 +117,7 @@ def _warm_up(model: Transformer[Any, Any, Any], context: int) -> None:
     for stage in model.stages:
         if isinstance(stage.ops, SplitOps):
             with stage.ops.device_alone():
-                for count in sorted({min(size, CHUNK, context) for size in BUCKETS}):
+                for count in sorted({min(size, CHUNK, context) for size in SIZES}):
                     model.try_stage(stage, count, pages, context - count)
 
 

@@ -21,7 +21,7 @@ from ktchat.words import file_size
 if TYPE_CHECKING:
     from engine.catalog import Ranked
     from engine.download import Download
-    from engine.plan import MemoryPlan
+    from engine.memory_plan import MemoryPlan
     from ktchat.shelf import LocalModel
 
 

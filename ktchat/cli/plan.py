@@ -17,7 +17,7 @@ from ktchat.text import one_line
 
 if TYPE_CHECKING:
     from engine.machine import Hardware
-    from engine.plan import MemoryPlan
+    from engine.memory_plan import MemoryPlan
     from engine.protocol import Load
     from engine.spec import ModelSpec
 

@@ -25,7 +25,7 @@ from ktchat.widgets.plan_bars import PlanBars
 from ktchat.widgets.tab_bar import TabBar
 
 if TYPE_CHECKING:
-    from engine.plan import MemoryPlan
+    from engine.memory_plan import MemoryPlan
     from ktchat.shelf import Choice
 
 PAUSE = 0.2

@@ -29,7 +29,7 @@ from ktchat.words import short_count
 if TYPE_CHECKING:
     from engine.catalog import Ranked
     from engine.hub import Hub, SearchHit
-    from engine.plan import MemoryPlan
+    from engine.memory_plan import MemoryPlan
     from ktchat.screens.models import ModelScreen
 
 CATALOGUE_COLUMNS = (

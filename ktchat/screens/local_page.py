@@ -27,7 +27,7 @@ from ktchat.widgets.model_table import Column, ModelTable, Row
 from ktchat.words import file_size
 
 if TYPE_CHECKING:
-    from engine.plan import MemoryPlan
+    from engine.memory_plan import MemoryPlan
     from ktchat.screens.models import ModelScreen
 
 

@@ -9,7 +9,7 @@ from textual.containers import Vertical
 from ktchat.widgets.model_table import ModelTable
 
 if TYPE_CHECKING:
-    from engine.plan import MemoryPlan
+    from engine.memory_plan import MemoryPlan
     from ktchat.screens.models import ModelScreen
 
 Shown = tuple[str, str, str]

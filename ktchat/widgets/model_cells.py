@@ -13,7 +13,7 @@ from ktchat.widgets.lines import styled
 from ktchat.words import file_size
 
 if TYPE_CHECKING:
-    from engine.plan import MemoryPlan
+    from engine.memory_plan import MemoryPlan
     from ktchat.shelf import LocalModel
 
 DIM = "$foreground 60%"

@@ -15,7 +15,7 @@ from ktchat.text import one_line
 from ktchat.widgets.lines import styled, wrap
 
 if TYPE_CHECKING:
-    from engine.plan import DevicePlan, MemoryPlan
+    from engine.memory_plan import DevicePlan, MemoryPlan
 
 FULL, FREE = "▇", "╌"
 PARTS = ("experts", "attention", "other", "cache", "work", "reserve")

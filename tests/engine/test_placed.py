@@ -20,10 +20,11 @@ from engine.plan import make_plan
 from engine.protocol import Load
 from engine.runtimes.gpu import load_on_gpus
 from engine.runtimes.hybrid import PAGE_SIZE, HybridRuntime, pages_for
-from engine.runtimes.placed import KvShortError, load_placed
+from engine.runtimes.placed import SIZES, KvShortError, load_placed
 from engine.spec import ModelSpec
 from kernels.cpu import CpuOps
 from kernels.device import DeviceMemory
+from kernels.gpu.buckets import BUCKETS
 from kernels.reference import ReferenceOps
 from tests.support.fidelity import logits, nmse
 from tests.support.plans import machine
@@ -129,6 +130,10 @@ def test_a_context_that_was_planned_too_tightly_is_shorter(tmp_path: Path) -> No
         placed(path, placement, {0: SimulatedDevice(total=weights + 22 * page)}),
     ):
         pass
+
+
+def test_a_load_tries_every_bucket() -> None:
+    assert set(BUCKETS) <= set(SIZES)
 
 
 def test_progress_reaches_the_end(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from engine.gguf import GGUFFile
 from engine.hardware import probe
+from engine.memory_plan import MemoryPlan
 from engine.placement import Placement
-from engine.plan import MemoryPlan, make_plan
+from engine.plan import make_plan
 from engine.spec import ModelSpec
 from engine.synthetic import shape_file
 from tests.gpu import placements

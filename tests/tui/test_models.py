@@ -10,7 +10,7 @@ import pytest
 from textual.content import Content
 
 from engine.errors import ModelFileError
-from engine.plan import DevicePlan, Segment
+from engine.memory_plan import DevicePlan, Segment
 from engine.protocol import Figures
 from engine.speed import record_run
 from ktchat import usage

@@ -14,7 +14,8 @@ from engine.footprint import PAGE
 from engine.gpu_footprint import layer_kv_bytes, reserve_bytes
 from engine.gpu_room import USUAL_CONTEXT
 from engine.machine import GpuUser, Hardware, Software
-from engine.plan import KV, DevicePlan, MemoryPlan, make_plan
+from engine.memory_plan import KV, DevicePlan, MemoryPlan
+from engine.plan import make_plan
 from engine.plan_words import size, tokens
 from engine.protocol import Auto
 from engine.spec import ModelSpec

@@ -13,7 +13,8 @@ from engine.context import RESERVE, choose_context
 from engine.errors import MemoryShortError, RequestError
 from engine.footprint import kv_bytes, weight_bytes, workspace_bytes
 from engine.machine import Hardware
-from engine.plan import KV, RESERVED, WORKSPACE, DevicePlan, MemoryPlan, make_plan
+from engine.memory_plan import KV, RESERVED, WORKSPACE, DevicePlan, MemoryPlan
+from engine.plan import make_plan
 from engine.plan_words import FULL, OPEN, bars, size, tokens
 from engine.runtimes import hybrid
 from engine.spec import GroupSize, MlaSpec

@@ -11,6 +11,7 @@ import torch
 
 from engine.gguf import GGUFFile
 from engine.placement import LayerPlace, Placement
+from engine.runtimes import placed
 from engine.runtimes.hybrid import HybridRuntime
 from engine.runtimes.placed import load_placed
 from engine.spec import ModelSpec
@@ -37,6 +38,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         return
     monkeypatch.setattr(quantised, "_GEMV_ROWS", dict.fromkeys((1, 2, 4, 8), 512))
     monkeypatch.setattr(quantised, "_GEMM_ROWS", 512)
+    monkeypatch.setattr(placed, "SIZES", (1, CONTEXT))
     for key, shape in SHAPES.items():
         monkeypatch.setitem(SHAPES, key, replace(shape, layers=2, heads=2, kv_heads=1))
 
