@@ -67,13 +67,10 @@ class ExpertSlots(Generic[X, W, C]):
         """The same on the device, (1, experts) int32: always one buffer."""
         return self._tables[self._rows[stack.layer]]
 
-    def chunk(self, stack: Stack[W], ids: Ints) -> Ints:
-        """Count a chunk's choices, (n, top_k); their slots, -1 where an expert has none."""
-        row = self._rows[stack.layer]
-        self.residency.chunk(row, ids)
+    def chunk(self, stack: Stack[W], ids: Ints) -> None:
+        """Count a chunk's choices, (n, top_k); more experts than usual move after it."""
+        self.residency.chunk(self._rows[stack.layer], ids)
         self._most = UPLOADS_AFTER_CHUNK
-        slots: Ints = self.residency.slot_of[row][ids]
-        return slots
 
     def move(self) -> None:
         """Between two passes: what is filled may be read, what is wanted begins to be filled."""

@@ -145,7 +145,9 @@ class SplitExperts(Generic[X, W, C]):
         absent, slots = chosen, None
         if stacks[0].adapts:
             assert self._slots is not None, "a pass begins with `embed`"
-            slots = self._slots.chunk(stacks[0], chosen)
+            slots = self._slots.of(stacks[0])[chosen]
+            if not self.host_rests:
+                self._slots.chunk(stacks[0], chosen)
             absent = np.where(slots >= 0, -1, chosen).astype(np.int32)
         if (absent >= 0).any() and not self.host_rests:
             if self.stream_from is not None and len(chosen) >= self.stream_from:
