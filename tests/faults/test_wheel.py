@@ -68,4 +68,4 @@ def test_a_wheel_knows_its_guide_its_catalogue_and_its_profiles(
     assert str(unpacked / "ktchat" / "assets" / "ktchat-guide.gguf") in listed.stdout, listed.stderr
     planned = ktchat(unpacked, tmp_path, "plan", "qwen3-30b-a3b-instruct", "--profile", "4090-64gb")
     assert planned.returncode == 0, planned.stderr
-    assert "runs on the CPU" in planned.stdout
+    assert "runs on the GPU" in planned.stdout

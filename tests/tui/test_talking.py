@@ -11,6 +11,8 @@ from tests.support.fake_engine import FakeEngine, Reply
 from tests.tui.conftest import Start
 
 SLOW = 0.01
+"""Seconds a token. Textual's pilot may take a second for a key while text streams: a reply that something has to
+happen in takes several."""
 
 
 async def test_a_message_is_sent_and_its_reply_is_shown(start: Start) -> None:
@@ -23,7 +25,7 @@ async def test_a_message_is_sent_and_its_reply_is_shown(start: Start) -> None:
 
 
 async def test_a_reply_is_shown_while_it_is_written(start: Start) -> None:
-    run = await start(Reply("first words " * 60 + "the end", token_seconds=SLOW))
+    run = await start(Reply("first words " * 150 + "the end", token_seconds=SLOW))
     run.screen.prompt.put("go")
     await run.press("enter")
     await run.sees("first words")
@@ -32,7 +34,7 @@ async def test_a_reply_is_shown_while_it_is_written(start: Start) -> None:
 
 
 async def test_reading_the_prompt_is_said_with_its_progress(start: Start) -> None:
-    run = await start(Reply("done", prefill_seconds=1.5, prefill_steps=15))
+    run = await start(Reply("done", prefill_seconds=3.0, prefill_steps=30))
     run.screen.prompt.put("word " * 40)
     await run.press("enter")
     await run.sees("reading", "tokens", "left")
@@ -40,12 +42,12 @@ async def test_reading_the_prompt_is_said_with_its_progress(start: Start) -> Non
 
 async def test_thinking_is_counted_while_it_goes_on_and_folded_after(start: Start) -> None:
     run = await start(
-        Reply("the answer", thinking="deep thought" + " more thought" * 19, token_seconds=SLOW)
+        Reply("the answer", thinking="deep thought" + " more thought" * 124, token_seconds=SLOW)
     )
     run.screen.prompt.put("why")
     await run.press("enter")
     await run.sees("thinking ·", "tokens")
-    await run.sees("thought for", "40 tokens", "the answer")
+    await run.sees("thought for", "250 tokens", "the answer")
     assert "deep thought" not in run.text()
 
 
@@ -98,14 +100,14 @@ async def test_escape_stops_the_reply_and_keeps_what_came(start: Start) -> None:
 
 
 async def test_a_message_sent_during_a_reply_waits_for_its_end(start: Start) -> None:
-    run = await start(Reply("slow " * 100, token_seconds=SLOW), "second reply")
+    run = await start(Reply("slow " * 400, token_seconds=SLOW), "second reply")
     run.screen.prompt.put("first")
     await run.press("enter")
     await run.sees("slow")
     run.screen.prompt.put("second")
     await run.press("enter")
     await run.sees("your message is sent when this reply ends")
-    await run.sees("second reply")
+    await run.until(lambda: "second reply" in run.text(), seconds=20)
     assert [t.raw_prompt for t in run.chat.conversation.turns] == ["first", "second"]
     assert "your message is sent" not in run.text()
 
