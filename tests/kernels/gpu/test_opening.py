@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import triton
 
-from engine.errors import EngineError
+from engine.errors import EngineError, ModelFileError
+from engine.loading import load_model
+from engine.protocol import Load
 from engine.runtimes import gpu
+from engine.runtimes.base import CancelFlag
 from kernels.device import DeviceMemoryError
 from kernels.gpu.gpu_ops import GpuOps
 from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU
@@ -86,14 +87,8 @@ def test_what_a_closed_model_held_is_free_before_the_next(monkeypatch: pytest.Mo
         def __del__(self) -> None:
             order.append("collected")
 
-    def look() -> Any:
-        order.append("looked")
-        raise LookupError
-
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: order.append("emptied"))
     Held()
-    arguments: tuple[Any, ...] = (None, None, None, SimpleNamespace(placement=()), look)
-    load: Callable[..., Any] = gpu.load_on_gpus
-    with pytest.raises(LookupError):
-        load(*arguments, lambda done, total: None, order.append)
-    assert order == ["collected", "emptied", "looked"]
+    with pytest.raises(ModelFileError):  # it is the first thing that a load does
+        load_model(Load("none.gguf"), CancelFlag(), lambda event: None)
+    assert order == ["collected", "emptied"]
