@@ -20,14 +20,12 @@ from engine import bench_trace
 from engine.bench_result import BenchResult, Load, Round, Speed
 from engine.errors import MemoryShortError, RequestError, UnsupportedModelError
 from engine.gguf import GGUFFile
-from engine.hardware import probe
 from engine.memory_limit import read_limit
 from engine.memory_plan import MemoryPlan
 from engine.peer import PEER_NAME, LlamaPeer, peer_version
-from engine.plan import make_plan
-from engine.probes.gpu import gpus
 from engine.protocol import Device
 from engine.protocol import Load as Request
+from engine.runtimes.chosen import gpu_plan, load_as
 from engine.runtimes.hybrid import HybridRuntime
 from engine.spec import ModelSpec
 from kernels.ops import Floats
@@ -105,7 +103,7 @@ def bench(
         spec = ModelSpec.from_file(file)
         _check(path, spec, context)
         request = Request(str(path), context + 1, count, device=device)
-        plan = _gpu_plan(spec, request)
+        plan = gpu_plan(request, spec)
         _check_memory(path, spec, context, (plan is None) + versus)
         runtime = _load(file, spec, request, plan, report)
         stack.callback(runtime.close)
@@ -136,37 +134,15 @@ def bench(
     )
 
 
-def _gpu_plan(spec: ModelSpec, request: Request) -> MemoryPlan | None:
-    """Where the model goes when a GPU takes part in it, as in a conversation; None: the CPU alone."""
-    if request.device == "cpu" or (request.device == "auto" and not gpus()[0]):
-        return None
-    plan = make_plan(spec, probe(measure=False), request.context, request.device)
-    if plan.placement is not None and not plan.fits:
-        raise MemoryShortError(
-            f"{spec.name} does not fit into memory: {plan.fit_words}",
-            "; ".join(plan.why),
-            "Use fewer layers or a smaller model",
-        )
-    return plan if plan.placement is not None else None
-
-
 def _load(
     file: GGUFFile, spec: ModelSpec, request: Request, plan: MemoryPlan | None, report: Report
 ) -> HybridRuntime:
     context = request.context
     assert isinstance(context, int)
 
-    def progress(done: int, total: int) -> None:
-        report("loading", done, total)
-
-    if plan is None:
-        return HybridRuntime.load(file, spec, context, request.threads, progress)
-    from engine.runtimes.gpu import load_on_gpus
-
-    runtime = load_on_gpus(
-        *(file, spec, request, plan),
-        look=lambda: probe(measure=False),
-        progress=progress,
+    runtime = load_as(
+        *(plan, file, spec, request),
+        progress=lambda done, total: report("loading", done, total),
         say=lambda words: report(words, 0, 0),
     )
     if runtime.context < context:

@@ -6,10 +6,8 @@ memory while a process lives, and a driver may crash. Knows no model.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -17,10 +15,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from engine.child import environment, last_words
+from engine.parent import die_with_parent
 
 SECONDS = 120.0
 """Longest wait: a first kernel is compiled."""
-_PR_SET_PDEATHSIG = 1
 COPIED = 256 << 20
 """Bytes of a copy that is timed."""
 
@@ -72,7 +70,7 @@ def read(status: int, said: str, log: str) -> list[GpuFacts]:
 
 def main() -> int:
     """Print what was found as JSON."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody else would hear the answer
+    die_with_parent()  # nobody else would hear the answer
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     import torch
 

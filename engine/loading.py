@@ -109,14 +109,13 @@ def _llama_cpp(
     say: Say,
     cancelled: CancelFlag,
 ) -> Runtime:
-    from engine.runtimes.chosen import gpu_plan
+    from engine.runtimes.chosen import gpu_plan, say_longer
     from engine.runtimes.llama_cpp import LlamaCppRuntime
     from kernels.cpu.cores import default_threads
 
     gpu_plan(load, spec, say)  # says what a GPU would be wanted for
     context = choose_context(load.context, spec, available_memory())
-    if context > spec.context:
-        say(f"This model was trained for {spec.context} tokens; beyond, it may fail")
+    say_longer(context, spec, say)
     return LlamaCppRuntime.load(
         file.path,
         context,

@@ -19,12 +19,11 @@ import numpy as np
 from engine.errors import KtchatError, ModelFileError, UnsupportedModelError
 from engine.fidelity import ROUNDING, Comparison, Position, Ratio, comparison, position, ratio
 from engine.gguf import GGUFFile
-from engine.hardware import probe
 from engine.model.transformer import Transformer, page_table
 from engine.peer import PEER_NAME, LlamaPeer, peer_version
 from engine.placement import Placement
-from engine.plan import make_plan
-from engine.protocol import Computed, Device, KvKind
+from engine.protocol import Computed, Device, KvKind, Load
+from engine.runtimes.chosen import gpu_plan
 from engine.runtimes.gpu import cuda_device
 from engine.runtimes.placed import computed, op_sets
 from engine.spec import ModelSpec
@@ -126,8 +125,8 @@ def verify(
                 "Use another version of the model",
             )
         context = min(spec.context, max(MAX_TOKENS))
-        plan = make_plan(spec, probe(measure=False), context, device, kv)
-        placement = plan.placement if plan.fits else None
+        plan = gpu_plan(Load(str(path), context, device=device, kv=kv), spec)
+        placement = plan.placement if plan else None
         ours = _measure(_ours(file, spec, sequences, threads, placement, tell), expected)
         peer = _measure(_peer(path, sequences, threads, tell), expected)
     return Verification(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import faulthandler
 import os
 import queue
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from engine import faults
 from engine.errors import EngineError, KtchatError, MemoryShortError, RequestError
+from engine.parent import die_with_parent
 from engine.protocol import (
     Cancel,
     Close,
@@ -47,8 +47,6 @@ OpenModel = Callable[[Load, "CancelFlag", Emit], "Model"]
 
 INTERVAL = 0.015
 """Seconds between two sendings while text streams: less than a screen's frame."""
-
-_PR_SET_PDEATHSIG = 1
 
 
 class Outbox:
@@ -216,7 +214,7 @@ async def _serve(connection: socket.socket, open_model: OpenModel) -> None:
 
 def _prepare() -> None:
     """Die with the parent, die first when memory runs out, leave a trace and no core dump."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -60,10 +60,6 @@ class WeightLoader(Generic[W]):
         """A vector: norm, bias."""
         return self._ops.vector(self._read(name))
 
-    def optional_matrix(self, name: str) -> W | None:
-        """A matrix if the file has it."""
-        return self.matrix(name) if self.has(name) else None
-
     def optional_vector(self, name: str) -> W | None:
         """A vector if the file has it."""
         return self.vector(name) if self.has(name) else None

@@ -36,12 +36,23 @@ def open_hybrid(
     With device "auto" a GPU that cannot be used after all is said, and the CPU computes. Raises
     `MemoryShortError`, `RequestError` for a context or a device that is not there, `EngineError`.
     """
-    plan = gpu_plan(load, spec, say)
+    return load_as(gpu_plan(load, spec, say), file, spec, load, progress, say)
+
+
+def load_as(
+    plan: MemoryPlan | None,
+    file: GGUFFile,
+    spec: ModelSpec,
+    load: Load,
+    progress: LoadProgress = lambda done, total: None,
+    say: Say = lambda words: None,
+) -> HybridRuntime:
+    """The model as `gpu_plan` placed it. Raises as `open_hybrid`."""
     with _native_errors():
         if plan is not None:
             from engine.runtimes.gpu import load_on_gpus
 
-            _say_longer(plan.context, spec, say)
+            say_longer(plan.context, spec, say)
             try:
                 return load_on_gpus(file, spec, load, plan, _look, progress, say)
             except GpuUnusableError as error:
@@ -49,11 +60,12 @@ def open_hybrid(
                     raise
                 say(f"The CPU computes: {error.what[0].lower()}{error.what[1:]}. {error.why}")
         context = choose_context(load.context, spec, available_memory())
-        _say_longer(context, spec, say)
+        say_longer(context, spec, say)
         return HybridRuntime.load(file, spec, context, load.threads, progress)
 
 
-def _say_longer(context: int, spec: ModelSpec, say: Say) -> None:
+def say_longer(context: int, spec: ModelSpec, say: Say) -> None:
+    """Say that a context is longer than the model was trained for, where it is."""
     if context > spec.context:
         say(f"This model was trained for {spec.context} tokens; beyond, it may fail")
 

@@ -16,7 +16,7 @@ import pytest
 from engine import bench
 from engine.errors import MemoryShortError, RequestError, UnsupportedModelError
 from engine.memory_limit import read_limit
-from engine.runtimes import gpu
+from engine.runtimes import chosen, gpu
 from engine.spec import ModelSpec
 from kernels.ops import Floats
 from ktchat.cli import main
@@ -208,8 +208,8 @@ def test_a_gpu_is_measured_where_there_is_one(
         return devices[-1]
 
     hardware = machine(64, 4)
-    monkeypatch.setattr(bench, "gpus", lambda: (hardware.gpus, [], []))
-    monkeypatch.setattr(bench, "probe", lambda measure: hardware)
+    monkeypatch.setattr(chosen, "gpus", lambda: (hardware.gpus, [], []))
+    monkeypatch.setattr(chosen, "probe", lambda measure: hardware)
     monkeypatch.setattr(gpu, "cuda_device", opened)
     monkeypatch.setattr(gpu, "check_gpu", lambda *arguments: None)  # it opens devices of its own
     monkeypatch.setattr(bench, "_available_memory", lambda: 0)  # RAM need not hold it
@@ -231,7 +231,7 @@ def test_a_gpu_is_measured_where_there_is_one(
 def test_a_gpu_that_is_not_there_is_said(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench, "probe", lambda measure: machine(64))
+    monkeypatch.setattr(chosen, "probe", lambda measure: machine(64))
     assert main(["bench", "-m", str(model), *SMALL, "--device", "gpu"]) == 1
     error = capsys.readouterr().err
     assert "cannot run on the GPU" in error and error.count("\n") == 1

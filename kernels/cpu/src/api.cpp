@@ -3,12 +3,12 @@
 // which are data, are checked by the ops.
 
 #include <cstring>
-#include <ctime>
 #include <new>
 
 #include "attention.h"
 #include "experts.h"
 #include "linear.h"
+#include "spin.h"
 
 using namespace ktchat;
 
@@ -248,13 +248,6 @@ int call(Context* c, const Command& command) {
         default:
             return kBadArgument;
     }
-}
-
-// Nanoseconds of the clock that Python's time.perf_counter_ns reads.
-int64_t now_ns() {
-    timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return int64_t{1000000000} * now.tv_sec + now.tv_nsec;
 }
 
 }  // namespace

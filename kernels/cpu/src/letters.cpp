@@ -3,29 +3,13 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <chrono>
 #include <new>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "spin.h"
 
 namespace ktchat {
 
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-int64_t now() {
-    return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch())
-        .count();
-}
-
-void pause_a_moment() {
-#if defined(__x86_64__)
-    _mm_pause();
-#endif
-}
 
 constexpr int kSpins = 2000;          // about 50 us, then other programs may have the core
 constexpr int kSpinsPerLook = 64;     // at the clock
@@ -38,18 +22,18 @@ bool taken(int32_t* flag, int64_t deadline) {
             return true;
         }
         if (spin < kSpins) {
-            pause_a_moment();
+            relax();
         } else {
             sched_yield();
         }
-        if (spin % kSpinsPerLook == kSpinsPerLook - 1 && now() > deadline) return false;
+        if (spin % kSpinsPerLook == kSpinsPerLook - 1 && now_ns() > deadline) return false;
     }
 }
 
 }  // namespace
 
 void answer(Letter& letter) {
-    letter.begun = now();
+    letter.begun = now_ns();
     std::fill_n(letter.answer, letter.hidden, 0.0f);
     const int64_t experts = letter.gate->count;
     int64_t status = kOk;
@@ -67,7 +51,7 @@ void answer(Letter& letter) {
         }
     }
     letter.status = status;
-    letter.done = now();
+    letter.done = now_ns();
 }
 
 }  // namespace ktchat
@@ -82,7 +66,7 @@ extern "C" __attribute__((visibility("default"))) int kt_follow(Letter* const* l
     int64_t failed = kOk;
     for (int64_t i = 0; i < count; i++) {
         Letter& letter = *letters[i];
-        if (failed != kLate && !taken(letter.asked, now() + patience)) failed = kLate;
+        if (failed != kLate && !taken(letter.asked, now_ns() + patience)) failed = kLate;
         if (failed != kLate) {
             answer(letter);
             if (!failed) failed = letter.status;

@@ -8,9 +8,8 @@
 #if defined(__linux__)
 #include <pthread.h>
 #endif
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+
+#include "spin.h"
 
 namespace ktchat {
 namespace {
@@ -22,14 +21,6 @@ inline uint32_t chunk_of(uint64_t ticket) { return static_cast<uint32_t>(ticket)
 
 constexpr auto kSpin = std::chrono::microseconds(60);    // longer than Python needs between two ops
 constexpr auto kYield = std::chrono::microseconds(400);  // then give the core to others, then sleep
-
-inline void relax() {
-#if defined(__x86_64__)
-    _mm_pause();
-#elif defined(__aarch64__)
-    asm volatile("yield");
-#endif
-}
 
 void pin(int cpu) {
 #if defined(__linux__)
