@@ -11,8 +11,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import overload
 
-from engine.child import AGAIN, WORKER, Child
 from engine.errors import EngineError, KtchatError, RequestError
+from engine.process.child import AGAIN, WORKER, Child
 from engine.protocol import (
     Cancel,
     Close,

@@ -20,9 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine import faults
 from engine.errors import EngineError, KtchatError, MemoryShortError, RequestError
-from engine.parent import die_with_parent
+from engine.process import fault_injection
+from engine.process.lifetime import die_with_parent
 from engine.protocol import (
     Cancel,
     Close,
@@ -111,7 +111,7 @@ class Worker(asyncio.Protocol):
 
         self._open_model = open_model
         self._outbox = Outbox(asyncio.get_running_loop())
-        self._emit = faults.faulty(self._outbox.emit)
+        self._emit = fault_injection.faulty(self._outbox.emit)
         self._frames = Frames()
         self._cancelled = CancelFlag()
         self._running: int | None = None
@@ -187,14 +187,14 @@ class Worker(asyncio.Protocol):
         elif self._model is None:
             raise RequestError("No model is loaded", "", "Open a model first")
         else:
-            from engine.decoder import reply
+            from engine.generation.decoder import reply
 
             reply(self._model, command, self._cancelled, self._emit)
 
 
 def open_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
     """The model that a `Load` asks for."""
-    from engine.loading import load_model
+    from engine.generation.loading import load_model
 
     return load_model(load, cancelled, emit)
 

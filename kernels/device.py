@@ -45,7 +45,7 @@ class Copy(Generic[W]):
 class Letter(Protocol):
     """One layer's question to the host, and its answer: arrays that both sides read and write.
 
-    `kernels.cpu.letters` makes them in memory that `DeviceOps.shared` gives.
+    `kernels.cpu.expert_requests` makes them in memory that `DeviceOps.shared` gives.
     """
 
     x: Floats

@@ -33,7 +33,7 @@ class OpTimes(Protocol):
 
 
 class Rows(Protocol):
-    """A place for times of each kind (`engine.trace.Trace`)."""
+    """A place for times of each kind (`engine.evaluation.trace.Trace`)."""
 
     def row(self, name: str) -> OpTimes:
         """Takes the times of one thread or device."""

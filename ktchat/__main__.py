@@ -13,7 +13,7 @@ TYPE_CHECKING = False  # as in typing, whose import would delay what follows
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ktchat.reply import Engine
+    from ktchat.session.reply import Engine
 
 INTERRUPTED = 130
 

@@ -25,19 +25,19 @@ from textual.screen import Screen
 from textual.widgets import Input, TextArea
 from textual.worker import Worker, WorkerState
 
+from engine.common.threads import ask
 from engine.errors import KtchatError
-from engine.threads import ask
-from ktchat import paths
-from ktchat.download_flow import DownloadFlow
-from ktchat.downloads import Downloads
-from ktchat.screens.chat import ChatScreen
-from ktchat.screens.keys import KEYS
-from ktchat.settings import SettingsFile
+from ktchat.common import paths
+from ktchat.common.settings import SettingsFile
+from ktchat.library.downloads import Downloads
+from ktchat.screens.chat.chat import ChatScreen
+from ktchat.screens.chat.download_flow import DownloadFlow
+from ktchat.screens.chat.keys import KEYS
 from ktchat.themes import DARK, THEMES
 
 if TYPE_CHECKING:
-    from ktchat.chat import ChatSession, Engine
-    from ktchat.store import Store
+    from ktchat.session.chat import ChatSession, Engine
+    from ktchat.store.store import Store
 
 CLOSE_SECONDS = 1.5
 """Time that saving and ending the engine may take on the way out."""
@@ -111,8 +111,8 @@ class KtchatApp(App[None]):
         self.run_worker(self._start(), group="start", exit_on_error=False)
 
     async def _start(self) -> None:
-        from ktchat.chat import ChatSession
-        from ktchat.store import Store
+        from ktchat.session.chat import ChatSession
+        from ktchat.store.store import Store
 
         screen, settings = self.chat_screen, self._settings.settings
         if self._engine is None:
@@ -141,7 +141,7 @@ class KtchatApp(App[None]):
         gc.freeze()  # what is loaded now stays: a full collection over it would stall the keys
 
     def _load_model(self, last: str) -> None:
-        from ktchat.models import default_model
+        from ktchat.library.models import default_model
 
         screen = self.chat_screen
         try:
@@ -159,7 +159,7 @@ class KtchatApp(App[None]):
                     action = f"screen.{key.action}"
                     title = key.name[:1].upper() + key.name[1:]
                     yield SystemCommand(title, f"{key.help} ({key.shown})", self._command(action))
-            from ktchat.screens.computing import offered
+            from ktchat.screens.chat.computing import offered
 
             for way, words in offered(self._settings):
                 yield SystemCommand(
@@ -176,7 +176,7 @@ class KtchatApp(App[None]):
 
     def action_setup(self) -> None:
         """The wizard: this machine, a model, getting it."""
-        from ktchat.screens.setup import SetupScreen
+        from ktchat.screens.models.setup import SetupScreen
 
         self.push_screen(SetupScreen(), self._arrivals.open)
 
@@ -194,7 +194,7 @@ class KtchatApp(App[None]):
         """Ctrl+C: copy a selection, else stop the reply, else (twice) quit."""
         text = self._selected_text()
         if text:
-            from ktchat.screens.clipboard import copy
+            from ktchat.screens.chat.clipboard import copy
 
             await copy(self, text)
             self.chat_screen.status.say("copied the selection")

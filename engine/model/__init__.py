@@ -1,0 +1,1 @@
+"""The forward pass, written once over an op set: layers, weights, transformer."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, NamedTuple
 
 from engine.model.weights import WeightLoader
-from engine.spec import ModelSpec, MoeSpec
+from engine.spec.spec import ModelSpec, MoeSpec
 from kernels.ops import C, Ints, Ops, Rope, W, X
 
 

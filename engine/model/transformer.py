@@ -14,10 +14,10 @@ from typing import Any, Generic
 
 import numpy as np
 
-from engine.gguf import GGUFFile
+from engine.gguf.file import GGUFFile
 from engine.model.layers import Layer, LayerAt, Span
 from engine.model.weights import Report, WeightLoader
-from engine.spec import ModelSpec
+from engine.spec.spec import ModelSpec
 from kernels.ops import C, CacheKind, CacheShape, Entry, Floats, Ints, Ops, W, X
 
 

@@ -13,8 +13,8 @@ from typing import Any, Generic
 
 import numpy as np
 
-from engine.gguf import GGUFFile
-from engine.spec import MlaSpec
+from engine.gguf.file import GGUFFile
+from engine.spec.spec import MlaSpec
 from kernels import ggml
 from kernels.ops import Bytes, Ops, Tensor, W
 from kernels.quants import BY_NAME

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from engine.protocol import Computed, Loaded, Message
-    from engine.tokenizer import Part
+    from engine.text.tokenizer import Part
 
 Floats = npt.NDArray[np.float32]
 
@@ -98,7 +98,7 @@ class Pieces(Protocol):
 
 
 class Vocabulary(Protocol):
-    """Text to tokens and back (`engine.tokenizer.Tokenizer`)."""
+    """Text to tokens and back (`engine.text.tokenizer.Tokenizer`)."""
 
     @property
     def vocab_size(self) -> int:
@@ -123,7 +123,7 @@ class Vocabulary(Protocol):
 
 
 class Template(Protocol):
-    """A conversation as a prompt (`engine.template.ChatTemplate`)."""
+    """A conversation as a prompt (`engine.text.template.ChatTemplate`)."""
 
     @property
     def notice(self) -> str | None:

@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from engine.context import choose_context
 from engine.errors import EngineError, GpuUnusableError, MemoryShortError, RequestError
-from engine.gguf import GGUFFile
-from engine.hardware import available_memory, probe
-from engine.machine import Hardware
-from engine.memory_plan import MemoryPlan
-from engine.plan import make_plan
-from engine.probes.gpu import gpus
+from engine.gguf.file import GGUFFile
+from engine.machine.probe import available_memory, probe
+from engine.machine.probes.gpu import gpus
+from engine.machine.types import Hardware
+from engine.plan.context import choose_context
+from engine.plan.memory_plan import MemoryPlan
+from engine.plan.planner import make_plan
 from engine.protocol import Load
 from engine.runtimes.base import LoadProgress
-from engine.runtimes.hybrid import HybridRuntime
-from engine.spec import ModelSpec
+from engine.runtimes.native import HybridRuntime
+from engine.spec.spec import ModelSpec
 
 Say = Callable[[str], None]
 

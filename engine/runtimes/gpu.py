@@ -15,18 +15,18 @@ from dataclasses import replace
 from typing import Any
 
 from engine.errors import GpuUnusableError, MemoryShortError, RequestError
-from engine.gguf import GGUFFile
-from engine.gpu_footprint import reserve_bytes
-from engine.gpu_trust import check_gpu
-from engine.machine import Hardware
-from engine.memory_plan import MemoryPlan
-from engine.plan import make_plan
-from engine.plan_words import size
+from engine.gguf.file import GGUFFile
+from engine.machine.types import Hardware
+from engine.plan.gpu_footprint import reserve_bytes
+from engine.plan.memory_plan import MemoryPlan
+from engine.plan.planner import make_plan
+from engine.plan.report import size
 from engine.protocol import Load
 from engine.runtimes.base import LoadProgress
-from engine.runtimes.hybrid import HybridRuntime
+from engine.runtimes.gpu_selftest import check_gpu
+from engine.runtimes.native import HybridRuntime
 from engine.runtimes.placed import OpenDevice, load_placed
-from engine.spec import ModelSpec
+from engine.spec.spec import ModelSpec
 from kernels.device import DeviceMemory, DeviceOps
 
 Say = Callable[[str], None]

@@ -15,17 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from engine.gguf import GGUFFile
+from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer, page_table
 from engine.model.weights import Report
-from engine.placement import Placement
+from engine.plan.placement import Placement
 from engine.protocol import Computed
-from engine.runtimes.hybrid import CHUNK, PAGE_SIZE, HybridRuntime, pages_for
-from engine.spec import ModelSpec
+from engine.runtimes.native import CHUNK, PAGE_SIZE, HybridRuntime, pages_for
+from engine.spec.spec import ModelSpec
 from kernels.cpu import CpuOps
 from kernels.device import DeviceMemory, DeviceOps
+from kernels.hybrid.split import SplitOps
 from kernels.ops import Tensor
-from kernels.split import SplitOps
 
 OpenDevice = Callable[[int], DeviceOps[Any, Any, Any]]
 """The op set of a GPU by its number, to be closed by `close`."""
@@ -33,7 +33,7 @@ Reserve = Callable[[int, DeviceMemory], int]
 """Bytes that stay free on a GPU."""
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, CHUNK)
-"""Tokens of the passes that a load tries: every bucket of attention (`kernels.gpu.buckets`) and every number of
+"""Tokens of the passes that a load tries: every bucket of attention (`kernels.gpu.sizes`) and every number of
 rows that products are compiled for."""
 LEAST_CONTEXT = 256
 """Tokens below which a context is of no use: then memory has run out."""

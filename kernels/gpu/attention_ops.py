@@ -11,18 +11,17 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor as X
 
-from kernels.gpu import attention as grouped
-from kernels.gpu import latent_attention as latent
-from kernels.gpu import quantised
-from kernels.gpu.append import append_heads, append_latent
-from kernels.gpu.attention_plan import AttentionPlan, Scratch, plan_attention
-from kernels.gpu.batch import Batch
-from kernels.gpu.buckets import bucket
-from kernels.gpu.flash_ops import FlashOps
-from kernels.gpu.inputs import Inputs, Table
-from kernels.gpu.kv_cache import GpuCache
-from kernels.gpu.quantised_weight import PackedWeight
-from kernels.gpu.rope import RopeTable, rope_table, turn
+from kernels.gpu.attention import grouped, latent
+from kernels.gpu.attention.append import append_heads, append_latent
+from kernels.gpu.attention.batch import Batch
+from kernels.gpu.attention.kv_cache import GpuCache
+from kernels.gpu.attention.plan import AttentionPlan, Scratch, plan_attention
+from kernels.gpu.attention.rope import RopeTable, rope_table, turn
+from kernels.gpu.flashinfer.flash_ops import FlashOps
+from kernels.gpu.graph.inputs import Inputs, Table
+from kernels.gpu.quant import matmul
+from kernels.gpu.quant.weight import PackedWeight
+from kernels.gpu.sizes import bucket
 from kernels.ops import CacheShape, Ints, Rope
 
 Weight = PackedWeight | X | Table
@@ -153,10 +152,10 @@ class AttentionOps:
         if heads not in self._heads:
             self._heads[heads] = torch.arange(heads, dtype=torch.int32, device=self.device)
         ids = self._heads[heads].repeat(n)
-        if n <= quantised.FEW:
-            return quantised.expert_gemv(x, weight, ids)
-        together = quantised.groups(ids, heads)
-        return quantised.grouped_gemm(quantised.halves(x), weight, together)
+        if n <= matmul.FEW:
+            return matmul.expert_gemv(x, weight, ids)
+        together = matmul.groups(ids, heads)
+        return matmul.grouped_gemm(matmul.halves(x), weight, together)
 
     def _place(self, cache: GpuCache, pages: Ints, start: int, n: int) -> Batch:
         return self._inputs.place(cache.pages, cache.page_size, pages, start, n)

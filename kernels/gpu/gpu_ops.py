@@ -16,23 +16,25 @@ from torch import Tensor as X
 
 from kernels import ggml
 from kernels.device import Copy, DeviceMemory, DeviceMemoryError, DeviceOps
-from kernels.gpu import elementwise, experts, quantised
+from kernels.gpu import elementwise
+from kernels.gpu.attention.kv_cache import GpuCache
 from kernels.gpu.attention_ops import (
     AttentionOps,
     Weight,
     as_matrix,
     as_vector,
 )
-from kernels.gpu.gpu_graph import GraphForward, enabled
-from kernels.gpu.hand_over import HandOverOps
-from kernels.gpu.holdings import Holdings
-from kernels.gpu.inputs import Table, to_device
-from kernels.gpu.kv_cache import GpuCache
-from kernels.gpu.quantised_layout import BLOCK
-from kernels.gpu.quantised_weight import PackedWeight
-from kernels.gpu.routing import route as choose_experts
-from kernels.gpu.streaming import ExpertStream
-from kernels.gpu.weight_store import WeightStore
+from kernels.gpu.graph.gpu_graph import GraphForward, enabled
+from kernels.gpu.graph.host_sync import HandOverOps
+from kernels.gpu.graph.inputs import Table, to_device
+from kernels.gpu.memory.tracked_allocator import Holdings
+from kernels.gpu.memory.weight_store import WeightStore
+from kernels.gpu.moe import experts
+from kernels.gpu.moe.routing import route as choose_experts
+from kernels.gpu.moe.streaming import ExpertStream
+from kernels.gpu.quant import matmul
+from kernels.gpu.quant.layout import BLOCK
+from kernels.gpu.quant.weight import PackedWeight
 from kernels.ops import CacheShape, Entry, Floats, Ints, Routing, Tensor
 from kernels.timing import DEVICE, Rows
 
@@ -225,10 +227,10 @@ def _linears(x: X, weights: Sequence[Weight], out: X | None = None) -> list[X]:
     float32: routers are, and a choice of experts shall not hang on rounding.
     """
     packed = [as_matrix(weight) for weight in weights]
-    if len(x) <= quantised.FEW:
-        return [quantised.gemv(x, weight, out) for weight in packed]
+    if len(x) <= matmul.FEW:
+        return [matmul.gemv(x, weight, out) for weight in packed]
     exact = [weight.type.name == "F32" for weight in packed]
-    halves = None if all(exact) else quantised.halves(x)
+    halves = None if all(exact) else matmul.halves(x)
     results = []
     for weight, in_float32 in zip(packed, exact, strict=True):
         if in_float32:
@@ -236,7 +238,7 @@ def _linears(x: X, weights: Sequence[Weight], out: X | None = None) -> list[X]:
             results.append(product if out is None else out.add_(product))
         else:
             assert halves is not None
-            results.append(quantised.gemm(halves, weight, out))
+            results.append(matmul.gemm(halves, weight, out))
     return results
 
 

@@ -21,7 +21,7 @@ from ktchat.cli import load_options, output
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
-    from ktchat.chat import Engine
+    from ktchat.session.chat import Engine
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -44,7 +44,7 @@ class Parser(argparse.ArgumentParser):
     """Reports wrong usage in one line."""
 
     def error(self, message: str) -> NoReturn:
-        from ktchat.text import one_line
+        from ktchat.common.text import one_line
 
         self.exit(WRONG_USAGE, f"{self.prog}: {one_line(message, 400)}. See {self.prog} --help\n")
 
@@ -85,8 +85,8 @@ def _run(arguments: list[str], engine_factory: Callable[[], Engine] | None) -> i
     args.engine_factory = engine_factory
     module = importlib.import_module(f"ktchat.cli.{args.command or SCREEN}")
     from engine.errors import KtchatError
-    from ktchat.errors import UsageError
-    from ktchat.text import one_line
+    from ktchat.common.errors import UsageError
+    from ktchat.common.text import one_line
 
     try:
         return int(module.main(args))

@@ -8,15 +8,15 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ktchat import paths
 from ktchat.cli import background, output
-from ktchat.errors import UsageError
-from ktchat.text import one_line
-from ktchat.words import count, file_size
+from ktchat.common import paths
+from ktchat.common.errors import UsageError
+from ktchat.common.text import one_line
+from ktchat.common.words import count, file_size
 
 if TYPE_CHECKING:
-    from engine.bench_result import BenchResult, Load
-    from engine.trace import Trace
+    from engine.evaluation.bench_result import BenchResult, Load
+    from engine.evaluation.trace import Trace
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -93,7 +93,7 @@ def main(args: argparse.Namespace) -> int:
     load = _load(args)
     target = Path(args.trace) if args.trace is not None else None
     if target is not None:
-        from engine.trace import check_writable
+        from engine.evaluation.trace import check_writable
 
         check_writable(target)
     result = background.run(lambda report: _measure(args, load, report))
@@ -108,8 +108,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _keep_trace(target: Path, result: BenchResult, trace: Trace, silent: bool) -> None:
-    from engine.bench_trace import SAMPLE, TOKENS
-    from engine.trace import write_trace
+    from engine.evaluation.bench_trace import SAMPLE, TOKENS
+    from engine.evaluation.trace import write_trace
 
     overhead, sampling = trace.overhead, trace.share(SAMPLE)
     content = trace.to_dict(
@@ -133,8 +133,8 @@ def _keep_trace(target: Path, result: BenchResult, trace: Trace, silent: bool) -
 
 
 def _load(args: argparse.Namespace) -> Load:
-    from engine.bench_result import Load
     from engine.errors import RequestError
+    from engine.evaluation.bench_result import Load
 
     if args.threads is not None and not 1 <= args.threads <= 1024:
         raise UsageError(f"{args.threads} threads are not possible")
@@ -145,8 +145,8 @@ def _load(args: argparse.Namespace) -> Load:
 
 
 def _measure(args: argparse.Namespace, load: Load, report: background.Report) -> BenchResult:
-    from engine.bench import bench
-    from engine.synthetic import shape_file
+    from engine.evaluation.bench import bench
+    from engine.evaluation.synthetic import shape_file
 
     path = Path(args.model) if args.model is not None else None
     if path is None:
@@ -174,8 +174,8 @@ def _measure(args: argparse.Namespace, load: Load, report: background.Report) ->
 
 def _keep(path: Path, result: BenchResult) -> None:
     """Plans of this model say from now on what was measured."""
+    from engine.plan.speed import record_run
     from engine.protocol import Figures
-    from engine.speed import record_run
 
     load = result.load
     turn = Figures(
@@ -188,7 +188,7 @@ def _keep(path: Path, result: BenchResult) -> None:
 
 
 def _list_shapes() -> int:
-    from engine.synthetic_shapes import RECIPES, SHAPES
+    from engine.spec.recipes import RECIPES, SHAPES
 
     for name, shape in SHAPES.items():
         output.line(

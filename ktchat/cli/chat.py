@@ -9,9 +9,9 @@ import argparse
 import os
 import sys
 
-from ktchat import paths
 from ktchat.cli import load_options, output
-from ktchat.errors import UsageError
+from ktchat.common import paths
+from ktchat.common.errors import UsageError
 
 FRAMES_A_SECOND = "120"
 """A key waits for at most one frame while a reply streams: 8 ms instead of Textual's 17."""
@@ -34,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
         )
     os.environ.setdefault("TEXTUAL_FPS", FRAMES_A_SECOND)  # read when Textual is imported
     from ktchat.app import KtchatApp
-    from ktchat.settings import SettingsFile
+    from ktchat.common.settings import SettingsFile
 
     app = KtchatApp(
         model=args.model,

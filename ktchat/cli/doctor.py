@@ -12,14 +12,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ktchat import shelf
 from ktchat.cli import background, output
-from ktchat.text import one_line
+from ktchat.common.text import one_line
+from ktchat.library import shelf
 
 if TYPE_CHECKING:
-    from engine.gpu_facts import GpuFacts
-    from engine.machine import Hardware
-    from engine.machine_words import Line
+    from engine.machine.gpu_trial import GpuFacts
+    from engine.machine.report import Line
+    from engine.machine.types import Hardware
 
 
 LABEL = 17
@@ -47,22 +47,23 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def main(args: argparse.Namespace) -> int:
     """Look and print; returns the exit code."""
-    from engine import machine_words, profiles
+    from engine.machine import profiles
+    from engine.machine import report as machine_report
 
     facts: list[GpuFacts] = []
     if args.profile is not None:
         machine = profiles.load(args.profile)
     else:
         machine, facts = background.run(lambda report: _look(args.fresh, args.check, report))
-    faults = tuple(machine_words.gpu_faults(facts))
+    faults = tuple(machine_report.gpu_faults(facts))
     machine = dataclasses.replace(machine, problems=machine.problems + faults)
     if args.json:
         shown = machine.to_dict() | {"gpu_facts": [dataclasses.asdict(fact) for fact in facts]}
         output.line(json.dumps(shown, indent=2))
         return 0
-    lines = [*machine_words.lines(machine), *_gpu_lines(machine, facts)]
+    lines = [*machine_report.lines(machine), *_gpu_lines(machine, facts)]
     if not machine.assumed:
-        lines += machine_words.software(machine.software)
+        lines += machine_report.software(machine.software)
     else:
         lines.append(("assumed", f"{machine.name}: {machine.assumed}"))
     lines += [("note", note) for note in machine.notes]
@@ -77,14 +78,14 @@ def main(args: argparse.Namespace) -> int:
 
 def _look(fresh: bool, check: bool, report: background.Report) -> tuple[Hardware, list[GpuFacts]]:
     """This machine, and its GPUs tried if our engine would compute on them."""
-    from engine import gpu_facts
-    from engine.probes.software import gpu_obstacle
+    from engine.machine import gpu_trial
+    from engine.machine.probes.software import gpu_obstacle
 
     machine = shelf.machine(measure=True, fresh=fresh)
     if not check or not machine.use_gpus or gpu_obstacle(machine) is not None:
         return machine, []
     report("trying the GPU", 0, 0)
-    facts, gpus = gpu_facts.ask(), machine.gpus
+    facts, gpus = gpu_trial.ask(), machine.gpus
     if len(facts) == len(gpus):  # in the same order; those too old to be used say nothing new
         facts = [fact for fact, gpu in zip(facts, gpus, strict=True) if gpu.usable]
     return machine, facts
@@ -92,12 +93,12 @@ def _look(fresh: bool, check: bool, report: background.Report) -> tuple[Hardware
 
 def _gpu_lines(machine: Hardware, facts: list[GpuFacts]) -> list[Line]:
     """Whether our engine computes on the GPUs, and what came of trying them."""
-    from engine import machine_words
+    from engine.machine import report as machine_report
 
     if not machine.gpus:
         return []
-    tried = [("GPU tried", machine_words.gpu_fact(fact)) for fact in facts if not fact.error]
-    return [machine_words.gpu_use(machine, facts), *tried]
+    tried = [("GPU tried", machine_report.gpu_fact(fact)) for fact in facts if not fact.error]
+    return [machine_report.gpu_use(machine, facts), *tried]
 
 
 def _shown(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from engine.protocol import Auto
-    from ktchat.settings import Wishes
+    from ktchat.common.settings import Wishes
 
 
 def add(parser: argparse.ArgumentParser, default: str | None) -> None:
@@ -43,6 +43,6 @@ def context(text: str) -> int | Auto:
 
 def wishes(args: argparse.Namespace) -> Wishes:
     """What was given."""
-    from ktchat.settings import Wishes
+    from ktchat.common.settings import Wishes
 
     return Wishes(args.ctx, args.device, args.kv)

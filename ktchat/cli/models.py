@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import KtchatError
-from ktchat import paths
 from ktchat.cli import background, output
-from ktchat.errors import UsageError
-from ktchat.models import find_models
-from ktchat.text import one_line
-from ktchat.words import file_size
+from ktchat.common import paths
+from ktchat.common.errors import UsageError
+from ktchat.common.text import one_line
+from ktchat.common.words import file_size
+from ktchat.library.models import find_models
 
 if TYPE_CHECKING:
-    from engine.download import Download
+    from engine.downloads.download import Download
 
 SPEC = "owner/repo[:QUANTISATION or FILE], an address at the hub, or ID[:QUANT] of the catalogue"
 
@@ -74,7 +74,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from engine.integrity import verify
+    from engine.downloads.integrity import verify
 
     folder = paths.models_folder()
     models = [_local(args.model)] if args.model else _in_models_folder()
@@ -108,7 +108,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from engine.import_local import import_model
+    from engine.downloads.import_local import import_model
 
     done = import_model(Path(args.file), paths.models_folder(), args.move)
     if args.json:
@@ -119,7 +119,7 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def _remove(args: argparse.Namespace) -> int:
-    from engine.integrity import parts_of, remove, remove_empty_folders
+    from engine.downloads.integrity import parts_of, remove, remove_empty_folders
 
     folder = paths.models_folder()
     from ktchat.cli.models_list import unfinished
@@ -177,7 +177,7 @@ def _local(name: str) -> Path:
     """The first file of the model that a person names: a path, a file's name, or a SPEC."""
     if Path(name).is_file():
         return Path(name).absolute()
-    from engine.hub_names import parse_ref, quantisation_of
+    from engine.hub.names import parse_ref, quantisation_of
 
     folder = paths.models_folder()
     here = _in_models_folder()

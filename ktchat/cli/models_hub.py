@@ -1,6 +1,6 @@
 """`ktchat models search|pull`: what asks the hub.
 
-Knows arguments and words. The hub is in `engine.hub`, the download in `engine.download`.
+Knows arguments and words. The hub is in `engine.hub.client`, the download in `engine.downloads.download`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from engine.download import Download, DownloadProgress
+from engine.downloads.download import Download, DownloadProgress
 from engine.errors import KtchatError
-from engine.hub import Hub, SearchHit
-from engine.machine import Hardware
-from ktchat import paths, shelf
+from engine.hub.client import Hub, SearchHit
+from engine.machine.types import Hardware
 from ktchat.cli import background, output
-from ktchat.errors import UsageError
-from ktchat.text import one_line
-from ktchat.words import duration, file_size, short_count
+from ktchat.common import paths
+from ktchat.common.errors import UsageError
+from ktchat.common.text import one_line
+from ktchat.common.words import duration, file_size, short_count
+from ktchat.library import shelf
 
 PLAIN_INTERVAL = 10.0
 """Seconds between two lines of progress where there is no terminal."""

@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import KtchatError
-from ktchat import shelf
 from ktchat.cli import background, output
-from ktchat.text import one_line
-from ktchat.words import file_size
+from ktchat.common.text import one_line
+from ktchat.common.words import file_size
+from ktchat.library import shelf
 
 if TYPE_CHECKING:
-    from engine.catalog import CatalogModel
-    from engine.hub import Hub, Repository
-    from engine.hub_names import HubModel
+    from engine.catalog.catalog import CatalogModel
+    from engine.hub.client import Hub, Repository
+    from engine.hub.names import HubModel
 
 
 def main(args: argparse.Namespace) -> int:
     """Print what is known of a model; returns the exit code."""
-    from engine import catalog
+    from engine.catalog import catalog
 
     path = Path(args.spec).expanduser()
     if path.is_file():
@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _file(args: argparse.Namespace, path: Path) -> int:
-    from engine.integrity import record_of
+    from engine.downloads.integrity import record_of
 
     local = shelf.local_model(path, shelf.machine(measure=False))
     record = record_of(path)
@@ -66,7 +66,7 @@ def _file(args: argparse.Namespace, path: Path) -> int:
 
 
 def _catalogue(args: argparse.Namespace, model: CatalogModel, quant: str) -> int:
-    from engine import catalog
+    from engine.catalog import catalog
 
     hardware = shelf.machine(measure=False)
     chosen = catalog.choose(model, hardware, None, quant or None)
@@ -106,8 +106,8 @@ _ABOUT = ("id", "name", "repository", "base", "licence", "good_at", "parameters"
 
 
 def _hub(args: argparse.Namespace) -> int:
-    from engine.hub import Hub
-    from engine.hub_names import best, choose
+    from engine.hub.client import Hub
+    from engine.hub.names import best, choose
 
     hub = Hub()
     ref = hub.ref(args.spec)

@@ -11,18 +11,19 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from ktchat import paths, shelf
 from ktchat.cli import output
-from ktchat.models import ModelEntry
-from ktchat.settings import SettingsFile
-from ktchat.text import one_line
-from ktchat.words import file_size
+from ktchat.common import paths
+from ktchat.common.settings import SettingsFile
+from ktchat.common.text import one_line
+from ktchat.common.words import file_size
+from ktchat.library import shelf
+from ktchat.library.models import ModelEntry
 
 if TYPE_CHECKING:
-    from engine.catalog import Ranked
-    from engine.download import Download
-    from engine.memory_plan import MemoryPlan
-    from ktchat.shelf import LocalModel
+    from engine.catalog.catalog import Ranked
+    from engine.downloads.download import Download
+    from engine.plan.memory_plan import MemoryPlan
+    from ktchat.library.shelf import LocalModel
 
 
 def main(args: argparse.Namespace) -> int:
@@ -37,9 +38,9 @@ def unfinished() -> list[Download]:
     folder = paths.models_folder()
     if not any(folder.rglob("*.download.json")):
         return []
-    from engine import manifest
-    from engine.download import Download
-    from engine.hub_access import HubAccess
+    from engine.downloads import manifest
+    from engine.downloads.download import Download
+    from engine.hub.access import HubAccess
 
     downloads = [Download(HubAccess(), m.model, folder) for m in manifest.unfinished(folder)]
     for download in downloads:
@@ -126,7 +127,7 @@ def _ranked_as_json(entry: Ranked) -> dict[str, Any]:
 
 def _plan_columns(plan: MemoryPlan | None) -> str:
     """Fit, speed and context, each in its column."""
-    from engine.plan_words import rate, tokens
+    from engine.plan.report import rate, tokens
 
     if plan is None:
         return f"{'':<26}  {'':>13}  {'':>6}"
@@ -146,7 +147,7 @@ def _plan_as_json(plan: MemoryPlan | None) -> dict[str, Any]:
 
 
 def _others(args: argparse.Namespace) -> int:
-    from engine.import_local import find_models as find_others
+    from engine.downloads.import_local import find_models as find_others
 
     found = find_others()
     if args.json:

@@ -96,7 +96,7 @@ def is_terminal(stream: IO[str] | None) -> bool:
 
 def _closed(error: OSError | ValueError) -> OutputClosedError:
     if isinstance(error, OSError) and error.errno not in (errno.EPIPE, errno.EBADF):
-        from ktchat.errors import reason_of
+        from ktchat.common.errors import reason_of
 
         return OutputClosedError(reason_of(error)[0])
     return OutputClosedError("")

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import KtchatError
-from ktchat import paths, shelf
 from ktchat.cli import background, load_options, output
-from ktchat.errors import UsageError
-from ktchat.settings import Settings, SettingsFile
-from ktchat.text import one_line
+from ktchat.common import paths
+from ktchat.common.errors import UsageError
+from ktchat.common.settings import Settings, SettingsFile
+from ktchat.common.text import one_line
+from ktchat.library import shelf
 
 if TYPE_CHECKING:
-    from engine.machine import Hardware
-    from engine.memory_plan import MemoryPlan
+    from engine.machine.types import Hardware
+    from engine.plan.memory_plan import MemoryPlan
     from engine.protocol import Load
-    from engine.spec import ModelSpec
+    from engine.spec.spec import ModelSpec
 
 MAX_WIDTH = 100
 
@@ -48,8 +49,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def main(args: argparse.Namespace) -> int:
     """Plan and print; 0 when the model fits, 1 when it does not."""
-    from engine import profiles
-    from engine.plan import make_plan
+    from engine.machine import profiles
+    from engine.plan.planner import make_plan
 
     if args.profile == "list":
         for name in profiles.names():
@@ -79,8 +80,8 @@ def _load(args: argparse.Namespace) -> Load:
 
 def hardware(profile: str | None) -> Hardware:
     """This machine, or the one that a profile describes."""
-    from engine import profiles
-    from engine.hardware import probe
+    from engine.machine import profiles
+    from engine.machine.probe import probe
 
     if profile is not None:
         return profiles.load(profile)
@@ -98,7 +99,7 @@ def _print(plan: MemoryPlan) -> None:
 
 def _spec(name: str, machine: Hardware, context: int | None) -> ModelSpec:
     """The spec that a path, an id of the catalogue, or a repository stands for."""
-    from engine import catalog
+    from engine.catalog import catalog
 
     path = Path(name).expanduser()
     if path.is_file() or name.endswith(".gguf"):
@@ -118,8 +119,8 @@ def _spec(name: str, machine: Hardware, context: int | None) -> ModelSpec:
 
 
 def _local(path: Path) -> ModelSpec:
-    from engine.gguf import GGUFFile
-    from engine.spec import ModelSpec
+    from engine.gguf.file import GGUFFile
+    from engine.spec.spec import ModelSpec
 
     with GGUFFile.open(path) as file:
         return ModelSpec.from_file(file)
@@ -127,7 +128,7 @@ def _local(path: Path) -> ModelSpec:
 
 def _remote(name: str, machine: Hardware) -> ModelSpec:
     """A model on the hub: without a quantisation, the best one whose files fit into memory."""
-    from engine.hub import Hub
+    from engine.hub.client import Hub
 
     hub = Hub()
     return background.run(

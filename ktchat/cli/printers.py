@@ -11,10 +11,10 @@ import sys
 from typing import Any, Protocol
 
 from engine.protocol import Event, Failed, Finished, Loaded, Notice, Progress, Text, Thinking
-from ktchat import words
-from ktchat.chat import Started, Update
 from ktchat.cli import output
-from ktchat.conversation import Turn
+from ktchat.common import words
+from ktchat.session.chat import Started, Update
+from ktchat.store.conversation import Turn
 
 _CLEAR = "\r\x1b[K"
 _DIM, _NORMAL = "\x1b[2m", "\x1b[0m"

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING
 
 from engine.errors import KtchatError, RequestError
 from engine.protocol import Failed, Figures, Finished, Loaded, Notice, Sampling
-from ktchat import models, paths, usage
-from ktchat.chat import ChatSession, Engine, Started
 from ktchat.cli import load_options, model_path, output
 from ktchat.cli.printers import JsonPrinter, Printer, TextPrinter
-from ktchat.errors import SettingsError, UnknownSessionError, UsageError, reason_of
-from ktchat.settings import Settings, SettingsFile
-from ktchat.store import Store
+from ktchat.common import paths, usage
+from ktchat.common.errors import SettingsError, UnknownSessionError, UsageError, reason_of
+from ktchat.common.settings import Settings, SettingsFile
+from ktchat.library import models
+from ktchat.session.chat import ChatSession, Engine, Started
+from ktchat.store.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -235,7 +236,7 @@ class _Run:
 
     def _note_speed(self, figures: Figures) -> None:
         """Keep how fast the reply came and when the model was used: plans say it from now on."""
-        from engine.speed import record_run
+        from engine.plan.speed import record_run
 
         if self.chat.loaded is not None:
             usage.note_opened(self.chat.loaded.path)

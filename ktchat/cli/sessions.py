@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 
 from engine.errors import KtchatError
-from ktchat import paths
 from ktchat.cli import output
-from ktchat.conversation import Conversation, Turn
-from ktchat.errors import StoreError, reason_of
-from ktchat.export import to_json, to_markdown
-from ktchat.store import SessionSummary, Store
-from ktchat.text import one_line
+from ktchat.common import paths
+from ktchat.common.errors import StoreError, reason_of
+from ktchat.common.text import one_line
+from ktchat.store.conversation import Conversation, Turn
+from ktchat.store.export import to_json, to_markdown
+from ktchat.store.store import SessionSummary, Store
 
 ID_LENGTH = 8
 """Digits of an id that are shown; any unambiguous start of it names a session."""

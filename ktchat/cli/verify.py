@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ktchat.cli import background, output
-from ktchat.errors import UsageError
-from ktchat.text import one_line
-from ktchat.words import count
+from ktchat.common.errors import UsageError
+from ktchat.common.text import one_line
+from ktchat.common.words import count
 
 if TYPE_CHECKING:
-    from engine.fidelity import Comparison, Errors
-    from engine.verify import Verification
+    from engine.evaluation.fidelity import Comparison, Errors
+    from engine.evaluation.verify import Verification
 
 DONE, NOT_FAITHFUL = 0, 1
 _DEVICES = {"CPU": "CPU", "GPU": "GPU", "hybrid": "GPU and the CPU"}
@@ -52,7 +52,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace, report: background.Report) -> Verification:
-    from engine.verify import verify
+    from engine.evaluation.verify import verify
 
     return verify(Path(args.model), args.threads, report)
 

@@ -13,9 +13,9 @@ from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Static
 
-from ktchat.text import one_line
+from ktchat.common.text import one_line
+from ktchat.common.words import count, short_count
 from ktchat.widgets.lines import ends, styled
-from ktchat.words import count, short_count
 
 NEARLY_FULL = 0.85
 """Share of the context from which the header warns."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual import events
 from textual.widgets import Input
 
-from ktchat.text import one_line
+from ktchat.common.text import one_line
 
 MAX_PASTE = 4096
 

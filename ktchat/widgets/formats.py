@@ -1,4 +1,4 @@
-"""Times, speeds and counted things as words for the screen; see also `ktchat.words`."""
+"""Times, speeds and counted things as words for the screen; see also `ktchat.common.words`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import contextlib
 import time
 from pathlib import Path
 
-from ktchat.text import one_line
-from ktchat.words import count, duration
+from ktchat.common.text import one_line
+from ktchat.common.words import count, duration
 
 
 def counted(number: int, noun: str) -> str:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.memory_limit import read_limit
-from engine.quantise import quantise
+from engine.evaluation.quantise import quantise
+from engine.machine.probes.bandwidth import read_limit
 from kernels.cpu import CpuOps
 from kernels.ops import CacheShape, Rope, Routing, Tensor
 from kernels.quants import BY_NAME

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import bench
 from engine.errors import MemoryShortError, RequestError, UnsupportedModelError
-from engine.memory_limit import read_limit
+from engine.evaluation import bench
+from engine.machine.probes.bandwidth import read_limit
 from engine.runtimes import chosen, gpu
-from engine.spec import ModelSpec
+from engine.spec.spec import ModelSpec
 from kernels.ops import Floats
 from ktchat.cli import main
 from tests.support.plans import machine
@@ -121,7 +121,7 @@ def test_ratios_are_those_of_each_round() -> None:
 def test_a_token_reads_active_weights_and_the_cache_before_it(model: Path) -> None:
     load = bench.Load(prompt=40, generate=4, rounds=1)
     result = bench.bench(model, load, threads=1)
-    from engine.gguf import GGUFFile
+    from engine.gguf.file import GGUFFile
 
     with GGUFFile.open(model) as file:
         spec = ModelSpec.from_file(file)

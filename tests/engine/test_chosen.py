@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from engine.errors import GpuUnusableError, MemoryShortError, RequestError
-from engine.gguf import GGUFFile
+from engine.gguf.file import GGUFFile
 from engine.protocol import Load
 from engine.runtimes import chosen, gpu
 from engine.runtimes.chosen import open_hybrid
-from engine.spec import ModelSpec
+from engine.spec.spec import ModelSpec
 from tests.support.plans import machine
 from tests.support.simulated_device import SimulatedDevice
 from tests.support.tiny import tiny_model

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.gguf import GGUFFile, LazyArray
-from engine.gguf_writer import TensorPlan, write_gguf
-from engine.synthetic import shape_file
+from engine.evaluation.synthetic import shape_file
+from engine.gguf.file import GGUFFile, LazyArray
+from engine.gguf.writer import TensorPlan, write_gguf
 from tests.support.cli import Program
 from tests.support.hub_server import Repo, hub_server
 from tests.support.tiny import tiny_model

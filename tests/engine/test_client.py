@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from engine import child
 from engine.client import Engine
 from engine.errors import ContextError, KtchatError, ModelFileError, RequestError
+from engine.process import child
 from engine.protocol import (
     Failed,
     Finished,

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from engine.decoder import reply
 from engine.errors import ContextError, EngineError, RequestError
+from engine.generation.decoder import reply
 from engine.protocol import (
     Event,
     Finished,

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from engine import bench_trace
-from engine.gguf import GGUFFile
-from engine.spec import ModelSpec
-from engine.synthetic_shapes import SHAPES
-from engine.trace import DEVICE, HOST, PYTHON, TOKEN, Trace
+from engine.evaluation import bench_trace
+from engine.evaluation.trace import DEVICE, HOST, PYTHON, TOKEN, Trace
+from engine.gguf.file import GGUFFile
+from engine.spec.recipes import SHAPES
+from engine.spec.spec import ModelSpec
 from tests import gpu_check
 from tests.gpu import deepseek, fidelity, overhead, placements, speeds, suite, vram
 from tests.gpu.children import Found, collect

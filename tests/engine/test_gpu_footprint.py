@@ -13,8 +13,10 @@ from typing import Any, get_args
 
 import pytest
 
-from engine.gguf import GGUFFile
-from engine.gpu_footprint import (
+from engine.gguf.file import GGUFFile
+from engine.machine.types import Hardware
+from engine.model.transformer import Transformer, cache_shape
+from engine.plan.gpu_footprint import (
     FLASH_HEADS,
     FLASH_LATENT,
     PROCESSORS,
@@ -22,16 +24,14 @@ from engine.gpu_footprint import (
     layer_kv_bytes,
     takes_flash,
 )
-from engine.gpu_room import GpuRoom
-from engine.machine import Hardware
-from engine.model.transformer import Transformer, cache_shape
+from engine.plan.gpu_ledger import GpuRoom
 from engine.protocol import KvKind
-from engine.spec import ModelSpec
-from kernels.gpu import flash
-from kernels.gpu.attention_plan import AttentionPlan, plan_attention
-from kernels.gpu.buckets import BUCKETS
-from kernels.gpu.latent_attention import plan_latent_attention
-from kernels.gpu.quantised_weight import packed_bytes
+from engine.spec.spec import ModelSpec
+from kernels.gpu.attention.latent import plan_latent_attention
+from kernels.gpu.attention.plan import AttentionPlan, plan_attention
+from kernels.gpu.flashinfer import wrappers as flash
+from kernels.gpu.quant.weight import packed_bytes
+from kernels.gpu.sizes import BUCKETS
 from kernels.ops import CacheShape, Tensor
 from tests.support.plans import DEEPSEEK_V3, MIXTRAL, QWEN3_30B, spec
 from tests.support.tiny import MODELS, tiny_model

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.client import Engine
-from engine.gguf import GGUFFile
+from engine.gguf.file import GGUFFile
 from engine.protocol import Event, Failed, Load, Message, Sampling, Text
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from engine.client import Engine
-from engine.context import RESERVE, choose_context
 from engine.errors import (
     ContextError,
     EngineError,
@@ -19,8 +18,9 @@ from engine.errors import (
     RequestError,
     UnsupportedModelError,
 )
-from engine.gguf import GGUFFile
-from engine.hardware import available_memory
+from engine.gguf.file import GGUFFile
+from engine.machine.probe import available_memory
+from engine.plan.context import RESERVE, choose_context
 from engine.protocol import (
     Event,
     Failed,
@@ -34,7 +34,7 @@ from engine.protocol import (
     Sampling,
     Text,
 )
-from engine.spec import GroupSize, ModelSpec
+from engine.spec.spec import GroupSize, ModelSpec
 from tests.support.engines import collect, text_of
 from tests.support.foreign import internlm2
 from tests.support.tiny import tiny_model

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 
 from engine.errors import MemoryShortError
-from engine.gguf import GGUFFile
-from engine.machine import Gpu, Hardware
-from engine.placement import LayerPlace, Placement
-from engine.plan import make_plan
+from engine.gguf.file import GGUFFile
+from engine.machine.types import Gpu, Hardware
+from engine.plan.placement import LayerPlace, Placement
+from engine.plan.planner import make_plan
 from engine.protocol import Load
 from engine.runtimes.gpu import load_on_gpus
-from engine.runtimes.hybrid import PAGE_SIZE, HybridRuntime, pages_for
+from engine.runtimes.native import PAGE_SIZE, HybridRuntime, pages_for
 from engine.runtimes.placed import SIZES, KvShortError, load_placed
-from engine.spec import ModelSpec
+from engine.spec.spec import ModelSpec
 from kernels.cpu import CpuOps
 from kernels.device import DeviceMemory
-from kernels.gpu.buckets import BUCKETS
+from kernels.gpu.sizes import BUCKETS
 from kernels.reference import ReferenceOps
 from tests.support.fidelity import logits, nmse
 from tests.support.plans import machine

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.hardware import available_memory
-from engine.synthetic import shape_file
+from engine.evaluation.synthetic import shape_file
+from engine.machine.probe import available_memory
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 0.03

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from engine.errors import EngineError, RequestError
+from engine.generation.sampling import Sampler, candidates, penalised
 from engine.protocol import Sampling
-from engine.sampling import Sampler, candidates, penalised
 
 GREEDY = Sampling(temperature=0.0)
 

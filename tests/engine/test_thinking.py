@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.protocol import Text, Thinking
-from engine.thinking import Splitter
+from engine.text.thinking import Splitter
 
 
 def split(text: str, size: int = 1, prompt: str = "") -> tuple[str, str]:

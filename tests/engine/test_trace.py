@@ -8,11 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import bench, bench_trace
 from engine.errors import KtchatError
-from engine.gguf import GGUFFile
-from engine.spec import ModelSpec
-from engine.trace import DEVICE, NATIVE, PYTHON, TOKEN, Trace, check_writable, write_trace
+from engine.evaluation import bench, bench_trace
+from engine.evaluation.trace import (
+    DEVICE,
+    NATIVE,
+    PYTHON,
+    TOKEN,
+    Trace,
+    check_writable,
+    write_trace,
+)
+from engine.gguf.file import GGUFFile
+from engine.spec.spec import ModelSpec
 from ktchat.cli import main
 from tests.support.tiny import tiny_model
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import verify
-from engine.fidelity import Ratio, comparison, position, ratio
-from engine.spec import ModelSpec
+from engine.evaluation import verify
+from engine.evaluation.fidelity import Ratio, comparison, position, ratio
+from engine.spec.spec import ModelSpec
 from kernels.cpu import CpuOps
 from kernels.cpu.step import Step
 from ktchat.cli import main
@@ -146,7 +146,9 @@ def test_missing_torch_is_explained(
 
 
 def test_torch_is_imported_only_while_verifying() -> None:
-    code = "import sys, engine.verify, ktchat.cli.verify; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, engine.evaluation.verify, ktchat.cli.verify; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

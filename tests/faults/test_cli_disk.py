@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ktchat.conversation import Conversation, Turn
-from ktchat.store import Store
+from ktchat.store.conversation import Conversation, Turn
+from ktchat.store.store import Store
 from tests.support.cli import Program, one_clear_line
 
 REPLY = {"text": "Hello there."}

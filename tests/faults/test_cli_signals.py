@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from ktchat.chat import ChatSession
-from ktchat.store import Store
+from ktchat.session.chat import ChatSession
+from ktchat.store.store import Store
 from tests.support.cli import Program, one_clear_line, until
 from tests.support.fake_engine import FakeEngine
 

@@ -9,9 +9,10 @@ import time
 
 import pytest
 
-from engine import child, client
+from engine import client
 from engine.client import Engine
 from engine.errors import EngineError, MemoryShortError
+from engine.process import child
 from engine.protocol import Event, Failed, Finished, Load, Loaded, Progress, Text, Thinking
 from tests.support.engines import alive, ask, collect, scripted, text_of, worker
 

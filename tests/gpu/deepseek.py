@@ -12,9 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from engine.hardware import available_memory
-from engine.synthetic import SPARE, cache_folder, plan, shape_file
-from engine.synthetic_shapes import SHAPES
+from engine.evaluation.synthetic import SPARE, cache_folder, plan, shape_file
+from engine.machine.probe import available_memory
+from engine.spec.recipes import SHAPES
 from tests.gpu import speeds
 from tests.gpu.children import collect, module, tell
 from tests.gpu.verdict import Figures, layers_that_fit

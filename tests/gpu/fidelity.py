@@ -15,9 +15,9 @@ from typing import Any, get_args
 
 import numpy as np
 
-from engine.gguf import GGUFFile
+from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer, page_table
-from engine.spec import ModelSpec
+from engine.spec.spec import ModelSpec
 from kernels.ops import CacheKind
 from kernels.reference import ReferenceOps
 from tests.gpu import placements

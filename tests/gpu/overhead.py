@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from engine import bench_trace
-from engine.spec import ModelSpec
-from engine.synthetic import shape_file
-from engine.synthetic_shapes import SHAPES
+from engine.evaluation import bench_trace
+from engine.evaluation.synthetic import shape_file
+from engine.spec.recipes import SHAPES
+from engine.spec.spec import ModelSpec
 from tests.gpu import placements
 from tests.gpu.children import Case, Found, collect, module, tell
 from tests.gpu.placements import HOST, WHOLE, Where

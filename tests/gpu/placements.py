@@ -12,15 +12,15 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine.gguf import GGUFFile
-from engine.placement import LayerPlace, Placement
+from engine.gguf.file import GGUFFile
+from engine.plan.placement import LayerPlace, Placement
 from engine.runtimes.gpu import cuda_device
-from engine.runtimes.hybrid import HybridRuntime
+from engine.runtimes.native import HybridRuntime
 from engine.runtimes.placed import load_placed
-from engine.spec import ModelSpec
+from engine.spec.spec import ModelSpec
 from kernels.cpu import CpuOps
+from kernels.hybrid.split import SplitOps
 from kernels.ops import CacheKind, Tensor
-from kernels.split import SplitOps
 
 Device = Callable[[], Any]
 """Makes a `kernels.device.DeviceOps`."""

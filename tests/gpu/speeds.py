@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.gguf import GGUFFile
-from engine.spec import ModelSpec
-from engine.synthetic import shape_file
+from engine.evaluation.synthetic import shape_file
+from engine.gguf.file import GGUFFile
+from engine.spec.spec import ModelSpec
 from tests.gpu import placements
 from tests.gpu.children import Case, Found, collect, module, tell
 from tests.gpu.placements import HOST, WHOLE, Where
@@ -47,7 +47,7 @@ def summary(found: Found) -> Figures:
 
 def main(path: Path) -> None:
     """Tell the machine's bandwidths, then the speeds."""
-    from engine.memory_limit import read_limit
+    from engine.machine.probes.bandwidth import read_limit
     from kernels.cpu.cores import default_threads
 
     with GGUFFile.open(path) as file:

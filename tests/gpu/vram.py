@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.gguf import GGUFFile
-from engine.hardware import probe
-from engine.memory_plan import MemoryPlan
-from engine.placement import Placement
-from engine.plan import make_plan
-from engine.spec import ModelSpec
-from engine.synthetic import shape_file
+from engine.evaluation.synthetic import shape_file
+from engine.gguf.file import GGUFFile
+from engine.machine.probe import probe
+from engine.plan.memory_plan import MemoryPlan
+from engine.plan.placement import Placement
+from engine.plan.planner import make_plan
+from engine.spec.spec import ModelSpec
 from tests.gpu import placements
 from tests.gpu.children import Case, Found, collect, module, tell
 from tests.gpu.verdict import Figures
@@ -101,7 +101,7 @@ def fill(path: Path, placed: Placement) -> dict[int, int]:
 
 
 def free_bytes(gpu: int) -> int:
-    """As the driver counts: for a plan (`engine.probes.gpu`) what we hold ourselves is free too."""
+    """As the driver counts: for a plan (`engine.machine.probes.gpu`) what we hold ourselves is free too."""
     import torch
 
     free: int = torch.cuda.mem_get_info(gpu)[0]

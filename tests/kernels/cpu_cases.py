@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.quantise import quantise
+from engine.evaluation.quantise import quantise
 from kernels.cpu import CpuOps
 from kernels.cpu.native import load, supported_isas
 from kernels.ops import Floats, Tensor

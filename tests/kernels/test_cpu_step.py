@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.gguf import GGUFFile
+from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer, page_table
-from engine.spec import ModelSpec
+from engine.spec.spec import ModelSpec
 from kernels.cpu import CpuOps
 from kernels.ops import Floats
 from kernels.timing import Stamps

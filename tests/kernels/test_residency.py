@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kernels.residency import Residency
+from kernels.hybrid.residency import Residency
 
 RNG = np.random.default_rng(1)
 LAYERS, EXPERTS, TOP_K = 4, 32, 4

@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 import torch
 
-from engine.gguf import GGUFFile
+from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer, page_table
-from engine.spec import ModelSpec
+from engine.spec.spec import ModelSpec
 from kernels.cpu import CpuOps
-from kernels.cpu.letters import Letters
+from kernels.cpu.expert_requests import Letters
 from kernels.device import HandOver
+from kernels.hybrid.split import SplitOps
+from kernels.hybrid.split_experts import Slots
 from kernels.ops import Floats, Ops, Tensor
 from kernels.reference import ReferenceOps
-from kernels.split import SplitOps
-from kernels.split_experts import Slots
 from tests.support.fidelity import logits, nmse
 from tests.support.simulated_device import SimulatedDevice
 from tests.support.tiny import MOE_MODELS, tiny_model

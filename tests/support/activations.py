@@ -22,14 +22,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from triton.runtime.interpreter import InterpretedFunction
 
-from engine.footprint import CHUNK, PAGE
-from engine.gpu_footprint import activation_bytes
 from engine.model.layers import Layer, LayerAt, Span
 from engine.model.transformer import cache_shape
-from engine.spec import ModelSpec
-from engine.spec_tensors import wanted_tensors
+from engine.plan.footprint import CHUNK, PAGE
+from engine.plan.gpu_footprint import activation_bytes
+from engine.spec.spec import ModelSpec
+from engine.spec.tensors import wanted_tensors
 from kernels.gpu.gpu_ops import GpuOps
-from kernels.gpu.quantised_weight import PackedWeight
+from kernels.gpu.quant.weight import PackedWeight
 from kernels.quants import BY_NAME
 from tests.support.plans import DEEPSEEK_V3, LLAMA_70B, MIXTRAL, QWEN3_30B, spec
 

@@ -13,8 +13,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from ktchat.conversation import Conversation
-from ktchat.store import Store
+from ktchat.store.conversation import Conversation
+from ktchat.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 

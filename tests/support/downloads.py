@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from engine.download import Download, DownloadProgress
-from engine.hub import Hub, HubAccess
-from engine.journal import bytes_kept
-from engine.transfer_options import TransferOptions
+from engine.downloads.download import Download, DownloadProgress
+from engine.downloads.journal import bytes_kept
+from engine.downloads.transfer_options import TransferOptions
+from engine.hub.client import Hub, HubAccess
 from tests.support.hub_server import HubServer
 
 REPO = "own/Model-GGUF"

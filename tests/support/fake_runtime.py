@@ -23,7 +23,7 @@ END = 0
 
 @dataclass(frozen=True)
 class Part:
-    """As `engine.tokenizer.Part`, without llama.cpp."""
+    """As `engine.text.tokenizer.Part`, without llama.cpp."""
 
     text: str
     special: bool

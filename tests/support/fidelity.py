@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.gguf import GGUFFile
+from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer, page_table
-from engine.spec import ModelSpec
+from engine.spec.spec import ModelSpec
 from kernels.ops import CacheKind, Floats, Ops
 from kernels.reference import ReferenceOps
 from tests.support.peer import LlamaPeer

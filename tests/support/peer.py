@@ -1,5 +1,5 @@
 """llama.cpp as the oracle of the tests."""
 
-from engine.peer import LlamaPeer
+from engine.evaluation.llama_cpp_reference import LlamaPeer
 
 __all__ = ["LlamaPeer"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from engine.catalog_tensors import Numbers, spec_of
-from engine.hardware import Cpu, Gpu, Hardware, Memory
-from engine.spec import ModelSpec
+from engine.catalog.tensors import Numbers, spec_of
+from engine.machine.probe import Cpu, Gpu, Hardware, Memory
+from engine.spec.spec import ModelSpec
 
 GIB = 1 << 30
 

@@ -11,14 +11,14 @@ import os
 import sys
 from pathlib import Path
 
-from engine.gguf import GGUFFile
-from engine.loading import load_model
-from engine.machine import Hardware, Memory
-from engine.plan import make_plan
+from engine.generation.loading import load_model
+from engine.gguf.file import GGUFFile
+from engine.machine.types import Hardware, Memory
+from engine.plan.planner import make_plan
 from engine.protocol import Load
 from engine.runtimes.base import CancelFlag
-from engine.runtimes.hybrid import HybridRuntime
-from engine.spec import ModelSpec
+from engine.runtimes.native import HybridRuntime
+from engine.spec.spec import ModelSpec
 
 PROMPT = 1100
 """Tokens read before the measurement: two whole chunks, after which scratch memory no longer grows."""

@@ -30,8 +30,8 @@ class Photographer:
 
     def __init__(self, size: tuple[int, int], theme: str = "") -> None:
         from ktchat.app import KtchatApp
-        from ktchat.paths import guide_model, settings_file
-        from ktchat.settings import SettingsFile
+        from ktchat.common.paths import guide_model, settings_file
+        from ktchat.common.settings import SettingsFile
 
         settings = SettingsFile(settings_file())
         settings.update(temperature=0.0, theme=theme)

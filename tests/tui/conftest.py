@@ -14,11 +14,11 @@ from textual._context import active_app
 from textual.pilot import Pilot
 
 from ktchat.app import KtchatApp
-from ktchat.chat import ChatSession
-from ktchat.conversation import Turn
-from ktchat.screens.chat import ChatScreen
-from ktchat.settings import SettingsFile
-from ktchat.store import Store
+from ktchat.common.settings import SettingsFile
+from ktchat.screens.chat.chat import ChatScreen
+from ktchat.session.chat import ChatSession
+from ktchat.store.conversation import Turn
+from ktchat.store.store import Store
 from tests.support.fake_engine import FakeEngine, Reply
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.gguf import GGUFFile
-from engine.probes import memory as memory_probe
+from engine.gguf.file import GGUFFile
+from engine.machine.probes import memory as memory_probe
 from tests.support.hub_server import HubServer, Repo, hub_server
 from tests.support.split_model import split_model as split_into_files
 from tests.support.tiny import tiny_model

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from engine.errors import EngineError, KtchatError, MemoryShortError, ModelFileError, RequestError
-from engine.machine import Gpu
-from engine.probes import gpu as gpu_probe
-from ktchat.screens.computing import WAYS
-from ktchat.settings import Wishes
+from engine.machine.probes import gpu as gpu_probe
+from engine.machine.types import Gpu
+from ktchat.common.settings import Wishes
+from ktchat.screens.chat.computing import WAYS
 from tests.support.fake_engine import FakeEngine, Reply
 from tests.tui.conftest import Running, Start
 

@@ -9,15 +9,15 @@ from typing import Any, cast
 import pytest
 
 from engine.client import Engine
-from engine.integrity import record_of
-from engine.journal import bytes_kept
+from engine.downloads.integrity import record_of
+from engine.downloads.journal import bytes_kept
 from kernels.cpu.build import build
-from ktchat.downloads import Downloads
-from ktchat.screens.choose import ChooseScreen
-from ktchat.screens.models import ModelScreen
-from ktchat.settings import SettingsFile
+from ktchat.common.settings import SettingsFile
+from ktchat.library.downloads import Downloads
+from ktchat.screens.models.choose import ChooseScreen
+from ktchat.screens.models.models import ModelScreen
 from ktchat.widgets.field import Field
-from ktchat.widgets.model_table import Rows
+from ktchat.widgets.models.model_table import Rows
 from tests.support.fake_engine import Reply
 from tests.support.hub_server import HubServer, Repo
 from tests.tui.conftest import Running, Start

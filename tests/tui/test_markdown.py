@@ -9,8 +9,8 @@ import pytest
 from rich.cells import cell_len
 from textual.content import Content
 
+from ktchat.widgets.chat.markdown import Document
 from ktchat.widgets.lines import Line, copied, ends, fold, indent, styled, wrap
-from ktchat.widgets.markdown import Document
 
 SAMPLE = """# Title
 

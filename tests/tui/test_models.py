@@ -10,15 +10,15 @@ import pytest
 from textual.content import Content
 
 from engine.errors import ModelFileError
-from engine.memory_plan import DevicePlan, Segment
+from engine.plan.memory_plan import DevicePlan, Segment
+from engine.plan.speed import record_run
 from engine.protocol import Figures
-from engine.speed import record_run
-from ktchat import usage
-from ktchat.paths import guide_model
-from ktchat.screens.models import ModelScreen
+from ktchat.common import usage
+from ktchat.common.paths import guide_model
+from ktchat.screens.models.models import ModelScreen
 from ktchat.widgets.field import Field
-from ktchat.widgets.model_table import Column, Row, layout
-from ktchat.widgets.plan_bars import device_lines
+from ktchat.widgets.models.model_table import Column, Row, layout
+from ktchat.widgets.models.plan_bars import device_lines
 from tests.support.fake_engine import FakeEngine, Reply
 from tests.support.hub_server import HubServer
 from tests.support.tiny import tiny_model

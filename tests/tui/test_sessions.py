@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ktchat.errors import StoreError
+from ktchat.common.errors import StoreError
 from tests.support.fake_engine import Reply
 from tests.tui.conftest import Running, Start
 
@@ -196,7 +196,7 @@ async def test_five_hundred_turns_open_from_their_end_and_older_ones_join(start:
     run = await start("ok", size=WIDE)
     turns = run.chat.conversation
     await run.ask("seed")
-    from ktchat.conversation import Turn
+    from ktchat.store.conversation import Turn
 
     parent = turns.turns[-1].id
     for number in range(500):

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from engine import hardware, profiles
 from engine.errors import KtchatError
-from engine.machine import Gpu, Problem
-from engine.probes import gpu as gpu_probe
-from ktchat import shelf
-from ktchat.screens.choose import ChooseScreen
-from ktchat.screens.models import ModelScreen
-from ktchat.screens.path_dialog import PathDialog
-from ktchat.screens.setup import MACHINE, MODEL, READY, SetupScreen
-from ktchat.settings import SettingsFile
+from engine.machine import probe as hardware
+from engine.machine import profiles
+from engine.machine.probes import gpu as gpu_probe
+from engine.machine.types import Gpu, Problem
+from ktchat.common.settings import SettingsFile
+from ktchat.library import shelf
+from ktchat.screens.dialogs.path_dialog import PathDialog
+from ktchat.screens.models.choose import ChooseScreen
+from ktchat.screens.models.models import ModelScreen
+from ktchat.screens.models.setup import MACHINE, MODEL, READY, SetupScreen
 from tests.support.fake_engine import FakeEngine
 from tests.support.hub_server import HubServer, Repo
 from tests.support.tiny import tiny_model
@@ -195,7 +196,7 @@ async def test_measuring_does_not_keep_the_person_waiting(
 ) -> None:
     import threading
 
-    from engine.probes import memory
+    from engine.machine.probes import memory
 
     gate = threading.Event()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ktchat.store import Store
+from ktchat.store.store import Store
 from tests.tui.terminal import Terminal
 
 Run = Callable[..., Terminal]

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from engine import catalog, profiles
-from engine.catalog_tensors import MIXES, group_sizes, spec_of
-from engine.data_files import DataFileError, assets_folder
+from engine.catalog import catalog
+from engine.catalog.tensors import MIXES, group_sizes, spec_of
+from engine.common.json_files import DataFileError, assets_folder
 from engine.errors import RequestError
+from engine.machine import profiles
 from tests.support.plans import GPT_OSS, MIXTRAL, QWEN3_30B, machine
 
 WANTED = {

@@ -23,10 +23,10 @@ from engine.protocol import (
     Text,
     Thinking,
 )
-from ktchat import store as stores
-from ktchat.chat import ChatSession, Started, Update
-from ktchat.errors import SessionBusyError, UnknownSessionError
-from ktchat.store import Store
+from ktchat.common.errors import SessionBusyError, UnknownSessionError
+from ktchat.session.chat import ChatSession, Started, Update
+from ktchat.store import store as stores
+from ktchat.store.store import Store
 from tests.support.fake_engine import FakeEngine, Reply
 
 Start = Callable[..., Awaitable[ChatSession]]
@@ -467,7 +467,7 @@ async def test_deleting_and_bringing_back(start: Start) -> None:
 async def test_a_deleted_session_is_gone_after_a_while(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ktchat.open_session.UNDO_SECONDS", -0.98)
+    monkeypatch.setattr("ktchat.session.open_session.UNDO_SECONDS", -0.98)
     monkeypatch.setattr(stores.Store.purge, "__defaults__", (0.0,))
     chat = await start("first")
     await all_of(chat.send("one"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.errors import EngineError
 from engine.protocol import Message
-from ktchat.conversation import TITLE_LENGTH, Conversation, Turn, title_of
+from ktchat.store.conversation import TITLE_LENGTH, Conversation, Turn, title_of
 
 
 def messages(*turns: Turn, system: str = "") -> list[tuple[str, str]]:

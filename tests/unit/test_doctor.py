@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from engine import gpu_facts
-from engine.gpu_facts import GpuFacts
-from engine.machine import Gpu, Hardware, Software
-from ktchat import shelf
+from engine.machine import gpu_trial
+from engine.machine.gpu_trial import GpuFacts
+from engine.machine.types import Gpu, Hardware, Software
 from ktchat.cli import main
+from ktchat.library import shelf
 
 GB = 10**9
 COMPLETE = Software("0.3.36", torch="2.13.0", torch_cuda="13.0", triton="3.7", native=True)
@@ -40,7 +40,7 @@ class Doctor:
             return list(facts)
 
         self._monkeypatch.setattr(shelf, "machine", lambda measure, fresh: machine)
-        self._monkeypatch.setattr(gpu_facts, "ask", ask)
+        self._monkeypatch.setattr(gpu_trial, "ask", ask)
         assert main(["doctor", *arguments]) == 0
         return self._capsys.readouterr().out
 

@@ -6,8 +6,8 @@ import json
 
 from engine.errors import EngineError
 from engine.protocol import Figures, Sampling
-from ktchat.conversation import Conversation, Turn
-from ktchat.export import to_json, to_markdown
+from ktchat.store.conversation import Conversation, Turn
+from ktchat.store.export import to_json, to_markdown
 
 
 def a_session() -> Conversation:

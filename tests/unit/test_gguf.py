@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from engine.errors import ModelFileError
-from engine.gguf import GGUFFile
-from engine.gguf_values import LazyArray
+from engine.gguf.file import GGUFFile
+from engine.gguf.values import LazyArray
 from tests.support import gguf_bytes as raw
 
 VOCABS = Path(__file__).parents[2].parent / "shared" / "data" / "vocabs"
@@ -202,7 +202,7 @@ def test_a_file_without_permission_says_so(tmp_path: Path, monkeypatch: pytest.M
     def forbidden(*args: object) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("engine.gguf.os.open", forbidden)
+    monkeypatch.setattr("engine.gguf.file.os.open", forbidden)
     assert "cannot be read" in refusal(path)
 
 
@@ -381,7 +381,7 @@ def test_the_worst_files_take_little_time_and_memory(tmp_path: Path, name: str) 
         "import re, sys, time\n"
         "from pathlib import Path\n"
         "from engine.errors import ModelFileError\n"
-        "from engine.gguf import GGUFFile\n"
+        "from engine.gguf.file import GGUFFile\n"
         "started = time.perf_counter()\n"
         "try:\n"
         "    file = GGUFFile.open(Path(sys.argv[1]))\n"

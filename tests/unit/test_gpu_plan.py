@@ -7,18 +7,19 @@ import itertools
 
 import pytest
 
-from engine import catalog, profiles
-from engine.catalog_tensors import Numbers
+from engine.catalog import catalog
+from engine.catalog.tensors import Numbers
 from engine.errors import RequestError
-from engine.footprint import PAGE
-from engine.gpu_footprint import layer_kv_bytes, reserve_bytes
-from engine.gpu_room import USUAL_CONTEXT
-from engine.machine import GpuUser, Hardware, Software
-from engine.memory_plan import KV, DevicePlan, MemoryPlan
-from engine.plan import make_plan
-from engine.plan_words import size, tokens
+from engine.machine import profiles
+from engine.machine.types import GpuUser, Hardware, Software
+from engine.plan.footprint import PAGE
+from engine.plan.gpu_footprint import layer_kv_bytes, reserve_bytes
+from engine.plan.gpu_ledger import USUAL_CONTEXT
+from engine.plan.memory_plan import KV, DevicePlan, MemoryPlan
+from engine.plan.planner import make_plan
+from engine.plan.report import size, tokens
 from engine.protocol import Auto
-from engine.spec import ModelSpec
+from engine.spec.spec import ModelSpec
 from tests.support.plans import (
     DEEPSEEK_V3,
     GIB,

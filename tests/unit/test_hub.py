@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import KtchatError
-from engine.hub import Hub, HubAccess, access_from_environment, ask
-from engine.hub_errors import (
+from engine.hub.client import Hub, HubAccess, access_from_environment, ask
+from engine.hub.errors import (
     GatedModelError,
     HubError,
     HubMissingError,
@@ -25,7 +25,7 @@ from engine.hub_errors import (
     RateLimitError,
     UnsafeNameError,
 )
-from engine.hub_names import (
+from engine.hub.names import (
     HubFile,
     HubModel,
     best,
@@ -35,7 +35,7 @@ from engine.hub_names import (
     quantisation_of,
     safe_path,
 )
-from engine.remote_file import RemoteFile
+from engine.hub.remote_file import RemoteFile
 from tests.support.hub_server import HubServer, Repo, hub_server
 from tests.support.tiny import tiny_model
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from engine import import_local
+from engine.downloads import import_local
+from engine.downloads.import_local import find_models, import_model
+from engine.downloads.integrity import record_of
 from engine.errors import ModelFileError
-from engine.hub_errors import DownloadError
-from engine.import_local import find_models, import_model
-from engine.integrity import record_of
+from engine.hub.errors import DownloadError
 
 GGUF = b"GGUF" + bytes(100)
 HEX = "ab" * 32

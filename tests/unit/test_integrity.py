@@ -9,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import manifest
-from engine.hub_errors import DamagedModelError, DownloadBusyError, DownloadError
-from engine.hub_names import HubFile, HubModel
-from engine.integrity import (
+from engine.downloads import manifest
+from engine.downloads.integrity import (
     checksum_of,
     record_of,
     remove,
@@ -20,7 +18,16 @@ from engine.integrity import (
     write_record,
     write_unchecked_record,
 )
-from engine.journal import MAX_BLOCK, MIN_BLOCK, Journal, JournalHead, block_size, bytes_kept
+from engine.downloads.journal import (
+    MAX_BLOCK,
+    MIN_BLOCK,
+    Journal,
+    JournalHead,
+    block_size,
+    bytes_kept,
+)
+from engine.hub.errors import DamagedModelError, DownloadBusyError, DownloadError
+from engine.hub.names import HubFile, HubModel
 
 HEAD = JournalHead("https://hub/x", "c" * 40, 1_000_000, "sha256:" + "a" * 64, MIN_BLOCK)
 DIGEST = "d" * 64

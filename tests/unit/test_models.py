@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from engine import folders
+from engine.common import folders
 from engine.errors import ModelFileError
-from ktchat import models, paths
+from ktchat.common import paths
+from ktchat.library import models
 from tests.support.tiny import tiny_model
 
 

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from engine.placement import LayerBytes, LayerPlace, Placement, Room, pack, place_layers
+from engine.plan.placement import LayerBytes, LayerPlace, Placement, Room, pack, place_layers
 
 MOE = [LayerBytes(10, 2, 8, 20)] * 6
 """Six layers of 10 with 8 experts of 2 each: 26 when whole."""

@@ -7,17 +7,17 @@ import json
 
 import pytest
 
-from engine import footprint
-from engine.catalog_tensors import Numbers
-from engine.context import RESERVE, choose_context
+from engine.catalog.tensors import Numbers
 from engine.errors import MemoryShortError, RequestError
-from engine.footprint import kv_bytes, weight_bytes, workspace_bytes
-from engine.machine import Hardware
-from engine.memory_plan import KV, RESERVED, WORKSPACE, DevicePlan, MemoryPlan
-from engine.plan import make_plan
-from engine.plan_words import FULL, OPEN, bars, size, tokens
-from engine.runtimes import hybrid
-from engine.spec import GroupSize, MlaSpec
+from engine.machine.types import Hardware
+from engine.plan import footprint
+from engine.plan.context import RESERVE, choose_context
+from engine.plan.footprint import kv_bytes, weight_bytes, workspace_bytes
+from engine.plan.memory_plan import KV, RESERVED, WORKSPACE, DevicePlan, MemoryPlan
+from engine.plan.planner import make_plan
+from engine.plan.report import FULL, OPEN, bars, size, tokens
+from engine.runtimes import native
+from engine.spec.spec import GroupSize, MlaSpec
 from tests.support.plans import DEEPSEEK_V3, GIB, GPT_OSS, MIXTRAL, QWEN3_30B, machine, spec
 
 MODELS = [QWEN3_30B, MIXTRAL, DEEPSEEK_V3]
@@ -134,7 +134,7 @@ def test_old_latent_files_keep_a_transposed_half() -> None:
 
 
 def test_pages_and_chunks_are_the_runtimes() -> None:
-    assert (footprint.PAGE, footprint.CHUNK) == (hybrid.PAGE_SIZE, hybrid.CHUNK)
+    assert (footprint.PAGE, footprint.CHUNK) == (native.PAGE_SIZE, native.CHUNK)
 
 
 def test_layers_that_nobody_reads_take_no_memory() -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from ktchat import saver as saving
-from ktchat.conversation import Conversation, Turn
-from ktchat.errors import StoreError
-from ktchat.saver import STEP_SECONDS, STEP_TOKENS, Saver
-from ktchat.store import Store
+from ktchat.common.errors import StoreError
+from ktchat.store import saver as saving
+from ktchat.store.conversation import Conversation, Turn
+from ktchat.store.saver import STEP_SECONDS, STEP_TOKENS, Saver
+from ktchat.store.store import Store
 
 
 class Place:

@@ -13,8 +13,8 @@ import pytest
 from engine.protocol import Load, Sampling
 from ktchat import cli
 from ktchat.cli import load_options
-from ktchat.errors import SettingsError
-from ktchat.settings import MAX_RECENT, Settings, SettingsFile, Wishes
+from ktchat.common.errors import SettingsError
+from ktchat.common.settings import MAX_RECENT, Settings, SettingsFile, Wishes
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ktchat import shelf
-from ktchat.paths import settings_file
-from ktchat.settings import SettingsFile
+from ktchat.common.paths import settings_file
+from ktchat.common.settings import SettingsFile
+from ktchat.library import shelf
 from tests.support.plans import machine, spec
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from engine.errors import KtchatError, ModelFileError, UnsupportedModelError
-from engine.gguf import GGUFFile
-from engine.rope import RopeSpec
-from engine.spec import ModelSpec, is_hybrid
+from engine.gguf.file import GGUFFile
+from engine.spec.rope import RopeSpec
+from engine.spec.spec import ModelSpec, is_hybrid
 from tests.support import tiny, toy_models
 from tests.support.toy_models import Toy
 from tests.unit.test_gguf import mutate
@@ -511,7 +511,7 @@ def test_mutated_models_give_a_spec_or_a_typed_error(tmp_path: Path) -> None:
 
 def test_a_spec_needs_no_torch_and_no_llama_cpp() -> None:
     script = (
-        "import sys, engine.spec, engine.spec_reader, engine.gguf\n"
+        "import sys, engine.spec.spec, engine.spec.reader, engine.gguf.file\n"
         "assert not {'torch', 'llama_cpp', 'jinja2', 'gguf'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from engine import notebook, speed
-from engine.machine import Software
-from engine.plan import make_plan
-from engine.plan_words import rate
+from engine.common import measurements
+from engine.machine.types import Software
+from engine.plan import speed
+from engine.plan.planner import make_plan
+from engine.plan.report import rate
+from engine.plan.speed import DECODE_EFFICIENCY, predict, record_run, record_speed, token_bytes
 from engine.protocol import Figures
-from engine.speed import DECODE_EFFICIENCY, predict, record_run, record_speed, token_bytes
 from tests.support.plans import DEEPSEEK_V3, GPT_OSS, QWEN3_30B, machine, spec
 from tests.support.tiny import tiny_model
 
@@ -134,7 +135,7 @@ def test_a_damaged_notebook_does_no_harm(damage: object) -> None:
     this, model = dataclasses.replace(machine(64), assumed=""), spec()
     key = speed.machine_key(this.cpu, this.memory)
     for value in (damage, {speed.speed_key(model): damage}):
-        notebook.write("speeds", {key: value})
+        measurements.write("speeds", {key: value})
         assert not predict(model, this, 4096).measured
         assert record_speed(model, this, decode_tok_s=5.0, reply_tokens=100)
         assert predict(model, this, 4096).decode_tok_s == 5.0
@@ -150,9 +151,9 @@ def test_a_turn_is_recorded_from_its_file(tmp_path: Path) -> None:
         decode_seconds=4.0,
     )
     assert record_run(path, turn)
-    from engine.gguf import GGUFFile
-    from engine.hardware import here
-    from engine.spec import ModelSpec
+    from engine.gguf.file import GGUFFile
+    from engine.machine.probe import here
+    from engine.spec.spec import ModelSpec
 
     with GGUFFile.open(path) as file:
         assert speed.recorded(ModelSpec.from_file(file), here()) == {

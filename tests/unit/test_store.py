@@ -14,12 +14,17 @@ import pytest
 
 from engine.errors import EngineError
 from engine.protocol import Figures, Sampling
-from ktchat import schema
-from ktchat.conversation import Conversation, Turn
-from ktchat.errors import SessionBusyError, StoreError, StoreVersionError, UnknownSessionError
-from ktchat.records import session_values, turn_values
-from ktchat.repair import is_sound
-from ktchat.store import Store
+from ktchat.common.errors import (
+    SessionBusyError,
+    StoreError,
+    StoreVersionError,
+    UnknownSessionError,
+)
+from ktchat.store import schema
+from ktchat.store.conversation import Conversation, Turn
+from ktchat.store.records import session_values, turn_values
+from ktchat.store.repair import is_sound
+from ktchat.store.store import Store
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import synthetic
 from engine.errors import KtchatError, RequestError
-from engine.gguf import GGUFFile
-from engine.gguf_writer import TensorPlan, write_gguf
-from engine.peer import LlamaPeer
-from engine.spec import ModelSpec
-from engine.synthetic_shapes import RECIPES, SHAPES, Shape
+from engine.evaluation import synthetic
+from engine.evaluation.llama_cpp_reference import LlamaPeer
+from engine.gguf.file import GGUFFile
+from engine.gguf.writer import TensorPlan, write_gguf
+from engine.spec.recipes import RECIPES, SHAPES, Shape
+from engine.spec.spec import ModelSpec
 from kernels.ops import Bytes
 from kernels.quants import BY_NAME
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from engine import chat_formats
 from engine.errors import TemplateError
-from engine.gguf import GGUFFile
+from engine.gguf.file import GGUFFile
 from engine.protocol import Message
-from engine.template import ChatTemplate, Placeholders
-from engine.template_process import TemplateProcess
-from engine.tokenizer import Part, Tokenizer
+from engine.text import chat_formats
+from engine.text.template import ChatTemplate, Placeholders
+from engine.text.template_process import TemplateProcess
+from engine.text.tokenizer import Part, Tokenizer
 from tests.support import gguf_bytes as raw
 from tests.support import vocabulary
 
@@ -312,7 +312,7 @@ def test_the_first_text_comes_at_once() -> None:
 def test_the_child_ends_with_its_parent() -> None:
     script = (
         "import sys, time\n"
-        "from engine.template_process import TemplateProcess\n"
+        "from engine.text.template_process import TemplateProcess\n"
         "process = TemplateProcess('{{ x }}')\n"
         "process.render({'x': 1})\n"
         "print(process._child.pid, flush=True)\n"
@@ -346,7 +346,7 @@ def _runs(pid: int) -> bool:
 def test_starting_imports_no_jinja2_here() -> None:
     script = (
         "import sys\n"
-        "from engine.template_process import TemplateProcess\n"
+        "from engine.text.template_process import TemplateProcess\n"
         "TemplateProcess('{{ x }}').close()\n"
         "assert 'jinja2' not in sys.modules\n"
     )

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ktchat.text import MAX_MARKS, MAX_STRING, Sanitiser, one_line, sanitise
+from ktchat.common.text import MAX_MARKS, MAX_STRING, Sanitiser, one_line, sanitise
 
 FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from engine.errors import ModelFileError, RequestError
-from engine.tokenizer import MAX_TEXT, Part, Tokenizer
+from engine.text.tokenizer import MAX_TEXT, Part, Tokenizer
 from tests.support import gguf_bytes as raw
 from tests.support import vocabulary
 
@@ -397,7 +397,7 @@ def test_opening_prints_nothing_and_imports_no_llama_cpp(tmp_path: Path) -> None
     script = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from engine.tokenizer import Part, Tokenizer\n"
+        "from engine.text.tokenizer import Part, Tokenizer\n"
         "tokenizer = Tokenizer.open(Path(sys.argv[1]))\n"
         "assert tokenizer.encode([Part('hello', False)])\n"
         "assert not {'llama_cpp', 'torch', 'jinja2'} & set(sys.modules)\n"

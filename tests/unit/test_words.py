@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.protocol import Figures, Progress
-from ktchat import words
+from ktchat.common import words
 
 
 @pytest.mark.parametrize(

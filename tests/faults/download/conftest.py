@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import transfer
+from engine.downloads import transfer
 from tests.support.downloads import (
     NAME,
     REPO,

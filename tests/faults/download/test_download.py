@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.download import Download
+from engine.downloads.download import Download
 from engine.errors import KtchatError
-from engine.hub import HubAccess
-from engine.hub_errors import (
+from engine.hub.client import HubAccess
+from engine.hub.errors import (
     DamagedDownloadError,
     DownloadBusyError,
     HubOfflineError,
@@ -154,7 +154,7 @@ async def test_a_download_leaves_the_loop_free(server: HubServer, folder: Path) 
 
 
 def test_every_error_has_words() -> None:
-    from engine import hub_errors
+    from engine.hub import errors as hub_errors
 
     kinds = [kind for kind in vars(hub_errors).values() if isinstance(kind, type)]
     for kind in kinds:

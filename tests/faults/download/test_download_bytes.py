@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from engine import transfer
-from engine.blocks import BlockFile
-from engine.hub_errors import (
+from engine.downloads import transfer
+from engine.downloads.block_file import BlockFile
+from engine.downloads.journal import bytes_kept
+from engine.downloads.transfer_options import TransferOptions
+from engine.hub.errors import (
     DamagedDownloadError,
     HubError,
 )
-from engine.journal import bytes_kept
-from engine.transfer_options import TransferOptions
 from tests.support.downloads import (
     BLOCK,
     NAME,

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from engine.blocks import BlockFile
-from engine.download import Download
-from engine.hub import HubAccess
-from engine.hub_errors import (
+from engine.downloads.block_file import BlockFile
+from engine.downloads.download import Download
+from engine.downloads.journal import bytes_kept
+from engine.downloads.transfer_options import TransferOptions
+from engine.hub.client import HubAccess
+from engine.hub.errors import (
     DiskShortError,
     DownloadError,
     UnsafeNameError,
 )
-from engine.hub_names import HubFile, HubModel
-from engine.journal import bytes_kept
-from engine.transfer_options import TransferOptions
+from engine.hub.names import HubFile, HubModel
 from tests.support.downloads import (
     REPO,
     SIZE,
@@ -39,7 +39,7 @@ def test_a_full_disk_is_said_before_a_byte_comes(server: HubServer, folder: Path
 def test_a_disk_that_fills_up_stops_the_download_and_keeps_it(
     server: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.blocks.CHECK_SPACE_EVERY", 256 << 10)
+    monkeypatch.setattr("engine.downloads.block_file.CHECK_SPACE_EVERY", 256 << 10)
     room = iter([SIZE, *[10_000_000] * 4, *[0] * 99])
     with pytest.raises(DiskShortError, match="Free some space"):
         fetch(server, folder, TransferOptions(space=lambda path: next(room)))
@@ -86,7 +86,7 @@ def test_a_failed_sync_is_not_forgotten(
             raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as broken:
-        broken.setattr("engine.blocks.SYNC_EVERY", 1_000_000)
+        broken.setattr("engine.downloads.block_file.SYNC_EVERY", 1_000_000)
         broken.setattr(BlockFile, "sync", failing)
         with pytest.raises(DownloadError, match="disk reports an error"):
             fetch(server, folder)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.hub_errors import (
+from engine.downloads.transfer_options import TransferOptions
+from engine.hub.errors import (
     HubNetworkError,
 )
-from engine.transfer_options import TransferOptions
 from tests.support.downloads import (
     BLOCK,
     SIZE,

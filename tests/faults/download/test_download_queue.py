@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.download import DownloadProgress
-from engine.download_queue import DownloadQueue
-from engine.hub import Hub, HubAccess
-from engine.hub_errors import HubNetworkError
-from engine.transfer_options import TransferOptions
+from engine.downloads.download import DownloadProgress
+from engine.downloads.queue import DownloadQueue
+from engine.downloads.transfer_options import TransferOptions
+from engine.hub.client import Hub, HubAccess
+from engine.hub.errors import HubNetworkError
 from tests.support.cli import until
 from tests.support.hub_server import HubServer, Repo, hub_server
 

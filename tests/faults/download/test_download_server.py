@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.hub import HubAccess
-from engine.hub_errors import (
+from engine.hub.client import HubAccess
+from engine.hub.errors import (
     FileChangedError,
     GatedModelError,
     HubError,

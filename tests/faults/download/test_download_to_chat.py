@@ -6,7 +6,7 @@ import json
 import signal
 from pathlib import Path
 
-from engine.journal import bytes_kept
+from engine.downloads.journal import bytes_kept
 from tests.support.cli import Program, until
 from tests.support.hub_server import HubServer, Repo, hub_server
 from tests.support.split_model import split_model

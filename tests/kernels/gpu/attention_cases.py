@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from kernels.gpu.attention import attention
-from kernels.gpu.attention_plan import plan_attention
-from kernels.gpu.batch import Batch
-from kernels.gpu.kv_cache import Rows
-from kernels.gpu.latent_attention import latent_attention, plan_latent_attention
+from kernels.gpu.attention.batch import Batch
+from kernels.gpu.attention.grouped import attention
+from kernels.gpu.attention.kv_cache import Rows
+from kernels.gpu.attention.latent import latent_attention, plan_latent_attention
+from kernels.gpu.attention.plan import plan_attention
 from tests.kernels.gpu.gpu_cases import DEVICE, error, normal, unset
 
 # q, k and v are multiples of 1/16, exact in float16; what is left is the rounding of the softmax weights.

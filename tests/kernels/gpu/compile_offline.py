@@ -22,15 +22,15 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from kernels.gpu.append import append_heads, append_latent
-from kernels.gpu.attention import attention
-from kernels.gpu.attention_plan import AttentionPlan, plan_attention
-from kernels.gpu.batch import Batch
+from kernels.gpu.attention.append import append_heads, append_latent
+from kernels.gpu.attention.batch import Batch
+from kernels.gpu.attention.grouped import attention
+from kernels.gpu.attention.kv_cache import Rows
+from kernels.gpu.attention.latent import latent_attention, plan_latent_attention
+from kernels.gpu.attention.plan import AttentionPlan, plan_attention
+from kernels.gpu.attention.rope import rope_table, turn
 from kernels.gpu.elementwise import gated_add, rms_norm, swiglu
-from kernels.gpu.kv_cache import Rows
-from kernels.gpu.latent_attention import latent_attention, plan_latent_attention
-from kernels.gpu.rope import rope_table, turn
-from kernels.gpu.routing import route
+from kernels.gpu.moe.routing import route
 from kernels.ops import Rope, Routing
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from kernels.gpu import experts as experts_of
-from kernels.gpu import quantised
-from kernels.gpu.quantised_formats import FORMATS
-from kernels.gpu.quantised_weight import PackedWeight
+from kernels.gpu.moe import experts as experts_of
+from kernels.gpu.quant import matmul
+from kernels.gpu.quant.formats import FORMATS
+from kernels.gpu.quant.weight import PackedWeight
 from kernels.quants import BY_NAME
 from tests.kernels.gpu.compile_offline import compiling, resources
 
@@ -30,25 +30,25 @@ def _products(name: str) -> dict[str, Callable[[], Any]]:
     experts = PackedWeight.empty(BY_NAME[name], (8, 128, 768))
     ids = torch.arange(8, dtype=torch.int32)
     rows = torch.zeros(64, 768)
-    some = quantised.groups(ids.repeat(8), 8)
+    some = matmul.groups(ids.repeat(8), 8)
     file = torch.zeros(3, 128, BY_NAME[name].row_bytes(768), dtype=torch.uint8)
     return {
         "pack": lambda: experts.store(file, 2),
-        "gemv, 1 row": lambda: quantised.gemv(torch.zeros(1, 2048), dense),
-        "gemv, 8 rows": lambda: quantised.gemv(torch.zeros(8, 2048), dense),
-        "expert gemv": lambda: quantised.expert_gemv(rows[:1], experts, ids),
+        "gemv, 1 row": lambda: matmul.gemv(torch.zeros(1, 2048), dense),
+        "gemv, 8 rows": lambda: matmul.gemv(torch.zeros(8, 2048), dense),
+        "expert gemv": lambda: matmul.expert_gemv(rows[:1], experts, ids),
         "swiglu": lambda: experts_of.expert_swiglu(rows[:1], experts, experts, ids),
         "down": lambda: experts_of.down_add(
             rows[:8], experts, ids[None], torch.zeros(1, 8), torch.zeros(1, 128)
         ),
-        "gemm, 16 rows": lambda: quantised.gemm(quantised.halves(torch.zeros(16, 2048)), dense),
-        "gemm, 1024 rows": lambda: quantised.gemm(quantised.halves(torch.zeros(1024, 2048)), dense),
-        "grouped gemm": lambda: quantised.grouped_gemm(
-            quantised.halves(rows), experts, quantised.groups(ids.repeat(64), 8)
+        "gemm, 16 rows": lambda: matmul.gemm(matmul.halves(torch.zeros(16, 2048)), dense),
+        "gemm, 1024 rows": lambda: matmul.gemm(matmul.halves(torch.zeros(1024, 2048)), dense),
+        "grouped gemm": lambda: matmul.grouped_gemm(
+            matmul.halves(rows), experts, matmul.groups(ids.repeat(64), 8)
         ),
-        "gathered": lambda: quantised.gathered_gemm(quantised.halves(rows), experts, some, 1),
-        "scattered": lambda: quantised.scattered_gemm(
-            quantised.halves(rows), experts, some, torch.zeros(64, 128)
+        "gathered": lambda: matmul.gathered_gemm(matmul.halves(rows), experts, some, 1),
+        "scattered": lambda: matmul.scattered_gemm(
+            matmul.halves(rows), experts, some, torch.zeros(64, 128)
         ),
     }
 

@@ -7,11 +7,11 @@ import zlib
 import numpy as np
 import torch
 
-from kernels.gpu.holdings import Holdings
-from kernels.gpu.quantised_formats import FORMATS
-from kernels.gpu.quantised_layout import Raw
-from kernels.gpu.quantised_weight import PackedWeight
-from kernels.gpu.weight_store import WeightStore
+from kernels.gpu.memory.tracked_allocator import Holdings
+from kernels.gpu.memory.weight_store import WeightStore
+from kernels.gpu.quant.formats import FORMATS
+from kernels.gpu.quant.layout import Raw
+from kernels.gpu.quant.weight import PackedWeight
 from kernels.ops import Bytes, Tensor
 from kernels.quants import BY_NAME
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from kernels.gpu.attention import attention
-from kernels.gpu.attention_plan import AttentionPlan, plan_attention
-from kernels.gpu.batch import Batch
-from kernels.gpu.latent_attention import plan_latent_attention
+from kernels.gpu.attention.batch import Batch
+from kernels.gpu.attention.grouped import attention
+from kernels.gpu.attention.latent import plan_latent_attention
+from kernels.gpu.attention.plan import AttentionPlan, plan_attention
 from tests.kernels.gpu.attention_cases import PAGE, TOLERANCE, Cache, exact, run, run_latent, wanted
 from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU, error, unset
 

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from kernels.device import Copy, DeviceMemoryError
-from kernels.gpu import quantised, transfer_sizes
+from kernels.gpu import sizes
 from kernels.gpu.gpu_ops import GpuOps
-from kernels.gpu.holdings import Holdings
-from kernels.gpu.staging import Staging
-from kernels.gpu.streaming import ExpertStream, passes
-from kernels.gpu.transfer_sizes import expert_bytes, experts_at_once, stream_bytes
-from kernels.gpu.weight_store import WeightStore
+from kernels.gpu.memory.staging import Staging
+from kernels.gpu.memory.tracked_allocator import Holdings
+from kernels.gpu.memory.weight_store import WeightStore
+from kernels.gpu.moe.streaming import ExpertStream, passes
+from kernels.gpu.quant import matmul
+from kernels.gpu.sizes import expert_bytes, experts_at_once, stream_bytes
 from kernels.ops import Ints, Tensor
 from kernels.reference import ReferenceOps
 from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU, error, normal
@@ -35,8 +36,8 @@ Stacks = tuple[Tensor, Tensor, Tensor]
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few programs for the interpreter."""
     if not ON_GPU:
-        monkeypatch.setattr(quantised, "_GEMV_ROWS", dict.fromkeys((1, 2, 4, 8), 256))
-        monkeypatch.setattr(quantised, "_GEMM_ROWS", 256)
+        monkeypatch.setattr(matmul, "_GEMV_ROWS", dict.fromkeys((1, 2, 4, 8), 256))
+        monkeypatch.setattr(matmul, "_GEMM_ROWS", 256)
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def test_experts_in_slots_compute_what_they_are(name: str, n: int, ops: GpuOps) 
     places = np.select([ids == 5, ids == 2, ids == 6], [0, 1, 2], -1).astype(np.int32)
     out = residual.clone()
     ops.moe_add(x, ops.from_numpy(places), weights, *slots, out)
-    bound = FEW if n <= quantised.FEW else MANY
+    bound = FEW if n <= matmul.FEW else MANY
     assert error(out, wanted(x, ids, weights, tensors, residual)) < bound
 
 
@@ -207,7 +208,7 @@ def test_an_upload_is_asked_for_while_the_device_works(ops: GpuOps) -> None:
 
 def at_once(monkeypatch: pytest.MonkeyPatch, tensors: Stacks, experts: int) -> None:
     kinds = [(tensor.type, tensor.shape) for tensor in tensors]
-    monkeypatch.setattr(transfer_sizes, "STREAM_BUFFER", experts * expert_bytes(kinds))
+    monkeypatch.setattr(sizes, "STREAM_BUFFER", experts * expert_bytes(kinds))
     assert experts_at_once(kinds) == experts
 
 
@@ -233,7 +234,7 @@ def test_streamed_experts_compute_what_resident_ones_do(
     if used == "none":
         assert torch.equal(out, residual)
     else:
-        bound = FEW if n <= quantised.FEW else MANY
+        bound = FEW if n <= matmul.FEW else MANY
         assert error(out, wanted(x, ids, weights, tensors, residual)) < bound
     resident = residual.clone()
     ops.moe_add(x, ops.from_numpy(ids), weights, *(ops.matrix(t) for t in tensors), resident)
@@ -244,18 +245,18 @@ def test_layers_of_all_kinds_share_the_buffers(monkeypatch: pytest.MonkeyPatch) 
     """What one kind leaves in a buffer is nothing to the next, which may need larger ones."""
     ops = GpuOps(DEVICE, limit=1 << 30)
     for tensors in (SHAPES["Q8_0"], SHAPES["Q4_K"], SHAPES["F16"]):
-        monkeypatch.setattr(transfer_sizes, "STREAM_BUFFER", 1 << 10)  # an expert is larger
+        monkeypatch.setattr(sizes, "STREAM_BUFFER", 1 << 10)  # an expert is larger
         x, weights, residual = case(tensors, 10)
         ids, out = chosen_of(10, [1, 3, 4]), residual.clone()
         ops.stream_moe_add(x, ops.from_numpy(ids), weights, *tensors, out)
         assert error(out, wanted(x, ids, weights, tensors, residual)) < MANY
     kinds = [[(tensor.type, tensor.shape) for tensor in shape] for shape in SHAPES.values()]
-    assert (1 << 30) - ops.memory().free == stream_bytes(kinds) + transfer_sizes.BLOCK_BYTES
+    assert (1 << 30) - ops.memory().free == stream_bytes(kinds) + sizes.BLOCK_BYTES
     ops.close()
 
 
 def test_no_room_for_the_buffers_is_said() -> None:
-    ops = GpuOps(DEVICE, limit=transfer_sizes.STREAM_BUFFER)
+    ops = GpuOps(DEVICE, limit=sizes.STREAM_BUFFER)
     x, weights, residual = case(SHAPES["Q8_0"], 9)
     with pytest.raises(DeviceMemoryError, match="67,108,864 bytes wanted"):
         ops.stream_moe_add(x, ops.from_numpy(chosen_of(9, [1])), weights, *SHAPES["Q8_0"], residual)
@@ -273,13 +274,13 @@ def test_a_buffer_waits_for_the_products_that_read_it(monkeypatch: pytest.Monkey
     x, weights, residual = case(tensors, 9)
     ids = torch.from_numpy(chosen_of(9, USED["all"]))
     read: list[int] = []
-    products = quantised.scattered_gemm
+    products = matmul.scattered_gemm
 
     def last_product(*args: Any) -> None:
         products(*args)
         read.append(len(stream.marks))  # the next mark is behind this product
 
-    monkeypatch.setattr(quantised, "scattered_gemm", last_product)
+    monkeypatch.setattr(matmul, "scattered_gemm", last_product)
     stream.log.clear()
     for _ in range(2):  # layers of four passes each
         streaming.moe_add(x, ids, weights, tensors, residual)
@@ -310,8 +311,6 @@ def test_passes_serve_every_pair_once() -> None:
 def test_stream_bytes_are_bounded_or_one_expert() -> None:
     small = [(tensor.type, tensor.shape) for tensor in SHAPES["Q4_K"]]
     large = [(small[0][0], (8, 8192, 32768))] * 3
-    assert stream_bytes([small]) == 2 * transfer_sizes.STREAM_BUFFER
-    assert (
-        stream_bytes([small, large]) == 2 * expert_bytes(large) > 2 * transfer_sizes.STREAM_BUFFER
-    )
+    assert stream_bytes([small]) == 2 * sizes.STREAM_BUFFER
+    assert stream_bytes([small, large]) == 2 * expert_bytes(large) > 2 * sizes.STREAM_BUFFER
     assert experts_at_once(large) == 1

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from kernels import ggml
-from kernels.gpu import experts, quantised
-from kernels.gpu.experts import Tile, down_add, expert_swiglu, moe_add, tile_for
+from kernels.gpu.moe import experts
+from kernels.gpu.moe.experts import Tile, down_add, expert_swiglu, moe_add, tile_for
+from kernels.gpu.quant import matmul
 from kernels.ops import Tensor
 from tests.kernels.gpu.gpu_cases import DEVICE, normal
 from tests.kernels.gpu.quantised_cases import random_tensor, repack
@@ -99,7 +100,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 def test_small_experts_are_cut_between_more_warps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantised, "multiprocessors", lambda device: 128)
+    monkeypatch.setattr(matmul, "multiprocessors", lambda device: 128)
     monkeypatch.setattr(experts, "_TILES", experts.TILES)
     device = torch.device(DEVICE)
     for rows, products, blocks in (

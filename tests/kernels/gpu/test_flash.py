@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from kernels.gpu import flash
-from kernels.gpu.attention import attention
-from kernels.gpu.attention_plan import plan_attention
-from kernels.gpu.batch import Batch
-from kernels.gpu.flash import FlashDecode, FlashLatent, FlashPrefill, FlashShape
-from kernels.gpu.flash_index import IndexBuffers, page_index, query_offsets
-from kernels.gpu.flash_room import WORKSPACE_BYTES
-from kernels.gpu.kv_cache import Rows
-from kernels.gpu.latent_attention import latent_attention, plan_latent_attention
+from kernels.gpu.attention.batch import Batch
+from kernels.gpu.attention.grouped import attention
+from kernels.gpu.attention.kv_cache import Rows
+from kernels.gpu.attention.latent import latent_attention, plan_latent_attention
+from kernels.gpu.attention.plan import plan_attention
+from kernels.gpu.flashinfer import wrappers as flash
+from kernels.gpu.flashinfer.indices import IndexBuffers, page_index, query_offsets
+from kernels.gpu.flashinfer.workspace import WORKSPACE_BYTES
+from kernels.gpu.flashinfer.wrappers import FlashDecode, FlashLatent, FlashPrefill, FlashShape
 from tests.kernels.gpu import fake_flashinfer
 from tests.kernels.gpu.fake_flashinfer import Log
 from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU, error, normal, unset

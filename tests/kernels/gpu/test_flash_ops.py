@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from engine.gguf import GGUFFile
+from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer, page_table
-from engine.spec import ModelSpec
-from kernels.gpu import flash, inputs
-from kernels.gpu.flash import Availability
-from kernels.gpu.flash_room import WORKSPACE_BYTES, decode_fits, prefill_split
-from kernels.gpu.gpu_graph import GraphForward
+from engine.spec.spec import ModelSpec
+from kernels.gpu.flashinfer import wrappers as flash
+from kernels.gpu.flashinfer.workspace import WORKSPACE_BYTES, decode_fits, prefill_split
+from kernels.gpu.flashinfer.wrappers import Availability
 from kernels.gpu.gpu_ops import GpuOps
+from kernels.gpu.graph import inputs
+from kernels.gpu.graph.gpu_graph import GraphForward
 from kernels.ops import CacheKind, CacheShape, Floats, Rope, Tensor
 from kernels.quants import BY_NAME
 from kernels.reference import ReferenceOps

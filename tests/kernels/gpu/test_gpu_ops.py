@@ -18,19 +18,20 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engine.gguf import GGUFFile
+from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer, page_table
-from engine.spec import ModelSpec
+from engine.spec.spec import ModelSpec
 from kernels.cpu import CpuOps
-from kernels.gpu import inputs, quantised
-from kernels.gpu.batch import Batch
-from kernels.gpu.gpu_graph import GraphForward
+from kernels.gpu.attention.batch import Batch
 from kernels.gpu.gpu_ops import GpuOps
-from kernels.gpu.inputs import Place
+from kernels.gpu.graph import inputs
+from kernels.gpu.graph.gpu_graph import GraphForward
+from kernels.gpu.graph.inputs import Place
+from kernels.gpu.quant import matmul
+from kernels.hybrid.split import SplitOps
 from kernels.ops import CacheShape, Floats, Tensor
 from kernels.quants import BY_NAME
 from kernels.reference import ReferenceOps
-from kernels.split import SplitOps
 from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU
 from tests.support.fidelity import nmse
 from tests.support.tiny import MODELS, tiny_model
@@ -61,8 +62,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few programs for the interpreter."""
     if ON_GPU:
         return
-    monkeypatch.setattr(quantised, "_GEMV_ROWS", dict.fromkeys((1, 2, 4, 8), 512))
-    monkeypatch.setattr(quantised, "_GEMM_ROWS", 512)
+    monkeypatch.setattr(matmul, "_GEMV_ROWS", dict.fromkeys((1, 2, 4, 8), 512))
+    monkeypatch.setattr(matmul, "_GEMM_ROWS", 512)
     for key, shape in SHAPES.items():
         heads = 2 if shape.latent else shape.heads
         monkeypatch.setitem(SHAPES, key, replace(shape, layers=shape.dense_layers + 1, heads=heads))

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from kernels.cpu import CpuOps
-from kernels.gpu.append import append_heads, append_latent
-from kernels.gpu.batch import Batch
+from kernels.gpu.attention.append import append_heads, append_latent
+from kernels.gpu.attention.batch import Batch
+from kernels.gpu.attention.kv_cache import Rows
+from kernels.gpu.attention.rope import rope_table
 from kernels.gpu.gpu_ops import GpuOps
-from kernels.gpu.kv_cache import Rows
-from kernels.gpu.rope import rope_table
 from kernels.ops import CacheShape, Rope
 from kernels.reference import ReferenceOps
 from tests.kernels.gpu.attention_cases import empty, planes, run, run_latent

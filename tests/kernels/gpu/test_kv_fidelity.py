@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.gguf import GGUFFile
+from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer, page_table
-from engine.spec import ModelSpec
-from kernels.gpu import quantised
+from engine.spec.spec import ModelSpec
 from kernels.gpu.gpu_ops import GpuOps
+from kernels.gpu.quant import matmul
 from kernels.ops import CacheKind, Floats
 from kernels.reference import ReferenceOps
 from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU
@@ -40,8 +40,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few programs for the interpreter."""
     if ON_GPU:
         return
-    monkeypatch.setattr(quantised, "_GEMV_ROWS", dict.fromkeys((1, 2, 4, 8), 512))
-    monkeypatch.setattr(quantised, "_GEMM_ROWS", 512)
+    monkeypatch.setattr(matmul, "_GEMV_ROWS", dict.fromkeys((1, 2, 4, 8), 512))
+    monkeypatch.setattr(matmul, "_GEMM_ROWS", 512)
     for key, shape in SHAPES.items():
         monkeypatch.setitem(SHAPES, key, replace(shape, layers=shape.dense_layers + 1))
 

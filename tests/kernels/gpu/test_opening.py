@@ -10,7 +10,7 @@ import torch
 import triton
 
 from engine.errors import EngineError, ModelFileError
-from engine.loading import load_model
+from engine.generation.loading import load_model
 from engine.protocol import Load
 from engine.runtimes import gpu
 from engine.runtimes.base import CancelFlag

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.trace import Trace
-from kernels.gpu.pass_times import Marks, PassTimes
+from engine.evaluation.trace import Trace
+from kernels.gpu.graph.pass_times import Marks, PassTimes
 from kernels.timing import Stamps
 from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU
 

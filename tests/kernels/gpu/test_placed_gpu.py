@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from engine.gguf import GGUFFile
-from engine.placement import LayerPlace, Placement
+from engine.gguf.file import GGUFFile
+from engine.plan.placement import LayerPlace, Placement
 from engine.runtimes import placed
-from engine.runtimes.hybrid import HybridRuntime
+from engine.runtimes.native import HybridRuntime
 from engine.runtimes.placed import load_placed
-from engine.spec import ModelSpec
+from engine.spec.spec import ModelSpec
 from kernels.cpu import CpuOps
 from kernels.device import DeviceMemoryError
-from kernels.gpu import quantised
 from kernels.gpu.gpu_ops import GpuOps
+from kernels.gpu.quant import matmul
 from kernels.reference import ReferenceOps
 from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU
 from tests.support.fidelity import logits, nmse
@@ -36,8 +36,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few programs for the interpreter."""
     if ON_GPU:
         return
-    monkeypatch.setattr(quantised, "_GEMV_ROWS", dict.fromkeys((1, 2, 4, 8), 512))
-    monkeypatch.setattr(quantised, "_GEMM_ROWS", 512)
+    monkeypatch.setattr(matmul, "_GEMV_ROWS", dict.fromkeys((1, 2, 4, 8), 512))
+    monkeypatch.setattr(matmul, "_GEMM_ROWS", 512)
     monkeypatch.setattr(placed, "SIZES", (1, CONTEXT))
     for key, shape in SHAPES.items():
         monkeypatch.setitem(SHAPES, key, replace(shape, layers=2, heads=2, kv_heads=1))

@@ -11,8 +11,8 @@ from gguf import GGMLQuantizationType
 from gguf.quants import _type_traits, dequantize
 
 from kernels import ggml
-from kernels.gpu import quantised
-from kernels.gpu.quantised_formats import FORMATS
+from kernels.gpu.quant import matmul
+from kernels.gpu.quant.formats import FORMATS
 from kernels.ops import Tensor
 from kernels.quants import BY_NAME, MATRIX_TYPES
 from kernels.reference import ReferenceOps
@@ -55,7 +55,7 @@ def test_every_type_that_a_product_reads_has_a_format() -> None:
 def test_few_rows(name: str, device: torch.device) -> None:
     tensor = random_tensor(name, (3, 512))
     x = activations(1, 512)
-    y = quantised.gemv(x.to(device), repack(tensor, device))
+    y = matmul.gemv(x.to(device), repack(tensor, device))
     assert error(y, x.double() @ wanted_weights(tensor).T) < FLOAT
 
 
@@ -63,7 +63,7 @@ def test_few_rows(name: str, device: torch.device) -> None:
 def test_many_rows(name: str, device: torch.device) -> None:
     tensor = random_tensor(name, (3, 256), seed=1)
     x = activations(9, 256)
-    y = quantised.linear(x.to(device), repack(tensor, device))
+    y = matmul.linear(x.to(device), repack(tensor, device))
     wanted = as_halves(x) @ as_halves(wanted_weights(tensor)).T
     assert error(y, wanted) < 1e-4
 
@@ -72,8 +72,8 @@ def test_many_rows(name: str, device: torch.device) -> None:
 def test_every_count_of_rows(n: int, device: torch.device) -> None:
     tensor = random_tensor("Q4_K", (17, 256))
     x = activations(n, 256)
-    y = quantised.linear(x.to(device), repack(tensor, device))
-    bound = FLOAT if n <= quantised.FEW else 1e-3
+    y = matmul.linear(x.to(device), repack(tensor, device))
+    bound = FLOAT if n <= matmul.FEW else 1e-3
     assert error(y, x.double() @ wanted_weights(tensor).T) < bound
 
 
@@ -84,16 +84,16 @@ def test_one_block_of_columns(name: str, device: torch.device) -> None:
     weight = repack(tensor, device)
     x = activations(2, cols)
     wanted = x.double() @ wanted_weights(tensor).T
-    assert error(quantised.gemv(x.to(device), weight), wanted) < FLOAT
-    assert error(quantised.gemm(quantised.halves(x.to(device)), weight), wanted) < 2e-3
+    assert error(matmul.gemv(x.to(device), weight), wanted) < FLOAT
+    assert error(matmul.gemm(matmul.halves(x.to(device)), weight), wanted) < 2e-3
 
 
 def test_rows_of_no_whole_tile(device: torch.device) -> None:
     tensor = random_tensor("Q8_0", (67, 96))
     weight, x = repack(tensor, device), activations(18, 96)
     wanted = x.double() @ wanted_weights(tensor).T
-    assert error(quantised.gemv(x[:3].to(device), weight), wanted[:3]) < FLOAT
-    assert error(quantised.gemm(quantised.halves(x.to(device)), weight), wanted) < 1e-3
+    assert error(matmul.gemv(x[:3].to(device), weight), wanted[:3]) < FLOAT
+    assert error(matmul.gemm(matmul.halves(x.to(device)), weight), wanted) < 1e-3
 
 
 @pytest.mark.parametrize("splits", [2, 3, 100])
@@ -102,9 +102,9 @@ def test_columns_cut_between_programs(splits: int, device: torch.device) -> None
     weight, x = repack(tensor, device), activations(2, 32 * 19).to(device)
     start = activations(2, 5, seed=1)
     wanted = x.cpu().double() @ wanted_weights(tensor).T
-    assert error(quantised.gemv(x, weight, splits=splits), wanted) < FLOAT
+    assert error(matmul.gemv(x, weight, splits=splits), wanted) < FLOAT
     out = start.clone().to(device)
-    assert quantised.gemv(x, weight, out, splits) is out
+    assert matmul.gemv(x, weight, out, splits) is out
     assert error(out, wanted + start.double()) < FLOAT
 
 
@@ -113,8 +113,8 @@ def test_results_are_added_to_what_is_there(device: torch.device) -> None:
     weight, x, start = repack(tensor, device), activations(9, 256), activations(9, 5, seed=1)
     wanted = start.double() + x.double() @ wanted_weights(tensor).T
     few, many = start[:8].clone().to(device), start.clone().to(device)
-    quantised.linear(x[:8].to(device), weight, few)
-    quantised.linear(x.to(device), weight, many)
+    matmul.linear(x[:8].to(device), weight, few)
+    matmul.linear(x.to(device), weight, many)
     assert error(few, wanted[:8]) < FLOAT
     assert error(many, wanted) < 1e-3
 
@@ -123,14 +123,14 @@ def test_agrees_with_the_reference_ops(device: torch.device) -> None:
     tensor, ops = random_tensor("Q3_K", (20, 512)), ReferenceOps()
     x, residual = activations(4, 512), activations(4, 20, seed=1)
     out = residual.clone().to(device)
-    quantised.linear(x.to(device), repack(tensor, device), out)
+    matmul.linear(x.to(device), repack(tensor, device), out)
     ops.linear_add(x, ops.matrix(tensor), residual)
     assert error(out, residual.double()) < FLOAT
 
 
 def test_half_precision_activations(device: torch.device) -> None:
     tensor, x = random_tensor("Q4_0", (5, 64)), activations(2, 64).half()
-    y = quantised.gemv(x.to(device), repack(tensor, device))
+    y = matmul.gemv(x.to(device), repack(tensor, device))
     assert error(y, x.double() @ wanted_weights(tensor).T) < FLOAT
 
 
@@ -139,7 +139,7 @@ def test_rows_of_any_size_reach_the_tensor_cores(size: float, device: torch.devi
     tensor, x = random_tensor("Q4_K", (4, 256)), activations(9, 256) * size
     x[3] = 0.0
     x[5] *= 1000.0
-    y = quantised.linear(x.to(device), repack(tensor, device)).cpu()
+    y = matmul.linear(x.to(device), repack(tensor, device)).cpu()
     wanted = x.double() @ wanted_weights(tensor).T
     assert torch.equal(y[3], torch.zeros(4))
     for row in (0, 5, 8):
@@ -171,7 +171,7 @@ def test_chosen_experts(name: str, device: torch.device) -> None:
     places = torch.tensor(ids, dtype=torch.int32, device=device)
     shared, own = activations(2, 256), activations(4, 256, seed=1)
     for x in (shared, own):
-        y = quantised.expert_gemv(x.to(device), weight, places)
+        y = matmul.expert_gemv(x.to(device), weight, places)
         assert error(y, chosen(x, values, ids)) < FLOAT
 
 
@@ -180,16 +180,16 @@ def test_tokens_grouped_by_expert(name: str, device: torch.device) -> None:
     weight, values = expert_case(name, device)
     ids = [3] * 33 + [0, -1, 3, 1, -1, 0, 3]  # an expert of three tiles, of one, of none
     places = torch.tensor(ids, dtype=torch.int32, device=device)
-    grouped = quantised.groups(places, 5)
+    grouped = matmul.groups(places, 5)
     for x in (activations(20, 256), activations(40, 256, seed=1)):
-        y = quantised.grouped_gemm(quantised.halves(x.to(device)), weight, grouped)
+        y = matmul.grouped_gemm(matmul.halves(x.to(device)), weight, grouped)
         assert error(y, chosen(x, values, ids)) < 1e-3
 
 
 @pytest.mark.parametrize("pairs", [1, 7, 200, 600])
 def test_groups_hold_every_pair_once(pairs: int, device: torch.device) -> None:
     ids = torch.randint(-1, 6, (pairs,), generator=torch.Generator().manual_seed(pairs))
-    grouped = quantised.groups(ids.int().to(device), 6)
+    grouped = matmul.groups(ids.int().to(device), 6)
     order, seen = grouped.order.tolist(), []
     for expert, begin, end in grouped.tiles.tolist():
         assert end - begin <= grouped.size
@@ -203,10 +203,10 @@ def test_what_does_not_fit_is_refused(device: torch.device) -> None:
     weight = repack(random_tensor("Q4_0", (4, 64)), device)
     for shape in ((9, 64), (1, 32), (0, 64)):
         with pytest.raises(ValueError, match="do not fit"):
-            quantised.gemv(torch.zeros(shape, device=device), weight)
+            matmul.gemv(torch.zeros(shape, device=device), weight)
     with pytest.raises(ValueError, match="no multiple"):
         ids = torch.zeros(3, dtype=torch.int32, device=device)
-        quantised.expert_gemv(torch.zeros(2, 64, device=device), weight, ids)
+        matmul.expert_gemv(torch.zeros(2, 64, device=device), weight, ids)
 
 
 def test_experts_may_be_cut_between_programs_too(device: torch.device) -> None:
@@ -214,5 +214,5 @@ def test_experts_may_be_cut_between_programs_too(device: torch.device) -> None:
     weight, values = repack(tensor, device), wanted_weights(tensor)
     x, ids = activations(1, 32 * 9), [1, -1]
     places = torch.tensor(ids, dtype=torch.int32, device=device)
-    y = quantised.expert_gemv(x.to(device), weight, places, splits=2)
+    y = matmul.expert_gemv(x.to(device), weight, places, splits=2)
     assert error(y, chosen(x, values, ids)) < FLOAT

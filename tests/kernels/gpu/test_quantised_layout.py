@@ -8,11 +8,11 @@ import torch
 from gguf import GGMLQuantizationType
 from gguf.quants import IQ2_XXS, IQ4_NL, MXFP4, _type_traits
 
-from kernels.gpu.packing import pack
-from kernels.gpu.quantised_formats import FORMATS
-from kernels.gpu.quantised_layout import Codes
-from kernels.gpu.quantised_tables import _GRIDS, codebook
-from kernels.gpu.quantised_weight import PackedWeight, packed_bytes
+from kernels.gpu.quant.codebooks import _GRIDS, codebook
+from kernels.gpu.quant.formats import FORMATS
+from kernels.gpu.quant.layout import Codes
+from kernels.gpu.quant.packing import pack
+from kernels.gpu.quant.weight import PackedWeight, packed_bytes
 from kernels.ops import Tensor
 from kernels.quants import BY_NAME
 from tests.kernels.gpu.quantised_cases import random_tensor, repack

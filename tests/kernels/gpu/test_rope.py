@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from kernels.gpu.append import append_heads, append_latent
-from kernels.gpu.batch import Batch
-from kernels.gpu.kv_cache import Rows
-from kernels.gpu.rope import rope_table, turn
+from kernels.gpu.attention.append import append_heads, append_latent
+from kernels.gpu.attention.batch import Batch
+from kernels.gpu.attention.kv_cache import Rows
+from kernels.gpu.attention.rope import rope_table, turn
 from kernels.ops import CacheShape, Rope, Tensor
 from kernels.quants import BY_NAME
 from kernels.reference import ReferenceOps

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from kernels.gpu.routing import route
+from kernels.gpu.moe.routing import route
 from kernels.ops import Routing, Tensor
 from kernels.quants import BY_NAME
 from kernels.reference import ReferenceOps

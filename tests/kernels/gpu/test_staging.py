@@ -13,12 +13,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from kernels.gpu.holdings import Holdings
-from kernels.gpu.quantised_weight import PackedWeight, packed_bytes
-from kernels.gpu.side_stream import SideStream
-from kernels.gpu.staging import Piece, Staging, pieces
-from kernels.gpu.transfer_sizes import BUFFERS
-from kernels.gpu.weight_store import WeightStore
+from kernels.gpu.memory.side_stream import SideStream
+from kernels.gpu.memory.staging import Piece, Staging, pieces
+from kernels.gpu.memory.tracked_allocator import Holdings
+from kernels.gpu.memory.weight_store import WeightStore
+from kernels.gpu.quant.weight import PackedWeight, packed_bytes
+from kernels.gpu.sizes import BUFFERS
 from kernels.ops import Tensor
 from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU
 from tests.kernels.gpu.quantised_cases import random_tensor, repack

@@ -1,0 +1,1 @@
+"""How fast and how faithful: bench, verify, traces, and the weights they need."""

@@ -1,0 +1,245 @@
+"""Speed of a model: prefill and decode, against the memory's limit and against llama.cpp.
+
+Everything that is compared is measured in the same round, a second or so apart, because a shared
+machine drifts: the limit, our runtime and llama.cpp take turns on the same mapped file, with the
+same tokens, threads and batch. Tokens are drawn at random, as llama-bench does. Knows nothing of
+how results are shown.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from engine.errors import MemoryShortError, RequestError, UnsupportedModelError
+from engine.evaluation import bench_trace
+from engine.evaluation.bench_result import BenchResult, Load, Round, Speed
+from engine.evaluation.llama_cpp_reference import PEER_NAME, LlamaPeer, peer_version
+from engine.gguf.file import GGUFFile
+from engine.machine.probes.bandwidth import read_limit
+from engine.plan.memory_plan import MemoryPlan
+from engine.protocol import Device
+from engine.protocol import Load as Request
+from engine.runtimes.chosen import gpu_plan, load_as
+from engine.runtimes.native import HybridRuntime
+from engine.spec.spec import ModelSpec
+from kernels.ops import Floats
+
+Report = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and its whole."""
+
+WARM_UP = 32
+"""Tokens through each side before the first round."""
+
+REST = 0.05
+"""Seconds between two measurements, in which spinning threads go to sleep."""
+
+
+class Side(Protocol):
+    """One of the two that are timed."""
+
+    def start(self) -> None:
+        """Forget the sequence."""
+        ...
+
+    def forward(self, tokens: Sequence[int]) -> Floats:
+        """Append tokens, a batch at most; logits of the last."""
+        ...
+
+
+class OurSide:
+    """The hybrid runtime. Every start is a sequence whose first token the cache has not seen."""
+
+    def __init__(self, runtime: HybridRuntime) -> None:
+        self._runtime = runtime
+        self._fresh = True
+
+    def start(self) -> None:
+        self._fresh = True
+
+    def forward(self, tokens: Sequence[int]) -> Floats:
+        if self._fresh:
+            cached = self._runtime.begin(tokens)
+            assert cached == 0, "a prompt in the prefix cache would be timed as if it were read"
+            self._fresh = False
+        return self._runtime.forward(tokens)
+
+
+class PeerSide:
+    """llama.cpp."""
+
+    def __init__(self, peer: LlamaPeer) -> None:
+        self.start = peer.clear
+        self.forward = peer.forward
+
+
+def bench(
+    path: Path,
+    load: Load,
+    *,
+    versus: bool = False,
+    threads: int | None = None,
+    traced: bool = False,
+    device: Device = "auto",
+    report: Report = lambda what, done, total: None,
+) -> BenchResult:
+    """Measure the model at `path`; `versus` llama.cpp on the CPU too. `traced` tokens come after all rounds.
+
+    Raises `ModelFileError`, `UnsupportedModelError` for an architecture that only llama.cpp runs,
+    `RequestError` when the load does not fit the model's context or there is no such `device`,
+    `MemoryShortError`, `EngineError`.
+    """
+    from kernels.cpu.cores import default_threads
+
+    count = default_threads() if threads is None else threads
+    context = max(load.context, load.before + bench_trace.SPARE) if traced else load.context
+    with ExitStack() as stack:
+        file = stack.enter_context(GGUFFile.open(path))
+        spec = ModelSpec.from_file(file)
+        _check(path, spec, context)
+        request = Request(str(path), context + 1, count, device=device)
+        plan = gpu_plan(request, spec)
+        _check_memory(path, spec, context, (plan is None) + versus)
+        runtime = _load(file, spec, request, plan, report)
+        stack.callback(runtime.close)
+        sides: list[Side] = [OurSide(runtime)]
+        if versus:
+            report(f"loading in {PEER_NAME}", 0, 0)
+            peer = LlamaPeer(path, load.context + 1, threads=count, batch=runtime.chunk)
+            stack.callback(peer.close)
+            sides.append(PeerSide(peer))
+        rounds = tuple(_rounds(sides, load, spec.vocab, runtime.chunk, count, report))
+        trace = None
+        if traced:
+            report("tracing", 0, 0)
+            time.sleep(REST)
+            trace = bench_trace.traced(runtime, _trace_tokens(load, spec.vocab), load.prompt)
+    position = load.before + load.generate // 2
+    return BenchResult(
+        model=spec.name or path.name,
+        quantisation=spec.quantisation,
+        threads=count,
+        load=load,
+        weights_bytes=spec.weights_bytes,
+        token_bytes=spec.active_bytes_per_token + position * spec.kv_bytes_per_token,
+        rounds=rounds,
+        peer_version=peer_version() if versus else "",
+        trace=trace,
+        device=runtime.device,
+    )
+
+
+def _load(
+    file: GGUFFile, spec: ModelSpec, request: Request, plan: MemoryPlan | None, report: Report
+) -> HybridRuntime:
+    context = request.context
+    assert isinstance(context, int)
+
+    runtime = load_as(
+        *(plan, file, spec, request),
+        progress=lambda done, total: report("loading", done, total),
+        say=lambda words: report(words, 0, 0),
+    )
+    if runtime.context < context:
+        runtime.close()
+        raise MemoryShortError(
+            f"{context} tokens do not fit into the GPU's memory",
+            f"{runtime.context} do",
+            "Use a smaller --prompt, --gen or --context-fill",
+        )
+    return runtime
+
+
+def _check(path: Path, spec: ModelSpec, context: int) -> None:
+    if not spec.hybrid:
+        raise UnsupportedModelError(
+            f"{path.name} cannot be measured",
+            f"Only {PEER_NAME} runs it: {spec.unsupported}",
+            f"Measure it with {PEER_NAME}'s own llama-bench",
+        )
+    if context > spec.context:
+        raise RequestError(
+            f"{context} tokens do not fit",
+            f"{path.name} has a context of {spec.context}",
+            "Use a smaller --prompt, --gen or --context-fill",
+        )
+
+
+def _check_memory(path: Path, spec: ModelSpec, context: int, times: int) -> None:
+    """RAM for the whole model so many times; what a plan places it has counted itself."""
+    needed = times * spec.weights_bytes + spec.kv_bytes_per_token * context
+    free = _available_memory()
+    if times and free is not None and needed > free:
+        twice = times > 1
+        raise MemoryShortError(
+            f"{path.name} does not fit into memory" + (" twice" if twice else ""),
+            f"{free / 1e9:.1f} GB are free and about {needed / 1e9:.1f} GB are needed",
+            f"Use fewer layers or a smaller model{', or leave out --vs' if twice else ''}",
+        )
+
+
+def _available_memory() -> int | None:
+    """Bytes that programs can still take; None where Linux does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    sizes = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    return next((int(size) * 1024 for size in sizes), None)
+
+
+def _rounds(
+    sides: list[Side], load: Load, vocabulary: int, batch: int, threads: int, report: Report
+) -> Iterator[Round]:
+    rng = np.random.default_rng(0)
+    names = ["ktchat", PEER_NAME]
+    for side in sides:
+        report("warming up", 0, 0)
+        small = Load(min(WARM_UP, load.prompt), 1)
+        _speed(side, small, [i % vocabulary for i in range(small.context)], batch)
+    for number in range(load.rounds):
+        tokens = _tokens(rng, load.context, vocabulary, number)
+        limit = read_limit(threads)
+        speeds: dict[str, Speed] = {}
+        order = list(zip(names, sides, strict=False))
+        for name, side in order if number % 2 == 0 else order[::-1]:
+            report(f"measuring {name}", number, load.rounds)
+            time.sleep(REST)
+            speeds[name] = _speed(side, load, tokens, batch)
+        yield Round(limit, speeds["ktchat"], speeds.get(PEER_NAME))
+    report("done", load.rounds, load.rounds)
+
+
+def _tokens(rng: np.random.Generator, count: int, vocabulary: int, number: int) -> list[int]:
+    """Random tokens whose first differs from that of the rounds before: none is in the prefix cache."""
+    return [(number + 1) % vocabulary, *rng.integers(0, vocabulary, count)[1:].tolist()]
+
+
+def _trace_tokens(load: Load, vocabulary: int) -> list[int]:
+    count = load.before + bench_trace.SPARE
+    return _tokens(np.random.default_rng(1), count, vocabulary, load.rounds)
+
+
+def _speed(side: Side, load: Load, tokens: list[int], batch: int) -> Speed:
+    side.start()
+    prefill = _prefill(side, tokens[: load.prompt], batch)
+    _prefill(side, tokens[load.prompt : load.before], batch)
+    start = time.perf_counter()
+    for token in tokens[load.before : load.decoded]:
+        side.forward([token])
+    decode = time.perf_counter() - start
+    follow_up = _prefill(side, tokens[load.decoded :], batch) if load.follow_up else None
+    return Speed(load.prompt / prefill, load.generate / decode, follow_up)
+
+
+def _prefill(side: Side, tokens: list[int], batch: int) -> float:
+    """Append tokens in batches; seconds it took."""
+    start = time.perf_counter()
+    for first in range(0, len(tokens), batch):
+        side.forward(tokens[first : first + batch])
+    return time.perf_counter() - start

@@ -1,0 +1,178 @@
+"""What a benchmark measures and what comes out of it: tokens, speeds, medians and ratios.
+
+Knows arithmetic; knows nothing of how anything is measured or shown.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from engine.errors import RequestError
+from engine.evaluation.llama_cpp_reference import PEER_NAME
+from engine.evaluation.trace import Trace
+from engine.protocol import Computed
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is measured, in tokens. Decoding is timed with at least `fill` tokens in the cache.
+
+    `follow_up`: tokens of one more message after that, whose first token of a reply is waited for.
+    """
+
+    prompt: int = 512
+    generate: int = 64
+    rounds: int = 5
+    fill: int = 0
+    follow_up: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, low in (
+            ("prompt", self.prompt, 1),
+            ("gen", self.generate, 1),
+            ("rounds", self.rounds, 1),
+            ("context-fill", self.fill, 0),
+            ("follow-up", self.follow_up, 0),
+        ):
+            if value < low:
+                raise RequestError(f"{name} {value} is not possible", "", f"Use {low} or more")
+
+    @property
+    def before(self) -> int:
+        """Tokens in the cache when decoding starts."""
+        return max(self.prompt, self.fill)
+
+    @property
+    def decoded(self) -> int:
+        """Tokens in the cache when decoding ends."""
+        return self.before + self.generate
+
+    @property
+    def context(self) -> int:
+        """Tokens that have to fit."""
+        return self.decoded + self.follow_up
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """One side in one round, in tokens a second; the follow-up's first token in seconds, when asked."""
+
+    prefill_tok_s: float
+    decode_tok_s: float
+    follow_up_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What was measured together; the limit in GB/s."""
+
+    read_limit_gb_s: float
+    ours: Speed
+    peer: Speed | None
+
+
+@dataclass(frozen=True, slots=True)
+class BenchResult:
+    """All rounds, and what follows from them: medians, and medians of the rounds' ratios."""
+
+    model: str
+    quantisation: str
+    threads: int
+    load: Load
+    weights_bytes: int
+    token_bytes: int
+    """Bytes that one decoded token reads: active weights, and the KV cache of what is before it."""
+    rounds: tuple[Round, ...]
+    peer_version: str
+    trace: Trace | None = None
+    device: Computed = "CPU"
+    """What computed on our side; llama.cpp is on the CPU."""
+
+    @property
+    def prefill_tok_s(self) -> float:
+        return statistics.median(r.ours.prefill_tok_s for r in self.rounds)
+
+    @property
+    def decode_tok_s(self) -> float:
+        return statistics.median(r.ours.decode_tok_s for r in self.rounds)
+
+    @property
+    def decode_gb_s(self) -> float:
+        """Bytes that decoding reads a second, in 10^9."""
+        return self.decode_tok_s * self.token_bytes / 1e9
+
+    @property
+    def read_limit_gb_s(self) -> float:
+        return statistics.median(r.read_limit_gb_s for r in self.rounds)
+
+    @property
+    def limit_ratio(self) -> float | None:
+        """How much of the memory-read limit decoding uses; None where a GPU reads a part of it."""
+        if self.device != "CPU":
+            return None
+        return statistics.median(
+            r.ours.decode_tok_s * self.token_bytes / 1e9 / r.read_limit_gb_s for r in self.rounds
+        )
+
+    @property
+    def peers(self) -> list[Speed]:
+        """llama.cpp's rounds; empty when it was not asked."""
+        return [r.peer for r in self.rounds if r.peer is not None]
+
+    @property
+    def prefill_ratios(self) -> list[float]:
+        """Our prefill speed over llama.cpp's, round by round."""
+        return [r.ours.prefill_tok_s / r.peer.prefill_tok_s for r in self.rounds if r.peer]
+
+    @property
+    def decode_ratios(self) -> list[float]:
+        """Our decode speed over llama.cpp's, round by round."""
+        return [r.ours.decode_tok_s / r.peer.decode_tok_s for r in self.rounds if r.peer]
+
+    @property
+    def follow_up_s(self) -> float | None:
+        """Seconds to the first token after the follow-up; None when it was not asked."""
+        return _median(r.ours.follow_up_s for r in self.rounds)
+
+    @property
+    def follow_up_ratio(self) -> float | None:
+        """Our seconds to the follow-up's first token over llama.cpp's."""
+        return _median(
+            r.ours.follow_up_s / r.peer.follow_up_s
+            for r in self.rounds
+            if r.peer and r.ours.follow_up_s and r.peer.follow_up_s
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON has it; llama.cpp's part is null when it was not asked."""
+        peer = None
+        if self.peers:
+            peer = {
+                "name": PEER_NAME,
+                "version": self.peer_version,
+                "prefill_tok_s": statistics.median(p.prefill_tok_s for p in self.peers),
+                "decode_tok_s": statistics.median(p.decode_tok_s for p in self.peers),
+            }
+        return {
+            "device": self.device,
+            "prefill_tok_s": self.prefill_tok_s,
+            "decode_tok_s": self.decode_tok_s,
+            "decode_gb_s": self.decode_gb_s,
+            "read_limit_gb_s": self.read_limit_gb_s,
+            "limit_ratio": self.limit_ratio,
+            "peer": peer,
+            "prefill_ratio": statistics.median(self.prefill_ratios) if peer else None,
+            "decode_ratio": statistics.median(self.decode_ratios) if peer else None,
+            "follow_up_s": self.follow_up_s,
+            "follow_up_ratio": self.follow_up_ratio,
+            "overhead": self.trace.overhead if self.trace else None,
+            "rounds": [asdict(r) for r in self.rounds],
+        }
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None

@@ -1,0 +1,1 @@
+"""From a request to tokens: loading a model, the decode loop, sampling."""

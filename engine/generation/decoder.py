@@ -1,0 +1,156 @@
+"""The loop that answers: prefill the prompt, then sample, emit, forward.
+
+Knows a model's three parts through their protocols, and when a reply ends. Knows nothing of processes,
+threads or files.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from engine.errors import ContextError, RequestError
+from engine.generation.sampling import Sampler
+from engine.protocol import (
+    Event,
+    Figures,
+    Finished,
+    Generate,
+    Notice,
+    Prefilled,
+    Progress,
+    Reason,
+    Text,
+    Thinking,
+)
+from engine.runtimes.base import CancelFlag, CancelledError, Floats, Model
+from engine.text.thinking import Splitter
+
+Emit = Callable[[Event], None]
+
+
+def reply(model: Model, request: Generate, cancelled: CancelFlag, emit: Emit) -> None:
+    """Answer `request`: emits Notice, Progress, Prefilled, Thinking and Text, at last `Finished`.
+
+    Raises `RequestError`, `TemplateError` and `ContextError` before anything runs, and whatever the
+    runtime raises.
+    """
+    turn = _Turn(model, request, cancelled, emit)
+    logits = turn.prefill()
+    reason: Reason = "cancelled" if logits is None else turn.decode(logits)
+    emit(Finished(reason, turn.figures))
+
+
+def _prompt(model: Model, request: Generate, emit: Emit) -> tuple[list[int], str]:
+    """The prompt's tokens, and what the template wrote at its end."""
+    if not request.messages:
+        raise RequestError("There is nothing to answer", "The conversation holds no message")
+    if request.max_tokens is not None and request.max_tokens < 1:
+        raise RequestError(f"A reply of {request.max_tokens} tokens is not possible")
+    told = model.template.notice
+    parts = model.template.render(request.messages)
+    if (notice := model.template.notice) not in (None, told):
+        emit(Notice(notice))
+    prompt = model.tokenizer.encode(parts)
+    if not prompt:
+        raise RequestError("There is nothing to answer", "The prompt holds no token")
+    context = model.runtime.context
+    if len(prompt) >= context:
+        raise ContextError(
+            "The conversation is longer than the model's context",
+            f"It has {len(prompt)} tokens; the context holds {context}, the reply included",
+            f"Cut at least {len(prompt) - context + 1} tokens, or start a new session",
+        )
+    return prompt, parts[-1].text if parts[-1].special else ""
+
+
+class _Turn:
+    """One reply on its way; `figures` say how far it is."""
+
+    def __init__(self, model: Model, request: Generate, cancelled: CancelFlag, emit: Emit) -> None:
+        self.started = time.perf_counter()
+        self.model = model
+        self.runtime = model.runtime
+        self.cancelled = cancelled
+        self.emit = emit
+        self.prompt, tail = _prompt(model, request, emit)
+        self.sampler = Sampler(request.sampling, self.prompt)
+        self.splitter = Splitter(tail)
+        left = self.runtime.context - len(self.prompt)
+        self.room = min(left, request.max_tokens or left)
+        self.full: Reason = "length" if self.room == request.max_tokens else "context"
+        self.figures = Figures(
+            prompt_tokens=len(self.prompt),
+            context_used=len(self.prompt),
+            context_size=self.runtime.context,
+            seed=self.sampler.seed,
+        )
+
+    def prefill(self) -> Floats | None:
+        """Forward the prompt in chunks. Logits of its last token; None when cancelled."""
+        started = time.perf_counter()
+        done = cached = self.runtime.begin(self.prompt)
+        self._note(cached_tokens=cached)
+        self.emit(Progress("prefill", done, len(self.prompt)))
+        logits: Floats | None = None
+        while done < len(self.prompt):
+            chunk = self.prompt[done : done + self.runtime.chunk]
+            logits = self._forward(chunk)
+            if logits is None:
+                return None
+            done += len(chunk)
+            seconds = time.perf_counter() - started
+            self._note(prefill_seconds=seconds)
+            self.emit(Progress("prefill", done, len(self.prompt), seconds))
+        self.emit(Prefilled(done, cached, self.figures.prefill_seconds))
+        return logits
+
+    def decode(self, logits: Floats) -> Reason:
+        """Sample, emit, forward, until the reply ends. Returns why it did."""
+        tokenizer, pieces = self.model.tokenizer, self.model.tokenizer.decoder()
+        reason: Reason | None = None
+        while reason is None:
+            token = self.sampler.next(logits[: tokenizer.vocab_size])
+            if tokenizer.is_end(token):
+                reason = "stop"
+                break
+            self._count()
+            self._say(self.splitter.feed(pieces.feed(token)))
+            if self.figures.reply_tokens == self.room:
+                reason = self.full
+            elif (following := self._forward([token])) is None:
+                reason = "cancelled"
+            else:
+                logits = following
+        self._say(self.splitter.feed(pieces.flush(), tokens=0))
+        self._say(self.splitter.flush())
+        return reason
+
+    def _forward(self, tokens: list[int]) -> Floats | None:
+        """Logits after `tokens`; None when cancelled before or meanwhile."""
+        if self.cancelled:
+            return None
+        try:
+            return self.runtime.forward(tokens)
+        except CancelledError:
+            return None
+
+    def _count(self) -> None:
+        """Account for one token of the reply, just sampled."""
+        elapsed = time.perf_counter() - self.started
+        if self.figures.reply_tokens == 0:
+            self._note(first_token_seconds=elapsed)
+        self._note(
+            reply_tokens=self.figures.reply_tokens + 1,
+            context_used=self.figures.context_used + 1,
+            decode_seconds=elapsed - self.figures.first_token_seconds,
+        )
+
+    def _say(self, events: Iterable[Thinking | Text]) -> None:
+        for event in events:
+            self.emit(event)
+        self._note(thinking_tokens=self.splitter.thinking_tokens)
+
+    def _note(self, **changes: float) -> None:
+        self.figures = replace(self.figures, **changes)  # type: ignore[arg-type]

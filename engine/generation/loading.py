@@ -1,0 +1,130 @@
+"""From a `Load` to a `Model`: checks, choices, and everything built from one path.
+
+Knows which runtime a model runs on, how long its context is, and whether it fits into memory. Knows
+nothing of processes. What only one runtime needs is imported when that runtime is chosen.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from engine.errors import UnsupportedModelError
+from engine.gguf.file import GGUFFile
+from engine.machine.probe import available_memory
+from engine.plan.context import choose_context
+from engine.protocol import Event, Load, Loaded, Notice, Progress
+from engine.runtimes.base import CancelFlag, LoadProgress, Model, Runtime
+from engine.spec.spec import ModelSpec
+from engine.text.template import ChatTemplate
+from engine.text.tokenizer import Tokenizer
+
+Emit = Callable[[Event], None]
+Say = Callable[[str], None]
+
+
+def load_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
+    """Open, check and load the model at `load.path`; emits `Progress` and `Notice`.
+
+    Raises `ModelFileError`, `UnsupportedModelError`, `MemoryShortError`, `RequestError`, `EngineError`.
+    """
+    started = time.perf_counter()
+
+    def progress(done: int, total: int) -> None:
+        emit(Progress("load", done, total, time.perf_counter() - started))
+
+    def say(words: str) -> None:
+        emit(Notice(words))
+
+    if "torch" in sys.modules:  # a GPU was used: what the model before this one held is freed
+        from engine.runtimes.gpu import give_back
+
+        give_back()
+    with ExitStack() as resources:
+        file = GGUFFile.open(Path(load.path))
+        resources.callback(file.close)
+        spec = ModelSpec.from_file(file)
+        name = _runtime_name(load, spec, emit)
+        # Its process starts while the rest loads.
+        template = ChatTemplate.start(file)
+        resources.callback(template.close)
+        tokenizer = Tokenizer.open(file.path, file)
+        resources.callback(tokenizer.close)
+        runtime = _RUNTIMES[name](file, spec, load, progress, say, cancelled)
+        resources.callback(runtime.close)
+        if template.notice:
+            emit(Notice(template.notice))
+        loaded = Loaded(
+            path=load.path,
+            name=spec.name,
+            architecture=spec.architecture,
+            quantisation=spec.quantisation,
+            runtime=runtime.name,
+            context=runtime.context,
+            weights_bytes=runtime.weights_bytes,
+            kv_bytes_per_token=runtime.kv_bytes_per_token,
+            seconds=time.perf_counter() - started,
+            device=runtime.device,
+        )
+        return Model(loaded, tokenizer, template, runtime, resources.pop_all())
+
+
+def _runtime_name(load: Load, spec: ModelSpec, emit: Emit) -> str:
+    """The runtime asked for, else the hybrid one where it knows the model, else llama.cpp."""
+    if load.runtime == "hybrid" and not spec.hybrid:
+        raise UnsupportedModelError(
+            f"The hybrid runtime cannot run {spec.name}",
+            spec.unsupported,
+            "Leave the choice of the runtime to ktchat",
+        )
+    if load.runtime is not None:
+        return load.runtime
+    if spec.hybrid:
+        return "hybrid"
+    emit(Notice(f"{spec.architecture} runs on llama.cpp: {spec.unsupported}"))
+    return "llama.cpp"
+
+
+def _hybrid(
+    file: GGUFFile,
+    spec: ModelSpec,
+    load: Load,
+    progress: LoadProgress,
+    say: Say,
+    cancelled: CancelFlag,
+) -> Runtime:
+    from engine.runtimes.chosen import open_hybrid
+
+    return open_hybrid(file, spec, load, progress, say)
+
+
+def _llama_cpp(
+    file: GGUFFile,
+    spec: ModelSpec,
+    load: Load,
+    progress: LoadProgress,
+    say: Say,
+    cancelled: CancelFlag,
+) -> Runtime:
+    from engine.runtimes.chosen import gpu_plan, say_longer
+    from engine.runtimes.llama_cpp import LlamaCppRuntime
+    from kernels.cpu.cores import default_threads
+
+    gpu_plan(load, spec, say)  # says what a GPU would be wanted for
+    context = choose_context(load.context, spec, available_memory())
+    say_longer(context, spec, say)
+    return LlamaCppRuntime.load(
+        file.path,
+        context,
+        load.threads or default_threads(),
+        progress,
+        cancelled,
+        spec.kv_bytes_per_token,
+    )
+
+
+_Open = Callable[[GGUFFile, ModelSpec, Load, LoadProgress, Say, CancelFlag], Runtime]
+_RUNTIMES: dict[str, _Open] = {"hybrid": _hybrid, "llama.cpp": _llama_cpp}

@@ -1,0 +1,1 @@
+"""GGUF files, read within bounds and written for tests and benchmarks."""

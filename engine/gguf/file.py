@@ -1,0 +1,253 @@
+"""A GGUF model on disk: metadata, tensor table and weights, by mmap.
+
+Knows files, splits (-00001-of-0000M) and typed access to the metadata; the layout of one file is
+in `engine.gguf.header`. Knows nothing of what a model does with its weights. Every fault is a
+`ModelFileError` that names the file, the field and what to do.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+
+import numpy as np
+
+from engine.errors import ModelFileError
+from engine.gguf.header import DOWNLOAD, Header, TensorInfo, read_header, shown
+from engine.gguf.values import Buffer, LazyArray, Value
+from kernels.ops import Bytes, Tensor
+
+__all__ = ["GGUFFile", "LazyArray", "TensorInfo", "Value"]
+
+MAX_PARTS = 1024
+_PART_NAME = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.gguf$", re.DOTALL)
+
+
+class GGUFFile:
+    """An open model. The weights stay on disk until they are read through `tensor`."""
+
+    def __init__(
+        self, paths: Sequence[Path], maps: Sequence[Buffer], headers: Sequence[Header]
+    ) -> None:
+        self.paths = tuple(paths)
+        self.version = headers[0].version
+        self.metadata: Mapping[str, Value] = MappingProxyType(headers[0].metadata)
+        self.tensors: dict[str, TensorInfo] = {}
+        self._maps = list(maps)
+        self._views = [np.frombuffer(data, np.uint8) for data in maps]
+        for path, header in zip(paths, headers, strict=True):
+            for info in header.tensors:
+                if info.name in self.tensors:
+                    raise _damaged(path, f"The tensor {shown(info.name)} is there twice")
+                self.tensors[info.name] = info
+
+    @classmethod
+    def open(cls, path: Path) -> GGUFFile:
+        """Open `path` and, when it is one part of a split model, all other parts.
+
+        Raises `ModelFileError`: missing, unreadable, not a GGUF, damaged, incomplete.
+        """
+        first = _first_part(path)
+        data, header = _open_part(first, 0)
+        count = _split_number(first, header, "split.count", 1)
+        if count > MAX_PARTS:
+            raise _damaged(first, f"split.count is {count}; {MAX_PARTS} parts are possible")
+        if count > 1:
+            return cls._open_split(first, data, header, count)
+        return cls([first], [data], [header])
+
+    @classmethod
+    def _open_split(cls, first: Path, data: mmap.mmap, header: Header, count: int) -> GGUFFile:
+        match = _PART_NAME.match(first.name)
+        if match is None or int(match[3]) != count:
+            raise ModelFileError(
+                f"{shown(first.name)} is part of a model in {count} files",
+                "Its name has changed, so the other parts cannot be found",
+                f"Name the parts NAME-00001-of-{count:05}.gguf and so on",
+            )
+        paths, maps, headers = [first], [data], [header]
+        for number in range(2, count + 1):
+            part = first.with_name(f"{match[1]}-{number:05}-of-{count:05}.gguf")
+            data, header = _open_part(part, number - 1)
+            if _split_number(part, header, "split.count", 1) != count:
+                raise _damaged(part, f"It is not part of a model in {count} files")
+            paths.append(part)
+            maps.append(data)
+            headers.append(header)
+        check_parts(paths, headers)
+        return cls(paths, maps, headers)
+
+    @property
+    def path(self) -> Path:
+        """The first part."""
+        return self.paths[0]
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(info.nbytes for info in self.tensors.values())
+
+    def tensor(self, name: str) -> Tensor:
+        """The weights called `name`, not copied. Raises `ModelFileError` when there are none."""
+        info = self.tensors.get(name)
+        if info is None:
+            raise _damaged(self.path, f"The tensor {shown(name)} is missing")
+        return Tensor(info.name, info.type, info.shape, self._weights(info))
+
+    def _weights(self, info: TensorInfo) -> Bytes:
+        return self._views[info.part][info.offset : info.offset + info.nbytes]
+
+    def release(self, name: str) -> None:
+        """Give the memory of a tensor's pages back; they are read from disk if needed again."""
+        info = self.tensors[name]
+        first = -(-info.offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = (info.offset + info.nbytes - first) // mmap.PAGESIZE * mmap.PAGESIZE
+        data = self._maps[info.part]
+        if length > 0 and hasattr(mmap, "MADV_DONTNEED") and isinstance(data, mmap.mmap):
+            data.madvise(mmap.MADV_DONTNEED, first, length)
+
+    def u32(self, key: str, default: int | None = None) -> int:
+        """An integer from 0 to 2^32 - 1; `default` when the key is absent (None: it must be there)."""
+        value = self._get(key, default)
+        if type(value) is not int or not 0 <= value < 1 << 32:
+            raise self._wrong(key, value, "a whole number from 0 to 4294967295")
+        return value
+
+    def f32(self, key: str, default: float | None = None) -> float:
+        """A finite number; `default` when the key is absent (None: it must be there)."""
+        value = self._get(key, default)
+        if type(value) not in (int, float) or not isinstance(value, int | float):
+            raise self._wrong(key, value, "a number")
+        if not math.isfinite(value) or abs(value) > 3.5e38:
+            raise self._wrong(key, value, "a finite number")
+        return float(value)
+
+    def string(self, key: str, default: str | None = None) -> str:
+        """Text; `default` when the key is absent (None: it must be there)."""
+        value = self._get(key, default)
+        if not isinstance(value, str):
+            raise self._wrong(key, value, "text")
+        return value
+
+    def flag(self, key: str, default: bool | None = None) -> bool:
+        """True or false; `default` when the key is absent (None: it must be there)."""
+        value = self._get(key, default)
+        if not isinstance(value, bool):
+            raise self._wrong(key, value, "true or false")
+        return value
+
+    def array(self, key: str) -> LazyArray | None:
+        """An array, or None when the key is absent."""
+        value = self.metadata.get(key)
+        if value is not None and not isinstance(value, LazyArray):
+            raise self._wrong(key, value, "an array")
+        return value
+
+    def _get(self, key: str, default: Value | None) -> Value:
+        value = self.metadata.get(key, default)
+        if value is None:
+            raise _damaged(self.path, f"The key {shown(key)} is missing")
+        return value
+
+    def _wrong(self, key: str, value: Value, wanted: str) -> ModelFileError:
+        return _damaged(self.path, f"{shown(key)} is {shown(str(value), 40)}, not {wanted}")
+
+    def close(self) -> None:
+        """Let the file go. Views that are still held keep their part mapped until they die."""
+        self._views.clear()
+        self.tensors = {}
+        self.metadata = MappingProxyType({})
+        self._maps.clear()
+
+    def __enter__(self) -> GGUFFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def check_parts(paths: Sequence[Path], headers: Sequence[Header]) -> None:
+    """Whether headers are those of all parts of one split model. Raises `ModelFileError`."""
+    for number, (part, header) in enumerate(zip(paths, headers, strict=True)):
+        if _split_number(part, header, "split.count", 1) != len(headers):
+            raise _damaged(part, f"It is not part of a model in {len(headers)} files")
+        if _split_number(part, header, "split.no", 0) != number:
+            raise _damaged(part, f"It does not hold part {number + 1}, as its name says")
+    total = sum(len(header.tensors) for header in headers)
+    if _split_number(paths[0], headers[0], "split.tensors.count", total) != total:
+        raise _damaged(paths[0], f"The parts hold {total} tensors, not as many as it claims")
+
+
+def _damaged(path: Path, why: str) -> ModelFileError:
+    return ModelFileError(f"{shown(path.name)} is damaged", why, DOWNLOAD)
+
+
+def _absent(path: Path) -> ModelFileError:
+    match = _PART_NAME.match(path.name)
+    if match is None:
+        return ModelFileError(f"There is no file {shown(str(path), 200)}", "", "Check the path")
+    return ModelFileError(
+        f"{shown(path.name)} is missing",
+        f"The model is split into {int(match[3])} files",
+        "Download the missing file into the same folder",
+    )
+
+
+def _first_part(path: Path) -> Path:
+    """The first part of a split model when `path` is a later one."""
+    match = _PART_NAME.match(path.name)
+    if match is None or int(match[2]) <= 1:
+        return path
+    return path.with_name(f"{match[1]}-00001-of-{match[3]}.gguf")
+
+
+def _split_number(path: Path, header: Header, key: str, default: int) -> int:
+    value = header.metadata.get(key, default)
+    if type(value) is not int or value < 0:
+        raise _damaged(path, f"{key} is not a whole number")
+    return value
+
+
+def _open_part(path: Path, number: int) -> tuple[mmap.mmap, Header]:
+    data = _map(path)
+    return data, read_header(data, path, number)
+
+
+def _map(path: Path) -> mmap.mmap:
+    name = shown(str(path), 200)
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ModelFileError(f"{name} is a folder", "", "Choose a .gguf file in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise ModelFileError(f"{name} is not a file", "", "Choose a .gguf file")
+        if not status.st_size:
+            raise ModelFileError(f"{name} is empty", "", DOWNLOAD)
+        # Mapped with the size that fstat gives, so that the map never reaches past the file.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        raise _absent(path) from None
+    except PermissionError:
+        raise ModelFileError(
+            f"{name} cannot be read", "Its permissions forbid it", f"Try: chmod u+r {name}"
+        ) from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ModelFileError(
+            f"{name} cannot be opened", why, "Check the path and the disk"
+        ) from None

@@ -1,0 +1,1 @@
+"""The model hub: search, names, access, reading ranges of remote files."""

@@ -1,0 +1,64 @@
+"""What a model takes in the memory of the CPU's engine: weights, KV cache, work space.
+
+Pure arithmetic over a spec; tests/engine/test_plan_measured.py holds it against real processes.
+Knows nothing of machines.
+"""
+
+from __future__ import annotations
+
+from engine.spec.spec import Group, ModelSpec
+
+PAGE = 32
+"""Positions in a page of the KV cache; the cache has one page more than the context needs."""
+CHUNK = 512
+"""Tokens prefilled at once."""
+
+PROCESS = 60_000_000
+"""Bytes of the engine's process with Python, numpy and the native libraries, without a model.
+
+Measured, as is what follows, by the child of tests/engine/test_plan_measured.py."""
+VOCABULARY = 380
+"""Bytes a token of the vocabulary takes in llama.cpp's tables: 356, 488 and 374 were measured for
+Qwen2, Llama 3 and DeepSeek."""
+PACKED = 1.375
+"""A feature of a network's hidden layer, in float32 and packed as int8, in floats."""
+
+
+def weight_bytes(spec: ModelSpec) -> dict[Group, int]:
+    """Bytes of each group of tensors in memory, with what loading makes of them."""
+    weights: dict[Group, int] = {
+        group: size.resident or size.bytes
+        for group, size in spec.groups.items()
+        if group != "unused"
+    }
+    if spec.mla is not None and not spec.mla.split and spec.hybrid:
+        weights["attention"] = weights.get("attention", 0) + _transposed_bytes(spec)
+    return weights
+
+
+def _transposed_bytes(spec: ModelSpec) -> int:
+    """Old MLA files: the key half of attn_kv_b is kept transposed in float16, the value half copied."""
+    assert spec.mla is not None
+    attention = spec.groups["attention"]
+    bits = 8 * attention.bytes / max(1, attention.parameters)
+    per_layer = spec.heads * spec.mla.kv_lora * (2 * spec.mla.nope + bits / 8 * spec.mla.value)
+    return int(spec.layers * per_layer)
+
+
+def kv_bytes(spec: ModelSpec, context: int) -> int:
+    """Bytes of the KV cache in float16, whole pages."""
+    pages = -(-context // PAGE) + 1
+    return pages * PAGE * spec.kv_bytes_per_token
+
+
+def workspace_bytes(spec: ModelSpec) -> int:
+    """Bytes of the process, the vocabulary and the buffers of one chunk."""
+    moe = spec.moe
+    attention = spec.heads * spec.value_dim
+    if spec.mla is not None:
+        attention = spec.heads * (spec.mla.nope + spec.mla.rope + 3 * spec.mla.kv_lora)
+    widest = max(spec.ffn, moe.top_k * moe.width if moe else 0, moe.shared_width if moe else 0)
+    # Native scratch memory is as large as the op that needs most; activations wait beside it.
+    scratch = max(attention, int(PACKED * widest))
+    waiting = 2 * spec.hidden + spec.heads * (spec.head_dim + spec.value_dim)
+    return PROCESS + spec.vocab * (VOCABULARY + 4) + 4 * CHUNK * (scratch + waiting)

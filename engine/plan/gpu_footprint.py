@@ -1,0 +1,156 @@
+"""What a model takes in the memory of a GPU beside its weights: KV cache, work space, reserve.
+
+Pure arithmetic that follows what kernels/gpu allocates. What could not be read from there is named
+`assumed` and waits for `make gpu-check`, whose bar is 2 % between planned and measured VRAM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from engine.machine.types import Gpu
+from engine.plan.footprint import CHUNK, PAGE
+from engine.protocol import KvKind
+from engine.spec.spec import Group, GroupSize, ModelSpec
+from kernels.gpu.sizes import BLOCK_BYTES, BUCKETS, STREAM_BUFFER
+
+MIB = 1 << 20
+CONTEXT = 400 * MIB
+"""The CUDA context with torch's kernels, loaded as they are used. Assumed, after pytorch issue 107667
+(about 300 MB with CUDA 11.7 and later)."""
+CUBLAS = 32 * MIB
+"""cuBLAS's workspace: torch's default on Hopper, 8 MiB elsewhere."""
+GRAPHS = 64 * MIB
+"""A captured pass: its nodes, and the pool of its one-token activations. Assumed."""
+FLASH = (128 + 2 * 8) * MIB
+"""flashinfer's workspace (`kernels.gpu.flashinfer.wrappers.WORKSPACE_BYTES`) and what its wrappers for decoding and
+for prompts have of their own."""
+FLASH_HEADS = frozenset({64, 128, 256})
+FLASH_LATENT = (512, 64)
+"""Heads that flashinfer takes, as in kernels.gpu.flashinfer.wrappers."""
+UNEVEN = 1.1
+"""Activations in torch's allocator, whose blocks do not fit each other exactly. Assumed."""
+LARGE, ROUNDED = 10 * MIB, 2 * MIB
+"""From `LARGE` on torch's allocator rounds up to multiples of `ROUNDED`: half of one on average."""
+
+PROCESSORS = 132
+"""Multiprocessors that splits of attention are counted for: an RTX 4090 has 128, an H200 132."""
+SPLIT_POSITIONS, MAX_SPLITS = 256, 64
+"""As in kernels.gpu.attention.plan."""
+
+SMALL_GPU = 17 << 30
+"""A GPU of 16 GB or less; the driver counts a little differently."""
+
+HOST = 700_000_000
+"""RAM that torch and the CUDA driver take in the engine's process. Assumed."""
+
+FIXED: tuple[Group, ...] = ("attention", "norms", "router", "shared", "dense", "other")
+"""Groups of a layer that are where the layer is."""
+_MATRICES: dict[Group, int] = {"shared": 3, "dense": 3, "experts": 3}
+
+
+def reserve_bytes(gpu: Gpu) -> int:
+    """VRAM that stays free: max(512 MiB, 3 %), and 1 GiB on small GPUs that draw the screen."""
+    least = 1 << 30 if gpu.display and gpu.total <= SMALL_GPU else 512 * MIB
+    return max(least, gpu.total * 3 // 100)
+
+
+def layer_kv_bytes(spec: ModelSpec, context: int, kv: KvKind = "f16") -> int:
+    """Bytes of one layer's KV cache: whole pages, and one page more than the context needs."""
+    return (-(-context // PAGE) + 1) * PAGE * layer_kv_row(spec, kv)
+
+
+def layer_kv_row(spec: ModelSpec, kv: KvKind) -> int:
+    """Bytes of one position in one layer: 34 for 32 features in 8 bits, in place of 64."""
+    row = -(-spec.kv_bytes_per_token // spec.layers)
+    return row if kv == "f16" else -(-row * 17 // 32)
+
+
+def quantised_kv_obstacle(spec: ModelSpec) -> str:
+    """Why a KV cache in 8 bits is impossible, which has a scale for every 32 features; empty: it is not."""
+    mla = spec.mla
+    sizes = (spec.head_dim, spec.value_dim) if mla is None else (mla.kv_lora, mla.rope)
+    wrong = [size for size in sizes if size % 32]
+    return f"its heads of {wrong[0]} features are no multiple of 32" if wrong else ""
+
+
+def work_bytes(spec: ModelSpec, context: int, flash: bool, streams: bool) -> int:
+    """Work space on each GPU, in bytes.
+
+    `flash`: flashinfer is there. `streams`: experts of RAM pass through it while a prompt is read.
+    """
+    total = CONTEXT + CUBLAS + GRAPHS + BLOCK_BYTES + 4 * spec.vocab + _rounding(spec)
+    total += int(UNEVEN * CHUNK * activation_bytes(spec))
+    total += FLASH if flash and takes_flash(spec) else attention_scratch(spec, context)
+    if streams and spec.moe is not None:
+        total += 2 * max(STREAM_BUFFER, _largest_expert(spec))
+    return total
+
+
+def takes_flash(spec: ModelSpec) -> bool:
+    """Whether flashinfer has kernels for this model's heads."""
+    if spec.mla is not None:
+        return (spec.mla.kv_lora, spec.mla.rope) == FLASH_LATENT
+    return spec.head_dim == spec.value_dim and spec.head_dim in FLASH_HEADS
+
+
+def _largest_expert(spec: ModelSpec) -> int:
+    experts = spec.moe.experts if spec.moe else 1
+    sizes = (layer["experts"].device for layer in spec.layer_groups if "experts" in layer)
+    return max(sizes, default=0) // experts
+
+
+def activation_bytes(spec: ModelSpec) -> int:
+    """Bytes a token of a chunk takes at most, in the parts of a layer one after the other.
+
+    float32 but for what goes to the tensor cores: `quantised.halves` holds its padded copy, the scaled
+    values and two of float16 for a moment, 10 bytes a feature, beside the input's 4.
+    """
+    hidden, moe, mla = spec.hidden, spec.moe, spec.mla
+    residual, own = 4 * hidden, 8 * hidden  # its norm beside it
+    parts = [own + 10 * hidden]
+    if mla is None:
+        qkv = spec.heads * spec.head_dim + spec.kv_heads * (spec.head_dim + spec.value_dim)
+        parts.append(residual + 4 * qkv + 14 * spec.heads * spec.value_dim)
+    else:
+        # q, then absorbed, mixed and mixed made ready for v_b, at the same time.
+        low = mla.q_lora + mla.kv_lora + mla.rope
+        query = mla.nope + mla.rope
+        parts.append(residual + 4 * low + spec.heads * (4 * query + (4 + 14) * mla.kv_lora + 12))
+    parts.append(own + 14 * spec.ffn)
+    if moe is not None:
+        ready = own + 2 * hidden
+        parts.append(ready + moe.top_k * max(14 * moe.width, 6 * moe.width + 4 * hidden))
+        parts.append(own + 14 * moe.shared_width)
+    return max(parts)
+
+
+def attention_scratch(spec: ModelSpec, context: int) -> int:
+    """Bytes of the parts that splits of attention leave: one plan for each bucket of new tokens."""
+    wide = max(spec.head_dim, spec.value_dim) > 128 or spec.mla is not None
+    kv_heads, value = (1, spec.mla.kv_lora) if spec.mla else (spec.kv_heads, spec.value_dim)
+    useful = min(MAX_SPLITS, -(-context // SPLIT_POSITIONS))
+    total = 0
+    for queries in BUCKETS:
+        rows = queries * (spec.heads // max(1, kv_heads))
+        tile = min(max(16, 1 << (rows - 1).bit_length()), 32 if wide else 64)
+        blocks = -(-rows // tile) * max(1, kv_heads)
+        splits = max(1, min(useful, -(-2 * PROCESSORS // blocks)))
+        total += queries * spec.heads * splits * (value + 1) * 4 if splits > 1 else 0
+    return total
+
+
+def _rounding(spec: ModelSpec) -> int:
+    """What torch's allocator rounds weights up by: half a step for each large matrix, on average."""
+    count = 0
+    for layer in spec.layer_groups:
+        for group, size in layer.items():
+            matrices = _MATRICES.get(group, 4 if spec.mla is None else 5)
+            if size.device >= matrices * LARGE:
+                count += matrices
+    return count * ROUNDED // 2
+
+
+def fixed_bytes(layer: Mapping[Group, GroupSize]) -> int:
+    """Bytes on a GPU of a layer's weights but its routed experts."""
+    return sum(layer[group].device for group in FIXED if group in layer)

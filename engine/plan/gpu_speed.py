@@ -1,0 +1,180 @@
+"""How fast a model will be on GPUs and CPU together, and what limits it.
+
+Decoding: each GPU reads its layers and the experts that are expected in its slots, the CPU reads the
+others', one after the other; then hand-overs. No locality is assumed: an expert is in a slot as often
+as there are slots. Prefilling: a chunk's other experts are computed by the CPU or stream to the GPU,
+whichever takes less time. None of this has been measured on a GPU; what is assumed is named so, and
+figures of real runs replace it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from engine.machine.types import Hardware
+from engine.plan.gpu_footprint import FIXED, layer_kv_row
+from engine.plan.placement import LayerPlace, Placement
+from engine.plan.report import gb_s
+from engine.plan.speed import (
+    DECODE_AT,
+    DECODE_EFFICIENCY,
+    GOPS_PER_CORE,
+    LAYER_SECONDS,
+    PROMPT,
+    UNMEASURED,
+    Speed,
+    recorded,
+)
+from engine.protocol import Computed
+from engine.spec.spec import GroupSize, ModelSpec
+
+GPU_EFFICIENCY = 0.6
+"""Part of a GPU's reading speed that decoding reaches. Assumed: the bar of `make gpu-check`."""
+GPU_LAYER_SECONDS = 40e-6
+"""Time a layer takes on a GPU besides reading: about ten kernels of a graph. Assumed."""
+HAND_OVER_SECONDS = 30e-6
+"""A layer's way from GPU to CPU and back, or between GPUs. Assumed."""
+PCIE_EFFICIENCY = 0.8
+"""Part of a link's speed that copies from pinned memory reach. Assumed."""
+OPS_PER_BYTE = 40.0
+"""Operations on tensor cores for each byte that the GPU's memory could read meanwhile: an RTX 4090 has
+160 in float16, an RTX 3090 76; products with quantised weights reach a part of that. Assumed."""
+
+
+class _Time(NamedTuple):
+    seconds: float
+    words: str
+
+
+@dataclass
+class _Work:
+    """What one token reads, and a chunk of a prompt computes."""
+
+    gpu_bytes: Counter[int] = field(default_factory=Counter)
+    host_bytes: float = 0.0
+    other_seconds: float = 0.0
+    hand_overs: int = 0
+    gpu_parameters: Counter[int] = field(default_factory=Counter)
+    """Of layers and experts that are on the GPU."""
+    host_parameters: float = 0.0
+    """Of layers that are on the CPU."""
+    missed_parameters: float = 0.0
+    """Of experts that a token uses and that are not on the GPU of their layer."""
+    missed_bytes: float = 0.0
+    """Of all such experts, packed."""
+
+
+def predict_placed(
+    spec: ModelSpec, hardware: Hardware, placement: Placement, device: Computed
+) -> Speed:
+    """The speed of a model where `placement` puts it; measured figures of this machine come first."""
+    work = _work(spec, placement)
+    past = {} if hardware.assumed else recorded(spec, hardware, device)
+    unknown = _unknown(hardware, placement, work)
+    decode, prefill = _decode(hardware, work), _prefill(hardware, work)
+    return Speed(
+        decode_tok_s=past.get("decode_tok_s") or (None if unknown else 1 / _total(decode)),
+        prefill_tok_s=past.get("prefill_tok_s") or (None if unknown else PROMPT / _total(prefill)),
+        bound_words=unknown or max(decode).words,
+        prefill_bound_words=unknown or max(prefill).words,
+        measured="decode_tok_s" in past,
+        prefill_measured="prefill_tok_s" in past,
+    )
+
+
+def _total(times: Iterable[_Time]) -> float:
+    return sum(time.seconds for time in times)
+
+
+def _unknown(hardware: Hardware, placement: Placement, work: _Work) -> str:
+    for number in placement.gpus:
+        if not hardware.gpus[number].read_gb_s:
+            return f"the memory speed of {hardware.gpus[number].name} is not known"
+    return UNMEASURED if work.host_bytes and not hardware.memory.best_read_gb_s else ""
+
+
+def _decode(hardware: Hardware, work: _Work) -> list[_Time]:
+    times = [_Time(work.other_seconds, "limited by launches (assumed, not measured)")]
+    seconds = work.hand_overs * HAND_OVER_SECONDS
+    times.append(
+        _Time(seconds, "limited by hand-overs between GPU and CPU (assumed, not measured)")
+    )
+    for number, count in work.gpu_bytes.items():
+        speed = hardware.gpus[number].read_gb_s or 1.0
+        words = f"limited by VRAM bandwidth: {gb_s(speed)}"
+        times.append(_Time(count / (speed * 1e9 * GPU_EFFICIENCY), words))
+    bandwidth = hardware.memory.best_read_gb_s or 1.0
+    seconds = work.host_bytes / (bandwidth * 1e9 * DECODE_EFFICIENCY["hybrid"])
+    return [*times, _Time(seconds, f"limited by RAM bandwidth: {gb_s(bandwidth)}")]
+
+
+def _prefill(hardware: Hardware, work: _Work) -> list[_Time]:
+    """One chunk of `PROMPT` tokens."""
+    cpu = hardware.cpu
+    gops = cpu.cores * GOPS_PER_CORE["hybrid"][cpu.isa] * 1e9
+    cores = f"limited by {cpu.cores} core{'s' * (cpu.cores != 1)}"
+    times = [_Time(2 * PROMPT * work.host_parameters / gops, cores)]
+    for number, count in work.gpu_parameters.items():
+        gpu = hardware.gpus[number]
+        rate = (gpu.read_gb_s or 1.0) * 1e9
+        seconds = max(2 * PROMPT * count / (rate * OPS_PER_BYTE), work.gpu_bytes[number] / rate)
+        times.append(_Time(seconds, f"limited by {gpu.name}'s arithmetic (assumed, not measured)"))
+    if work.missed_parameters:
+        ways = [_Time(2 * PROMPT * work.missed_parameters / gops, cores)]
+        links = [hardware.gpus[number].pcie_gb_s for number in work.gpu_parameters]
+        if all(links):
+            # GPUs take their own layers' experts one after the other.
+            seconds = work.missed_bytes / (min(links) * 1e9 * PCIE_EFFICIENCY)
+            ways.append(_Time(seconds, f"limited by PCIe: {gb_s(min(links))}"))
+        times.append(min(ways))
+    return times
+
+
+def _work(spec: ModelSpec, placement: Placement) -> _Work:
+    work = _Work()
+    position = min(DECODE_AT, placement.context // 2)
+    before = placement.layers[0].gpu
+    for place, groups in zip(placement.layers, spec.layer_groups, strict=True):
+        fixed = sum((groups[group] for group in FIXED if group in groups), GroupSize())
+        routed = groups.get("experts", GroupSize())
+        if place.gpu is None:
+            used = _used(spec, routed.parameters)
+            work.host_bytes += fixed.resident + _used(spec, routed.resident)
+            work.host_bytes += position * layer_kv_row(spec, "f16")
+            work.host_parameters += fixed.parameters + used
+            work.other_seconds += LAYER_SECONDS
+        else:
+            _add_layer(work, spec, place, fixed, routed)
+            work.gpu_bytes[place.gpu] += position * layer_kv_row(spec, placement.kv)
+        work.hand_overs += place.gpu != before
+        before = place.gpu
+    last = placement.layers[-1].gpu
+    if last is not None:
+        output = spec.groups.get("output") or spec.groups.get("embedding") or GroupSize()
+        work.gpu_bytes[last] += output.device
+    return work
+
+
+def _add_layer(
+    work: _Work, spec: ModelSpec, place: LayerPlace, fixed: GroupSize, routed: GroupSize
+) -> None:
+    assert place.gpu is not None
+    here = place.experts / spec.moe.experts if spec.moe and routed.device else 1.0
+    work.gpu_bytes[place.gpu] += round(fixed.device + here * _used(spec, routed.device))
+    work.gpu_parameters[place.gpu] += round(
+        fixed.parameters + here * _used(spec, routed.parameters)
+    )
+    work.other_seconds += GPU_LAYER_SECONDS
+    if here < 1:
+        work.hand_overs += 1
+        work.host_bytes += (1 - here) * _used(spec, routed.resident)
+        work.missed_parameters += (1 - here) * _used(spec, routed.parameters)
+        work.missed_bytes += (1 - here) * routed.device
+
+
+def _used(spec: ModelSpec, experts: int) -> float:
+    """The part of a layer's routed experts that one token uses."""
+    return experts * spec.moe.top_k / spec.moe.experts if spec.moe else 0.0

@@ -1,0 +1,189 @@
+"""A model on a machine: each device's ledger, the verdict, and what follows from them.
+
+Types and the arithmetic of ledgers; how a plan is made is `engine.plan.planner`'s, its words are
+`engine.plan.report`'s. Imports neither torch nor llama_cpp.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from engine.plan.context import RESERVE
+from engine.plan.footprint import workspace_bytes
+from engine.plan.placement import Placement
+from engine.spec.spec import Group, ModelSpec
+
+Verdict = Literal["GPU", "hybrid", "CPU", "does not fit"]
+
+LABELS: dict[Group, str] = {
+    "attention": "attention",
+    "router": "router",
+    "shared": "shared experts",
+    "dense": "dense FFN",
+    "norms": "norms",
+    "output": "output",
+    "embedding": "embedding",
+    "experts": "routed experts",
+    "other": "other",
+}
+"""Groups of tensors in the order of a ledger, and what they are called there."""
+
+KV, WORKSPACE, RESERVED = "KV cache", "workspace", "reserve"
+
+
+class Segment(NamedTuple):
+    """A part of a device's memory."""
+
+    label: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePlan:
+    """One device's ledger. `total` is what is free for us there, in bytes."""
+
+    name: str
+    kind: Literal["RAM", "VRAM"]
+    total: int
+    segments: tuple[Segment, ...]
+
+    @property
+    def used(self) -> int:
+        """Bytes of all segments, the reserve too."""
+        return sum(segment.bytes for segment in self.segments)
+
+    @property
+    def resident(self) -> int:
+        """Bytes that are in memory while the model runs: all but the reserve."""
+        return sum(segment.bytes for segment in self.segments if segment.label != RESERVED)
+
+    @property
+    def short(self) -> int:
+        """Bytes that are missing; 0 when everything fits."""
+        return max(0, self.used - self.total) if self.total else 0
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """A model on a machine. Speeds are None when nothing is known that they could follow from."""
+
+    model: str
+    quantisation: str
+    machine: str
+    verdict: Verdict
+    devices: tuple[DevicePlan, ...]
+    context: int
+    """Tokens; what was asked for, else what the engine would choose."""
+    max_context: int
+    """The longest context that fits, at most what the model was trained for unless more was asked for;
+    0: none does."""
+    runtime: Literal["hybrid", "llama.cpp"]
+    """What would run it."""
+    decode_tok_s: float | None = None
+    prefill_tok_s: float | None = None
+    bound_words: str = ""
+    """What limits decoding: `limited by RAM bandwidth: 42 GB/s`."""
+    prefill_bound_words: str = ""
+    measured: bool = False
+    """Decoding was measured with this model on this machine, not predicted."""
+    prefill_measured: bool = False
+    """The same for reading a prompt."""
+    experts_on_gpu: int = 0
+    """Routed experts on GPUs, over all layers."""
+    experts: int = 0
+    """Routed experts over all layers."""
+    why: tuple[str, ...] = ()
+    """Sentences on how the plan came about."""
+    assumed: str = ""
+    """Where the machine's numbers come from when it is not this one."""
+    placement: Placement | None = None
+    """Where each layer goes; None: the CPU computes all of them."""
+    no_gpu: str = ""
+    """Why the CPU computes although there is a GPU."""
+    gpu_fix: str = ""
+    """The command that mends that; empty: none does."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether everything has room."""
+        return self.verdict != "does not fit"
+
+    @property
+    def short_bytes(self) -> int:
+        """Bytes that are missing."""
+        return sum(device.short for device in self.devices)
+
+    @property
+    def short_of(self) -> str:
+        """What is missing: RAM or VRAM; empty when everything fits."""
+        return next((device.kind for device in self.devices if device.short), "")
+
+    @property
+    def fit_words(self) -> str:
+        """`GPU`, `hybrid`, `CPU`, or `short by 12 GB of RAM`."""
+        from engine.plan.report import size
+
+        return (
+            self.verdict if self.fits else f"short by {size(self.short_bytes)} of {self.short_of}"
+        )
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of weights on all devices."""
+        ours = {KV, WORKSPACE, RESERVED}
+        return sum(s.bytes for d in self.devices for s in d.segments if s.label not in ours)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON has it, with what follows from it."""
+        out = dataclasses.asdict(self)
+        out |= {"fits": self.fits, "fit_words": self.fit_words, "words": self.words()}
+        out |= {"short_bytes": self.short_bytes, "short_of": self.short_of}
+        for device, entry in zip(self.devices, out["devices"], strict=True):
+            entry |= {"used": device.used, "short": device.short}
+            entry["segments"] = [segment._asdict() for segment in device.segments]
+        return out
+
+    def words(self) -> list[str]:
+        """The plan in short lines."""
+        from engine.plan.report import words
+
+        return words(self)
+
+    def bars(self, width: int = 80) -> list[str]:
+        """Where every gigabyte goes, as lines of at most `width` characters."""
+        from engine.plan.report import bars
+
+        return bars(self, width)
+
+
+def ram_ledger(
+    total: int, weights: Mapping[Group, int], cache: int, spec: ModelSpec, more: int = 0
+) -> DevicePlan:
+    """RAM's ledger. The loader keeps `RESERVE` free; what of it is not work space is the reserve.
+
+    `more` bytes of work space are another device's.
+    """
+    work = workspace_bytes(spec) + more
+    return DevicePlan(
+        "RAM",
+        "RAM",
+        total,
+        segments(weights, cache, work, max(0, RESERVE - work)),
+    )
+
+
+def segments(
+    weights: Mapping[Group, int], cache: int, work: int, reserve: int
+) -> tuple[Segment, ...]:
+    """A ledger's parts that are not empty, in its order."""
+    parts = [(label, weights.get(group, 0)) for group, label in LABELS.items()]
+    parts += [(KV, cache), (WORKSPACE, work), (RESERVED, reserve)]
+    return tuple(Segment(label, count) for label, count in parts if count)
+
+
+def expert_count(spec: ModelSpec) -> int:
+    """Routed experts over all layers."""
+    return spec.moe_layers * spec.moe.experts if spec.moe is not None else 0

@@ -1,0 +1,303 @@
+"""The engine's child process, seen from its parent.
+
+Knows how it is started, heard, judged and ended. Knows nothing of what the commands mean. Runs in one
+asyncio loop, without threads. Linux: a pidfd tells of the child's end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import site
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from engine.errors import EngineError, KtchatError
+from engine.process.event_queue import Mailbox
+from engine.protocol import Command, Event, Failed, Frames, encode
+
+WORKER = (sys.executable, "-P", "-m", "engine.worker")
+START_SECONDS = 30.0
+"""Longest wait for a new child's first word."""
+LOG_TAIL = 8 << 10
+"""Last bytes of the child's output that are kept."""
+LOG_LIMIT = 64 << 20
+"""Bytes of output after which a child is taken to be broken."""
+UNREAD_LIMIT = 10_000
+"""Unread events after which a child is taken to be broken."""
+EVENTS = (10_000, 1_000)
+"""Events that a child may send at any time, and more for each second since its start."""
+BYTES = (64 << 20, 1 << 20)
+"""The same for bytes."""
+
+_KEPT = (
+    *(
+        "PATH",
+        "HOME",
+        "CC",
+        "CXX",
+        "USER",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TMPDIR",
+        "TEMP",
+        "TMP",
+        "VIRTUAL_ENV",
+    ),
+    *("LC_", "XDG_", "PYTHON", "LD_", "OMP_", "GOMP_", "KMP_", "GGML_", "LLAMA_", "CUDA_"),
+    *("NVIDIA_", "TORCH_", "PYTORCH_", "TRITON_", "MALLOC_", "ASAN_", "COVERAGE_", "KTCHAT_"),
+)
+_SECRET = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY")
+
+
+class Child(asyncio.Protocol):
+    """One engine process. `error` says why it ended, once it has."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: int) -> None:
+        self.error: KtchatError | None = None
+        self.mailbox: Mailbox | None = None
+        self.pid = process.pid
+        self._process = process
+        self._log_fd = log
+        self._log = b""
+        self._log_bytes = 0
+        self._frames = Frames()
+        self._events = 0
+        self._bytes = 0
+        self._transport: asyncio.WriteTransport | None = None
+        self._hung_up = False
+        self._loop = asyncio.get_running_loop()
+        self._born = self._loop.time()
+        self.gone: asyncio.Future[None] = self._loop.create_future()
+        self._pidfd = os.pidfd_open(self.pid)
+        self._loop.add_reader(self._pidfd, self._exited)
+        self._loop.add_reader(self._log_fd, self._read_log)
+        self._start = self._loop.call_later(START_SECONDS, self._not_started)
+
+    @classmethod
+    async def start(cls, command: Sequence[str] = WORKER) -> Child:
+        """Start `command` with the number of its socket as last argument. Raises `EngineError`."""
+        ours, theirs = socket.socketpair()
+        log, output = os.pipe()
+        # Not 0, 1 or 2, which are free when our own standard streams are closed.
+        passed = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)
+        os.set_blocking(log, False)
+        ours.setblocking(False)
+        try:
+            process = subprocess.Popen(
+                [*command, str(passed)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(passed,),
+                start_new_session=True,
+                env=environment(os.environ),
+            )
+        except OSError as error:
+            ours.close()
+            os.close(log)
+            raise EngineError("The engine could not be started", str(error)) from error
+        finally:
+            theirs.close()
+            os.close(passed)
+            os.close(output)
+        child = cls(process, log)
+        try:
+            await child._loop.create_connection(lambda: child, sock=ours)
+        except BaseException:
+            child.kill(EngineError("The engine was not needed any more"))
+            raise
+        return child
+
+    def run(self, command: Command) -> Mailbox:
+        """Send a command; its events go to the mailbox returned. One at a time.
+
+        Raises `RequestError` when it is too long to be sent.
+        """
+        assert self.mailbox is None or self.mailbox.ended.done()
+        frame = encode(command)
+        self.mailbox = Mailbox()
+        if self.error is not None:
+            self.mailbox.put(Failed(self.error))
+        self._write(frame)
+        return self.mailbox
+
+    def send(self, command: Command) -> None:
+        """Send a command that has no events of its own."""
+        self._write(encode(command))
+
+    def kill(self, error: KtchatError) -> None:
+        """End it now; what it was doing fails with `error`."""
+        self._fail(error)
+        self._kill_group()
+
+    async def stop(self, farewell: Command, patience: float) -> None:
+        """Ask it to end, and kill it after `patience` seconds; returns when it is gone."""
+        self.send(farewell)
+        self._fail(EngineError("The engine was closed"))
+        await asyncio.wait([self.gone], timeout=patience)
+        if not self.gone.done():
+            self._kill_group()
+            await asyncio.wait([self.gone], timeout=1.0)
+
+    def log_tail(self) -> str:
+        """The end of what it printed, without control characters."""
+        text = self._log.decode(errors="replace")
+        return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+
+    # asyncio calls these.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is ready."""
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came from the child."""
+        if self.error is not None:
+            return
+        self._start.cancel()
+        self._bytes += len(data)
+        try:
+            for item in self._frames.feed(data):
+                self._take(item)
+        except KtchatError as error:
+            self.kill(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The child closed its end, mostly by ending: its status follows at once."""
+        self._hung_up = True
+        self._loop.call_later(0.5, self.kill, EngineError("The engine closed its pipe", "", AGAIN))
+        if self._process.returncode is not None:
+            self._conclude()
+
+    def _write(self, frame: bytes) -> None:
+        if self.error is None and self._transport is not None:
+            self._transport.write(frame)
+
+    def _take(self, item: Command | Event) -> None:
+        self._events += 1
+        age = self._loop.time() - self._born
+        for what, count, (burst, rate) in (
+            ("events", self._events, EVENTS),
+            ("bytes", self._bytes, BYTES),
+        ):
+            if count > burst + rate * age:
+                raise EngineError("The engine sent too much", f"{count} {what}", AGAIN)
+        if not isinstance(item, Event):
+            raise EngineError("The engine sent a command", type(item).__name__, AGAIN)
+        if self.mailbox is None or self.mailbox.ended.done():
+            raise EngineError("The engine spoke unasked", type(item).__name__, AGAIN)
+        if len(self.mailbox) >= UNREAD_LIMIT:
+            raise EngineError("The engine sent too much", f"{UNREAD_LIMIT} unread events", AGAIN)
+        self.mailbox.put(item)
+
+    def _not_started(self) -> None:
+        why = f"It said nothing for {START_SECONDS:g} seconds"
+        self.kill(EngineError("The engine did not start", why, AGAIN))
+
+    def _read_log(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            data = os.read(self._log_fd, 1 << 16)
+            self._log = (self._log + data)[-LOG_TAIL:]
+            self._log_bytes += len(data)
+            if not data:
+                self._loop.remove_reader(self._log_fd)
+        if self._log_bytes > LOG_LIMIT:
+            self._log_bytes = 0
+            why = f"More than {LOG_LIMIT >> 20} MiB"
+            self.kill(EngineError("The engine printed too much", why, AGAIN))
+
+    def _exited(self) -> None:
+        """The process has ended. Until `poll` its number, and so its group's, is its own."""
+        self._kill_group()
+        self._process.poll()
+        self._loop.remove_reader(self._pidfd)
+        self._loop.remove_reader(self._log_fd)
+        self._read_log()
+        os.close(self._pidfd)
+        os.close(self._log_fd)
+        if self._hung_up:
+            self._conclude()
+        else:
+            # Its last events may still be in the socket; a grandchild may keep that open.
+            self._loop.call_later(0.2, self._conclude)
+
+    def _conclude(self) -> None:
+        self._start.cancel()
+        self._fail(died(self._process.returncode or 0, self.log_tail()))
+        if self._transport is not None:
+            self._transport.abort()
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    def _fail(self, error: KtchatError) -> None:
+        if self.error is None:
+            self.error = error
+            if self.mailbox is not None and not self.mailbox.ended.done():
+                self.mailbox.put(Failed(error))
+
+    def _kill_group(self) -> None:
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+
+AGAIN = "Try again: the engine starts anew by itself"
+
+_HINTS: dict[int, str] = {
+    signal.SIGKILL: "by hand, or by the system because memory ran out",
+    signal.SIGSEGV: "native code reached for memory that is not its own",
+    signal.SIGABRT: "native code gave up",
+    signal.SIGILL: "the native library uses an instruction that this CPU lacks",
+    signal.SIGBUS: "the model file was shortened, or its disk failed, while it was read",
+}
+
+
+def died(status: int, log: str) -> EngineError:
+    """What a child's exit status and last words mean."""
+    if status < 0:
+        name = signal.Signals(-status).name if -status in signal.valid_signals() else str(-status)
+        why = f"It was ended by {name}"
+        if hint := _HINTS.get(-status):
+            why += f": {hint}"
+    else:
+        why = f"It ended with status {status}"
+    if status not in (-signal.SIGKILL, -signal.SIGTERM) and (words := last_words(log)):
+        why += f". It last said: {words}"
+    return EngineError("The engine stopped unexpectedly", why, AGAIN)
+
+
+def last_words(log: str) -> str:
+    """The line of the log that tells most: the last that speaks of an error, else the last.
+
+    Python's own dump of its stack, which comes last, only repeats the signal.
+    """
+    said = log.partition("Fatal Python error")[0]
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    telling = [line for line in lines if "rror" in line or "ASSERT" in line or "abort" in line]
+    return (telling or lines or [""])[-1][:240]
+
+
+def environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """The child's environment: what native code and Python need, and no secrets.
+
+    The folder of this package is put on Python's path where it is not there by itself (a checkout).
+    """
+    kept = {
+        name: value
+        for name, value in ours.items()
+        if name.startswith(_KEPT) and not any(word in name.upper() for word in _SECRET)
+    }
+    root = str(Path(__file__).resolve().parents[2])
+    if root not in (*site.getsitepackages(), site.getusersitepackages()):
+        kept["PYTHONPATH"] = os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH"))))
+    # numpy's BLAS threads would only wait; ggml, when it aborts, would call gdb and take seconds.
+    return {"OPENBLAS_NUM_THREADS": "1", "GGML_NO_BACKTRACE": "1", **kept}

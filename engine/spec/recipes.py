@@ -1,0 +1,224 @@
+"""Shapes of known models, and which type llama.cpp's quantiser gives each of their tensors.
+
+Sizes are those of the models' own configurations; the vocabulary is smaller. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from engine.evaluation.quantise import fitting_type
+from kernels.quants import BY_NAME, QuantType
+
+VOCABULARY = 32000
+
+Setting = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One model's sizes, in features; what an architecture does not have is 0."""
+
+    architecture: str
+    layers: int
+    some_layers: int
+    """Layers of a benchmark that names none: a few GB."""
+    hidden: int
+    heads: int
+    kv_heads: int
+    head: int
+    ff: int = 0
+    dense_layers: int = 0
+    experts: int = 0
+    top_k: int = 0
+    expert_ff: int = 0
+    shared_ff: int = 0
+    q_latent: int = 0
+    latent: int = 0
+    nope: int = 0
+    rope: int = 0
+    value: int = 0
+    qk_norm: bool = False
+    tied: bool = False
+    rope_base: float = 10000.0
+    settings: dict[str, Setting] = field(default_factory=dict)
+    """Further metadata, without the architecture's prefix."""
+
+
+def _yarn(log_multiplier: float) -> dict[str, Setting]:
+    return {
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": 40.0,
+        "rope.scaling.original_context_length": 4096,
+        "rope.scaling.yarn_log_multiplier": log_multiplier,
+    }
+
+
+# fmt: off
+SHAPES: dict[str, Shape] = {
+    "qwen3-30b-a3b": Shape(
+        "qwen3moe", layers=48, some_layers=8, hidden=2048, heads=32, kv_heads=4, head=128,
+        experts=128, top_k=8, expert_ff=768, qk_norm=True, rope_base=1e6,
+    ),
+    "qwen3-4b": Shape(
+        "qwen3", layers=36, some_layers=8, hidden=2560, heads=32, kv_heads=8, head=128,
+        ff=9728, qk_norm=True, tied=True, rope_base=1e6,
+    ),
+    "mixtral-8x7b": Shape(
+        "llama", layers=32, some_layers=4, hidden=4096, heads=32, kv_heads=8, head=128,
+        experts=8, top_k=2, expert_ff=14336, rope_base=1e6,
+    ),
+    "deepseek-v2-lite": Shape(
+        "deepseek2", layers=27, some_layers=8, hidden=2048, heads=16, kv_heads=16, head=192,
+        ff=10944, dense_layers=1, experts=64, top_k=6, expert_ff=1408, shared_ff=2816,
+        latent=512, nope=128, rope=64, value=128,
+        settings={"expert_weights_scale": 1.0, **_yarn(0.0707)},
+    ),
+    "deepseek-v3": Shape(
+        "deepseek2", layers=61, some_layers=4, hidden=7168, heads=128, kv_heads=128, head=192,
+        ff=18432, dense_layers=3, experts=256, top_k=8, expert_ff=2048, shared_ff=2048,
+        q_latent=1536, latent=512, nope=128, rope=64, value=128,
+        settings={
+            "expert_weights_scale": 2.5, "expert_weights_norm": True, "expert_gating_func": 2,
+            "expert_group_count": 8, "expert_group_used_count": 4, **_yarn(0.1),
+        },
+    ),
+}
+# fmt: on
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A mix of types, as `llama-quantize` calls it (llama-quant.cpp, without importance matrix)."""
+
+    file_type: int
+    """general.file_type"""
+    base: str
+    better: str = ""
+    """attn_v and ffn_down in the layers that get more bits."""
+    output: str = "Q6_K"
+    down: str = ""
+    """ffn_down in every layer."""
+    attention_output: str = ""
+    value: str = ""
+    """attn_v in every layer of a model with at least 4 query heads a KV head."""
+    value_few: str = ""
+    """attn_v in every layer of other models."""
+    first_down: str = ""
+    """ffn_down in the first eighth of the layers."""
+    mixtral_output: str = ""
+    """attn_output in models with 8 experts."""
+
+
+RECIPES: dict[str, Recipe] = {
+    "Q4_K_M": Recipe(15, "Q4_K", better="Q6_K", mixtral_output="Q5_K"),
+    "Q5_K_M": Recipe(17, "Q5_K", better="Q6_K"),
+    "Q6_K": Recipe(18, "Q6_K"),
+    "Q8_0": Recipe(7, "Q8_0", output="Q8_0"),
+    "Q2_K": Recipe(
+        10, "Q2_K", down="Q3_K", value="Q4_K", value_few="Q3_K", attention_output="Q3_K",
+        mixtral_output="Q5_K",
+    ),
+    "IQ4_XS": Recipe(30, "IQ4_XS", value="Q5_K", first_down="Q5_K", mixtral_output="Q5_K"),
+}  # fmt: skip
+
+
+def tensor_type(
+    recipe: Recipe, shape: Shape, name: str, layer: int, layers: int, cols: int
+) -> QuantType:
+    """The type of a matrix; `layer` counts from 0 of `layers`. Routers are F32."""
+    if "ffn_gate_inp" in name:
+        return BY_NAME["F32"]
+    part = name.removesuffix(".weight").split(".")[-1]
+    chosen = ""
+    if part == "output" or (part == "token_embd" and shape.tied):
+        chosen = recipe.output if cols % 256 == 0 else "Q8_0"
+    elif part in ("attn_v", "attn_kv_b"):
+        few = shape.heads // shape.kv_heads < 4
+        chosen = recipe.value_few if few else recipe.value
+        chosen = recipe.better if recipe.better and _more_bits(layer, layers) else chosen
+        chosen = "Q8_0" if shape.experts == 8 else chosen
+    elif part == "attn_k" and shape.experts == 8:
+        chosen = "Q8_0"
+    elif part.startswith("ffn_down"):
+        chosen = recipe.first_down if layer < layers // 8 else recipe.down
+        chosen = recipe.better if recipe.better and _more_bits(layer, layers) else chosen
+    elif part == "attn_output":
+        chosen = recipe.mixtral_output if shape.experts == 8 else recipe.attention_output
+    return fitting_type(BY_NAME[chosen or recipe.base], cols)
+
+
+def _more_bits(layer: int, layers: int) -> bool:
+    eighth = layers // 8
+    return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
+
+
+Named = tuple[str, tuple[int, ...]]
+
+
+def tensor_shapes(shape: Shape, layers: int) -> Iterator[tuple[Named, int]]:
+    """((name, shape outermost first), layer) of every tensor of a model cut to `layers` layers."""
+    hidden = shape.hidden
+    yield ("token_embd.weight", (VOCABULARY, hidden)), 0
+    yield ("output_norm.weight", (hidden,)), 0
+    if not shape.tied:
+        yield ("output.weight", (VOCABULARY, hidden)), 0
+    for layer in range(layers):
+        attention = _latent(shape) if shape.latent else _grouped(shape)
+        dense = not shape.experts or layer < shape.dense_layers
+        ffn = _gated(shape, "", shape.ff) if dense else _experts(shape)
+        for name, sizes in [("ffn_norm", (hidden,)), *attention, *ffn]:
+            suffix = "" if name.endswith(".bias") else ".weight"
+            yield (f"blk.{layer}.{name}{suffix}", sizes), layer
+
+
+def _grouped(shape: Shape) -> list[Named]:
+    hidden, head = shape.hidden, shape.head
+    norms: list[Named] = [("attn_q_norm", (head,)), ("attn_k_norm", (head,))]
+    return [
+        ("attn_norm", (hidden,)),
+        ("attn_q", (shape.heads * head, hidden)),
+        ("attn_k", (shape.kv_heads * head, hidden)),
+        ("attn_v", (shape.kv_heads * head, hidden)),
+        *(norms if shape.qk_norm else []),
+        ("attn_output", (hidden, shape.heads * head)),
+    ]
+
+
+def _latent(shape: Shape) -> list[Named]:
+    hidden, heads, key = shape.hidden, shape.heads, shape.nope + shape.rope
+    low: list[Named] = [
+        ("attn_q_a", (shape.q_latent, hidden)),
+        ("attn_q_a_norm", (shape.q_latent,)),
+        ("attn_q_b", (heads * key, shape.q_latent)),
+    ]
+    return [
+        ("attn_norm", (hidden,)),
+        *(low if shape.q_latent else [("attn_q", (heads * key, hidden))]),
+        ("attn_kv_a_mqa", (shape.latent + shape.rope, hidden)),
+        ("attn_kv_a_norm", (shape.latent,)),
+        ("attn_k_b", (heads, shape.latent, shape.nope)),
+        ("attn_v_b", (heads, shape.value, shape.latent)),
+        ("attn_output", (hidden, heads * shape.value)),
+    ]
+
+
+def _gated(shape: Shape, suffix: str, width: int) -> list[Named]:
+    return [
+        (f"ffn_gate{suffix}", (width, shape.hidden)),
+        (f"ffn_up{suffix}", (width, shape.hidden)),
+        (f"ffn_down{suffix}", (shape.hidden, width)),
+    ]
+
+
+def _experts(shape: Shape) -> list[Named]:
+    count = shape.experts
+    routed = [(name, (count, *sizes)) for name, sizes in _gated(shape, "_exps", shape.expert_ff)]
+    bias: list[Named] = [("exp_probs_b.bias", (count,))]
+    return [
+        ("ffn_gate_inp", (count, shape.hidden)),
+        *(bias if shape.settings.get("expert_gating_func") == 2 else []),
+        *routed,
+        *(_gated(shape, "_shexp", shape.shared_ff) if shape.shared_ff else []),
+    ]

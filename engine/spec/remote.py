@@ -1,0 +1,109 @@
+"""A model's spec from the beginning of its files, before any of them is downloaded.
+
+Knows how much of a file to ask for. Who answers (a hub, a test) hands in a function that reads
+ranges; every check of a local file holds here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from engine.errors import ModelFileError
+from engine.gguf.file import GGUFFile, TensorInfo, check_parts
+from engine.gguf.header import MAX_HEADER, Header, HeaderCutError, read_header, shown
+from engine.spec.spec import ModelSpec
+from kernels.ops import Bytes
+
+RangeReader = Callable[[int, int], bytes]
+"""Called with an offset and a length, returns exactly that many bytes."""
+
+FIRST = 1 << 20
+"""Bytes asked for first; then twice as many in all, until the header is whole."""
+MAX_TENSOR = 1 << 20
+"""Bytes of a tensor whose values the spec may need (rope factors)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePart:
+    """One file of a model: its name, its bytes in all, and how to read some of them."""
+
+    name: str
+    size: int
+    read: RangeReader
+
+
+def spec_from_header(read: RangeReader, size: int, name: str = "model.gguf") -> ModelSpec:
+    """The spec of a model in one file of `size` bytes.
+
+    Raises `ModelFileError` and `UnsupportedModelError` as for a local file, and what `read` raises.
+    """
+    return spec_from_parts([RemotePart(name, size, read)])
+
+
+def spec_from_parts(parts: Sequence[RemotePart]) -> ModelSpec:
+    """The spec of a model in one or several files, all of them given, in order."""
+    with RemoteGGUF.open_parts(parts) as file:
+        return ModelSpec.from_file(file)
+
+
+class RemoteGGUF(GGUFFile):
+    """A model of which only the headers are here. Its small tensors can be read one by one."""
+
+    def __init__(
+        self, parts: Sequence[RemotePart], data: Sequence[bytes], headers: Sequence[Header]
+    ) -> None:
+        super().__init__([_path(part) for part in parts], data, headers)
+        self._parts = tuple(parts)
+
+    @classmethod
+    def open_parts(cls, parts: Sequence[RemotePart]) -> RemoteGGUF:
+        """Fetch and check every header. Raises `ModelFileError`."""
+        fetched = [_fetch(part, number) for number, part in enumerate(parts)]
+        headers = [header for _, header in fetched]
+        check_parts([_path(part) for part in parts], headers)
+        return cls(parts, [data for data, _ in fetched], headers)
+
+    def _weights(self, info: TensorInfo) -> Bytes:
+        part = self._parts[info.part]
+        if info.nbytes > MAX_TENSOR:
+            raise ModelFileError(
+                f"{shown(part.name)} is not downloaded",
+                f"Its tensor {shown(info.name)} would have to be read",
+                "Download the model first",
+            )
+        return np.frombuffer(_read(part, info.offset, info.nbytes), np.uint8)
+
+
+def _fetch(part: RemotePart, number: int) -> tuple[bytes, Header]:
+    """As much of a part's beginning as its header takes, and the header."""
+    if part.size < 1:
+        raise ModelFileError(f"{shown(part.name)} is empty", "", "Choose another version")
+    data = b""
+    wanted = FIRST
+    while True:
+        wanted = min(wanted, part.size, MAX_HEADER)
+        data += _read(part, len(data), wanted - len(data))
+        try:
+            return data, read_header(data, _path(part), number, part.size)
+        except HeaderCutError:
+            wanted *= 2
+
+
+def _read(part: RemotePart, offset: int, length: int) -> bytes:
+    data = part.read(offset, length)
+    if len(data) != length:
+        raise ModelFileError(
+            f"{shown(part.name)} could not be read",
+            f"{length} bytes were asked for and {len(data)} came",
+            "Try again",
+        )
+    return data
+
+
+def _path(part: RemotePart) -> Path:
+    """The part's name as messages repeat it."""
+    return Path(PurePosixPath(part.name).name or "model.gguf")

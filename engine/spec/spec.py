@@ -1,0 +1,224 @@
+"""A model in numbers: its shape, and the arithmetic that follows from it.
+
+Knows layers, heads, experts, bytes and parameters. Knows nothing of running a model, and imports
+neither torch nor llama_cpp. Metadata are read in `engine.spec.reader`, tensors are checked in
+`engine.spec.tensors`; the meaning of every key is llama.cpp's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from engine.gguf.file import GGUFFile
+from engine.spec.rope import RopeSpec
+from kernels.ops import Routing
+
+__all__ = ["GroupSize", "MlaSpec", "ModelSpec", "MoeSpec", "RopeSpec", "is_hybrid"]
+
+# fmt: off
+Group = Literal[
+    "embedding", "attention", "router", "shared", "experts", "dense", "norms", "output",
+    "other", "unused",
+]
+# fmt: on
+"""What a tensor is for. `other` is what only foreign architectures have, `unused` nobody reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What an architecture's name alone says."""
+
+    interleaved: bool = False
+    """Rope turns neighbouring features, not halves."""
+    experts: Literal["never", "always", "counted"] = "never"
+    """`counted`: when the file has an expert count."""
+    normalise: bool = True
+    """Routing weights are divided by their sum."""
+    qk_norm: bool = False
+    shared_gate: bool = False
+    latent: bool = False
+    """Attention is latent (MLA), and the metadata describe the gating."""
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "llama": Architecture(interleaved=True, experts="counted"),
+    "qwen2": Architecture(),
+    "qwen2moe": Architecture(experts="always", normalise=False, shared_gate=True),
+    "qwen3": Architecture(qk_norm=True),
+    "qwen3moe": Architecture(experts="always", qk_norm=True),
+    "deepseek2": Architecture(interleaved=True, experts="counted", latent=True),
+}
+"""What the hybrid runtime runs."""
+
+
+def is_hybrid(architecture: str) -> bool:
+    """Whether the hybrid runtime knows this architecture."""
+    return architecture in ARCHITECTURES
+
+
+@dataclass(frozen=True, slots=True)
+class MlaSpec:
+    """Multi-head latent attention (DeepSeek-V2). Sizes in features; `q_lora` 0 projects directly."""
+
+    q_lora: int
+    kv_lora: int
+    nope: int
+    rope: int
+    value: int
+    split: bool
+    """attn_k_b and attn_v_b are there; else attn_kv_b holds both."""
+
+
+@dataclass(frozen=True, slots=True)
+class MoeSpec:
+    """Routed experts. `width` and `shared_width` in features; `shared_width` 0: no shared experts."""
+
+    experts: int
+    top_k: int
+    width: int
+    shared_width: int = 0
+    shared_gate: bool = False
+    """Shared experts are weighted by a sigmoid of their own (qwen2moe)."""
+    leading_dense: int = 0
+    """Layers at the start that have a dense network in place of experts."""
+    gating: Literal["softmax", "sigmoid"] = "softmax"
+    normalise: bool = True
+    scale: float = 1.0
+    groups: int = 1
+    top_groups: int = 1
+    bias: bool = False
+    """Scores get a bias (exp_probs_b) before experts are chosen."""
+
+    def to_routing(self) -> Routing:
+        """For the op set."""
+        return Routing(
+            top_k=self.top_k,
+            gating=self.gating,
+            normalise=self.normalise,
+            scale=self.scale,
+            groups=self.groups,
+            top_groups=self.top_groups,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSize:
+    """One group of tensors."""
+
+    bytes: int = 0
+    parameters: int = 0
+    resident: int = 0
+    """Bytes in memory once loaded for the CPU kernels; 0 where only the file is known."""
+    device: int = 0
+    """Bytes once loaded on a GPU; 0 where only the file is known."""
+
+    def __add__(self, other: GroupSize) -> GroupSize:
+        return GroupSize(
+            self.bytes + other.bytes,
+            self.parameters + other.parameters,
+            self.resident + other.resident,
+            self.device + other.device,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One model. For architectures that only llama.cpp runs, unknown sizes are 0."""
+
+    architecture: str
+    name: str
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    """Features of a query or key head."""
+    value_dim: int
+    ffn: int
+    """Width of the dense network; 0 when every layer has experts."""
+    vocab: int
+    context: int
+    """Tokens that the model was trained for."""
+    eps: float
+    rope: RopeSpec
+    mla: MlaSpec | None
+    moe: MoeSpec | None
+    qk_norm: bool
+    qkv_bias: bool
+    tied: bool
+    """The embedding is also the output matrix."""
+    softmax_scale: float
+    """Factor of attention scores."""
+    quantisation: str
+    template: str | None
+    extra_layers: int = 0
+    """Layers behind the last one, for the prediction of further tokens; not used."""
+    unsupported: str = ""
+    """Why the hybrid runtime cannot run this model; empty when it can."""
+    kv_bytes_per_token: int = 0
+    """Bytes of KV cache a token takes in float16."""
+    groups: Mapping[Group, GroupSize] = field(default_factory=dict)
+    layer_groups: tuple[Mapping[Group, GroupSize], ...] = ()
+    """What of `groups` belongs to each layer; empty where only a shape is known."""
+
+    @classmethod
+    def from_file(cls, file: GGUFFile) -> ModelSpec:
+        """The spec of an open file, whose tensors are checked on the way.
+
+        Raises `ModelFileError` when the file lies or misses something, `UnsupportedModelError` when
+        it holds no language model.
+        """
+        from engine.spec.reader import read_spec  # it builds specs, so it imports this module
+
+        return read_spec(file)
+
+    @property
+    def hybrid(self) -> bool:
+        """Whether the hybrid runtime can run this model."""
+        return is_hybrid(self.architecture) and not self.unsupported
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of all tensors that are read."""
+        return sum(size.bytes for group, size in self.groups.items() if group != "unused")
+
+    @property
+    def parameters(self) -> int:
+        """Parameters in all."""
+        return sum(size.parameters for group, size in self.groups.items() if group != "unused")
+
+    @property
+    def active_bytes_per_token(self) -> int:
+        """Bytes of weights that one token reads while decoding."""
+        return self._active({group: size.bytes for group, size in self.groups.items()})
+
+    @property
+    def active_parameters(self) -> int:
+        """Parameters that take part in one token."""
+        return self._active({group: size.parameters for group, size in self.groups.items()})
+
+    def _active(self, sizes: Mapping[Group, int]) -> int:
+        always: tuple[Group, ...] = (
+            *("attention", "router", "shared", "dense", "norms", "output", "other"),
+        )
+        total = sum(sizes.get(group, 0) for group in always)
+        embedding = sizes.get("embedding", 0)
+        total += embedding if self.tied else embedding // max(1, self.vocab)
+        if self.moe is not None:
+            total += sizes.get("experts", 0) * self.moe.top_k // self.moe.experts
+        return total
+
+    def groups_parameters(self, *groups: Group) -> int:
+        """Parameters of some groups."""
+        return sum(self.groups[group].parameters for group in groups if group in self.groups)
+
+    def is_moe_layer(self, layer: int) -> bool:
+        """Whether this layer has routed experts."""
+        return self.moe is not None and layer >= self.moe.leading_dense
+
+    @property
+    def moe_layers(self) -> int:
+        """Layers with routed experts."""
+        return 0 if self.moe is None else self.layers - self.moe.leading_dense

@@ -1,0 +1,299 @@
+"""The tensors a model must have: names, shapes and types, checked before anything reads them.
+
+One table for the architectures of the hybrid runtime; a few rules for every other one. Knows
+nothing of metadata: sizes come from the spec.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from engine.errors import ModelFileError
+from engine.gguf.file import GGUFFile, TensorInfo
+from engine.gguf.header import DOWNLOAD, shown
+from engine.spec.spec import ARCHITECTURES, Group, GroupSize, ModelSpec
+from kernels.gpu.sizes import PLANES, device_bytes
+from kernels.quants import BY_NAME, MATRIX_TYPES, resident_bytes
+
+FLOATS = frozenset({"F32", "F16", "BF16"})
+_F32 = frozenset({"F32"})
+_NEVER = frozenset({"F64", "I64", "I16", "I8", "Q8_1", "Q8_K"})
+"""Types that no runtime multiplies; llama.cpp crashes on them at the first token."""
+
+Row = tuple[str, tuple[str, ...]]
+"""A tensor's name within its layer, and its shape, outermost first, in names of sizes."""
+
+_MODEL: tuple[Row, ...] = (
+    ("token_embd.weight", ("vocab", "hidden")),
+    ("output_norm.weight", ("hidden",)),
+)
+_OUTPUT: tuple[Row, ...] = (("output.weight", ("vocab", "hidden")),)
+_FACTORS: tuple[Row, ...] = (("rope_freqs.weight", ("pairs",)),)
+_NORMS: tuple[Row, ...] = (("attn_norm.weight", ("hidden",)), ("ffn_norm.weight", ("hidden",)))
+_ATTENTION: tuple[Row, ...] = (
+    ("attn_q.weight", ("q", "hidden")),
+    ("attn_k.weight", ("k", "hidden")),
+    ("attn_v.weight", ("v", "hidden")),
+    ("attn_output.weight", ("hidden", "o")),
+)
+_QKV_BIAS: tuple[Row, ...] = (
+    ("attn_q.bias", ("q",)),
+    ("attn_k.bias", ("k",)),
+    ("attn_v.bias", ("v",)),
+)
+_QK_NORM: tuple[Row, ...] = (
+    ("attn_q_norm.weight", ("head_dim",)),
+    ("attn_k_norm.weight", ("head_dim",)),
+)
+_LATENT: tuple[Row, ...] = (
+    ("attn_kv_a_mqa.weight", ("kv_row", "hidden")),
+    ("attn_kv_a_norm.weight", ("kv_lora",)),
+    ("attn_output.weight", ("hidden", "o")),
+)
+_LATENT_Q: tuple[Row, ...] = (("attn_q.weight", ("q", "hidden")),)
+_LATENT_Q_LORA: tuple[Row, ...] = (
+    ("attn_q_a.weight", ("q_lora", "hidden")),
+    ("attn_q_a_norm.weight", ("q_lora",)),
+    ("attn_q_b.weight", ("q", "q_lora")),
+)
+_LATENT_SPLIT: tuple[Row, ...] = (
+    ("attn_k_b.weight", ("heads", "kv_lora", "nope")),
+    ("attn_v_b.weight", ("heads", "value_dim", "kv_lora")),
+)
+_LATENT_JOINED: tuple[Row, ...] = (("attn_kv_b.weight", ("kv_b", "kv_lora")),)
+_DENSE: tuple[Row, ...] = (
+    ("ffn_gate.weight", ("ffn", "hidden")),
+    ("ffn_up.weight", ("ffn", "hidden")),
+    ("ffn_down.weight", ("hidden", "ffn")),
+)
+_EXPERTS: tuple[Row, ...] = (
+    ("ffn_gate_inp.weight", ("experts", "hidden")),
+    ("ffn_gate_exps.weight", ("experts", "width", "hidden")),
+    ("ffn_up_exps.weight", ("experts", "width", "hidden")),
+    ("ffn_down_exps.weight", ("experts", "hidden", "width")),
+)
+_BIAS: tuple[Row, ...] = (("exp_probs_b.bias", ("experts",)),)
+_SHARED: tuple[Row, ...] = (
+    ("ffn_gate_shexp.weight", ("shared", "hidden")),
+    ("ffn_up_shexp.weight", ("shared", "hidden")),
+    ("ffn_down_shexp.weight", ("hidden", "shared")),
+)
+_SHARED_GATE: tuple[Row, ...] = (("ffn_gate_inp_shexp.weight", ("hidden",)),)
+
+_GROUPS: tuple[tuple[re.Pattern[str], Group], ...] = (
+    (re.compile(r"^token_embd\."), "embedding"),
+    (re.compile(r"^output\."), "output"),
+    (re.compile(r"_norm(_\d)?\.|_norm$|^rope_"), "norms"),
+    (re.compile(r"_shexp\."), "shared"),
+    (re.compile(r"_exps\."), "experts"),
+    (re.compile(r"ffn_gate_inp|exp_probs_b"), "router"),
+    (re.compile(r"\.ffn_(gate|up|down)\."), "dense"),
+    (re.compile(r"\.attn_"), "attention"),
+)
+_LAYER = re.compile(r"^blk\.(\d+)\.")
+_ROUTER = re.compile(r"ffn_gate_inp\.weight$")
+_VECTOR = re.compile(r"(_norm\.weight|\.bias)$")
+_ROPE = re.compile(r"^(blk\.\d+\.)?rope_(freqs|factors_\w+)\.weight$")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One tensor that the hybrid runtime reads."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+def check_types(file: GGUFFile, hybrid: bool) -> None:
+    """Refuse tensors in types that crash the runtime, whatever the architecture.
+
+    llama.cpp adds and multiplies with vectors in float32 only, ours reads them in any float.
+    """
+    allowed = (
+        (_ROUTER, FLOATS),
+        (_VECTOR, FLOATS if hybrid else _F32),
+        (_ROPE, _F32),
+    )
+    for info in file.tensors.values():
+        wrong = info.type.name in _NEVER or any(
+            pattern.search(info.name) and info.type.name not in types for pattern, types in allowed
+        )
+        if wrong:
+            raise ModelFileError(
+                f"{shown(file.path.name)} cannot be used",
+                f"Its tensor {shown(info.name)} is stored as {info.type.name},"
+                " which no runtime can compute with",
+                "Use another version of the model",
+            )
+
+
+def check_tensors(file: GGUFFile, spec: ModelSpec) -> str:
+    """Check that everything the hybrid runtime reads is there, in shape and in a type it can take.
+
+    Returns why the model needs another runtime, empty when it needs none.
+    Raises `ModelFileError` when a tensor is missing or has the wrong shape or type.
+    """
+    used = {}
+    for wanted in wanted_tensors(spec):
+        info = file.tensors.get(wanted.name)
+        if info is None:
+            raise _damaged(file, f"The tensor {wanted.name} is missing")
+        if info.shape != wanted.shape and _without_ones(info.shape) != _without_ones(wanted.shape):
+            raise _damaged(
+                file,
+                f"The tensor {wanted.name} has the shape {list(info.shape)},"
+                f" not {list(wanted.shape)}",
+            )
+        if len(info.shape) < len(wanted.shape):
+            return f"its tensor {wanted.name} has fewer dimensions than usual"
+        allowed = FLOATS if len(wanted.shape) == 1 else MATRIX_TYPES
+        if info.type.name not in allowed:
+            raise _damaged(file, f"The tensor {wanted.name} is stored as {info.type.name}")
+        used[wanted.name] = info
+    strangers = [
+        name for name, info in file.tensors.items() if name not in used and not _unused(info, spec)
+    ]
+    if strangers:
+        return f"it has tensors that our engine does not know, such as {shown(strangers[0])}"
+    return ""
+
+
+def wanted_tensors(spec: ModelSpec) -> Iterator[Wanted]:
+    """Every tensor that the hybrid runtime reads for this spec, in order of use."""
+    sizes = _sizes(spec)
+
+    def rows(prefix: str, *tables: tuple[Row, ...]) -> Iterator[Wanted]:
+        for table in tables:
+            for name, dims in table:
+                yield Wanted(prefix + name, tuple(sizes[dim] for dim in dims))
+
+    yield from rows("", _MODEL)
+    if not spec.tied:
+        yield from rows("", _OUTPUT)
+    if spec.rope.has_factors:
+        yield from rows("", _FACTORS)
+    attention = _attention_rows(spec)
+    for layer in range(spec.layers):
+        network = _expert_rows(spec) if spec.is_moe_layer(layer) else [_DENSE]
+        yield from rows(f"blk.{layer}.", _NORMS, *attention, *network)
+
+
+def _attention_rows(spec: ModelSpec) -> list[tuple[Row, ...]]:
+    if spec.mla is None:
+        bias = [_QKV_BIAS] if spec.qkv_bias else []
+        return [_ATTENTION, *bias, *([_QK_NORM] if spec.qk_norm else [])]
+    query = _LATENT_Q_LORA if spec.mla.q_lora else _LATENT_Q
+    return [_LATENT, query, _LATENT_SPLIT if spec.mla.split else _LATENT_JOINED]
+
+
+def _expert_rows(spec: ModelSpec) -> list[tuple[Row, ...]]:
+    assert spec.moe is not None
+    options = (
+        (_BIAS, spec.moe.bias),
+        (_SHARED, spec.moe.shared_width > 0),
+        (_SHARED_GATE, spec.moe.shared_gate),
+    )
+    return [_EXPERTS, *(table for table, there in options if there)]
+
+
+def _sizes(spec: ModelSpec) -> dict[str, int]:
+    sizes = {
+        "vocab": spec.vocab,
+        "hidden": spec.hidden,
+        "heads": spec.heads,
+        "head_dim": spec.head_dim,
+        "value_dim": spec.value_dim,
+        "pairs": spec.rope.dim // 2,
+        "q": spec.heads * spec.head_dim,
+        "k": spec.kv_heads * spec.head_dim,
+        "v": spec.kv_heads * spec.value_dim,
+        "o": spec.heads * spec.value_dim,
+        "ffn": spec.ffn,
+    }
+    if spec.mla is not None:
+        mla = spec.mla
+        sizes |= {
+            "q_lora": mla.q_lora,
+            "kv_lora": mla.kv_lora,
+            "nope": mla.nope,
+            "kv_row": mla.kv_lora + mla.rope,
+            "kv_b": spec.heads * (mla.nope + mla.value),
+        }
+    if spec.moe is not None:
+        moe = spec.moe
+        sizes |= {"experts": moe.experts, "width": moe.width, "shared": moe.shared_width}
+    return sizes
+
+
+class Sizes:
+    """Sums of tensors: by group, and for each layer by group."""
+
+    def __init__(self, layers: int) -> None:
+        self.groups: dict[Group, GroupSize] = {}
+        self.layers: tuple[dict[Group, GroupSize], ...] = tuple({} for _ in range(layers))
+
+    def add(self, name: str, group: Group, size: GroupSize) -> None:
+        """Count the tensor `name`."""
+        self.groups[group] = self.groups.get(group, GroupSize()) + size
+        match = _LAYER.match(name)
+        if match is not None and int(match[1]) < len(self.layers):
+            layer = self.layers[int(match[1])]
+            layer[group] = layer.get(group, GroupSize()) + size
+
+
+def tensor_sizes(file: GGUFFile, spec: ModelSpec) -> Sizes:
+    """Bytes and parameters of each group of tensors, over all layers and in each."""
+    sizes = Sizes(spec.layers)
+    for info in file.tensors.values():
+        group = "unused" if _unused(info, spec) else group_of(info.name)
+        cols = info.shape[-1]
+        resident = resident_bytes(info.type, info.elements // cols, cols)
+        device = _device_bytes(info, spec) if info.type.name in PLANES else 0
+        sizes.add(info.name, group, GroupSize(info.nbytes, info.elements, resident, device))
+    return sizes
+
+
+def _device_bytes(info: TensorInfo, spec: ModelSpec) -> int:
+    """On a GPU; a joined attn_kv_b becomes two stacks there (`WeightLoader.latent_projections`), and rope's
+    factors go into a table."""
+    mla = spec.mla
+    if _ROPE.match(info.name):
+        return 0
+    if mla is None or not info.name.endswith("attn_kv_b.weight"):
+        return device_bytes(info.name, info.type, info.shape)
+    keys = BY_NAME["F32" if info.type.name in {"F32", "BF16"} else "F16"]
+    return device_bytes("k_b", keys, (spec.heads, mla.kv_lora, mla.nope)) + device_bytes(
+        "v_b", info.type, (spec.heads, mla.value, mla.kv_lora)
+    )
+
+
+def group_of(name: str) -> Group:
+    """What the tensor called `name` is for."""
+    for pattern, group in _GROUPS:
+        if pattern.search(name):
+            return group
+    return "other"
+
+
+def _unused(info: TensorInfo, spec: ModelSpec) -> bool:
+    """Layers behind the last one predict further tokens (DeepSeek-V3); nobody reads them here."""
+    match = _LAYER.match(info.name)
+    known = spec.architecture in ARCHITECTURES
+    return (
+        known
+        and match is not None
+        and spec.layers <= int(match[1]) < spec.layers + spec.extra_layers
+    )
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape without leading dimensions of 1, which some writers leave out."""
+    while len(shape) > 1 and shape[0] == 1:
+        shape = shape[1:]
+    return shape
+
+
+def _damaged(file: GGUFFile, why: str) -> ModelFileError:
+    return ModelFileError(f"{shown(file.path.name)} is damaged", why, DOWNLOAD)

@@ -1,0 +1,197 @@
+"""Keys and values on their way to the paged cache: head norms and rope, then storing.
+
+Knows the feature layouts of grouped-query and latent rows and where a token's row lies;
+`kernels.gpu.attention.kv_cache` knows how its numbers are stored.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor as X
+
+from kernels.gpu.attention.batch import Batch, locate, place
+from kernels.gpu.attention.kv_cache import Rows, store_row
+from kernels.gpu.attention.rope import RopeTable, check_pairs, check_rows, turned
+from kernels.ops import Q8_BLOCK
+
+
+def append_heads(
+    k: X,
+    v: X,
+    norm: X | None,
+    eps: float,
+    table: RopeTable,
+    batch: Batch,
+    keys: Rows,
+    values: Rows,
+) -> None:
+    """Per head: RMSNorm of k (when `norm`, (key,)) and rope; k and v go to the cache.
+
+    k is (n, kv_heads, key) and v (n, kv_heads, value), each token's heads one after another; neither
+    changes. keys and values are one layer's.
+    """
+    (n, kv_heads, key), value = k.shape, v.shape[2]
+    check_rows("k", k, n, kv_heads, key)
+    check_rows("v", v, n, kv_heads, value)
+    check_pairs(table, table.offset, key)
+    if (keys.shape, values.shape) != ((kv_heads, key), (kv_heads, value)):
+        raise ValueError(f"k {tuple(k.shape)}, v {tuple(v.shape)} for {keys.shape}, {values.shape}")
+    if kv_heads > 1 and (k.stride(1), v.stride(1)) != (key, value):
+        raise ValueError(f"heads are apart in k {k.stride()} or v {v.stride()}")
+    _append_heads[(n, kv_heads)](
+        k,
+        v,
+        k if norm is None else norm,
+        *keys.planes,
+        *values.planes,
+        table.turns,
+        batch.lengths,
+        batch.offsets,
+        batch.pages,
+        k.stride(0),
+        v.stride(0),
+        batch.pages.stride(0),
+        eps,
+        table.magnitude,
+        SEQUENCES=batch.sequences,
+        SLOTS=triton.next_power_of_2(batch.sequences),
+        PAGE_SIZE=keys.page_size,
+        KV_HEADS=kv_heads,
+        KEY=key,
+        VALUE=value,
+        KEY_BLOCK=triton.next_power_of_2(key),
+        VALUE_BLOCK=triton.next_power_of_2(value),
+        OFFSET=table.offset,
+        PAIRS=table.pairs,
+        INTERLEAVED=table.interleaved,
+        NORM=norm is not None,
+        num_warps=1,
+    )
+
+
+def append_latent(kv: X, norm: X, eps: float, table: RopeTable, batch: Batch, cache: Rows) -> None:
+    """MLA: [RMSNorm(latent), rope(tail)] of kv goes to the cache.
+
+    kv is (n, latent + rope), norm (latent,), cache one layer's with one head of latent + rope features.
+    `table.offset` is not used: the tail follows the latent. Raises ValueError where the two would share
+    a scale.
+    """
+    n, features = kv.shape
+    (latent,) = norm.shape
+    check_rows("kv", kv, n, features)
+    if features != latent + 2 * table.pairs or cache.shape != (1, features):
+        raise ValueError(f"{latent} + {2 * table.pairs} features of {features} for {cache.shape}")
+    if cache.scales is not None and latent % Q8_BLOCK:
+        raise ValueError(f"{latent} latent features in 8 bits: not a multiple of {Q8_BLOCK}")
+    _append_latent[(n,)](
+        kv,
+        norm,
+        *cache.planes,
+        table.turns,
+        batch.lengths,
+        batch.offsets,
+        batch.pages,
+        kv.stride(0),
+        batch.pages.stride(0),
+        eps,
+        table.magnitude,
+        SEQUENCES=batch.sequences,
+        SLOTS=triton.next_power_of_2(batch.sequences),
+        PAGE_SIZE=cache.page_size,
+        LATENT=latent,
+        ROPE=2 * table.pairs,
+        LATENT_BLOCK=triton.next_power_of_2(latent),
+        ROPE_BLOCK=triton.next_power_of_2(2 * table.pairs),
+        INTERLEAVED=table.interleaved,
+        num_warps=2,
+    )
+
+
+@triton.jit
+def _append_heads(
+    k: tl.tensor,
+    v: tl.tensor,
+    norm: tl.tensor,
+    keys: tl.tensor,
+    key_scales: tl.tensor,
+    values: tl.tensor,
+    value_scales: tl.tensor,
+    turns: tl.tensor,
+    lengths: tl.tensor,
+    offsets: tl.tensor,
+    pages: tl.tensor,
+    k_token: tl.tensor,
+    v_token: tl.tensor,
+    pages_stride: tl.tensor,
+    eps: tl.tensor,
+    magnitude: tl.tensor,
+    SEQUENCES: tl.constexpr,
+    SLOTS: tl.constexpr,
+    PAGE_SIZE: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    KEY: tl.constexpr,
+    VALUE: tl.constexpr,
+    KEY_BLOCK: tl.constexpr,
+    VALUE_BLOCK: tl.constexpr,
+    OFFSET: tl.constexpr,
+    PAIRS: tl.constexpr,
+    INTERLEAVED: tl.constexpr,
+    NORM: tl.constexpr,
+) -> None:
+    token = tl.program_id(0)
+    head = tl.program_id(1)
+    sequence, position = locate(token, lengths, offsets, SEQUENCES, SLOTS)
+    real = sequence < SEQUENCES
+    page, slot = place(sequence, position, real, pages, pages_stride, PAGE_SIZE)
+    row = (page * PAGE_SIZE + slot) * KV_HEADS + head
+    key = turned(
+        k + token.to(tl.int64) * k_token + head * KEY, norm, turns, position, eps, magnitude,
+        KEY, KEY_BLOCK, OFFSET, PAIRS, INTERLEAVED, NORM,
+    )  # fmt: skip
+    store_row(key, keys, key_scales, row, real, KEY, 0, KEY, KEY_BLOCK)
+    e = tl.arange(0, VALUE_BLOCK)
+    from_v = v + token.to(tl.int64) * v_token + head * VALUE + e
+    value = tl.load(from_v, mask=e < VALUE, other=0.0).to(tl.float32)
+    store_row(value, values, value_scales, row, real, VALUE, 0, VALUE, VALUE_BLOCK)
+
+
+@triton.jit
+def _append_latent(
+    kv: tl.tensor,
+    norm: tl.tensor,
+    cache: tl.tensor,
+    scales: tl.tensor,
+    turns: tl.tensor,
+    lengths: tl.tensor,
+    offsets: tl.tensor,
+    pages: tl.tensor,
+    kv_token: tl.tensor,
+    pages_stride: tl.tensor,
+    eps: tl.tensor,
+    magnitude: tl.tensor,
+    SEQUENCES: tl.constexpr,
+    SLOTS: tl.constexpr,
+    PAGE_SIZE: tl.constexpr,
+    LATENT: tl.constexpr,
+    ROPE: tl.constexpr,
+    LATENT_BLOCK: tl.constexpr,
+    ROPE_BLOCK: tl.constexpr,
+    INTERLEAVED: tl.constexpr,
+) -> None:
+    token = tl.program_id(0)
+    sequence, position = locate(token, lengths, offsets, SEQUENCES, SLOTS)
+    real = sequence < SEQUENCES
+    page, slot = place(sequence, position, real, pages, pages_stride, PAGE_SIZE)
+    row = page * PAGE_SIZE + slot
+    from_kv = kv + token.to(tl.int64) * kv_token
+    d = tl.arange(0, LATENT_BLOCK)
+    latent = tl.load(from_kv + d, mask=d < LATENT, other=0.0).to(tl.float32)
+    latent = latent * tl.rsqrt(tl.sum(latent * latent, axis=0) / LATENT + eps)
+    latent = latent * tl.load(norm + d, mask=d < LATENT, other=0.0)
+    store_row(latent, cache, scales, row, real, LATENT + ROPE, 0, LATENT, LATENT_BLOCK)
+    tail = turned(
+        from_kv + LATENT, norm, turns, position, eps, magnitude,
+        ROPE, ROPE_BLOCK, 0, ROPE // 2, INTERLEAVED, False,
+    )  # fmt: skip
+    store_row(tail, cache, scales, row, real, LATENT + ROPE, LATENT, ROPE, ROPE_BLOCK)

@@ -1,0 +1,138 @@
+"""Causal grouped-query attention over the paged cache in Triton, for decode and prefill alike.
+
+Knows where queries, keys and values lie; `kernels.gpu.attention.online_softmax` has the arithmetic. Scores are
+never written to memory.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor as X
+
+from kernels.gpu.attention.batch import Batch, place
+from kernels.gpu.attention.kv_cache import Rows, load_rows
+from kernels.gpu.attention.online_softmax import (
+    LOG2_E,
+    accumulate,
+    check_launch,
+    finish,
+    merge,
+    rows_of_tile,
+)
+from kernels.gpu.attention.plan import AttentionPlan, Scratch, feature_block
+
+
+def attention(
+    q: X,
+    keys: Rows,
+    values: Rows,
+    batch: Batch,
+    scale: float,
+    plan: AttentionPlan,
+    scratch: Scratch,
+    out: X,
+) -> None:
+    """out = softmax(q @ keys.T * scale) @ values over what each token may see.
+
+    q is (n, heads, key) and out (n, heads, value), of any float type; keys and values are one layer's,
+    the new tokens' among them. Query head h reads KV head h * kv_heads // heads. Rows of padding tokens
+    are left as they were.
+    """
+    n = len(q)
+    if q.shape != (n, plan.heads, plan.key) or out.shape != (n, plan.heads, plan.value):
+        raise ValueError(f"q {tuple(q.shape)} and out {tuple(out.shape)} for {plan}")
+    if (keys.shape, values.shape) != ((plan.kv_heads, plan.key), (plan.kv_heads, plan.value)):
+        raise ValueError(f"keys {keys.shape}, values {values.shape} for {plan}")
+    check_launch(n, batch, plan, scratch, q, out)
+    _attention[plan.grid](
+        q,
+        *keys.planes,
+        *values.planes,
+        out,
+        scratch.parts,
+        scratch.sums,
+        batch.lengths,
+        batch.offsets,
+        batch.pages,
+        scale * LOG2_E,
+        *q.stride()[:2],
+        *out.stride()[:2],
+        batch.pages.stride(0),
+        TILES=plan.tiles,
+        GROUP=plan.group,
+        PAGE_SIZE=keys.page_size,
+        KEY=plan.key,
+        VALUE=plan.value,
+        KEY_BLOCK=feature_block(plan.key),
+        VALUE_BLOCK=feature_block(plan.value),
+        ROWS=plan.rows,
+        POSITIONS=plan.positions,
+        SPLITS=plan.splits,
+        STAGES=plan.stages,
+        HEADS=plan.heads,
+        num_warps=plan.warps,
+        num_stages=plan.stages,
+    )
+    merge(n, batch, plan, scratch, out)
+
+
+@triton.jit
+def _attention(
+    q: tl.tensor,
+    keys: tl.tensor,
+    key_scales: tl.tensor,
+    values: tl.tensor,
+    value_scales: tl.tensor,
+    out: tl.tensor,
+    parts: tl.tensor,
+    sums: tl.tensor,
+    lengths: tl.tensor,
+    offsets: tl.tensor,
+    pages: tl.tensor,
+    scale: tl.tensor,
+    q_token: tl.tensor,
+    q_head: tl.tensor,
+    out_token: tl.tensor,
+    out_head: tl.tensor,
+    pages_stride: tl.tensor,
+    TILES: tl.constexpr,
+    GROUP: tl.constexpr,
+    PAGE_SIZE: tl.constexpr,
+    KEY: tl.constexpr,
+    VALUE: tl.constexpr,
+    KEY_BLOCK: tl.constexpr,
+    VALUE_BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    POSITIONS: tl.constexpr,
+    SPLITS: tl.constexpr,
+    STAGES: tl.constexpr,
+    HEADS: tl.constexpr,
+) -> None:
+    sequence, token, member, visible, begin, end = rows_of_tile(
+        lengths, offsets, TILES, GROUP, ROWS, POSITIONS, SPLITS
+    )
+    kv_head = tl.program_id(1)
+    head = kv_head * GROUP + member
+    real = visible > 0
+    d = tl.arange(0, KEY_BLOCK)[None, :]
+    from_q = q + (token * q_token + head * q_head)[:, None] + d
+    queries = tl.load(from_q, mask=real[:, None] & (d < KEY), other=0.0).to(tl.float16)
+    peak = tl.full([ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    mixed = tl.zeros([ROWS, VALUE_BLOCK], tl.float32)
+    for start in tl.range(begin, end, POSITIONS, num_stages=STAGES):
+        position = start + tl.arange(0, POSITIONS)
+        inside = position < end
+        page, slot = place(sequence, position, inside, pages, pages_stride, PAGE_SIZE)
+        row = (page * PAGE_SIZE + slot) * (HEADS // GROUP) + kv_head
+        k = load_rows(keys, key_scales, row, inside, KEY, 0, KEY, KEY_BLOCK)
+        v = load_rows(values, value_scales, row, inside, VALUE, 0, VALUE, VALUE_BLOCK)
+        scores = tl.dot(queries, tl.trans(k)) * scale
+        seen = inside[None, :] & (position[None, :] < visible[:, None])
+        scores = tl.where(seen, scores, float("-inf"))
+        peak, total, mixed = accumulate(scores, v, peak, total, mixed)
+    finish(
+        peak, total, mixed, token, head, real, out, parts, sums, out_token, out_head,
+        HEADS, VALUE, VALUE_BLOCK, SPLITS,
+    )  # fmt: skip

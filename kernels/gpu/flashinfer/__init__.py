@@ -1,0 +1,1 @@
+"""Attention by flashinfer, where it is installed and has the head size."""

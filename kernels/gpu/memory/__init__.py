@@ -1,0 +1,1 @@
+"""Device memory: a tracked allocator, pinned staging, where weights lie."""

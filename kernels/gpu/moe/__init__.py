@@ -1,0 +1,1 @@
+"""Mixture of experts on a GPU: routing, resident experts, experts streamed through buffers."""

@@ -1,0 +1,132 @@
+"""The routed experts' feed-forward over packed weights: few tokens in float32, many on the tensor cores.
+
+Knows products and their order; not where experts come from. An id below zero is an expert that is not here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+from torch import Tensor as X
+
+from kernels.gpu import elementwise
+from kernels.gpu.moe import expert_kernels as kernels
+from kernels.gpu.quant import matmul
+from kernels.gpu.quant.weight import PackedWeight
+
+_WARPS = 32
+"""Warps that every multiprocessor shall have: with fewer, too little is read at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Rows and blocks of a program, and its warps: each thread has the four lanes of a block.
+
+    Blocks are fewer than 8 a warp: where a tile's activations had one element for every thread, Triton
+    would load them as they lie and pass them through shared memory in every step.
+    """
+
+    rows: int
+    blocks: int
+    warps: int
+
+
+TILES = Tile(16, 8, 4), Tile(8, 16, 4), Tile(8, 32, 8), Tile(8, 64, 16)
+_TILES = (Tile(512, 8, 4),) if triton.knobs.runtime.interpret else TILES
+"""In the interpreter it is programs that take time."""
+
+
+def tile_for(rows: int, products: int, device: torch.device) -> Tile:
+    """The first of the tiles that gives so many products of so many rows warps enough, or the last."""
+    wanted = _WARPS * matmul.multiprocessors(device)
+    for tile in _TILES:
+        if -(-rows // tile.rows) * products * tile.warps >= wanted:
+            return tile
+    return _TILES[-1]
+
+
+Stacks = tuple[PackedWeight, PackedWeight, PackedWeight]
+"""Gate, up and down, (experts, rows, cols) each."""
+
+
+def moe_add(x: X, ids: X, weights: X, stacks: Stacks, residual: X) -> None:
+    """residual (n, hidden) += sum of each token's experts' results times their weights.
+
+    ids, (n, top_k) int32 on the device, are places in the stacks; weights are (n, top_k).
+    """
+    gate, up, down = stacks
+    n, top_k = ids.shape
+    pairs = ids.view(-1)
+    if n <= matmul.FEW:
+        down_add(expert_swiglu(x, gate, up, pairs), down, ids, weights, residual)
+        return
+    together = matmul.groups(pairs, gate.shape[0])
+    halves = matmul.halves(x)
+    hidden = swiglu(*(matmul.grouped_gemm(halves, part, together) for part in (gate, up)))
+    out = matmul.grouped_gemm(matmul.halves(hidden), down, together)
+    add_weighted(out.view(n, top_k, -1), weights, residual)
+
+
+def expert_swiglu(x: X, gate: PackedWeight, up: PackedWeight, ids: X) -> X:
+    """silu(x @ gate.T) * (x @ up.T) of expert ids[p] and row p // (pairs / len(x)), in float32.
+
+    x is (n, cols), `ids` (pairs,); the result (pairs, rows), zero where an id is below zero.
+    """
+    pairs = len(ids)
+    _expect(gate.shape == up.shape and x.shape[1] == gate.cols and pairs % len(x) == 0, x, gate)
+    assert x.stride(1) == 1 and ids.is_contiguous()
+    tile = tile_for(gate.rows, pairs, x.device)
+    y = torch.empty(pairs, gate.rows, device=x.device)
+    kernels.swiglu[(-(-gate.rows // tile.rows), pairs)](
+        *(y, x, ids, gate.planes, gate.table, up.planes, up.table),
+        *(gate.rows, gate.cols, gate.blocks, x.stride(0)),
+        *(gate.data.stride(0), up.data.stride(0), pairs // len(x)),
+        DECODE_GATE=gate.format.decode,
+        DECODE_UP=up.format.decode,
+        ROWS=tile.rows,
+        BLOCKS=tile.blocks,
+        num_warps=tile.warps,
+    )
+    return y
+
+
+def down_add(hidden: X, down: PackedWeight, ids: X, weights: X, residual: X) -> None:
+    """residual (n, rows) += the products of hidden (n * top_k, cols) with experts ids, times weights.
+
+    ids and weights are (n, top_k), contiguous; nothing is added for ids below zero.
+    """
+    n, top_k = ids.shape
+    fits = hidden.shape == (n * top_k, down.cols) and residual.shape == (n, down.rows)
+    _expect(fits and weights.shape == ids.shape and weights.is_contiguous(), hidden, down)
+    assert hidden.is_contiguous() and ids.is_contiguous() and residual.stride(1) == 1
+    tile = tile_for(down.rows, n, hidden.device)
+    kernels.down_add[(-(-down.rows // tile.rows), n)](
+        *(residual, hidden, ids, weights, down.planes, down.table),
+        *(down.rows, down.cols, down.blocks, residual.stride(0), down.data.stride(0), top_k),
+        DECODE=down.format.decode,
+        ROWS=tile.rows,
+        BLOCKS=tile.blocks,
+        num_warps=tile.warps,
+    )
+
+
+def _expect(fits: bool, x: X, weight: PackedWeight) -> None:
+    if not fits:
+        raise ValueError(f"activations {tuple(x.shape)} do not fit experts {weight.shape}")
+
+
+def add_weighted(results: X, weights: X, residual: X) -> None:
+    """residual (n, hidden) += the results (n, top_k, hidden) of each token times weights (n, top_k).
+
+    One batched product; its sums have a fixed order.
+    """
+    n, top_k, _ = results.shape
+    residual.view(n, 1, -1).baddbmm_(weights.view(n, 1, top_k), results)
+
+
+def swiglu(gate: X, up: X) -> X:
+    """silu(gate) * up, in the place of `gate`."""
+    elementwise.swiglu(gate, up, gate)
+    return gate

@@ -1,0 +1,170 @@
+"""A layer's experts that are not on the device pass through it: some are copied while others compute.
+
+Two buffers there take turns. Made for long chunks, in which most experts have tokens and each of them many.
+Knows which experts a chunk needs, and when a buffer may be filled again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor as X
+
+from kernels.gpu.graph.inputs import to_device
+from kernels.gpu.memory.side_stream import Mark
+from kernels.gpu.memory.staging import pieces
+from kernels.gpu.memory.tracked_allocator import Holdings
+from kernels.gpu.memory.weight_store import WeightStore
+from kernels.gpu.moe.experts import Stacks, add_weighted, moe_add, swiglu
+from kernels.gpu.quant import matmul
+from kernels.gpu.quant.matmul import Groups, Halves
+from kernels.gpu.quant.weight import PackedWeight, packed_bytes
+from kernels.gpu.sizes import experts_at_once, stream_bytes
+from kernels.ops import Ints, Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Experts that are on the device together, in the order of their slots, and the pairs that they serve.
+
+    `order` are those pairs (token * top_k + choice), expert after expert; a row of `tiles` is a slot and
+    the begin and end of at most `size` of its pairs within `order`.
+    """
+
+    experts: tuple[int, ...]
+    order: Ints
+    tiles: Ints
+    size: int
+
+
+def passes(ids: Ints, at_once: int) -> list[Pass]:
+    """The passes that compute ids (n, top_k), -1 for none, with at most `at_once` experts in each."""
+    flat = ids.reshape(-1)
+    order: Ints = np.argsort(flat, kind="stable").astype(np.int32)
+    order = order[int((flat < 0).sum()) :]
+    used, firsts, counts = np.unique(flat[order], return_index=True, return_counts=True)
+    size = 16 if len(order) <= 16 * len(used) else 32 if len(order) <= 32 * len(used) else 64
+    result = []
+    for start in range(0, len(used), at_once):
+        part = slice(start, start + at_once)
+        base = int(firsts[start])
+        tiles = [
+            (slot, begin, min(begin + size, first + count))
+            for slot, (first, count) in enumerate(
+                zip((firsts[part] - base).tolist(), counts[part].tolist(), strict=True)
+            )
+            for begin in range(first, first + count, size)
+        ]
+        pairs = order[base : base + int(counts[part].sum())]
+        experts = tuple(used[part].tolist())
+        result.append(Pass(experts, pairs, np.array(tiles, np.int32), size))
+    return result
+
+
+@dataclass(slots=True)
+class _Buffer:
+    """Room for the experts of one pass, and the mark behind the products that read it last."""
+
+    data: X
+    read: Mark
+
+    def stacks(self, tensors: Sequence[Tensor], at_once: int) -> Stacks:
+        """The buffer as stacks of `at_once` experts each."""
+        start, views = 0, []
+        for tensor in tensors:
+            size = packed_bytes(tensor.type, tensor.shape[1:])
+            part = self.data[start : start + at_once * size].view(at_once, size)
+            views.append(PackedWeight.over(tensor.type, (at_once, *tensor.shape[1:]), part))
+            start += at_once * size
+        gate, up, down = views
+        return gate, up, down
+
+
+class ExpertStream:
+    """Streams experts to one device. Its buffers, made when first needed, serve all layers."""
+
+    def __init__(self, holdings: Holdings, store: WeightStore) -> None:
+        self._holdings, self._store = holdings, store
+        self._buffers: tuple[_Buffer, ...] = ()
+
+    def moe_add(
+        self, x: X, ids: X, weights: X, tensors: tuple[Tensor, Tensor, Tensor], residual: X
+    ) -> None:
+        """As `experts.moe_add`, with the gate, up and down stacks of a file, which `ids` count in.
+
+        Waits for the ids. Raises `DeviceMemoryError` where there is no room for the buffers.
+        """
+        n, top_k = ids.shape
+        chosen = ids.cpu().numpy()
+        kinds = [(tensor.type, tensor.shape) for tensor in tensors]
+        at_once = experts_at_once(kinds)
+        work = passes(chosen, at_once)
+        if not work:
+            return
+        self._make_buffers(stream_bytes([kinds]) // 2)
+        few = n <= matmul.FEW
+        groups = [] if few else _groups(work, x.device)
+        halves = None if few else matmul.halves(x)
+        results = torch.zeros(0 if few else n, top_k, residual.shape[1], device=x.device)
+        for number, part in enumerate(work):
+            buffer = self._buffers[number % 2]
+            stacks = self._fill(buffer, part.experts, tensors, at_once)
+            if halves is None:
+                moe_add(x, to_device(_slots(chosen, part), x.device), weights, stacks, residual)
+            else:
+                _products(halves, groups[number], stacks, results.view(n * top_k, -1), top_k)
+            buffer.read = self._store.staging.stream.current_mark()
+        if not few:
+            add_weighted(results, weights, residual)
+
+    def _fill(
+        self, buffer: _Buffer, experts: Sequence[int], tensors: Sequence[Tensor], at_once: int
+    ) -> Stacks:
+        """Experts of a layer, there for the ops that are asked for next."""
+        staging, stacks = self._store.staging, buffer.stacks(tensors, at_once)
+        staging.stream.after(buffer.read)
+        for weight, tensor in zip(stacks, tensors, strict=True):
+            staging.send(pieces(tensor, experts, weight, 0, staging.block))
+        staging.stream.before_current()
+        return stacks
+
+    def _make_buffers(self, size: int) -> None:
+        if not self._buffers or len(self._buffers[0].data) < size:
+            self._buffers = ()
+            data = [self._holdings.empty(size) for _ in range(2)]
+            allocated = self._store.staging.stream.current_mark()
+            self._buffers = _Buffer(data[0], allocated), _Buffer(data[1], allocated)
+
+
+def _products(halves: Halves, grouped: Groups, stacks: Stacks, results: X, sharers: int) -> None:
+    """Write the rows of `results`, (pairs, hidden), that these groups serve."""
+    gate, up, down = stacks
+    hidden = swiglu(*(matmul.gathered_gemm(halves, w, grouped, sharers) for w in (gate, up)))
+    matmul.scattered_gemm(matmul.halves(hidden), down, grouped, results)
+
+
+def _slots(ids: Ints, part: Pass) -> Ints:
+    """ids (n, top_k) as slots of a pass, -1 for what others compute."""
+    slots: Ints = np.full(ids.shape, -1, dtype=np.int32)
+    for slot, expert in enumerate(part.experts):
+        slots[ids == expert] = slot
+    return slots
+
+
+def _groups(work: Sequence[Pass], device: torch.device) -> list[Groups]:
+    """The passes' pairs and tiles on the device, in one copy."""
+    arrays = [array for part in work for array in (part.order, part.tiles.reshape(-1))]
+    # Each begins at 16 bytes, which kernels are compiled for.
+    starts = np.cumsum([0] + [-(-len(array) // 4) * 4 for array in arrays]).tolist()
+    together: Ints = np.zeros(starts[-1], dtype=np.int32)
+    for start, array in zip(starts, arrays, strict=False):
+        together[start : start + len(array)] = array
+    there = to_device(together, device)
+    parts = [there[start:][: len(array)] for start, array in zip(starts, arrays, strict=False)]
+    return [
+        Groups(order, tiles.view(-1, 3), part.size)
+        for part, order, tiles in zip(work, parts[::2], parts[1::2], strict=True)
+    ]

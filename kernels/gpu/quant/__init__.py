@@ -1,0 +1,1 @@
+"""Weights on a GPU in their GGUF types: packing, decoders, matrix products."""

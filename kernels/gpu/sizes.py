@@ -1,0 +1,110 @@
+"""Bytes and buckets on a GPU that a memory plan needs: arithmetic, with neither torch nor a GPU.
+
+- a weight: how many bytes of a file's block go to each plane (`quant.formats` says what the planes hold);
+- a transfer: pinned blocks while weights are loaded, buffers for streamed experts;
+- a pass: for how many new tokens attention is planned, compiled and given scratch memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kernels.quants import QuantType
+
+BLOCK = 32
+"""Columns to which rows without blocks (F32, F16, BF16) are filled up."""
+ALIGNMENT = 128
+"""Every plane begins at a multiple of so many bytes."""
+
+PLANES: dict[str, tuple[int, ...]] = {
+    "F32": (4,),
+    "F16": (2,),
+    "BF16": (2,),
+    "Q1_0": (16, 2),
+    "Q2_0": (16, 2),
+    "Q4_0": (16, 2),
+    "Q4_1": (16, 4),
+    "Q5_0": (16, 4, 2),
+    "Q5_1": (16, 4, 4),
+    "Q8_0": (32, 2),
+    "Q2_K": (64, 16, 4),
+    "Q3_K": (64, 32, 12, 2),
+    "Q4_K": (128, 12, 4),
+    "Q5_K": (128, 32, 12, 4),
+    "Q6_K": (128, 64, 16, 2),
+    "TQ1_0": (52, 2),
+    "TQ2_0": (64, 2),
+    "IQ4_NL": (16, 2),
+    "IQ4_XS": (128, 4, 2, 2),
+    "MXFP4": (16, 1),
+    "NVFP4": (32, 4),
+    "IQ2_XXS": (64, 2),
+    "IQ2_XS": (64, 8, 2),
+    "IQ2_S": (32, 32, 8, 8, 2),
+    "IQ3_XXS": (64, 32, 2),
+    "IQ3_S": (64, 8, 32, 4, 2),
+    "IQ1_S": (32, 16, 2),
+    "IQ1_M": (32, 16, 8),
+}
+"""Bytes of a block in each plane, by type."""
+
+
+def packed_bytes(kind: QuantType, shape: tuple[int, ...]) -> int:
+    """Bytes of a weight of this shape, (rows, cols) or (count, rows, cols), on the device.
+
+    Raises `ValueError` for a type that no GPU product reads.
+    """
+    if kind.name not in PLANES:
+        raise ValueError(f"no GPU product reads {kind.name}")
+    *count, rows, cols = shape
+    per_row = -(-cols // BLOCK) * BLOCK if kind.block == 1 else kind.row_bytes(cols) // kind.bytes
+    blocks = rows * per_row
+    matrix = sum(-(-blocks * size // ALIGNMENT) * ALIGNMENT for size in PLANES[kind.name])
+    return matrix * (count[0] if count else 1)
+
+
+def device_bytes(name: str, kind: QuantType, shape: tuple[int, ...]) -> int:
+    """Bytes of the tensor `name` on the device: vectors are float32 there, matrices packed."""
+    if len(shape) == 1 or name.endswith(".bias") or "gate_inp_shexp" in name:
+        count = 4
+        for size in shape:
+            count *= size
+        return count
+    return packed_bytes(kind, shape)
+
+
+BLOCK_BYTES = 8 << 20
+"""Bytes of a file that are copied at once."""
+BUFFERS = 4
+"""Blocks in pinned memory: some are read while others are copied. The device has room for one."""
+STREAM_BUFFER = 64 << 20
+"""Bytes that one of the two buffers for streamed experts has, unless one expert is larger."""
+
+Kind = tuple[QuantType, tuple[int, ...]]
+"""A stack of experts: its type and shape, (experts, rows, cols)."""
+
+
+def expert_bytes(stacks: Sequence[Kind]) -> int:
+    """Bytes of one expert on the device, all of its matrices together."""
+    return sum(packed_bytes(kind, shape[-2:]) for kind, shape in stacks)
+
+
+def experts_at_once(stacks: Sequence[Kind]) -> int:
+    """Experts of a layer that one buffer holds."""
+    return max(1, STREAM_BUFFER // expert_bytes(stacks))
+
+
+def stream_bytes(layers: Sequence[Sequence[Kind]]) -> int:
+    """Bytes of both buffers on the device, for layers whose experts have these gates, ups and downs."""
+    return 2 * max((STREAM_BUFFER, *(expert_bytes(stacks) for stacks in layers)))
+
+
+BUCKETS = (1, 8, 32, 128, 512)
+"""Passes that attention is planned, compiled and given scratch memory for. One of any number of tokens takes
+the next larger plan, so that a load can try them all: nothing is compiled or allocated in the middle of a
+conversation. The last is a chunk of a prompt (`engine.plan.footprint.CHUNK`)."""
+
+
+def bucket(tokens: int) -> int:
+    """The bucket that a pass of so many tokens is in; above the last one, a power of two."""
+    return next((size for size in BUCKETS if tokens <= size), 1 << (tokens - 1).bit_length())

@@ -1,0 +1,1 @@
+"""One forward pass on two op sets: layers and hot experts on a device, the other experts on the host."""

@@ -1,0 +1,104 @@
+"""Layers whose experts come and go: their slots on the device, filled beside the work.
+
+Joins `kernels.hybrid.residency`, which chooses, with a device's tables and uploads. A slot's expert is taken
+out of the table before the slot is filled and put in once it is; nobody waits for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic
+
+from kernels.device import Copy, DeviceOps
+from kernels.hybrid.residency import Move, Residency
+from kernels.ops import C, Ints, Tensor, W, X
+
+UPLOADS = 2
+"""Experts copied to the device at a time while tokens are decoded: a few MB each."""
+UPLOADS_AFTER_CHUNK = 32
+"""The same once a prompt has shown what a conversation is about."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stack(Generic[W]):
+    """A stack of experts: on the device, or on the host, or there in slots and here as a whole."""
+
+    tensor: Tensor
+    device: W | None
+    host: Any
+    slots: int
+    """Experts that have a place on the device; all of them where the host has none."""
+
+    @property
+    def layer(self) -> str:
+        """What the stacks of a layer have in common: `blk.3`."""
+        return self.tensor.name.rpartition(".ffn_")[0]
+
+    @property
+    def adapts(self) -> bool:
+        """Whether its experts come and go."""
+        return self.device is not None and self.host is not None
+
+
+class ExpertSlots(Generic[X, W, C]):
+    """The slots of all layers that have some; a row of `residency` is a layer."""
+
+    def __init__(self, device: DeviceOps[X, W, C], layers: Sequence[Sequence[Stack[W]]]) -> None:
+        self._device, self._layers = device, layers
+        experts = layers[0][0].tensor.shape[0] if layers else 0
+        self.residency = Residency(experts, [stacks[0].slots for stacks in layers])
+        self._rows = {stacks[0].layer: row for row, stacks in enumerate(layers)}
+        self._tables: list[X] = [self._fresh(row) for row in range(len(layers))]
+        self._filled: Callable[[], bool] | None = None
+        self._most = UPLOADS
+
+    @property
+    def layers(self) -> list[str]:
+        """In the order of the residency's rows."""
+        return list(self._rows)
+
+    def of(self, stack: Stack[W]) -> Ints:
+        """The slots of a layer's experts, (experts,): a view of the residency's."""
+        slots: Ints = self.residency.slot_of[self._rows[stack.layer]]
+        return slots
+
+    def table(self, stack: Stack[W]) -> X:
+        """The same on the device, (1, experts) int32: always one buffer."""
+        return self._tables[self._rows[stack.layer]]
+
+    def chunk(self, stack: Stack[W], ids: Ints) -> None:
+        """Count a chunk's choices, (n, top_k); more experts than usual move after it."""
+        self.residency.chunk(self._rows[stack.layer], ids)
+        self._most = UPLOADS_AFTER_CHUNK
+
+    def move(self) -> None:
+        """Between two passes: what is filled may be read, what is wanted begins to be filled."""
+        if self._filled is not None:
+            if not self._filled():
+                return
+            self._filled = None
+            self._show(self.residency.end())
+        moves = self.residency.begin(self._most)
+        self._most = UPLOADS
+        if moves:
+            self._show(moves)
+            self._filled = self._device.upload(
+                [copy for move in moves for copy in self._copies(move)]
+            )
+
+    def _copies(self, move: Move) -> list[Copy[W]]:
+        copies = []
+        for stack in self._layers[move.layer]:
+            assert stack.device is not None
+            copies.append(Copy(stack.device, move.slot, stack.tensor, move.expert))
+        return copies
+
+    def _show(self, moves: Sequence[Move]) -> None:
+        for row in {move.layer for move in moves}:
+            self._device.write(self._tables[row], self.residency.slot_of[row : row + 1])
+
+    def _fresh(self, row: int) -> X:
+        values: Any = self.residency.slot_of[row : row + 1].copy()
+        table: X = self._device.from_numpy(values)
+        return table

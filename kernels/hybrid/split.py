@@ -1,0 +1,245 @@
+"""Two op sets in one forward pass: attention and all that is dense on a device, routed experts on both.
+
+Everything but routed experts is the device's; those are `kernels.hybrid.split_experts`'. Knows no device: the
+tests simulate one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Generic
+
+from kernels.device import DeviceMemory, DeviceOps
+from kernels.hybrid.expert_slots import Stack
+from kernels.hybrid.residency import Residency
+from kernels.hybrid.split_experts import Slots, SplitExperts
+from kernels.ops import C, CacheShape, Entry, Floats, Ints, Ops, Rope, Routing, Tensor, W, X
+from kernels.timing import Rows
+
+
+class SplitOps(Generic[X, W, C]):
+    """`kernels.ops.Ops` over a device's op set and the host's, whose buffers are numpy arrays.
+
+    One thread at a time uses it. A pass that fails on the host raises what failed there.
+    """
+
+    name = "split"
+
+    def __init__(
+        self, device: DeviceOps[X, W, C], host: Ops[Floats, Any, Any], slots: Slots
+    ) -> None:
+        self._device = device
+        self._experts: SplitExperts[X, W, C] = SplitExperts(device, host, slots)
+
+    def close(self) -> None:
+        """Stop its thread. The op sets are their owner's to close."""
+        self._experts.close()
+
+    @property
+    def residency(self) -> Residency | None:
+        """Which experts have slots, where any come and go; known from the first pass on."""
+        return self._experts.residency
+
+    def stream_from(self, tokens: int | None) -> None:
+        """Chunks of so many tokens compute absent experts on the device, through its buffers; None: none do."""
+        self._experts.stream_from = tokens
+
+    @contextmanager
+    def device_alone(self) -> Iterator[None]:
+        """Inside, passes op by op leave out what the host computes: they take no time there."""
+        self._experts.host_rests = True
+        try:
+            yield
+        finally:
+            self._experts.host_rests = False
+
+    def time_chunk(self, tokens: int, top_k: int) -> tuple[float, float] | None:
+        """Seconds that a layer's experts take for a chunk on the host, and streamed; see `SplitExperts`."""
+        return self._experts.time_chunk(tokens, top_k)
+
+    def watch(self, rows: Rows | None) -> None:
+        """Captured passes, the host's answers to them, and the host's ops."""
+        self._experts.watch(rows)
+        with self._device.active():
+            self._device.watch(rows)
+
+    def memory(self) -> DeviceMemory:
+        """The device's."""
+        return self._device.memory()
+
+    def active(self) -> AbstractContextManager[None]:
+        """The device, current."""
+        return self._device.active()
+
+    # Weights
+
+    def matrix(self, tensor: Tensor) -> W | Stack[W]:
+        return self._experts.stack(tensor) if _routed(tensor) else self._device.matrix(tensor)
+
+    def table(self, tensor: Tensor) -> W:
+        return self._device.table(tensor)
+
+    def repacks(self, tensor: Tensor) -> bool:
+        owner = self._experts if _routed(tensor) else self._device
+        return owner.repacks(tensor)
+
+    def vector(self, tensor: Tensor) -> W:
+        return self._device.vector(tensor)
+
+    def kv_cache(self, shape: CacheShape) -> C:
+        return self._device.kv_cache(shape)
+
+    def copy_page(self, cache: C, source: int, target: int) -> None:
+        self._device.copy_page(cache, source, target)
+
+    # Passes and buffers
+
+    def record(self, forward: Callable[[Entry, Ints, int], X]) -> Callable[[Entry, Ints, int], X]:
+        """Captured on the device, where it can hand over by itself or need not."""
+        on_host = self._experts.on_host
+        if on_host and self._device.hand_over == "none":
+            return forward
+
+        def complete(entry: Entry, pages: Ints, start: int) -> X:
+            x = forward(entry, pages, start)
+            self._experts.join()  # a stage may end with experts
+            return x
+
+        captured = self._device.record(complete)
+        if captured is complete or not on_host:
+            return captured
+        return _Step(self._experts, captured)
+
+    def embed(self, table: W, tokens: Ints) -> X:
+        self._begin()
+        return self._device.embed(table, tokens)
+
+    def last_row(self, x: X) -> X:
+        self._experts.join()
+        return self._device.last_row(x)
+
+    def enter(self, rows: Floats) -> X:
+        self._begin()
+        return self._device.enter(rows)
+
+    def from_numpy(self, x: Floats) -> X:
+        return self._device.from_numpy(x)
+
+    def _begin(self) -> None:
+        if not self._device.capturing:
+            self._experts.begin()
+
+    def to_numpy(self, x: X) -> Floats:
+        self._experts.join()
+        rows = self._device.to_numpy(x)
+        self._experts.finish()
+        return rows
+
+    # Dense ops: the device's, after what the host still owes
+
+    def norm(self, x: X, norm: W, eps: float) -> X:
+        self._experts.join()
+        return self._device.norm(x, norm, eps)
+
+    def norm_linear(
+        self,
+        x: X,
+        norm: W | None,
+        eps: float,
+        weights: Sequence[W],
+        biases: Sequence[W | None] | None = None,
+    ) -> list[X]:
+        self._experts.join()
+        return self._device.norm_linear(x, norm, eps, weights, biases)
+
+    def linear_add(self, x: X, weight: W, residual: X) -> None:
+        self._experts.join()
+        self._device.linear_add(x, weight, residual)
+
+    def rope_append(
+        self,
+        q: X,
+        k: X,
+        v: X,
+        norms: tuple[W, W] | None,
+        eps: float,
+        rope: Rope,
+        cache: C,
+        layer: int,
+        pages: Ints,
+        start: int,
+    ) -> None:
+        self._device.rope_append(q, k, v, norms, eps, rope, cache, layer, pages, start)
+
+    def attention(
+        self, q: X, heads: int, scale: float, cache: C, layer: int, pages: Ints, start: int
+    ) -> X:
+        return self._device.attention(q, heads, scale, cache, layer, pages, start)
+
+    def latent_append(
+        self,
+        q: X,
+        heads: int,
+        kv: X,
+        norm: W,
+        eps: float,
+        rope: Rope,
+        cache: C,
+        layer: int,
+        pages: Ints,
+        start: int,
+    ) -> None:
+        self._device.latent_append(q, heads, kv, norm, eps, rope, cache, layer, pages, start)
+
+    def latent_attention(
+        self,
+        q: X,
+        heads: int,
+        scale: float,
+        k_b: W,
+        v_b: W,
+        cache: C,
+        layer: int,
+        pages: Ints,
+        start: int,
+    ) -> X:
+        return self._device.latent_attention(q, heads, scale, k_b, v_b, cache, layer, pages, start)
+
+    # Feed-forward
+
+    def route(
+        self, x: X, norm: W, eps: float, router: W, bias: W | None, routing: Routing
+    ) -> tuple[X, X, X]:
+        self._experts.join()
+        return self._device.route(x, norm, eps, router, bias, routing)
+
+    def moe_add(
+        self, x: X, ids: X, weights: X, gate: Stack[W], up: Stack[W], down: Stack[W], residual: X
+    ) -> None:
+        self._experts.add(x, ids, weights, (gate, up, down), residual)
+
+    def ffn_add(self, x: X, gate: W, up: W, down: W, residual: X, scaler: W | None = None) -> None:
+        self._device.ffn_add(x, gate, up, down, residual, scaler)
+
+
+class _Step(Generic[X]):
+    """A token's pass: op by op the first time, which captures it; then repeated, with the host's answers."""
+
+    def __init__(self, experts: Any, forward: Callable[[Entry, Ints, int], X]) -> None:
+        self._experts, self._forward = experts, forward
+        self._captured = False
+
+    def __call__(self, entry: Entry, pages: Ints, start: int) -> X:
+        if not self._captured:
+            result = self._forward(entry, pages, start)
+            self._experts.captured()
+            self._captured = True
+            return result
+        self._experts.begin()
+        with self._experts.answering():
+            return self._forward(entry, pages, start)
+
+
+def _routed(tensor: Tensor) -> bool:
+    return "_exps." in tensor.name

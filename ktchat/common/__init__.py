@@ -1,0 +1,1 @@
+"""What every room of the application needs: paths, settings, errors, safe text, words for figures."""

@@ -1,0 +1,75 @@
+"""Typed errors of the application: files of its own that it cannot read or write, wrong usage.
+
+The engine's errors are in `engine.errors`. Knows nothing of where an error is shown.
+"""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+
+from engine.errors import KtchatError
+from ktchat.common.text import one_line
+
+
+def shown_error(error: KtchatError) -> KtchatError:
+    """The same error with words that are safe to draw; it may quote a model or a file name."""
+    return type(error)(*(one_line(text, 400) for text in (error.what, error.why, error.todo)))
+
+
+class StoreError(KtchatError):
+    """The saved sessions cannot be read or written; the chat goes on in memory."""
+
+
+class StoreVersionError(StoreError):
+    """The saved sessions were written by a newer version."""
+
+
+class SessionBusyError(KtchatError):
+    """The session is open in another ktchat and can only be read here."""
+
+
+class UnknownSessionError(KtchatError):
+    """No saved session, or more than one, answers to that name."""
+
+
+class SettingsError(KtchatError):
+    """The settings cannot be written, or a value in them is not possible."""
+
+
+class UsageError(KtchatError):
+    """The command line asks for something impossible; exit code 2."""
+
+
+_REASONS = {
+    errno.ENOSPC: ("the disk is full", "Free some space"),
+    errno.EDQUOT: ("the disk quota is used up", "Free some space"),
+    errno.EFBIG: ("the file may not grow further", "Raise the limit on file sizes"),
+    errno.EROFS: ("the file system is read-only", "Set KTCHAT_HOME to a folder you can write to"),
+    errno.EACCES: ("permission was denied", "Set KTCHAT_HOME to a folder you can write to"),
+    errno.EPERM: ("permission was denied", "Set KTCHAT_HOME to a folder you can write to"),
+    errno.ENOTDIR: ("part of its path is a file", "Set KTCHAT_HOME to a folder you can write to"),
+    errno.EEXIST: ("part of its path is a file", "Set KTCHAT_HOME to a folder you can write to"),
+    errno.EISDIR: ("it is a folder", "Move that folder away"),
+    errno.ENOENT: ("its folder is missing", "Set KTCHAT_HOME to a folder you can write to"),
+    errno.EIO: ("the disk reports an error", "Check the disk"),
+}
+_SQLITE_REASONS = {
+    sqlite3.SQLITE_FULL: _REASONS[errno.ENOSPC],
+    sqlite3.SQLITE_READONLY: _REASONS[errno.EROFS],
+    sqlite3.SQLITE_CANTOPEN: ("the file cannot be opened", _REASONS[errno.EROFS][1]),
+    sqlite3.SQLITE_PERM: _REASONS[errno.EACCES],
+    sqlite3.SQLITE_IOERR: _REASONS[errno.EIO],
+    sqlite3.SQLITE_BUSY: ("another program holds the file", "Close the other program"),
+    sqlite3.SQLITE_LOCKED: ("another program holds the file", "Close the other program"),
+    sqlite3.SQLITE_TOOBIG: ("a text is too long for it", "Start a new session"),
+}
+
+
+def reason_of(error: OSError | sqlite3.Error | UnicodeDecodeError) -> tuple[str, str]:
+    """Why a file operation failed and what to do about it, in words."""
+    if isinstance(error, OSError):
+        known = _REASONS.get(error.errno or 0)
+        return known or (error.strerror or str(error), "")
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return _SQLITE_REASONS.get(code) or (str(error), "")

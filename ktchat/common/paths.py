@@ -1,0 +1,65 @@
+"""Where ktchat keeps its files.
+
+Under the folders that the system sets for data and settings (XDG on Linux), or all under
+KTCHAT_HOME when that is set. Knows names only; nothing here creates a file but `private_folder`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+GUIDE = "ktchat-guide.gguf"
+
+
+def home() -> Path | None:
+    """The folder in KTCHAT_HOME, if set: everything is then kept there."""
+    value = os.environ.get("KTCHAT_HOME", "")
+    return Path(value).expanduser().absolute() if value else None
+
+
+def data_folder() -> Path:
+    """Sessions and models."""
+    return home() or _platform_folder("data")
+
+
+def settings_folder() -> Path:
+    """Settings."""
+    return home() or _platform_folder("config")
+
+
+def database() -> Path:
+    """The saved sessions."""
+    return data_folder() / "ktchat.db"
+
+
+def settings_file() -> Path:
+    """The settings."""
+    return settings_folder() / "settings.toml"
+
+
+def models_folder() -> Path:
+    """Where models are looked for."""
+    return data_folder() / "models"
+
+
+def guide_model() -> Path | None:
+    """The built-in guide model; None if this copy of ktchat is without it."""
+    guide = (Path(__file__).parents[1] / "assets" / GUIDE).resolve()
+    return guide if guide.is_file() else None
+
+
+def private_folder(path: Path) -> Path:
+    """Create `path` for this user only (mode 0700) and return it. Raises `OSError`."""
+    if not path.is_dir():
+        if path.parent != path:
+            private_folder(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+def _platform_folder(kind: str) -> Path:
+    import platformdirs
+
+    find = platformdirs.user_data_path if kind == "data" else platformdirs.user_config_path
+    return find("ktchat", appauthor=False)

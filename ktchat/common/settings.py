@@ -1,0 +1,255 @@
+"""The person's settings: one small TOML file, written with a comment above each value.
+
+Knows the values, their limits and the file. Knows nothing of what they change on the screen. A file
+that is missing, damaged or holds an impossible value never stops the program: the default holds,
+and `SettingsFile.notice` says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import tempfile
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from engine.errors import RequestError
+from engine.protocol import Auto, Device, KvKind, Load, Sampling
+from ktchat.common.errors import SettingsError, reason_of
+from ktchat.common.paths import private_folder
+from ktchat.common.text import one_line
+
+MAX_BYTES = 1 << 20
+MAX_RECENT = 20
+
+
+def _setting(default: Any, words: str, choices: tuple[str, ...] = ()) -> Any:
+    """`choices` are the texts that the setting can be; of another type than text, beside its values."""
+    metadata = {"words": words, "choices": choices}
+    if isinstance(default, tuple):
+        return field(default_factory=lambda: default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How to load models, as the command line says; None: as the settings do."""
+
+    context: int | Auto | None = None
+    device: Device | None = None
+    kv: KvKind | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings. The words beside each are its help and the comment in the file."""
+
+    theme: str = _setting("", "Colours of the screen; empty: the program's own. See Ctrl+P, theme.")
+    session_list: bool = _setting(True, "Whether the session list is shown (Ctrl+B).")
+    thinking_folded: bool = _setting(True, "Whether the model's thinking is folded (Ctrl+T).")
+    system: str = _setting("", "The system message with which a new session begins.")
+    temperature: float = _setting(0.7, "0: always the likeliest token; higher: more varied.")
+    top_k: int = _setting(40, "Choose among so many of the likeliest tokens; 0: all.")
+    top_p: float = _setting(0.95, "Choose among the likeliest tokens of this total probability.")
+    min_p: float = _setting(0.05, "Leave out tokens less likely than this share of the likeliest.")
+    repeat_penalty: float = _setting(1.0, "Above 1: tokens that were just used become less likely.")
+    seed: int = _setting(-1, "Same seed, same reply; -1: another one each time.")
+    max_tokens: int = _setting(0, "Longest reply in tokens; 0: as long as the context allows.")
+    context: int | str = _setting(
+        0,
+        'Tokens of context to load a model with; 0: ktchat chooses, "auto": the most that fit.',
+        get_args(Auto),
+    )
+    device: str = _setting(
+        "auto",
+        'What computes: "gpu", "cpu", or "auto": the GPU where one can be used.',
+        get_args(Device),
+    )
+    kv: str = _setting(
+        "f16",
+        'How the GPU keeps the context: "f16", or "q8": half the room, a little less exact.',
+        get_args(KvKind),
+    )
+    last_model: str = _setting("", "The model file that was used last.")
+    last_session: str = _setting("", "The session that was open last.")
+    recent_models: tuple[str, ...] = _setting((), "Model files that were opened, the last first.")
+    setup_done: bool = _setting(False, "Whether the first start's questions were answered.")
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the next token is chosen."""
+        return Sampling(
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            repeat_penalty=self.repeat_penalty,
+            seed=None if self.seed < 0 else self.seed,
+        )
+
+    @property
+    def token_limit(self) -> int | None:
+        """Longest reply in tokens; None: no limit but the context."""
+        return self.max_tokens or None
+
+    @property
+    def context_limit(self) -> int | Auto | None:
+        """Tokens of context to load a model with, or "auto"; None: the engine chooses."""
+        return cast(int | Auto, self.context) or None
+
+    def load(self, path: str, wishes: Wishes) -> Load:
+        """The command that loads a model as the wishes, and where they are silent these settings, say."""
+        return Load(
+            path=path,
+            context=self.context_limit if wishes.context is None else wishes.context,
+            device=wishes.device or cast(Device, self.device),
+            kv=wishes.kv or cast(KvKind, self.kv),
+        )
+
+    def with_recent(self, path: str) -> dict[str, Any]:
+        """The change that notes `path` as opened: `file.update(**settings.with_recent(path))`."""
+        others = tuple(p for p in self.recent_models if p != path)
+        return {"recent_models": (path, *others)[:MAX_RECENT]}
+
+    def with_model(self, path: str) -> dict[str, Any]:
+        """The changes that note `path` as the model that the next start opens."""
+        return {"last_model": path, **self.with_recent(path)}
+
+
+class SettingsFile:
+    """The settings in the file at `path`. Reading never fails; writing raises `SettingsError`."""
+
+    def __init__(self, path: Path, wishes: Wishes | None = None) -> None:
+        self.path = path
+        self.wishes = wishes or Wishes()
+        """What holds before the settings until the program ends; never written."""
+        self.notice = ""
+        """What was wrong in the file when it was last read; empty: nothing."""
+        self.settings = self.read()
+
+    def read(self) -> Settings:
+        """Read the file again."""
+        self.notice = ""
+        values: dict[str, Any] = {}
+        try:
+            with self.path.open("rb") as file:
+                values = tomllib.loads(file.read(MAX_BYTES).decode("utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            self.notice = f"The settings could not be read: {reason_of(error)[0]}."
+        except (ValueError, RecursionError) as error:
+            self.notice = f"{self.path} is damaged, the defaults hold: {one_line(str(error))}."
+        self.settings, wrong = _checked(values)
+        if wrong and not self.notice:
+            self.notice = f"In {self.path} the default holds for: {one_line(', '.join(wrong))}."
+        return self.settings
+
+    def load(self, path: str) -> Load:
+        """The command that loads a model as the command line and the settings say."""
+        return self.settings.load(path, self.wishes)
+
+    def update(self, **changes: Any) -> Settings:
+        """Change some settings and write the file (another ktchat may have changed others).
+
+        Raises `SettingsError` for an impossible value, or when the file cannot be written; the
+        change then holds until the program ends.
+        """
+        now = self.settings
+        self.settings, wrong = _checked({**_values(self.read()), **changes})
+        if wrong:
+            self.settings = now
+            raise SettingsError(f"The setting {wrong[0]} cannot have that value", "", "")
+        try:
+            _write(self.path, _as_toml(self.settings))
+        except OSError as error:
+            self.settings, _ = _checked({**_values(now), **changes})
+            why, todo = reason_of(error)
+            raise SettingsError(
+                "The settings cannot be saved", f"{self.path}: {why}", todo
+            ) from error
+        return self.settings
+
+
+def _values(settings: Settings) -> dict[str, Any]:
+    return {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+
+
+def _checked(values: dict[str, Any]) -> tuple[Settings, list[str]]:
+    """Settings from foreign values, and the names of those that were not possible."""
+    settings, wrong = Settings(), []
+    for item in dataclasses.fields(Settings):
+        if item.name not in values:
+            continue
+        try:
+            default = getattr(settings, item.name)
+            value = _typed(values[item.name], default, item.metadata["choices"])
+            changed = dataclasses.replace(settings, **{item.name: value})
+            _check_limits(changed)
+            settings = changed
+        except (TypeError, ValueError, RequestError):
+            wrong.append(item.name)
+    return settings, wrong
+
+
+def _check_limits(settings: Settings) -> None:
+    assert settings.sampling is not None  # refuses impossible values
+    if not 0 <= settings.max_tokens <= 1 << 30:
+        raise ValueError
+    if isinstance(settings.context, int) and not 0 <= settings.context <= 1 << 30:
+        raise ValueError
+    if settings.seed < -1:
+        raise ValueError
+
+
+def _typed(value: Any, default: Any, choices: tuple[str, ...]) -> Any:
+    """`value` as the type of `default`, or one of `choices`. Raises `TypeError`."""
+    if choices and isinstance(value, str):
+        if value not in choices:
+            raise TypeError
+        return value
+    if isinstance(default, tuple) and isinstance(value, list | tuple):
+        return tuple(item for item in value if isinstance(item, str))[:MAX_RECENT]
+    if isinstance(default, float) and type(value) in (int, float):
+        return float(value)
+    if type(value) is not type(default):
+        raise TypeError
+    return value
+
+
+def _as_toml(settings: Settings) -> str:
+    lines = ["# Settings of ktchat. Edit them here while it does not run, or on its screen.", ""]
+    for item in dataclasses.fields(Settings):
+        value = getattr(settings, item.name)
+        lines += [f"# {item.metadata['words']}", f"{item.name} = {_as_toml_value(value)}", ""]
+    return "\n".join(lines)
+
+
+def _as_toml_value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_as_toml_value(item) for item in value) + "]"
+    if isinstance(value, str):
+        clean = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return json.dumps(clean, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(value)
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace the file at once: a reader sees the old or the new one, never half of it."""
+    private_folder(path.parent)
+    handle, name = tempfile.mkstemp(prefix=".settings-", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise

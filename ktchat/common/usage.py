@@ -1,0 +1,34 @@
+"""When each model was opened last, kept beside the measurements of this machine.
+
+Knows paths and times. What cannot be read or written is as if nothing had ever been opened.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+MAX_KEPT = 500
+_BOOK = "opened"
+
+
+def note_opened(path: str, now: float | None = None) -> None:
+    """Note that the model at `path` was opened. Blocks shortly."""
+    from engine.common import measurements
+
+    times = opened()
+    times[os.path.realpath(path)] = time.time() if now is None else now
+    latest = sorted(times.items(), key=lambda item: -item[1])[:MAX_KEPT]
+    measurements.write(_BOOK, dict(latest))
+
+
+def opened() -> dict[str, float]:
+    """Real paths of models, and when each was opened last."""
+    from engine.common import measurements
+
+    kept = measurements.read(_BOOK)
+    return {
+        path: float(moment)
+        for path, moment in kept.items()
+        if isinstance(moment, int | float) and 0 < moment < 1e11
+    }

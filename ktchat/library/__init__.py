@@ -1,0 +1,1 @@
+"""The person's models: what is on the disk, what could be, and the downloads between."""

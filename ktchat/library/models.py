@@ -1,0 +1,112 @@
+"""The models on this machine: the built-in guide, the models folder, files opened before.
+
+Knows where to look and what a file's header says of it. Knows nothing of loading or downloading.
+A file that cannot be read is listed too, with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from engine.common.folders import models_below
+from engine.errors import KtchatError, ModelFileError
+from ktchat.common import paths
+from ktchat.common.text import one_line
+
+Source = Literal["guide", "folder", "recent"]
+
+MAX_MODELS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """One model on disk. All texts but `path` are safe to draw; `size` is in bytes."""
+
+    path: str
+    source: Source
+    name: str
+    architecture: str = ""
+    quantisation: str = ""
+    size: int = 0
+    runtime: str = ""
+    """What would run it: hybrid or llama.cpp."""
+    error: str = ""
+    """Why it cannot be used; empty when nothing speaks against it."""
+
+    @property
+    def shown_path(self) -> str:
+        """The path, safe to draw."""
+        return one_line(self.path, 1000)
+
+
+def find_models(
+    recent: Sequence[str] = (), folder: Path | None = None
+) -> Iterator[tuple[str, Source]]:
+    """Paths of models and where each was found, without reading them; each file once."""
+    seen: set[str] = set()
+    guide = paths.guide_model()
+    found: list[tuple[Iterable[str], Source]] = [
+        ([str(guide)] if guide else [], "guide"),
+        (map(str, models_below(folder or paths.models_folder())), "folder"),
+        (recent, "recent"),
+    ]
+    for candidates, source in found:
+        for path in candidates:
+            real = os.path.realpath(path)
+            if real not in seen and len(seen) < MAX_MODELS:
+                seen.add(real)
+                yield path, source
+
+
+def describe(path: str, source: Source = "recent") -> ModelEntry:
+    """What a model's header says. Never raises: a broken file has `error` set."""
+    name = one_line(Path(path).name.removesuffix(".gguf"), 80)
+    try:
+        from engine.gguf.file import GGUFFile
+        from engine.spec.spec import ModelSpec
+
+        with GGUFFile.open(Path(path)) as file:
+            size = sum(part.stat().st_size for part in file.paths)
+            spec = ModelSpec.from_file(file)
+    except KtchatError as error:
+        return ModelEntry(path, source, name, error=one_line(str(error), 400), size=_size(path))
+    except OSError as error:
+        why = one_line(error.strerror or str(error))
+        return ModelEntry(path, source, name, error=f"{name} cannot be read: {why}.")
+    return ModelEntry(
+        path=path,
+        source=source,
+        name=one_line(spec.name, 80) or name,
+        architecture=one_line(spec.architecture, 40),
+        quantisation=one_line(spec.quantisation, 40),
+        size=size,
+        runtime="hybrid" if spec.hybrid else "llama.cpp",
+    )
+
+
+def default_model(last: str = "") -> str:
+    """The model to start with: the one used last if it is still there, else the guide.
+
+    Raises `ModelFileError` when there is neither.
+    """
+    if last and Path(last).is_file():
+        return last
+    guide = paths.guide_model()
+    if guide is None:
+        raise ModelFileError(
+            "There is no model to start with",
+            f"The built-in guide (assets/{paths.GUIDE}) is not in this copy of ktchat",
+            "Name a model file: ktchat -m PATH.gguf",
+        )
+    return str(guide)
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,289 @@
+"""Models with what this machine makes of them: on disk, in the catalogue, on the hub.
+
+Knows where each kind comes from and how its plan is made. Knows nothing of screens. Every function
+blocks, from tens of milliseconds to some seconds, and imports what it needs: for a thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from engine.errors import KtchatError, RequestError
+from ktchat.common import usage
+from ktchat.common.paths import models_folder, settings_file
+from ktchat.common.settings import SettingsFile, Wishes
+from ktchat.common.text import one_line
+from ktchat.library.models import ModelEntry, Source, describe, find_models
+
+if TYPE_CHECKING:
+    from engine.catalog.catalog import CatalogModel, Ranked
+    from engine.downloads.import_local import FoundModel
+    from engine.hub.client import Hub
+    from engine.hub.names import HubModel
+    from engine.machine.types import Hardware
+    from engine.plan.memory_plan import MemoryPlan
+    from engine.protocol import Device, Load
+    from engine.spec.spec import ModelSpec
+
+LOOKED_AT = 10
+"""Repositories of a search whose files are listed, to say what fits."""
+HEADROOM = 1 << 30
+"""Bytes that a model needs beside its weights, roughly; for a first look at sizes alone."""
+
+
+def machine(measure: bool, fresh: bool = False, device: Device | None = None) -> Hardware:
+    """This machine; with `measure` what was never measured is (up to 2.5 s), with `fresh` all of it.
+
+    Where `device`, or without it the setting of that name, says cpu, plans leave its GPUs alone.
+    """
+    from engine.machine.probe import probe
+
+    device = device or _settings().device
+    found = probe(models_folder(), measure=measure, fresh=fresh)
+    return replace(found, use_gpus=device != "cpu")
+
+
+# On disk.
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A model on this machine. `plan` is None when its file cannot be read."""
+
+    entry: ModelEntry
+    plan: MemoryPlan | None = None
+    opened: float = 0.0
+    """When it was opened last; 0: not known."""
+    program: str = ""
+    """The other program whose folder it lies in; empty: it is ours."""
+    found: FoundModel | None = None
+
+    @property
+    def deletable(self) -> bool:
+        """Whether it lies in the models folder."""
+        return self.entry.source == "folder" and not self.program
+
+
+def local_models(recent: Sequence[str], hardware: Hardware) -> Iterator[LocalModel]:
+    """The guide, the models folder, files opened before; each with its plan."""
+    times = usage.opened()
+    for path, source in find_models(recent):
+        yield _local(path, source, hardware, times)
+
+
+def foreign_models(hardware: Hardware, known: set[str]) -> Iterator[LocalModel]:
+    """Models of other programs whose real paths are not in `known`."""
+    from engine.downloads.import_local import find_models as find_foreign
+
+    times = usage.opened()
+    for found in find_foreign():
+        if os.path.realpath(found.path) not in known:
+            local = _local(str(found.path), "recent", hardware, times)
+            yield LocalModel(local.entry, local.plan, local.opened, found.program, found)
+
+
+def _local(path: str, source: Source, hardware: Hardware, times: dict[str, float]) -> LocalModel:
+    entry = describe(path, source)
+    plan = None
+    if not entry.error:
+        try:
+            plan = plan_of_file(Path(path), hardware)
+        except (KtchatError, OSError):
+            plan = None
+    return LocalModel(entry, plan, times.get(os.path.realpath(path), 0.0))
+
+
+def local_model(path: Path, hardware: Hardware) -> LocalModel:
+    """The model in a file."""
+    return _local(str(path), "recent", hardware, usage.opened())
+
+
+def plan_of_file(path: Path, hardware: Hardware) -> MemoryPlan:
+    """The plan for a file. Raises `KtchatError`."""
+    from engine.gguf.file import GGUFFile
+    from engine.spec.spec import ModelSpec
+
+    with GGUFFile.open(path) as file:
+        return plan_of(ModelSpec.from_file(file), hardware)
+
+
+def plan_of(spec: ModelSpec, hardware: Hardware) -> MemoryPlan:
+    """The plan for a model, with the context and the KV cache that the settings wish for."""
+    from engine.plan.planner import make_plan
+
+    load = _settings()
+    try:
+        return make_plan(spec, hardware, load.context, kv=load.kv)
+    except RequestError:  # the CPU keeps its KV cache in float16
+        return make_plan(spec, hardware, load.context)
+
+
+def _settings() -> Load:
+    """How the settings have models loaded."""
+    return SettingsFile(settings_file()).settings.load("", Wishes())
+
+
+def delete(path: Path) -> int:
+    """Delete a model of the models folder; bytes set free. Raises `KtchatError`."""
+    from engine.downloads.integrity import remove, remove_empty_folders
+
+    folder = models_folder()
+    if folder.absolute() not in path.absolute().parents:
+        raise KtchatError(
+            "Nothing was deleted", "Only what lies in the models folder is", "Delete it yourself"
+        )
+    freed = remove(path)
+    remove_empty_folders(path.parent, folder)
+    return freed
+
+
+# Catalogue and hub: a repository in several quantisations.
+
+
+def catalogue(hardware: Hardware) -> list[Ranked]:
+    """The catalogue, what suits the machine best first. Raises `KtchatError`."""
+    from engine.catalog import catalog
+
+    return catalog.rank(catalog.load(), hardware, _settings().context)
+
+
+def hub_name(name: str, hardware: Hardware) -> str:
+    """What the hub calls a model: `ID` and `ID:QUANT` of the catalogue become `owner/repo:QUANT`, the
+    quantisation that suits the machine where none is named; any other name stays as it is."""
+    from engine.catalog import catalog
+
+    identifier, _, quant = name.partition(":")
+    model = catalog.find(identifier)
+    if model is None:
+        return name
+    return model.ref(catalog.choose(model, hardware, None, quant or None).quant)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One quantisation. Texts are safe to draw."""
+
+    label: str
+    size: int
+    computed: bool = False
+    """The size is computed, not listed."""
+    files: int = 1
+
+
+class Choice(Protocol):
+    """Versions of one model to choose from. `title` and `about` are safe to draw."""
+
+    title: str
+    about: str
+    versions: list[Version]
+    hardware: Hardware
+    best: int
+    """The version to propose."""
+
+    def open(self) -> None:
+        """Find the versions. Raises `KtchatError`."""
+
+    def plan(self, number: int) -> MemoryPlan:
+        """The plan for a version. Raises `KtchatError`."""
+
+    def model(self, number: int) -> HubModel:
+        """What is to be downloaded. Raises `KtchatError`."""
+
+
+@dataclass
+class CatalogueChoice:
+    """The quantisations that the catalogue lists; known without a network."""
+
+    model_: CatalogModel
+    hardware: Hardware
+    hub: Hub
+    title: str = ""
+    about: str = ""
+    versions: list[Version] = field(default_factory=list)
+    best: int = 0
+
+    def open(self) -> None:
+        """List the quantisations."""
+        from engine.catalog.catalog import choose
+
+        model = self.model_
+        self.title = one_line(model.name, 80)
+        self.about = one_line(f"{model.good_at} · licence {model.licence}", 200)
+        quants = sorted(model.quants, key=lambda quant: quant.bytes)
+        self.versions = [
+            Version(quant.name, quant.bytes, quant.source == "computed") for quant in quants
+        ]
+        self.best = quants.index(choose(model, self.hardware).quant)
+
+    def plan(self, number: int) -> MemoryPlan:
+        """The plan for a quantisation."""
+        return plan_of(self.model_.spec(self.versions[number].label), self.hardware)
+
+    def model(self, number: int) -> HubModel:
+        """Ask the hub for the files."""
+        return self.hub.find(f"{self.model_.repository}:{self.versions[number].label}")
+
+
+@dataclass
+class HubChoice:
+    """What a repository of the hub holds."""
+
+    repo: str
+    hardware: Hardware
+    hub: Hub
+    title: str = ""
+    about: str = ""
+    versions: list[Version] = field(default_factory=list)
+    best: int = 0
+    models: list[HubModel] = field(default_factory=list)
+
+    def open(self) -> None:
+        """Ask the hub what there is."""
+        from engine.hub.errors import NoModelError
+        from engine.hub.names import best
+
+        self.title = one_line(self.repo, 80)
+        found = self.hub.repository(self.repo)
+        if not found.models:
+            raise NoModelError(
+                f"{self.repo} has no GGUF model", "Its files are of another kind", "Choose another"
+            )
+        parts = [one_line(found.architecture, 40)]
+        parts.append(f"licence {one_line(found.licence, 40)}" if found.licence else "")
+        parts.append("gated: its owner must grant access" if found.gated else "")
+        self.about = " · ".join(filter(None, parts))
+        self.models = list(found.models)
+        self.versions = [
+            Version(one_line(m.label, 60), m.size, files=len(m.files)) for m in self.models
+        ]
+        chosen = best(self.models, lambda m: fits(m.size, self.hardware))
+        self.best = self.models.index(chosen) if chosen is not None else 0
+
+    def plan(self, number: int) -> MemoryPlan:
+        """Read the headers of a model's files, some MB, and plan it."""
+        return plan_of(self.hub.spec(self.models[number]), self.hardware)
+
+    def model(self, number: int) -> HubModel:
+        """The files, as they were listed."""
+        return self.models[number]
+
+
+def fits(size: int, hardware: Hardware) -> bool:
+    """Whether files of so many bytes fit, before their headers were read."""
+    free = hardware.memory.available
+    return not free or size + HEADROOM <= free
+
+
+def rough_fit(size: int, hardware: Hardware) -> str:
+    """Whether a file of so many bytes fits, in words, before its header was read."""
+    from engine.machine.probes.software import gpu_obstacle
+    from engine.plan.report import size as words
+
+    short = size + HEADROOM - hardware.memory.available
+    if not fits(size, hardware):
+        return f"short by ~{words(short)} of RAM"
+    return "CPU" if gpu_obstacle(hardware) or not hardware.use_gpus else "fits"

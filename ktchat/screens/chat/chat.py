@@ -1,0 +1,300 @@
+"""The chat screen: what its parts say, and what the keys do.
+
+Knows which message and which action means what; the parts are in `frame`, the order of things is in
+`replies`, `session_flow` and `model_flow`. What opens above it is imported when it opens: the first frame
+does not wait for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual import events
+from textual.binding import BindingType
+from textual.widgets import TextArea
+
+from engine.errors import KtchatError
+from ktchat.common.settings import SettingsFile
+from ktchat.screens.chat import keys
+from ktchat.screens.chat.frame import Frame
+from ktchat.screens.chat.model_flow import ModelFlow
+from ktchat.screens.chat.replies import Replies
+from ktchat.screens.chat.session_flow import SessionFlow
+from ktchat.widgets.chat.message import MessageView
+from ktchat.widgets.chat.prompt import Prompt
+from ktchat.widgets.chat.prompt_view import PromptView
+from ktchat.widgets.chat.reply_view import ReplyView
+from ktchat.widgets.chat.session_list import SessionList
+from ktchat.widgets.chat.transcript import Transcript
+from ktchat.widgets.chat.welcome import Welcome
+from ktchat.widgets.formats import counted
+
+if TYPE_CHECKING:
+    from ktchat.app import KtchatApp
+    from ktchat.session.chat import ChatSession
+
+
+class ChatScreen(Frame):
+    """The screen of the program."""
+
+    app: KtchatApp
+    BINDINGS: ClassVar[list[BindingType]] = [*keys.BINDINGS]
+
+    def __init__(self, settings: SettingsFile) -> None:
+        super().__init__(settings)
+        self.chat: ChatSession | None = None
+        """Comes after the first frame."""
+        self.replies = Replies(self)
+        self.sessions = SessionFlow(self)
+        self.models = ModelFlow(self)
+
+    async def show_conversation(self, chat: ChatSession, typed: str = "") -> None:
+        """Show the session that is open, with its unsent text and what was `typed` already."""
+        settings = self.settings.settings
+        turns = chat.conversation.turns
+        self.prompt.put(chat.draft + typed)
+        await self.transcript.show(turns, unfolded=not settings.thinking_folded)
+        self.header.show_context(chat.context_used, chat.context_size)
+        self.refresh_status()
+
+    def refresh_status(self) -> None:
+        """What holds now, in words and keys."""
+        chat, replies = self.chat, self.replies
+        has_turns = chat is not None and bool(chat.conversation.turns)
+        self.transcript.display, self.welcome.display = has_turns, not has_turns
+        self.prompt.set_class(replies.editing, "editing")
+        busy = chat is not None and (chat.busy or bool(self.models.loading))
+        standing = ""
+        if replies.waiting:
+            what = "this reply ends" if chat is not None and chat.busy else "the model is there"
+            standing = f"your message is sent when {what} · Esc takes it back"
+        elif replies.editing:
+            standing = (
+                "editing your last message · Enter replaces the turn · Esc leaves it as it was"
+            )
+        elif chat is not None and chat.busy and not self.transcript.at_end:
+            standing = "the reply goes on below · Ctrl+End"
+        elif chat is not None and chat.read_only:
+            standing = "this session is open in another ktchat: it can only be read here"
+        elif self.header.nearly_full and not busy and self.size.width < 60:
+            standing = "context nearly full"
+        self.status.stand(standing)
+        self._show_keys(busy)
+
+    def _show_keys(self, busy: bool) -> None:
+        if isinstance(self.focused, SessionList):
+            shown = keys.SESSIONS
+        elif isinstance(self.focused, MessageView):
+            shown = keys.MESSAGE
+        else:
+            shown = keys.EDITING if self.replies.editing else keys.STREAMING if busy else keys.IDLE
+        self.key_bar.show(shown)
+
+    def remember(self, **changes: Any) -> None:
+        """Change settings; ones that cannot be saved hold until the program ends."""
+        try:
+            self.settings.update(**changes)
+        except KtchatError as error:
+            self.status.say(str(error), "warning")
+
+    # What the widgets say.
+
+    def on_prompt_sent(self, message: Prompt.Sent) -> None:
+        self.replies.send(message.text)
+
+    def on_welcome_asked(self, message: Welcome.Asked) -> None:
+        self.replies.send(message.text)
+
+    def on_prompt_cut(self, message: Prompt.Cut) -> None:
+        self.status.say(f"the paste was cut to {counted(message.limit, 'character')}", "warning")
+
+    def on_text_area_changed(self, message: TextArea.Changed) -> None:
+        if self.chat is not None and not self.replies.editing and not self.sessions.switching:
+            self.chat.keep_draft(self.prompt.text)
+
+    async def on_message_view_copy(self, message: MessageView.Copy) -> None:
+        await self._copy(message.text, message.name)
+
+    def on_message_view_open_link(self, message: MessageView.OpenLink) -> None:
+        from ktchat.screens.dialogs.dialogs import LinkDialog
+
+        self.app.push_screen(
+            LinkDialog(message.url), lambda answer: self._link(message.url, answer)
+        )
+
+    def on_message_view_typed(self, message: MessageView.Typed) -> None:
+        self.prompt.focus()
+        self.prompt.insert(message.text)
+
+    def on_transcript_followed(self, message: Transcript.Followed) -> None:
+        self.refresh_status()
+
+    def on_prompt_view_edit(self, message: PromptView.Edit) -> None:
+        self.replies.edit()
+
+    def on_reply_view_regenerate(self, message: ReplyView.Regenerate) -> None:
+        self.replies.regenerate()
+
+    def on_transcript_left(self, message: Transcript.Left) -> None:
+        self.prompt.focus()
+
+    def on_session_list_opened(self, message: SessionList.Opened) -> None:
+        self.hide_overlay()
+        self.sessions.open(message.session)
+
+    def on_session_list_deleted(self, message: SessionList.Deleted) -> None:
+        self.sessions.delete(message.session)
+
+    def on_session_list_undone(self, message: SessionList.Undone) -> None:
+        self.sessions.undo_delete()
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        self.refresh_status()
+
+    # Actions.
+
+    def action_stop(self) -> None:
+        """Esc: stop what goes on; else back to the prompt."""
+        if self.replies.stop() or self.models.stop():
+            return
+        self.hide_overlay()
+        self.screen.clear_selection()
+        self.prompt.focus()
+
+    def action_send(self) -> None:
+        """Send the prompt."""
+        self.prompt.action_send()
+
+    def action_new_line(self) -> None:
+        """Break a line of the prompt."""
+        self.prompt.action_new_line()
+        self.prompt.focus()
+
+    def action_editor(self) -> None:
+        """Write the prompt in the person's editor."""
+        from ktchat.screens.chat import editor
+
+        try:
+            self.prompt.put(editor.edit(self.app, self.prompt.text))
+        except KtchatError as error:
+            self.status.say(str(error), "error")
+        self.prompt.focus()
+
+    def action_new_session(self) -> None:
+        """Begin a session."""
+        self.hide_overlay()
+        self.sessions.new()
+
+    def action_toggle_sessions(self) -> None:
+        """Show or hide the session list; on a narrow screen above the conversation."""
+        shown = not self.session_list.display
+        if self.is_wide:
+            self.remember(session_list=shown)
+        self.place_parts(overlay=shown)
+        (self.session_list if shown else self.prompt).focus()
+
+    def action_list_action(self, name: str) -> None:
+        """A key of the session list that was clicked."""
+        if name == "open":
+            self.session_list.action_select()
+        else:
+            self.session_list.action_delete()
+
+    def action_message_action(self, name: str) -> None:
+        """A key of a message that was clicked."""
+        if isinstance(self.focused, MessageView):
+            action = getattr(self.focused, f"action_{name}", None)
+            if action is not None:
+                action()
+
+    def action_rename(self) -> None:
+        """Rename the session under the cursor, or the open one."""
+        chat = self.chat
+        chosen = self.session_list.chosen if self.session_list.has_focus else None
+        if chosen is not None:
+            self._ask_title(chosen.id, chosen.shown_title)
+        elif chat is not None and chat.conversation.turns:
+            self._ask_title(chat.conversation.id, chat.conversation.shown_title)
+        else:
+            self.status.say("a session gets its title with its first message")
+
+    def action_undo_delete(self) -> None:
+        """Bring back the session deleted last."""
+        self.sessions.undo_delete()
+
+    def action_regenerate(self) -> None:
+        """Regenerate the last reply."""
+        self.replies.regenerate()
+
+    def action_edit(self) -> None:
+        """Edit the last message."""
+        self.replies.edit()
+
+    async def action_copy_reply(self) -> None:
+        """Copy the last reply."""
+        reply = self.transcript.last_reply()
+        if reply is None or not reply.turn.reply:
+            self.status.say("there is no reply to copy")
+        else:
+            await self._copy(reply.turn.reply, "reply")
+
+    async def action_copy_code(self) -> None:
+        """Copy the last code block."""
+        code = self.transcript.last_code()
+        if code is None:
+            self.status.say("there is no code block to copy")
+        else:
+            await self._copy(code, "code block")
+
+    def action_fold_thinking(self) -> None:
+        """Fold or unfold all thinking."""
+        folded = not self.settings.settings.thinking_folded
+        self.remember(thinking_folded=folded)
+        self.transcript.fold_thinking(not folded)
+        self.status.say("thinking is folded" if folded else "thinking is unfolded")
+
+    def action_models(self) -> None:
+        """Choose another model."""
+        from ktchat.screens.models.models import ModelScreen
+
+        chat = self.chat
+        current = chat.loaded.path if chat is not None and chat.loaded else ""
+        self.app.push_screen(ModelScreen(current), self._model_chosen)
+
+    def action_load_on_cpu(self) -> None:
+        """Load the model on the CPU, until the program ends."""
+        self.models.load_on_cpu()
+
+    def action_help(self) -> None:
+        """All keys."""
+        from ktchat.screens.dialogs.dialogs import HelpDialog
+
+        self.app.push_screen(HelpDialog())
+
+    # Inside.
+
+    def _model_chosen(self, path: str | None) -> None:
+        if path is not None:
+            self.models.load(path)
+
+    def _ask_title(self, session: str, title: str) -> None:
+        from ktchat.screens.dialogs.dialogs import RenameDialog
+
+        def answered(answer: str | None) -> None:
+            if answer is not None:
+                self.sessions.rename(session, answer)
+
+        self.app.push_screen(RenameDialog(title), answered)
+
+    async def _copy(self, text: str, name: str) -> None:
+        from ktchat.screens.chat.clipboard import copy
+
+        await copy(self.app, text)
+        self.status.say(f"copied the {name}: {counted(len(text), 'character')}")
+
+    def _link(self, url: str, answer: str | None) -> None:
+        if answer == "copy":
+            self.run_worker(self._copy(url, "link"), exit_on_error=False)
+        elif answer == "open":
+            self.app.open_url(url)
+            self.status.say("the link was given to the browser")

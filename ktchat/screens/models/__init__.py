@@ -1,0 +1,1 @@
+"""The screens on which models are chosen: the manager and the first-start wizard."""

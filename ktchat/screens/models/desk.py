@@ -1,0 +1,96 @@
+"""What the model screens have in common: the machine, downloads, and the way from choice to queue.
+
+Knows the order of asking the hub and queueing. The lists themselves are in `pages`, `hub_pages` and
+`setup`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from textual.screen import Screen
+
+from engine.common.threads import ask
+from engine.errors import KtchatError
+from ktchat.library import shelf
+from ktchat.library.downloads import title
+from ktchat.screens.chat.frame import LEAST
+from ktchat.widgets.bars import KeyBar, Status
+
+if TYPE_CHECKING:
+    from engine.machine.types import Hardware
+    from ktchat.app import KtchatApp
+    from ktchat.library.shelf import Choice
+
+
+class Desk(Screen[str | None]):
+    """A screen on which models are chosen. Dismissed with the path of one, or with None."""
+
+    app: KtchatApp
+    DEFAULT_CSS = "Desk.-small > * { display: none; }"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.status = Status()
+        self.key_bar = KeyBar(())
+        self._hardware: Hardware | None = None
+        self._looking = asyncio.Lock()
+
+    def fit(self) -> None:
+        """In a window that is too small only that is said."""
+        width, height = self.app.size
+        self.set_class(width < LEAST[0] or height < LEAST[1], "-small")
+
+    def say(self, words: str, severity: str = "information") -> None:
+        """Words under the list, made safe to draw."""
+        self.status.say(words, severity)
+
+    async def machine(self) -> Hardware:
+        """This machine; looked at once, its memory measured when nothing else goes on."""
+        async with self._looking:
+            if self._hardware is None:
+                device = self.app.chat_screen.settings.load("").device
+                found = await ask(shelf.machine, False, device=device)
+                chat = self.app.chat_screen.chat
+                if not found.memory.read_gb_s and not (chat is not None and chat.busy):
+                    found = await ask(shelf.machine, True, device=device)
+                self._hardware = found
+            return self._hardware
+
+    def choose(self, choice: Choice) -> None:
+        """Let the person choose a version, then download it."""
+        from ktchat.screens.models.choose import ChooseScreen
+
+        def chosen(number: int | None) -> None:
+            if number is not None:
+                self.pull(choice, number)
+
+        self.app.push_screen(ChooseScreen(choice), chosen)
+
+    def pull(self, choice: Choice, number: int) -> None:
+        """Ask the hub for a version's files and queue them."""
+        self.run_worker(self._pull(choice, number), group="pull", exit_on_error=False)
+
+    async def _pull(self, choice: Choice, number: int) -> None:
+        self.say(f"asking the hub for {choice.title} {choice.versions[number].label}")
+        try:
+            model = await ask(choice.model, number)
+            key = await ask(self.app.downloads.add, model)
+        except KtchatError as error:
+            await self.refused(choice, error)
+            return
+        self.say(f"{title(key)} is being downloaded")
+        self.pulling(key)
+
+    async def refused(self, choice: Choice, error: KtchatError) -> None:
+        """Say why nothing is downloaded; where the repository has other versions, show them."""
+        from engine.hub.errors import NoModelError
+
+        self.say(str(error), "error")
+        if isinstance(error, NoModelError) and isinstance(choice, shelf.CatalogueChoice):
+            repo = choice.model_.repository
+            self.choose(shelf.HubChoice(repo, choice.hardware, choice.hub))
+
+    def pulling(self, key: str) -> None:
+        """A download was queued."""

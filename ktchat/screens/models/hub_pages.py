@@ -1,0 +1,266 @@
+"""The catalogue and the search: models that are not here yet.
+
+Knows how they are listed and what fits. Choosing a version and downloading it is the desk's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Input
+
+from engine.common.threads import ask
+from engine.errors import KtchatError
+from ktchat.common.text import one_line
+from ktchat.common.words import short_count
+from ktchat.library import shelf
+from ktchat.screens.models.pages import NEXT, Page, Shown
+from ktchat.widgets.field import Field
+from ktchat.widgets.formats import counted
+from ktchat.widgets.lines import styled
+from ktchat.widgets.models.model_cells import DIM, context_cell, fit_cell, size_cell, speed_cell
+from ktchat.widgets.models.model_table import Column, ModelTable, Row
+
+if TYPE_CHECKING:
+    from engine.catalog.catalog import Ranked
+    from engine.hub.client import Hub, SearchHit
+    from engine.plan.memory_plan import MemoryPlan
+    from ktchat.screens.models.models import ModelScreen
+
+CATALOGUE_COLUMNS = (
+    Column("model"),
+    Column("quantisation", rank=4),
+    Column("size", "right"),
+    Column("fit"),
+    Column("speed", "right", rank=1),
+    Column("context", "right", rank=3),
+    Column("quality", rank=2),
+)
+
+
+class CataloguePage(Page):
+    """Models people run at home, what suits this machine first."""
+
+    KEYS: ClassVar[tuple[Shown, ...]] = (
+        ("Enter", "versions, download", "screen.page('choose')"),
+        ("/", "search the hub", "screen.tab(2)"),
+        *NEXT,
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("i", "choose", show=False),
+        Binding("slash", "screen.tab(2)", show=False),
+    ]
+
+    def __init__(self, desk: ModelScreen) -> None:
+        super().__init__(desk, ModelTable(CATALOGUE_COLUMNS))
+        self.ranked: dict[str, Ranked] = {}
+
+    def compose(self) -> Iterator[ModelTable]:
+        yield self.table
+
+    def begin(self) -> None:
+        """Rank the catalogue, once."""
+        if not self.ranked:
+            self.table.show([], "ranking the catalogue for this machine …")
+            self.run_worker(self._rank(), group="rank", exclusive=True, exit_on_error=False)
+
+    async def _rank(self) -> None:
+        try:
+            hardware = await self.desk.machine()
+            ranked = await ask(shelf.catalogue, hardware)
+        except KtchatError as error:
+            self.table.show([], str(error))
+            return
+        self.ranked = {entry.model.id: entry for entry in ranked}
+        self.table.show([catalogue_row(entry) for entry in ranked])
+        self.desk.show_plan()
+
+    def plan(self, key: str) -> tuple[MemoryPlan | None, str]:
+        entry = self.ranked.get(key)
+        if entry is None:
+            return None, ""
+        return entry.plan, f"{entry.model.good_at} · {entry.model.licence}"
+
+    def on_model_table_chosen(self, message: ModelTable.Chosen) -> None:
+        self.action_choose()
+
+    def action_choose(self) -> None:
+        """Choose a version of the model under the cursor."""
+        self.run_worker(self._choose(), group="choose", exclusive=True, exit_on_error=False)
+
+    async def _choose(self) -> None:
+        entry = self.ranked.get(self.table.key)
+        if entry is not None:
+            hub = await ask(lambda: self.desk.app.downloads.hub)
+            hardware = await self.desk.machine()
+            self.desk.choose(shelf.CatalogueChoice(entry.model, hardware, hub))
+
+
+def catalogue_row(entry: Ranked) -> Row:
+    """A model of the catalogue in the version that suits the machine."""
+    dots = max(1, min(5, round(entry.quality / 18)))
+    quality = styled("●" * dots, "$accent") + styled("○" * (5 - dots), "$foreground 35%")
+    return Row(
+        key=entry.model.id,
+        cells=(
+            Content(one_line(entry.model.name, 60)),
+            Content(entry.quant.name),
+            size_cell(entry.quant.bytes, entry.quant.source == "computed"),
+            fit_cell(entry.plan),
+            speed_cell(entry.plan),
+            context_cell(entry.plan),
+            quality,
+        ),
+        dim=not entry.plan.fits,
+    )
+
+
+class SearchPage(Page):
+    """Models on the hub."""
+
+    KEYS: ClassVar[tuple[Shown, ...]] = (
+        ("Enter", "search, versions", "screen.page('choose')"),
+        ("Up Down", "walk", "screen.nothing"),
+        ("/", "other words", "screen.page('words')"),
+        *NEXT,
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("i", "choose", show=False),
+        Binding("slash", "words", show=False),
+    ]
+    DEFAULT_CSS = """
+    SearchPage > Field { margin: 0 1 1 1; background: $surface; }
+    """
+
+    def __init__(self, desk: ModelScreen) -> None:
+        columns = (
+            Column("repository"),
+            Column("suits here", rank=2),
+            Column("size", "right", rank=1),
+            Column("fit"),
+            Column("context", "right", rank=5),
+            Column("downloads", "right", rank=4),
+            Column("updated", rank=6),
+        )
+        super().__init__(desk, ModelTable(columns))
+        self.field = Field(placeholder="name of a model on the hub", compact=True)
+        self.hits: dict[str, SearchHit] = {}
+        self._looked: dict[str, shelf.HubChoice | str] = {}
+        self.asking = False
+        """The hub is being asked for repositories."""
+
+    def compose(self) -> Iterator[Widget]:
+        yield self.field
+        yield self.table
+
+    def ready(self) -> None:
+        (self.table.list if self.hits else self.field).focus()
+
+    def begin(self) -> None:
+        if not self.hits:
+            self.table.show([], "Type a name and press Enter. Only repositories with GGUF files.")
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        words = event.value.strip()
+        if words:
+            self.table.show([], "asking the hub …", "")
+            self.hits = {}
+            self.run_worker(self._search(words), group="search", exclusive=True,
+                            exit_on_error=False)  # fmt: skip
+
+    async def _search(self, words: str) -> None:
+        self.asking = True
+        try:
+            hub = await ask(lambda: self.desk.app.downloads.hub)
+            hits = await ask(hub.search, words)
+        except KtchatError as error:
+            self.table.show([], str(error))
+            return
+        finally:
+            self.asking = False
+        self.hits, self._looked = {hit.repo: hit for hit in hits}, {}
+        self._show()
+        if hits:
+            self.table.list.focus()
+        await self._look(hub)
+
+    async def _look(self, hub: Hub) -> None:
+        """List the files of the first repositories, to say what fits."""
+        hardware = await self.desk.machine()
+        for repo in list(self.hits)[: shelf.LOOKED_AT]:
+            choice = shelf.HubChoice(repo, hardware, hub)
+            try:
+                await ask(choice.open)
+                self._looked[repo] = choice
+            except KtchatError as error:
+                self._looked[repo] = one_line(str(error), 300)
+            self._show()
+
+    def _show(self) -> None:
+        none = "The hub has no repository of that name with GGUF files."
+        self.table.show([self._row(hit) for hit in self.hits.values()], none)
+        self.desk.show_plan()
+
+    def _row(self, hit: SearchHit) -> Row:
+        looked = self._looked.get(hit.repo)
+        known = looked if isinstance(looked, shelf.HubChoice) else None
+        version = known.versions[known.best] if known is not None else None
+        fit = ""
+        if known is not None and version is not None:
+            fit = shelf.rough_fit(version.size, known.hardware)
+        elif hit.gated:
+            fit = "gated"
+        return Row(
+            key=hit.repo,
+            cells=(
+                Content(one_line(hit.repo, 100)),
+                Content(version.label if version is not None else ""),
+                size_cell(version.size if version is not None else 0),
+                styled(fit, "$warning" if fit.startswith("short") else DIM),
+                styled(short_count(hit.context) if hit.context else "", DIM),
+                styled(short_count(hit.downloads), DIM),
+                styled(one_line(hit.updated, 10), DIM),
+            ),
+        )
+
+    def plan(self, key: str) -> tuple[MemoryPlan | None, str]:
+        looked = self._looked.get(key)
+        if isinstance(looked, str):
+            return None, looked
+        if looked is not None:
+            return (
+                None,
+                f"{looked.about} · {counted(len(looked.versions), 'version')}, Enter shows which",
+            )
+        return None, ""
+
+    def on_model_table_chosen(self, message: ModelTable.Chosen) -> None:
+        self.action_choose()
+
+    def action_choose(self) -> None:
+        """Choose a version in the repository under the cursor."""
+        self.run_worker(self._choose(), group="choose", exclusive=True, exit_on_error=False)
+
+    async def _choose(self) -> None:
+        repo = self.table.key
+        if repo:
+            hub = await ask(lambda: self.desk.app.downloads.hub)
+            self.desk.choose(shelf.HubChoice(repo, await self.desk.machine(), hub))
+
+    def action_words(self) -> None:
+        """Back to the words of the search."""
+        self.field.focus()
+
+    def on_key(self, event: events.Key) -> None:
+        """The arrow keys go between the words and what was found."""
+        if event.key == "down" and self.field.has_focus and self.hits:
+            event.stop()
+            self.table.list.focus()
+        elif event.key == "up" and self.table.list.has_focus and not self.table.list.highlighted:
+            event.stop()
+            self.field.focus()

@@ -1,0 +1,260 @@
+"""The models on this machine: listed, opened, checked, deleted and taken in.
+
+Knows what may be done with which model. Bytes and folders are the engine's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import Binding, BindingType
+
+from engine.common.threads import ask
+from engine.errors import KtchatError
+from ktchat.common.text import one_line
+from ktchat.common.words import file_size
+from ktchat.library import shelf
+from ktchat.library.shelf import LocalModel
+from ktchat.screens.dialogs.path_dialog import Details, PathDialog, Question, Way
+from ktchat.screens.models.local_model import Check, StoppedError, details
+from ktchat.screens.models.pages import NEXT, Page, Shown
+from ktchat.widgets.formats import clock, short_path
+from ktchat.widgets.lines import styled
+from ktchat.widgets.models.model_cells import DIM, local_cells
+from ktchat.widgets.models.model_table import Column, ModelTable, Row
+
+if TYPE_CHECKING:
+    from engine.plan.memory_plan import MemoryPlan
+    from ktchat.screens.models.models import ModelScreen
+
+
+class LocalPage(Page):
+    """Models on this machine: ours, files opened before, and those of other programs."""
+
+    KEYS: ClassVar[tuple[Shown, ...]] = (
+        ("Enter", "open", "screen.page('open')"),
+        ("v", "verify", "screen.page('verify')"),
+        ("d", "delete", "screen.page('delete')"),
+        ("o", "a file", "screen.page('path')"),
+        ("i", "details", "screen.page('details')"),
+        *NEXT,
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("v", "verify", show=False),
+        Binding("d,delete", "delete", show=False),
+        Binding("o,slash", "path", show=False),
+        Binding("a", "take_in", show=False),
+        Binding("i", "details", show=False),
+    ]
+
+    def __init__(self, desk: ModelScreen) -> None:
+        columns = (
+            Column("model"),
+            Column("quantisation", rank=3),
+            Column("size", "right"),
+            Column("fit"),
+            Column("speed", "right", rank=1),
+            Column("context", "right", rank=4),
+            Column("last used", "right", rank=2),
+        )
+        super().__init__(desk, ModelTable(columns))
+        self.models: dict[str, LocalModel] = {}
+        self._checking: Check | None = None
+
+    def compose(self) -> Iterator[ModelTable]:
+        yield self.table
+
+    # The list.
+
+    def begin(self) -> None:
+        """List the models again."""
+        if not self.models:
+            self.table.show([], "looking at the models on this machine …")
+        self.run_worker(self._list(), group="list", exclusive=True, exit_on_error=False)
+
+    async def _list(self) -> None:
+        hardware = await self.desk.machine()
+        recent = self.desk.app.chat_screen.settings.settings.recent_models
+        found: dict[str, LocalModel] = {}
+        ours = shelf.local_models(recent, hardware)
+        while (local := await ask(next, ours, None)) is not None:
+            found[local.entry.path] = local
+            self.models = {**self.models, **found} if self.models else dict(found)
+            self._show()
+        known = {os.path.realpath(path) for path in found}
+        foreign = shelf.foreign_models(hardware, known)
+        while (local := await ask(next, foreign, None)) is not None:
+            found[local.entry.path] = local
+        self.models = found
+        self._show()
+
+    def _show(self, at: str | None = None) -> None:
+        rows = [self._row(local) for local in self.models.values()]
+        rows.sort(key=lambda row: _GROUPS.index(row.group))
+        where = one_line(str(self.desk.app.downloads.folder), 200)
+        none = f"No models yet. Download one from the catalogue, or put GGUF files into {where}"
+        self.table.show(rows, none, at)
+        self.desk.show_plan()
+
+    def _row(self, local: LocalModel) -> Row:
+        entry = local.entry
+        loaded = self.desk.current and os.path.realpath(entry.path) == self.desk.current
+        return Row(
+            key=entry.path,
+            cells=(
+                *local_cells(local),
+                styled(clock(local.opened) if local.opened else "", DIM),
+            ),
+            group=_FOREIGN if local.program else _OURS,
+            below=styled(entry.error, "$warning") if entry.error else None,
+            marked=bool(loaded),
+            dim=bool(entry.error),
+        )
+
+    def plan(self, key: str) -> tuple[MemoryPlan | None, str]:
+        local = self.models.get(key)
+        if local is None:
+            return None, ""
+        where = "built in" if local.entry.source == "guide" else short_path(local.entry.path)
+        return local.plan, where
+
+    @property
+    def chosen(self) -> LocalModel | None:
+        """The model under the cursor."""
+        return self.models.get(self.table.key)
+
+    # Actions.
+
+    def on_model_table_chosen(self, message: ModelTable.Chosen) -> None:
+        self.action_open()
+
+    def action_open(self) -> None:
+        """Open the model under the cursor."""
+        local = self.chosen
+        if local is None:
+            return
+        if local.entry.error:
+            self.desk.say(local.entry.error, "warning")
+        else:
+            self.desk.dismiss(local.entry.path)
+
+    def action_path(self) -> None:
+        """Name a file, to open it or to take it in."""
+        self.app.push_screen(PathDialog(), self._path_named)
+
+    def _path_named(self, answer: tuple[Way, Path] | None) -> None:
+        if answer is None:
+            return
+        way, path = answer
+        if way == "open":
+            self.desk.dismiss(str(path))
+        else:
+            self.run_worker(self._take(path, way == "move"), group="take", exit_on_error=False)
+
+    def action_take_in(self) -> None:
+        """Link another program's model into the models folder."""
+        local = self.chosen
+        if local is None or local.found is None:
+            self.desk.say("a links a model of another program; for a file of yours press o")
+            return
+        found = local.found
+        self.run_worker(
+            self._take(found.path, False, found.name, found.checksum),
+            group="take",
+            exit_on_error=False,
+        )
+
+    async def _take(self, path: Path, move: bool, name: str = "", checksum: str = "") -> None:
+        from engine.downloads.import_local import import_model
+
+        folder = self.desk.app.downloads.folder
+        try:
+            done = await ask(import_model, path, folder, move, name, checksum)
+        except KtchatError as error:
+            self.desk.say(str(error), "error")
+            return
+        self.desk.say(f"{done.path.name} was {done.way} into the models folder")
+        self.begin()
+
+    def action_delete(self) -> None:
+        """Delete the model under the cursor, after a question."""
+        local = self.chosen
+        if local is None:
+            return
+        name, entry = local.entry.name, local.entry
+        if os.path.realpath(entry.path) == self.desk.current:
+            self.desk.say(f"{name} is loaded: open another model first", "warning")
+        elif entry.source == "guide":
+            self.desk.say("the built-in guide stays: it weighs little", "warning")
+        elif not local.deletable:
+            where = local.program or "outside the models folder"
+            self.desk.say(f"{name} belongs to {where}: ktchat only reads it", "warning")
+        else:
+            question = f"Delete {name} {entry.quantisation}, {file_size(entry.size)}?"
+            self.app.push_screen(
+                Question(question, "Delete it"), lambda answer: self._delete(answer, entry.path)
+            )
+
+    def _delete(self, answer: str | None, path: str) -> None:
+        if answer is not None:
+            self.run_worker(self._delete_now(path), group="delete", exit_on_error=False)
+
+    async def _delete_now(self, path: str) -> None:
+        name = self.models[path].entry.name
+        try:
+            freed = await ask(shelf.delete, Path(path))
+        except KtchatError as error:
+            self.desk.say(str(error), "error")
+            return
+        self.models.pop(path, None)
+        self._show()
+        self.desk.say(f"{name} was deleted: {file_size(freed)} are free again")
+        self.begin()
+
+    def action_verify(self) -> None:
+        """Compare the model's bytes with its checksum; again: stop that."""
+        if self._checking is not None:
+            self._checking.stopped = True
+            return
+        local = self.chosen
+        if local is not None:
+            self.run_worker(self._verify(local), group="verify", exit_on_error=False)
+
+    async def _verify(self, local: LocalModel) -> None:
+        from engine.downloads.integrity import record_of, verify
+
+        path, name = Path(local.entry.path), local.entry.name
+        check = self._checking = Check()
+        timer = self.set_interval(0.2, lambda: self.desk.say(f"{name}: {check.words}"))
+        known = record_of(path) is not None
+        try:
+            folder = None if local.program else self.desk.app.downloads.folder
+            parts = await ask(verify, path, True, check.report, folder)
+        except StoppedError:
+            self.desk.say(f"{name} was not checked to the end")
+        except KtchatError as error:
+            self.desk.say(str(error), "error")
+        else:
+            sha = parts[0].checksum.partition(":")[2][:12]
+            words = "is intact" if known else "had no checksum; it has one from now on"
+            self.desk.say(f"{name} {words} · {len(parts)} files · {sha} …")
+        finally:
+            timer.stop()
+            self._checking = None
+
+    def action_details(self) -> None:
+        """Everything about the model under the cursor."""
+        local = self.chosen
+        if local is not None:
+            self.app.push_screen(Details(local.entry.name, details(local)))
+
+    def on_unmount(self) -> None:
+        if self._checking is not None:
+            self._checking.stopped = True
+
+
+_OURS, _FOREIGN = "", "of other programs · Enter opens it there · a links it into the models folder"
+_GROUPS = (_OURS, _FOREIGN)

@@ -1,0 +1,1 @@
+"""One conversation with a model, without a screen: messages, replies, the open session."""

@@ -1,0 +1,213 @@
+"""`ChatSession`: one person's chat over an engine and a store.
+
+Knows the order of things: the message is saved, the conversation becomes a prompt, the reply is
+taken from the engine, saved in steps and settled. Its `conversation` is the single truth of what
+was said. Knows nothing of the screen: the full-screen application and `ktchat run` both stand on
+it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator
+
+from engine.errors import RequestError
+from engine.protocol import Event, Failed, Load, Loaded, Sampling
+from ktchat.common.errors import SessionBusyError
+from ktchat.common.text import one_line
+from ktchat.session.open_session import OpenSession
+from ktchat.session.reply import Engine, Reply, Started, Update, shown
+from ktchat.store.conversation import Turn, title_of
+from ktchat.store.saver import Notify, Severity
+from ktchat.store.store import Store
+
+__all__ = ["ChatSession", "Engine", "Notify", "Severity", "Started", "Update"]
+
+CLOSE_SECONDS = 0.5
+"""How long a reply may take to end when the program does."""
+
+
+class ChatSession(OpenSession):
+    """The chat of one running program: the session that is open, and the replies in it.
+
+    Create it inside a running event loop. Set `sampling`, `max_tokens` and `system` at any time;
+    they hold from the next message (`system`: the next new session) on. All text in the events is
+    safe to draw; raw text is in the turn. `notify` is told what concerns no single reply: saving
+    failed, saving works again.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        *,
+        sampling: Sampling | None = None,
+        max_tokens: int | None = None,
+        system: str = "",
+        notify: Notify | None = None,
+    ) -> None:
+        super().__init__(store, system, notify)
+        self.engine = engine
+        self.sampling = sampling or Sampling()
+        self.max_tokens = max_tokens
+        self._reply: Reply | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    # What is going on.
+
+    @property
+    def busy(self) -> bool:
+        """Whether a reply is being written."""
+        return self._reply is not None
+
+    @property
+    def loaded(self) -> Loaded | None:
+        """The model that answers."""
+        return self.engine.loaded
+
+    @property
+    def context_used(self) -> int:
+        """Tokens of the context that the conversation took at its last reply."""
+        figures = (turn.figures for turn in reversed(self.conversation.turns) if turn.figures)
+        return next((f.context_used for f in figures), 0)
+
+    @property
+    def context_size(self) -> int:
+        """Tokens of the model's context; 0 while none is loaded."""
+        return self.engine.loaded.context if self.engine.loaded else 0
+
+    # The model.
+
+    async def load(self, command: Load) -> AsyncGenerator[Event, None]:
+        """Load a model; the last event is `Loaded` or `Failed`."""
+        try:
+            self._must_be_idle()
+        except RequestError as error:
+            yield Failed(error)
+            return
+        async for event in self.engine.load(command):
+            yield shown(event)
+
+    # Replies. Each of the three raises `RequestError` or `SessionBusyError` before anything is
+    # changed; a failure of the engine is the event `Failed`.
+
+    def send(self, text: str) -> AsyncGenerator[Update, None]:
+        """Send a message; yields what becomes of it.
+
+        Sending again what failed before its first word replaces the failed turn.
+        """
+        last = self.conversation.last
+        retried = last if last and last.without_reply and last.raw_prompt == text else None
+        return self._answer(text, retried)
+
+    def regenerate(self) -> AsyncGenerator[Update, None]:
+        """Replace the last reply by another one; the old one stays in the file.
+
+        When the new one fails or is stopped before its first word, the old turn is the last one
+        again at its last event.
+        """
+        last = self.conversation.last
+        if last is None:
+            raise RequestError("There is no reply to regenerate", "", "Send a message first")
+        return self._answer(last.raw_prompt, last)
+
+    def edit_last(self, text: str) -> AsyncGenerator[Update, None]:
+        """Replace the last message by `text` and answer it; the old turn stays in the file."""
+        last = self.conversation.last
+        if last is None:
+            raise RequestError("There is no message to edit", "", "Send a message first")
+        return self._answer(text, last)
+
+    def stop(self) -> None:
+        """Stop the reply; what came is kept. Its last event is `Finished("cancelled")`."""
+        if self._reply is not None:
+            self._reply.stop()
+
+    async def wait_idle(self) -> None:
+        """Return when no reply is being written."""
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        """Interrupt the reply, save everything and let go of the session. Not of the engine."""
+        reply, conversation = self._reply, self.conversation
+        if reply is not None:
+            self.engine.cancel()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._idle.wait()
+            reply.settle()
+            if reply.turn.state == "stopped" and not reply.stopping:
+                reply.turn.state = "interrupted"
+                self.saver.touch(conversation, reply.turn)
+        await super().close()
+
+    # Inside.
+
+    def _answer(self, text: str, replaced: Turn | None) -> AsyncGenerator[Update, None]:
+        self._must_be_idle()
+        if not text.strip():
+            raise RequestError("There is nothing to send", "The message is empty", "")
+        if self.read_only:
+            raise SessionBusyError(
+                "The message was not sent",
+                "This session is open in another ktchat",
+                "Close it there and open it again here, or begin a new session with Ctrl+N",
+            )
+        return self._updates(text, replaced)
+
+    async def _updates(self, text: str, replaced: Turn | None) -> AsyncGenerator[Update, None]:
+        self._must_be_idle()
+        conversation = self.conversation
+        turn = self._begin(text, replaced)
+        reply = Reply(self.engine, turn, lambda n: self.saver.touch(conversation, turn, tokens=n))
+        self._reply = reply
+        self._idle.clear()
+        try:
+            await self.store.call(self.store.claim, conversation.id)
+            await self.saver.flush()
+            yield Started(turn, replaced)
+            async with contextlib.aclosing(reply.events(conversation.messages())) as events:
+                async for event in events:
+                    if turn.state != "streaming":
+                        self._end(turn, replaced)
+                        await self.saver.flush()
+                    yield event
+        finally:
+            reply.settle()
+            self._reply = None
+            self._idle.set()
+
+    def _begin(self, text: str, replaced: Turn | None) -> Turn:
+        conversation = self.conversation
+        if replaced is not None:
+            conversation.turns.remove(replaced)
+        if (model := self.engine.loaded) is not None:
+            conversation.model_path, conversation.model_name = model.path, one_line(model.name)
+        last = conversation.last
+        turn = Turn(
+            raw_prompt=text,
+            sampling=self.sampling,
+            max_tokens=self.max_tokens,
+            model=conversation.model_name,
+            parent=last.id if last else None,
+        )
+        conversation.title = conversation.title or title_of(text)
+        conversation.updated = turn.created
+        conversation.turns.append(turn)
+        self.saver.touch(conversation, turn)
+        if self.draft == text:
+            self.keep_draft("")
+        return turn
+
+    def _end(self, turn: Turn, replaced: Turn | None) -> None:
+        """The reply has ended; a regeneration that brought nothing gives the old reply back."""
+        conversation = self.conversation
+        conversation.updated = time.time()
+        again = replaced is not None and replaced.raw_prompt == turn.raw_prompt
+        nothing = turn.state in ("failed", "stopped") and not turn.raw_reply
+        if replaced is not None and again and nothing and replaced.raw_reply:
+            conversation.turns[-1] = replaced
+            self.saver.touch(conversation)

@@ -1,0 +1,159 @@
+"""One reply being written: the engine's events, noted in a turn and made safe to draw.
+
+Knows the engine's API and how a reply ends. Knows nothing of sessions or of the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from engine.errors import EngineError, KtchatError
+from engine.protocol import (
+    Event,
+    Failed,
+    Figures,
+    Finished,
+    Load,
+    Loaded,
+    Message,
+    Notice,
+    Sampling,
+    Text,
+    Thinking,
+)
+from ktchat.common.errors import shown_error
+from ktchat.common.text import Sanitiser, one_line, sanitise
+from ktchat.store.conversation import Turn
+
+
+class Engine(Protocol):
+    """What a chat needs of `engine.client.Engine`."""
+
+    @property
+    def loaded(self) -> Loaded | None:
+        """The model that answers."""
+
+    def load(self, command: Load, /) -> AsyncIterator[Event]:
+        """Progress and Notice, then Loaded or Failed."""
+
+    def generate(
+        self, messages: Sequence[Message], sampling: Sampling, max_tokens: int | None, /
+    ) -> AsyncIterator[Event]:
+        """Progress, Prefilled, Thinking, Text and Notice, then Finished or Failed."""
+
+    def cancel(self) -> None:
+        """Stop what is running, if anything."""
+
+    async def close(self) -> None:
+        """Free everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The message is in the conversation (and on the disk, if that can be written).
+
+    `replaced` left the conversation for it: the turn that was regenerated, edited or retried.
+    """
+
+    turn: Turn
+    replaced: Turn | None = None
+
+
+Update = Started | Event
+"""What a message brings: `Started` first, `Finished` or `Failed` last."""
+
+
+class Reply:
+    """The reply to one turn. `changed(tokens)` is called whenever the turn has changed."""
+
+    def __init__(self, engine: Engine, turn: Turn, changed: Callable[[int], None]) -> None:
+        self.turn = turn
+        self.stopping = False
+        self._engine = engine
+        self._changed = changed
+        self._text = Sanitiser()
+        self._thinking = Sanitiser()
+
+    def stop(self) -> None:
+        """Ask for the end; the events go on to `Finished("cancelled")`."""
+        self.stopping = True
+        self._engine.cancel()
+
+    def settle(self) -> None:
+        """Give the turn an end if it has none: its reader went away, or the program ends."""
+        if self.turn.state == "streaming":
+            self._engine.cancel()
+            self.turn.state = "stopped" if self.stopping else "interrupted"
+            self._changed(0)
+
+    async def events(self, messages: Sequence[Message]) -> AsyncGenerator[Event, None]:
+        """The events as they may be shown, each noted in the turn before it is yielded.
+
+        Ends with `Finished` or `Failed`, whatever the engine does.
+        """
+        async with contextlib.aclosing(self._raw_events(messages)) as events:
+            async for event in events:
+                yield self._take(event)
+                if isinstance(event, Finished | Failed):
+                    return
+        yield self._take(Failed(EngineError("The engine ended the reply without a word", "", "")))
+
+    async def _raw_events(self, messages: Sequence[Message]) -> AsyncGenerator[Event, None]:
+        if self.stopping:  # before the engine was even asked
+            yield Finished("cancelled", Figures())
+            return
+        stream = self._engine.generate(messages, self.turn.sampling, self.turn.max_tokens)
+        try:
+            async for event in stream:
+                if self.stopping and not isinstance(event, Finished | Failed):
+                    self._engine.cancel()  # the first may have come before the request began
+                yield event
+        except KtchatError as error:
+            yield Failed(error)
+        finally:
+            if isinstance(stream, AsyncGenerator):
+                await stream.aclose()
+
+    def _take(self, event: Event) -> Event:
+        turn = self.turn
+        match event:
+            case Text(text, tokens):
+                turn.raw_reply += text
+                self._changed(tokens)
+                return Text(self._text.feed(text), tokens)
+            case Thinking(text, tokens):
+                turn.raw_thinking += text
+                self._changed(tokens)
+                return Thinking(self._thinking.feed(text), tokens)
+            case Finished(reason, figures):
+                turn.state = "stopped" if reason == "cancelled" else "complete"
+                turn.reason, turn.figures = reason, figures
+                self._changed(0)
+            case Failed(error):
+                turn.state, turn.error = "failed", shown_error(error)
+                self._changed(0)
+            case _:
+                pass
+        return shown(event)
+
+
+def shown(event: Event) -> Event:
+    """An event whose texts are safe to draw; `Text` and `Thinking` are not its business."""
+    match event:
+        case Notice(text):
+            return Notice(one_line(text, 400))
+        case Failed(error):
+            return Failed(shown_error(error))
+        case Loaded():
+            return dataclasses.replace(
+                event,
+                path=sanitise(event.path),
+                name=one_line(event.name),
+                architecture=one_line(event.architecture),
+                quantisation=one_line(event.quantisation),
+            )
+    return event

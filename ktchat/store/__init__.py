@@ -1,0 +1,1 @@
+"""Conversations on the disk: SQLite, saved in steps, repaired, exported."""

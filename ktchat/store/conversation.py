@@ -1,0 +1,139 @@
+"""What the person sees: a conversation and its turns.
+
+Knows how a conversation becomes the next prompt. Knows nothing of the disk, the engine or the
+screen. Raw text (what was typed, what the model said) is kept for the prompt and the file;
+`prompt`, `reply` and `thinking` are the same texts made safe to draw.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Literal
+
+from engine.errors import KtchatError
+from engine.protocol import Figures, Message, Reason, Sampling
+from ktchat.common.text import one_line, sanitise
+
+State = Literal["streaming", "complete", "stopped", "interrupted", "failed"]
+"""streaming: being written · complete: the model ended it (or its limit did) · stopped: the person
+did · interrupted: the program ended first · failed: the engine failed, see `Turn.error`."""
+
+TITLE_LENGTH = 60
+UNTITLED = "New session"
+
+
+def new_id() -> str:
+    """A random name for a session or a turn: 32 hexadecimal digits."""
+    return uuid.uuid4().hex
+
+
+@dataclass
+class Turn:
+    """One message of the person and the reply to it."""
+
+    raw_prompt: str
+    raw_reply: str = ""
+    raw_thinking: str = ""
+    state: State = "streaming"
+    reason: Reason | None = None
+    """Why the engine ended the reply; None while it streams or when it failed."""
+    error: KtchatError | None = None
+    """Why it failed, in words that are safe to draw."""
+    figures: Figures | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None
+    model: str = ""
+    """Name, safe to draw, of the model that replied."""
+    created: float = field(default_factory=time.time)
+    """Unix time at which the message was sent."""
+    id: str = field(default_factory=new_id)
+    parent: str | None = None
+    """The turn before it; regenerating or editing makes a second child of the same parent."""
+
+    @property
+    def prompt(self) -> str:
+        """The person's message, safe to draw."""
+        return sanitise(self.raw_prompt)
+
+    @property
+    def reply(self) -> str:
+        """The model's reply, safe to draw."""
+        return sanitise(self.raw_reply)
+
+    @property
+    def thinking(self) -> str:
+        """The model's reasoning, safe to draw."""
+        return sanitise(self.raw_thinking)
+
+    @property
+    def without_reply(self) -> bool:
+        """Whether it failed before the first word: its message goes back to the prompt box."""
+        return self.state == "failed" and not self.raw_reply
+
+
+@dataclass
+class Conversation:
+    """A session's turns in the order in which they are shown, and what they were held with."""
+
+    id: str = field(default_factory=new_id)
+    title: str = ""
+    """One line, safe to draw; empty before the first message."""
+    created: float = field(default_factory=time.time)
+    updated: float = field(default_factory=time.time)
+    model_path: str = ""
+    model_name: str = ""
+    """Safe to draw; `model_path` is not."""
+    system: str = ""
+    turns: list[Turn] = field(default_factory=list)
+
+    @property
+    def shown_title(self) -> str:
+        """The title, safe to draw on one line; words for a session without one."""
+        return one_line(self.title, TITLE_LENGTH) or UNTITLED
+
+    @property
+    def last(self) -> Turn | None:
+        """The last turn, if any."""
+        return self.turns[-1] if self.turns else None
+
+    def messages(self) -> list[Message]:
+        """The conversation as the model reads it; the last turn is the one to be answered.
+
+        Thinking is left out, and so is a turn that failed before its first word. A reply that was
+        stopped or interrupted counts as far as it came; where nothing came, the message joins the
+        next one, because templates want the two roles to alternate.
+        """
+        said: list[tuple[str, str]] = []
+        for turn in self.turns:
+            if turn.without_reply:
+                continue
+            said.append(("user", turn.raw_prompt))
+            if turn.raw_reply:
+                said.append(("assistant", turn.raw_reply))
+        messages = [Message("system", self.system)] if self.system.strip() else []
+        for role, content in said:
+            if role == "user" and messages and messages[-1].role == "user":
+                messages[-1] = Message("user", f"{messages[-1].content}\n\n{content}")
+            else:
+                messages.append(Message("user" if role == "user" else "assistant", content))
+        return messages
+
+
+def title_of(text: str) -> str:
+    """A session's title from its first message: its first line that says something, shortened."""
+    for line in sanitise(text[:4000]).splitlines():
+        words = line.strip().lstrip("#>*-` ").strip()
+        if words:
+            return _at_word(words)
+    return ""
+
+
+def _at_word(text: str) -> str:
+    line = one_line(text, 4 * TITLE_LENGTH)
+    if len(line) <= TITLE_LENGTH:
+        return line
+    cut = line[: TITLE_LENGTH - 1]
+    space = cut.rfind(" ")
+    return (cut[:space] if space > TITLE_LENGTH // 2 else cut).rstrip(" ,.;:") + "…"

@@ -1,0 +1,93 @@
+"""A session as a file for other programs and other people: Markdown to read, JSON to keep.
+
+Knows both forms. Knows nothing of the disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from ktchat import __version__
+from ktchat.common.words import figures
+from ktchat.store.conversation import Conversation, Turn
+
+_STATES = {
+    "streaming": "still being written",
+    "stopped": "stopped",
+    "interrupted": "interrupted",
+    "failed": "failed",
+}
+
+
+def to_markdown(conversation: Conversation, *, thinking: bool = False) -> str:
+    """The conversation as Markdown; safe to print on a terminal."""
+    lines = [f"# {conversation.shown_title}", ""]
+    lines += [f"{_time(conversation.created)} · {conversation.model_name or 'no model'}", ""]
+    if conversation.system.strip():
+        lines += ["## System", "", conversation.system.strip(), ""]
+    for turn in conversation.turns:
+        lines += _turn_lines(turn, thinking)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def to_json(conversation: Conversation, replaced: Iterable[Turn] = ()) -> str:
+    """Everything that is known of the session, as JSON (ASCII only)."""
+    data = {
+        "format": "ktchat-session",
+        "version": 1,
+        "program": f"ktchat {__version__}",
+        "id": conversation.id,
+        "title": conversation.title,
+        "created": conversation.created,
+        "updated": conversation.updated,
+        "model": {"name": conversation.model_name, "path": conversation.model_path},
+        "system": conversation.system,
+        "turns": [_turn_data(turn) for turn in conversation.turns],
+        "replaced": [_turn_data(turn) for turn in replaced],
+    }
+    return json.dumps(data, indent=2, ensure_ascii=True) + "\n"
+
+
+def _turn_lines(turn: Turn, thinking: bool) -> list[str]:
+    lines = ["## You", "", turn.prompt.strip(), "", f"## {turn.model or 'Model'}", ""]
+    if thinking and turn.thinking.strip():
+        lines += [*("> " + line for line in turn.thinking.strip().splitlines()), ""]
+    if turn.reply.strip():
+        lines += [turn.reply.strip(), ""]
+    notes = [_STATES[turn.state]] if turn.state in _STATES else []
+    if turn.error is not None:
+        notes.append(str(turn.error))
+    if turn.figures is not None:
+        notes.append(figures(turn.figures))
+    if notes:
+        lines += [f"*{' · '.join(notes)}*", ""]
+    return lines
+
+
+def _turn_data(turn: Turn) -> dict[str, Any]:
+    return {
+        "id": turn.id,
+        "parent": turn.parent,
+        "created": turn.created,
+        "state": turn.state,
+        "reason": turn.reason,
+        "model": turn.model,
+        "prompt": turn.raw_prompt,
+        "thinking": turn.raw_thinking,
+        "reply": turn.raw_reply,
+        "sampling": dataclasses.asdict(turn.sampling),
+        "max_tokens": turn.max_tokens,
+        "figures": dataclasses.asdict(turn.figures) if turn.figures else None,
+        "error": turn.error.to_dict() if turn.error else None,
+    }
+
+
+def _time(unix: float) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix))
+    except (OverflowError, ValueError, OSError):
+        return "unknown time"

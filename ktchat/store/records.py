@@ -1,0 +1,186 @@
+"""How sessions and turns are written in the database, and read back.
+
+Knows both sides, conversation and row. What is read is checked: the file may be damaged or
+edited by hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from engine.errors import KtchatError
+from engine.protocol import Figures, Reason, Sampling
+from ktchat.common.errors import shown_error
+from ktchat.common.text import one_line
+from ktchat.store.conversation import TITLE_LENGTH, UNTITLED, Conversation, State, Turn
+
+Row = Mapping[str, Any] | sqlite3.Row
+
+SESSION_COLUMNS = (
+    "id", "title", "created", "updated", "model_path", "model_name", "system", "head",
+)  # fmt: skip
+TURN_COLUMNS = (
+    "id", "session", "parent", "created", "state", "reason", "prompt", "thinking", "reply",
+    "model", "sampling", "max_tokens", "figures", "error",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSummary:
+    """One line of the session list, safe to draw. Times are Unix times."""
+
+    id: str
+    title: str
+    created: float
+    updated: float
+    model_name: str
+    turns: int
+
+    @property
+    def shown_title(self) -> str:
+        """The title, safe to draw on one line."""
+        return one_line(self.title, TITLE_LENGTH) or UNTITLED
+
+
+def session_values(conversation: Conversation) -> tuple[Any, ...]:
+    """The row of a session, in the order of `SESSION_COLUMNS`."""
+    last = conversation.last
+    return tuple(
+        storable(value)
+        for value in (
+            conversation.id,
+            conversation.title,
+            conversation.created,
+            conversation.updated,
+            conversation.model_path,
+            conversation.model_name,
+            conversation.system,
+            last.id if last else None,
+        )
+    )
+
+
+def turn_values(session: str, turn: Turn) -> tuple[Any, ...]:
+    """The row of a turn, in the order of `TURN_COLUMNS`."""
+    figures = json.dumps(dataclasses.asdict(turn.figures)) if turn.figures else None
+    error = json.dumps(turn.error.to_dict()) if turn.error else None
+    return tuple(
+        storable(value)
+        for value in (
+            turn.id,
+            session,
+            turn.parent,
+            turn.created,
+            turn.state,
+            turn.reason,
+            turn.raw_prompt,
+            turn.raw_thinking,
+            turn.raw_reply,
+            turn.model,
+            json.dumps(dataclasses.asdict(turn.sampling)),
+            turn.max_tokens,
+            figures,
+            error,
+        )
+    )
+
+
+def storable(value: Any) -> Any:
+    """`value` as SQLite takes it: lone surrogates have no UTF-8 form and become U+FFFD."""
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return value
+
+
+def conversation_from(row: Row, turns: Iterable[Row]) -> tuple[Conversation, list[Turn]]:
+    """The conversation in the rows, and the turns that were replaced and are not shown."""
+    by_id = {str(turn["id"]): turn_from(turn) for turn in turns}
+    shown: list[Turn] = []
+    at = str(row["head"] or "")
+    if at not in by_id and by_id:
+        at = max(by_id.values(), key=lambda turn: turn.created).id
+    while at in by_id:
+        turn = by_id.pop(at)
+        shown.append(turn)
+        at = turn.parent or ""
+    conversation = Conversation(
+        id=str(row["id"]),
+        title=one_line(str(row["title"])),
+        created=_number(row["created"]),
+        updated=_number(row["updated"]),
+        model_path=str(row["model_path"]),
+        model_name=one_line(str(row["model_name"])),
+        system=str(row["system"]),
+        turns=shown[::-1],
+    )
+    return conversation, sorted(by_id.values(), key=lambda turn: turn.created)
+
+
+def summary_from(row: Row) -> SessionSummary:
+    """The line of the session list in a row."""
+    return SessionSummary(
+        id=str(row["id"]),
+        title=one_line(str(row["title"])),
+        created=_number(row["created"]),
+        updated=_number(row["updated"]),
+        model_name=one_line(str(row["model_name"])),
+        turns=int(row["turns"]),
+    )
+
+
+def turn_from(row: Row) -> Turn:
+    """The turn in a row."""
+    state = str(row["state"])
+    reason = row["reason"]
+    error = _mapping(row["error"])
+    return Turn(
+        id=str(row["id"]),
+        parent=None if row["parent"] is None else str(row["parent"]),
+        created=_number(row["created"]),
+        state=_STATES.get(state, "interrupted"),
+        reason=_REASONS.get(str(reason)),
+        raw_prompt=str(row["prompt"]),
+        raw_thinking=str(row["thinking"]),
+        raw_reply=str(row["reply"]),
+        model=one_line(str(row["model"])),
+        sampling=_sampling(_mapping(row["sampling"])),
+        max_tokens=row["max_tokens"] if isinstance(row["max_tokens"], int) else None,
+        figures=_figures(_mapping(row["figures"])),
+        error=shown_error(KtchatError.from_dict(error)) if error else None,
+    )
+
+
+_STATES: dict[str, State] = {state: state for state in get_args(State)}
+_REASONS: dict[str, Reason] = {reason: reason for reason in get_args(Reason)}
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _mapping(text: object) -> dict[str, Any]:
+    try:
+        value = json.loads(str(text)) if text is not None else None
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _sampling(values: dict[str, Any]) -> Sampling:
+    try:
+        return Sampling(**values)
+    except (TypeError, KtchatError):
+        return Sampling()
+
+
+def _figures(values: dict[str, Any]) -> Figures | None:
+    known = {field.name for field in dataclasses.fields(Figures)}
+    numbers: dict[str, Any] = {
+        k: v for k, v in values.items() if k in known and isinstance(v, int | float)
+    }
+    return Figures(**numbers) if numbers else None

@@ -1,0 +1,179 @@
+"""The database file of the saved sessions: opening, its schema, its versions.
+
+Knows the tables; `repair.py` mends them. Knows nothing of conversations.
+SQLite before 3.51.3 can lose writes of two connections in WAL mode; the rollback journal with
+synchronous=FULL is used instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from ktchat.common.errors import StoreVersionError
+from ktchat.common.paths import private_folder
+
+BUSY_SECONDS = 5.0
+
+MIGRATIONS: list[str] = [
+    """
+    CREATE TABLE sessions (
+        id TEXT PRIMARY KEY NOT NULL,
+        title TEXT NOT NULL,
+        created REAL NOT NULL,
+        updated REAL NOT NULL,
+        model_path TEXT NOT NULL,
+        model_name TEXT NOT NULL,
+        system TEXT NOT NULL,
+        head TEXT,      -- the last turn shown; the others follow from turns.parent
+        deleted REAL    -- when it was deleted; NULL: it was not
+    );
+    CREATE TABLE turns (
+        id TEXT PRIMARY KEY NOT NULL,
+        session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+        parent TEXT REFERENCES turns (id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
+        created REAL NOT NULL,
+        state TEXT NOT NULL,
+        reason TEXT,
+        prompt TEXT NOT NULL,
+        thinking TEXT NOT NULL,
+        reply TEXT NOT NULL,
+        model TEXT NOT NULL,
+        sampling TEXT NOT NULL,  -- JSON
+        max_tokens INTEGER,
+        figures TEXT,            -- JSON
+        error TEXT               -- JSON
+    );
+    CREATE INDEX turns_of_session ON turns (session);
+    CREATE INDEX turns_of_parent ON turns (parent);
+    CREATE INDEX turns_by_time ON turns (created);
+    CREATE TABLE drafts (
+        session TEXT PRIMARY KEY NOT NULL,  -- of a session that may not be saved yet
+        text TEXT NOT NULL,
+        updated REAL NOT NULL
+    );
+    """,
+]
+"""Scripts from one version to the next; the schema's version is how many have run."""
+
+TABLES = ("sessions", "turns", "drafts")
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+
+
+def is_damage(error: sqlite3.Error | UnicodeDecodeError) -> bool:
+    """Whether the file itself is broken (and not the disk, a lock or a permission).
+
+    A statement that does not fit the tables, and a table whose name is no text, are damage too:
+    ours fit the tables that we made.
+    """
+    if isinstance(error, UnicodeDecodeError):
+        return True
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open or create the database, at the present version of its schema.
+
+    What can be read but not written is opened for reading. Raises `OSError`, `sqlite3.Error`, or `StoreVersionError` for a file of a newer version.
+    """
+    try:
+        private_folder(path.parent)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        address = path.absolute().as_uri()
+    except OSError:
+        if not os.access(path, os.R_OK):
+            raise
+        address = f"{path.absolute().as_uri()}?mode=ro"  # to be read at least
+    db = sqlite3.connect(
+        address, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    db.row_factory = sqlite3.Row
+    db.text_factory = lenient_text
+    try:
+        db.execute("PRAGMA foreign_keys = ON")
+        db.execute("PRAGMA journal_mode = DELETE")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA secure_delete = ON")
+        db.execute("PRAGMA trusted_schema = OFF")
+        _migrate(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+@contextlib.contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All that is executed inside is written, or none of it."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
+        raise
+
+
+def lenient_text(data: bytes) -> str:
+    """Text of a column; a damaged file may hold bytes that are none."""
+    return data.decode("utf-8", "replace")
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _migrate(db: sqlite3.Connection, path: Path) -> None:
+    version = _version(db)
+    if version > len(MIGRATIONS):
+        raise StoreVersionError(
+            "The saved sessions cannot be opened",
+            f"{path} was written by a newer ktchat (version {version} of the file; this one"
+            f" knows {len(MIGRATIONS)})",
+            "Update ktchat, or set KTCHAT_HOME to another folder",
+        )
+    if version == len(MIGRATIONS):
+        return
+    if version > 0:
+        _back_up(db, path.with_name(f"{path.name}.v{version}-backup"))
+    with transaction(db):
+        try:
+            run_migrations(db)
+        except sqlite3.OperationalError as error:
+            if version == 0 or getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_ERROR:
+                raise
+            raise StoreVersionError(
+                "The saved sessions cannot be opened",
+                f"{path} could not be brought from version {version} to {len(MIGRATIONS)}: {error}",
+                "It was left as it is; set KTCHAT_HOME to another folder to go on without it",
+            ) from error
+
+
+def run_migrations(db: sqlite3.Connection) -> None:
+    """Bring a database to the present version."""
+    for number in range(_version(db), len(MIGRATIONS)):  # another instance may have been here
+        for statement in _statements(MIGRATIONS[number]):
+            db.execute(statement)
+        db.execute(f"PRAGMA user_version = {number + 1}")
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _back_up(db: sqlite3.Connection, path: Path) -> None:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    copy = sqlite3.connect(path)
+    try:
+        db.backup(copy)
+    finally:
+        copy.close()

@@ -1,0 +1,1 @@
+"""Widgets of the chat screen: messages, Markdown, the prompt, the session list."""

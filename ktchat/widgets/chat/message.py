@@ -1,0 +1,266 @@
+"""A message in the transcript: a header row and rows of text, drawn line by line.
+
+Knows rows, selection, focus and clicks. Knows nothing of the session; what the person asks for
+goes up as a message. One widget a message and no children: a transcript of hundreds stays light.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.segment import Segment
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.selection import Selection
+from textual.strip import Strip
+from textual.style import Style
+from textual.widget import Widget
+
+from ktchat.widgets.chat.palette import Palette
+from ktchat.widgets.lines import Line, copied, ends, styled
+
+MARGIN = 1
+"""Empty cells at both sides."""
+
+INDENT = 2
+"""Cells by which text stands to the right of the header."""
+
+_OWN_KEYS = ("c", "r", "e", "t", "j", "k", "space")
+
+
+class MessageView(Widget, can_focus=True):
+    """Base of both kinds of message. Subclasses say `header_left`, `header_right` and `body`."""
+
+    ALLOW_SELECT = True
+    FOCUS_ON_CLICK = False  # who clicks into the text goes on typing into the prompt
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("c", "copy", "Copy", show=False),
+        Binding("r", "screen.regenerate", "Regenerate", show=False),
+        Binding("e", "screen.edit", "Edit", show=False),
+        Binding("up,k", "walk(-1)", "Message above", show=False),
+        Binding("down,j", "walk(1)", "Message below", show=False),
+    ]
+
+    @dataclass
+    class Copy(Message):
+        """Text to be copied, and what it is called."""
+
+        text: str
+        name: str
+
+    @dataclass
+    class OpenLink(Message):
+        """A link that was clicked."""
+
+        url: str
+
+    @dataclass
+    class Typed(Message):
+        """A letter that means nothing here: it is for the prompt."""
+
+        text: str
+
+    @dataclass
+    class Walk(Message):
+        """Move the focus to the message above (-1) or below (1)."""
+
+        view: MessageView
+        step: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rows: list[Line] = []
+        self._width = 0
+        self._strips: dict[int, Strip] = {}
+        self._hovered = False
+        self._header = Line(Content(""))
+
+    # What subclasses say.
+
+    def header(self) -> tuple[Content, Content]:
+        """The two ends of the header row."""
+        raise NotImplementedError
+
+    def body(self, width: int) -> list[Line]:
+        """The rows below the header."""
+        raise NotImplementedError
+
+    def copy_text(self) -> str:
+        """What `copy` copies."""
+        raise NotImplementedError
+
+    @property
+    def active(self) -> bool:
+        """Whether the actions are shown: the pointer is here, or the focus."""
+        return self._hovered or self.has_focus
+
+    # Rows.
+
+    def rows(self, width: int) -> list[Line]:
+        """All rows at a width."""
+        if width != self._width or not self._rows:
+            self._width = width
+            self._strips.clear()
+            body = self.body(max(4, width - 2 * MARGIN - INDENT))
+            self._rows = [self._header_row(width), *body]
+        return self._rows
+
+    def changed(self) -> None:
+        """Draw again the rows that changed; lay out again if the height is another."""
+        before, self._rows = self._rows, []
+        if not self._width or not self.is_mounted:
+            return
+        height = self.height
+        strips, self._strips = self._strips, {}
+        after = self.rows(self._width)
+        dirty = [y for y, row in enumerate(after) if y >= len(before) or before[y] is not row]
+        dirty += range(len(after), len(before))
+        for y in dirty:
+            strips.pop(y, None)
+        self._strips = strips
+        if dirty:
+            self.refresh(Region(0, dirty[0], self._width, dirty[-1] - dirty[0] + 1))
+        if self.height != height:
+            self.refresh(repaint=False, layout=True)
+
+    @property
+    def height(self) -> int:
+        """Rows that the widget takes; `rows` are at the top of them."""
+        return len(self._rows)
+
+    def header_changed(self) -> None:
+        """Draw the header row again."""
+        if self._rows and self._width:
+            self._rows[0] = self._header_row(self._width)
+            self._strips.pop(0, None)
+            self.refresh(Region(0, 0, self._width, 1))
+
+    def _header_row(self, width: int) -> Line:
+        left, right = self.header()
+        row = ends(left, right, width - 2 * MARGIN)
+        if self.has_focus:
+            row = row.stylize_before(".focused")
+        line = Line(row, gutter=len(row), fill=".focused" if self.has_focus else "")
+        if line != self._header:  # an equal row is the same row: nothing to draw
+            self._header = line
+        return self._header
+
+    # Widget.
+
+    def get_content_width(self, container: Size, viewport: Size) -> int:
+        return container.width
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        self.rows(width)
+        return self.height
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """The rows in `crop`. There is no border and no padding, so this is all there is to it."""
+        strips = [self.render_line(y) for y in crop.line_range]
+        for line_filter in self.get_line_filters():
+            background = self.background_colors[1]
+            strips = [strip.apply_filter(line_filter, background) for strip in strips]
+        if crop.column_span != (0, self.size.width):
+            strips = [strip.crop(*crop.column_span) for strip in strips]
+        return strips
+
+    def notify_style_update(self) -> None:
+        self._strips.clear()
+        super().notify_style_update()
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        rows = self.rows(width)
+        if y >= len(rows):
+            return Strip.blank(width, self.visual_style.rich_style)
+        selection = self.text_selection
+        if selection is None and y in self._strips:
+            return self._strips[y]
+        strip = self._strip(rows[y], y, width, selection)
+        if selection is None:
+            self._strips[y] = strip
+        return strip
+
+    def _strip(self, line: Line, y: int, width: int, selection: Selection | None) -> Strip:
+        base = self.visual_style
+        content = line.content
+        span = selection.get_span(y) if selection is not None else None
+        if span is not None:
+            start, end = max(span[0], line.gutter), span[1] if span[1] >= 0 else len(content)
+            mark = Style.from_styles(self.screen.get_component_styles("screen--selection"))
+            content = content.stylize(mark, start, max(start, end))
+        segments = [Segment(" " * (MARGIN + INDENT if y else MARGIN), base.rich_style)]
+        x = 0
+        for text, style in content.render(base, end="", parse_style=self._style):
+            segments.append(Segment(text, style.rich_style_with_offset(x, y)))
+            x += len(text)
+        fill = base + self._style(line.fill) if line.fill else base
+        return (
+            Strip(segments)
+            .crop_extend(0, width - MARGIN, fill.rich_style)
+            .extend_cell_length(width, base.rich_style)
+        )
+
+    def _style(self, style: str | Style) -> Style:
+        """The meaning of a component class of the palette, written `.code`."""
+        if isinstance(style, Style):
+            return style
+        return self.query_ancestor(Palette).style_of(style.removeprefix("."))
+
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        rows = self.rows(self._width)
+        start, end = selection.start, selection.end
+        text = copied(
+            rows,
+            start.y if start else 0,
+            start.x if start else 0,
+            end.y if end else len(rows) - 1,
+            end.x if end else 1 << 30,
+        )
+        return text, "\n"
+
+    def selection_updated(self, selection: Selection | None) -> None:
+        self._strips.clear()
+        self.refresh()
+
+    # Events and actions.
+
+    def on_key(self, event: events.Key) -> None:
+        """Hand what is typed on to the prompt."""
+        if event.character and event.is_printable and event.key not in _OWN_KEYS:
+            event.stop()
+            self.post_message(self.Typed(event.character))
+
+    def on_enter(self, event: events.Enter) -> None:
+        self._hovered = True
+        self.header_changed()
+
+    def on_leave(self, event: events.Leave) -> None:
+        self._hovered = False
+        self.header_changed()
+
+    def watch_has_focus(self, has_focus: bool) -> None:
+        super().watch_has_focus(has_focus)
+        self.header_changed()
+
+    def action_copy(self) -> None:
+        """Copy the whole message."""
+        self.post_message(self.Copy(self.copy_text(), "message"))
+
+    def action_open_link(self, url: str) -> None:
+        """Ask what to do with a link."""
+        self.post_message(self.OpenLink(url))
+
+    def action_walk(self, step: int) -> None:
+        """Move to a neighbour."""
+        self.post_message(self.Walk(self, step))
+
+
+def actions(*names: tuple[str, str]) -> Content:
+    """Clickable words, each followed by two spaces: (word, action)."""
+    parts = [styled(word, ".action", (action, ())) + Content("  ") for word, action in names]
+    return Content("").join(parts)

@@ -1,0 +1,277 @@
+"""The model's reply, in the transcript, while it comes and after.
+
+Knows a `Turn` and the engine's events, and how each looks. Knows nothing of the session.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.message import Message
+
+from engine.protocol import Event, Notice, Prefilled, Progress, Text, Thinking
+from ktchat.common import words
+from ktchat.common.text import one_line
+from ktchat.store.conversation import Turn
+from ktchat.widgets.chat.markdown import Document
+from ktchat.widgets.chat.message import MessageView, actions
+from ktchat.widgets.chat.plain import PlainText
+from ktchat.widgets.formats import counted, first_token, whole_seconds
+from ktchat.widgets.lines import BLANK, Line, indent, styled, wrap
+
+STEP = 2
+"""Rows that a reply reserves below its text while it streams."""
+
+
+@dataclass(slots=True)
+class _Live:
+    """What is known of a reply only while it is being written."""
+
+    started: float = 0.0
+    first: float = 0.0  # monotonic time of the first token
+    tokens: int = 0
+    thinking_tokens: int = 0
+    thinking_since: float = 0.0
+    activity: str = "waiting for the model"
+
+
+class ReplyView(MessageView):
+    """The model's reply. `feed` takes events; `settle` draws the turn as it ended."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("t,enter,space", "fold", "Thinking", show=False),
+    ]
+
+    class Regenerate(Message):
+        """Regenerate (or retry) the last reply."""
+
+    def __init__(self, turn: Turn, *, unfolded: bool = False) -> None:
+        super().__init__()
+        self.turn = turn
+        self.last = False
+        self.unfolded = unfolded
+        self.document = Document(turn.reply)
+        self._thinking = PlainText(turn.thinking, ".thinking")
+        self._thought_seconds = 0.0
+        self._notices: list[str] = []
+        self._live = _Live(started=time.monotonic()) if turn.state == "streaming" else None
+        self._pending: list[str] = []
+        self._reserved = 0
+
+    # The stream.
+
+    def feed(self, event: Event) -> bool:
+        """Take an event of the reply. True when there is something new to draw."""
+        live = self._live
+        handler = _EVENTS.get(type(event))
+        if live is None or handler is None:
+            return False
+        handler(self, live, event)
+        return True
+
+    def draw(self) -> None:
+        """Draw what `feed` took since the last call."""
+        if self._live is None:
+            return
+        if self._pending:
+            self.document.append("".join(self._pending))
+            self._pending.clear()
+            self._live.activity = ""
+        self.changed()
+
+    @property
+    def height(self) -> int:
+        """Grows by steps while the reply streams: laying out the screen again costs the most.
+
+        What is reserved stays until the next turn, so that the end does not move the text.
+        """
+        rows = super().height
+        if self._live is not None and rows > self._reserved:
+            self._reserved = rows + STEP
+        return max(rows, self._reserved)
+
+    def release(self) -> None:
+        """Give back the rows that were reserved."""
+        if self._reserved:
+            self._reserved = 0
+            self.refresh(layout=True)
+
+    def settle(self) -> None:
+        """The reply ended: draw it as it was kept."""
+        if self._live is not None and self._live.thinking_since:
+            self._thought_seconds = time.monotonic() - self._live.thinking_since
+        self._live = None
+        self._pending.clear()
+        if self.document.source != self.turn.reply:
+            self.document = Document(self.turn.reply)
+        else:
+            self.document.finish()
+        if self._thinking.source.rstrip() != self.turn.thinking.strip("\n").rstrip():
+            self._thinking = PlainText(self.turn.thinking, ".thinking")
+        self.changed()
+
+    @property
+    def streaming(self) -> bool:
+        """Whether the reply is being written."""
+        return self._live is not None
+
+    def _progress(self, live: _Live, event: Progress) -> None:
+        live.activity = words.progress(event)
+
+    def _prefilled(self, live: _Live, event: Prefilled) -> None:
+        live.activity = "writing"
+
+    def _thought(self, live: _Live, event: Thinking) -> None:
+        if not live.thinking_since:
+            live.thinking_since = time.monotonic()
+        self._count(live, event.tokens)
+        live.thinking_tokens += event.tokens
+        self._thinking.append(event.text)
+        live.activity = f"thinking · {counted(live.thinking_tokens, 'token')}"
+
+    def _said(self, live: _Live, event: Text) -> None:
+        self._count(live, event.tokens)
+        if live.thinking_since:
+            self._thought_seconds = time.monotonic() - live.thinking_since
+            live.thinking_since = 0.0
+        self._pending.append(event.text)
+
+    def _noticed(self, live: _Live, event: Notice) -> None:
+        self._notices.append(event.text)
+
+    def _count(self, live: _Live, tokens: int) -> None:
+        live.first = live.first or time.monotonic()
+        live.tokens += tokens
+
+    # Rows.
+
+    def header(self) -> tuple[Content, Content]:
+        right = self._figures()
+        if self.active and not self.streaming:
+            names = [("copy", "copy"), *([("regenerate", "regenerate")] if self.last else [])]
+            right = actions(*names) + right
+        name = one_line(self.turn.model, 60) or "Reply"
+        return styled(name, ".author"), right
+
+    def _figures(self) -> Content:
+        live, figures = self._live, self.turn.figures
+        parts: list[str] = []
+        if live is not None:
+            if live.first:
+                passed = time.monotonic() - live.first
+                if live.tokens > 8 and passed > 0.2:
+                    parts.append(words.speed((live.tokens - 1) / passed))
+                parts.append(f"first {first_token(live.first - live.started)}")
+        elif figures is not None and figures.reply_tokens:
+            if figures.decode_tok_s:
+                parts.append(words.speed(figures.decode_tok_s))
+            parts.append(f"first {first_token(figures.first_token_seconds)}")
+        return styled(" · ".join(parts), ".dim")
+
+    def body(self, width: int) -> list[Line]:
+        rows = [_note(notice) for notice in self._notices]
+        rows.extend(self._thinking_rows(width))
+        if self._live is not None and self._live.activity and not self._live.thinking_since:
+            rows.append(Line(styled(self._live.activity, ".note")))
+        rows.extend(self.document.lines(width))
+        ending = self._ending(width)
+        if ending and self.document.source:
+            rows.append(BLANK)
+        return [*rows, *ending, BLANK]
+
+    def _thinking_rows(self, width: int) -> list[Line]:
+        if not self._thinking:
+            return []
+        mark = "▾" if self.unfolded else "▸"
+        title = styled(f"{mark} {self._thinking_title()}", ".note", ("fold", ()))
+        rows = [Line(title, gutter=len(title))]
+        if self.unfolded:
+            bar = styled("▏ ", ".dim")
+            rows.extend(indent(self._thinking.lines(width - 2), bar, bar))
+        if self.document.source:
+            rows.append(BLANK)
+        return rows
+
+    def _thinking_title(self) -> str:
+        live, figures = self._live, self.turn.figures
+        if live is not None and live.thinking_since:
+            return live.activity
+        tokens = live.thinking_tokens if live else figures.thinking_tokens if figures else 0
+        seconds = self._thought_seconds
+        title = f"thought for {whole_seconds(seconds)}" if seconds else "thought"
+        return f"{title} · {counted(tokens, 'token')}" if tokens else title
+
+    def _ending(self, width: int) -> list[Line]:
+        """What is to be said of how the reply ended."""
+        turn = self.turn
+        if self._live is not None:
+            return []
+        if turn.state == "failed" and turn.error is not None:
+            return self._failure(width)
+        ending = _ENDINGS.get(turn.state) or _REASONS.get(turn.reason or "")
+        if ending is None:
+            return [] if turn.raw_reply or turn.raw_thinking else [_note("an empty reply")]
+        return wrap(styled(*ending), width)
+
+    def _failure(self, width: int) -> list[Line]:
+        error = self.turn.error
+        assert error is not None
+        rows = wrap(styled(one_line(error.what, 400), ".error"), width - 2)
+        for sentence in (error.why, error.todo):
+            if sentence:
+                rows.extend(wrap(Content(one_line(sentence, 400)), width - 2))
+        if self.last:
+            rows.append(Line(styled("Ctrl+R try again", ".action", ("regenerate", ()))))
+        bar = styled("▌ ", ".error")
+        return indent(rows, bar, bar)
+
+    # Actions.
+
+    def copy_text(self) -> str:
+        return self.turn.reply
+
+    def action_copy(self) -> None:
+        self.post_message(self.Copy(self.copy_text(), "reply"))
+
+    def action_copy_code(self, number: int) -> None:
+        """Copy a code block."""
+        codes = self.document.codes
+        if 0 <= number < len(codes):
+            self.post_message(self.Copy(codes[number].text, "code block"))
+
+    def action_regenerate(self) -> None:
+        """Ask for another reply."""
+        if self.last and not self.streaming:
+            self.post_message(self.Regenerate())
+
+    def action_fold(self) -> None:
+        """Fold or unfold the thinking."""
+        if self._thinking:
+            self.unfolded = not self.unfolded
+            self.changed()
+
+
+_EVENTS: dict[type, Callable[..., None]] = {
+    Progress: ReplyView._progress,
+    Prefilled: ReplyView._prefilled,
+    Thinking: ReplyView._thought,
+    Text: ReplyView._said,
+    Notice: ReplyView._noticed,
+}
+_ENDINGS = {
+    "stopped": ("stopped", ".note"),
+    "interrupted": ("interrupted: the program ended before the reply did", ".note"),
+}
+_REASONS = {
+    "length": ("the reply reached its limit of tokens", ".note"),
+    "context": ("the context is full: begin a new session with Ctrl+N", ".warning"),
+}
+
+
+def _note(text: str) -> Line:
+    return Line(styled(text, ".note"))

@@ -1,0 +1,1 @@
+"""Widgets of the model screens: tables, plans, downloads, the machine."""

@@ -1,0 +1,252 @@
+"""What a captured pass puts on the stream when it asks the host, in which order; and what a probe believes.
+
+The driver is a fake that notes its calls and looks at the letter meanwhile. On a GPU the real one is probed.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kernels.gpu.gpu_ops import GpuOps
+from kernels.gpu.graph import host_sync
+from kernels.gpu.graph.driver import Driver, DriverError
+from kernels.gpu.graph.host_sync import FLAGS, FUNCTIONS, HandOverOps, pinned, probe
+from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU
+
+HIDDEN, TOP_K = 8, 2
+
+
+class NotedStreams:
+    """Notes every call with the letter's state at that moment; `wait` answers as a host would."""
+
+    def __init__(self, letter: Any) -> None:
+        self.letter, self.calls = letter, []  # type: ignore[var-annotated]
+
+    def write(self, stream: int, address: int, value: int) -> None:
+        name = {
+            self.letter.asked.ctypes.data: "asked",
+            self.letter.answered.ctypes.data: "answered",
+        }
+        self.calls.append((name[address], value, self.letter.x[0, 0]))
+
+    def wait(self, stream: int, address: int, value: int) -> None:
+        assert address == self.letter.answered.ctypes.data
+        self.letter.answer[:] = 10
+        self.calls.append(("wait", value, self.letter.x[0, 0]))
+
+    def call(self, stream: int, function: int, argument: int) -> None:
+        self.calls.append(("call", argument, self.letter.x[0, 0]))
+
+
+def letter() -> Any:
+    device = torch.device(DEVICE)
+    return SimpleNamespace(
+        x=pinned((1, HIDDEN), np.float32, device),
+        ids=pinned((1, TOP_K), np.int32, device),
+        weights=pinned((1, TOP_K), np.float32, device),
+        answer=pinned((1, HIDDEN), np.float32, device),
+        asked=pinned((1,), np.int32, device),
+        answered=pinned((1,), np.int32, device),
+        address=4711,
+    )
+
+
+@pytest.mark.skipif(ON_GPU, reason="there the stream is real")
+def test_the_question_is_complete_before_the_flag_and_the_flag_is_taken_back() -> None:
+    ops, post = GpuOps(DEVICE), letter()
+    noted = NotedStreams(post)
+    ops.streams, ops._kind = noted, FLAGS
+    x = torch.full((1, HIDDEN), 3.0)
+    ids, weights = torch.tensor([[5, 1]], dtype=torch.int32), torch.tensor([[0.5, 0.25]])
+    ops.post(post, x, ids, weights)
+    assert post.ids.tolist() == [[5, 1]] and post.weights.tolist() == [[0.5, 0.25]]
+    residual = torch.ones(1, HIDDEN)
+    ops.collect(post, residual)
+    assert (residual == 11).all()
+    assert noted.calls == [("asked", 1, 3.0), ("wait", 1, 3.0), ("answered", 0, 3.0)]
+
+
+@pytest.mark.skipif(ON_GPU, reason="there the stream is real")
+def test_a_host_function_is_called_beside_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    def stream(name: str) -> Any:
+        return SimpleNamespace(
+            cuda_stream=1, wait_stream=lambda other: order.append(f"{name} waits for {other.name}"), name=name
+        )  # fmt: skip
+
+    main, side = stream("main"), stream("side")
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: main)
+    ops, post = GpuOps(DEVICE), letter()
+    noted = NotedStreams(post)
+    ops.streams, ops._kind, ops._side = noted, FUNCTIONS, side
+    x = torch.full((1, HIDDEN), 2.0)
+    ops.post(post, x, torch.zeros(1, TOP_K, dtype=torch.int32), torch.zeros(1, TOP_K))
+    assert noted.calls == [("call", 4711, 2.0)]
+    post.answer[:] = 4
+    residual = torch.ones(1, HIDDEN)
+    ops.collect(post, residual)
+    assert (residual == 5).all()
+    assert order == ["side waits for main", "main waits for side"]
+
+
+def test_experts_are_looked_up_and_tables_change_in_place() -> None:
+    ops: Any = GpuOps(DEVICE)
+    table = ops.from_numpy(np.array([[-1, 2, -1, 0]], np.int32))
+    ids = ops.from_numpy(np.array([[3, 0], [1, 2]], np.int32))
+    assert ops.look_up(ids, table).tolist() == [[0, -1], [2, -1]]
+    where = table.data_ptr()
+    ops.write(table, np.array([[7, -1, -1, -1]], np.int32))
+    assert table.data_ptr() == where
+    slots = ops.look_up(ids, table)
+    assert slots.tolist() == [[-1, 7], [-1, -1]] and slots.dtype == torch.int32
+
+
+# ---- the probe ---------------------------------------------------------------------------------------
+
+
+class FakeGraph:
+    """A graph whose replay does what was captured, with a host that reads and writes the same words."""
+
+    def __init__(self, streams: Any) -> None:
+        self.streams = streams
+
+    def replay(self) -> None:
+        self.streams.run()
+
+
+class WorkingStreams:
+    """Words in memory. `wait` and what follows it are done when the event is asked for."""
+
+    def __init__(self, flags: bool = True, functions: bool = True, deaf: bool = False) -> None:
+        self.flags, self.functions, self.deaf = flags, functions, deaf
+        self.ops: list[Any] = []
+
+    def write(self, stream: int, address: int, value: int) -> None:
+        if not self.flags:
+            raise DriverError("not supported (801)")
+        self.ops.append(("write", address, value))
+
+    def wait(self, stream: int, address: int, value: int) -> None:
+        self.ops.append(("wait", address, value))
+
+    def call(self, stream: int, function: int, argument: int) -> None:
+        if not self.functions:
+            raise DriverError("not supported (801)")
+        self.ops.append(("call", function, argument))
+
+    def run(self) -> None:
+        import ctypes
+
+        self.left = list(self.ops)
+        while self.left and self.left[0][0] != "wait":
+            kind, address, value = self.left.pop(0)
+            if kind == "call":
+                ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)(value)
+            elif not self.deaf:
+                ctypes.c_int32.from_address(address).value = value
+
+    def finished(self) -> bool:
+        import ctypes
+
+        if self.left and ctypes.c_int32.from_address(self.left[0][1]).value < self.left[0][2]:
+            return False
+        for _, address, value in self.left[1:]:
+            ctypes.c_int32.from_address(address).value = value
+        self.left = []
+        return True
+
+
+CARD = torch.device("cuda", 1)
+"""Not the current device when the probe begins."""
+
+
+class Card:
+    """What torch says of two cards: which is current, which stream is, and what a capture is given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, streams: WorkingStreams) -> None:
+        self.current, self.captured = torch.device("cuda", 0), []  # type: ignore[var-annotated]
+        self.stream: Any = "default"
+        event = SimpleNamespace(record=lambda: None, query=streams.finished)
+        real = host_sync.pinned
+        monkeypatch.setattr(host_sync, "pinned", lambda s, k, d: real(s, k, torch.device("cpu")))
+        monkeypatch.setattr(host_sync, "PROBE_SECONDS", 0.05)
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: FakeGraph(streams))
+        monkeypatch.setattr(
+            torch.cuda, "Stream", lambda device=None: (device or self.current, "side")
+        )
+        monkeypatch.setattr(torch.cuda, "current_stream", self.current_stream)
+        monkeypatch.setattr(torch.cuda, "set_stream", lambda s: setattr(self, "stream", s))
+        monkeypatch.setattr(torch.cuda, "Event", lambda: event)
+
+        @contextmanager
+        def current(device: torch.device) -> Iterator[None]:
+            before, self.current = self.current, device
+            yield
+            self.current = before
+
+        @contextmanager
+        def capture(graph: Any, stream: Any, capture_error_mode: str) -> Iterator[None]:
+            self.captured.append((stream, self.current, gc.isenabled()))
+            streams.ops.clear()
+            self.stream = stream
+            yield  # where it fails, torch's own forgets the stream that was current before
+            self.stream = "default"
+
+        monkeypatch.setattr(torch.cuda, "device", current)
+        monkeypatch.setattr(torch.cuda, "graph", capture)
+
+    def current_stream(self, device: Any = None) -> Any:
+        return self.stream if self.stream == "default" else SimpleNamespace(cuda_stream=7)
+
+
+@pytest.mark.skipif(ON_GPU, reason="there the driver is real")
+@pytest.mark.parametrize(
+    ("streams", "kind"),
+    [
+        (WorkingStreams(), FLAGS),
+        (WorkingStreams(flags=False), FUNCTIONS),
+        (WorkingStreams(deaf=True), FUNCTIONS),  # it takes the calls and does nothing
+        (WorkingStreams(flags=False, functions=False), "none"),
+    ],
+)
+def test_a_probe_believes_what_it_has_seen(
+    streams: WorkingStreams, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = Card(monkeypatch, streams)
+    assert probe(CARD, streams) == kind
+    # torch's own side stream would be one of the device that captured first.
+    assert set(card.captured) == {((CARD, "side"), CARD, False)}
+    assert card.stream == "default" and gc.isenabled()
+
+
+@pytest.mark.skipif(ON_GPU, reason="there the driver is real")
+def test_where_nothing_is_captured_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who switches graphs off because they bring a driver down must not meet one in the probe."""
+    streams = WorkingStreams()
+    card = Card(monkeypatch, streams)
+    for setting, found, tries in (("0", "none", 0), ("1", FLAGS, 1)):
+        monkeypatch.setenv("KTCHAT_GPU_GRAPH", setting)
+        ops = HandOverOps()
+        ops.device, ops.streams = CARD, streams
+        assert (ops.hand_over, len(card.captured)) == (found, tries)
+
+
+@pytest.mark.skipif(ON_GPU, reason="there is a driver there")
+def test_without_a_driver_the_call_says_so() -> None:
+    with pytest.raises(DriverError, match="CUDA driver"):
+        Driver().write(0, 0, 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not ON_GPU, reason="needs KTCHAT_GPU_TESTS=1 and a CUDA device")
+def test_this_driver_hands_over_by_itself() -> None:
+    assert probe(torch.device("cuda", 0), Driver()) in (FLAGS, FUNCTIONS)
