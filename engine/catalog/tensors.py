@@ -11,8 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from engine.evaluation.quantise import fitting_type
-from engine.spec.recipes import RECIPES, Named, Recipe, Shape, tensor_shapes, tensor_type
+from engine.spec.recipes import (
+    RECIPES,
+    Named,
+    Recipe,
+    Shape,
+    fitting_type,
+    tensor_shapes,
+    tensor_type,
+)
 from engine.spec.rope import RopeSpec
 from engine.spec.spec import ARCHITECTURES, Group, GroupSize, MlaSpec, ModelSpec, MoeSpec
 from engine.spec.tensors import Sizes, group_of

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from engine.common.units import byte_size
 from engine.downloads import manifest
 from engine.downloads.block_file import BLOCKS, JOURNAL, PART, disk_error
 from engine.downloads.integrity import (
@@ -227,8 +228,8 @@ class Download:
         if missing > space:
             raise DiskShortError(
                 f"The disk has too little space for {self.key}",
-                f"{_gigabytes(missing)} are missing and {_gigabytes(space)} may be used",
-                f"Free {_gigabytes(missing - space)}, or set KTCHAT_HOME to another disk",
+                f"{byte_size(missing)} are missing and {byte_size(space)} may be used",
+                f"Free {byte_size(missing - space)}, or set KTCHAT_HOME to another disk",
             )
 
     def discard(self) -> None:
@@ -269,7 +270,3 @@ def _existing(folder: Path) -> Path:
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     return folder
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 5e7 else f"{size / 1e6:.1f} MB"

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
+from engine.common.units import byte_size
 from engine.errors import MemoryShortError, RequestError, UnsupportedModelError
 from engine.evaluation import bench_trace
 from engine.evaluation.bench_result import BenchResult, Load, Round, Speed
@@ -27,6 +28,7 @@ from engine.protocol import Device
 from engine.protocol import Load as Request
 from engine.runtimes.chosen import gpu_plan, load_as
 from engine.runtimes.native import HybridRuntime
+from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
 from kernels.ops import Floats
 
@@ -100,7 +102,7 @@ def bench(
     context = max(load.context, load.before + bench_trace.SPARE) if traced else load.context
     with ExitStack() as stack:
         file = stack.enter_context(GGUFFile.open(path))
-        spec = ModelSpec.from_file(file)
+        spec = read_spec(file)
         _check(path, spec, context)
         request = Request(str(path), context + 1, count, device=device)
         plan = gpu_plan(request, spec)
@@ -178,7 +180,7 @@ def _check_memory(path: Path, spec: ModelSpec, context: int, times: int) -> None
         twice = times > 1
         raise MemoryShortError(
             f"{path.name} does not fit into memory" + (" twice" if twice else ""),
-            f"{free / 1e9:.1f} GB are free and about {needed / 1e9:.1f} GB are needed",
+            f"{byte_size(free)} are free and about {byte_size(needed)} are needed",
             f"Use fewer layers or a smaller model{', or leave out --vs' if twice else ''}",
         )
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from engine.common.units import byte_size
 from engine.errors import KtchatError, RequestError
 from engine.evaluation.quantise import quantise
 from engine.gguf.writer import TensorPlan, Value, write_gguf
@@ -105,7 +106,7 @@ def _write(path: Path, name: str, shape: Shape, layers: int, recipe: str, report
     if free < needed:
         raise KtchatError(
             f"The weights of {name} do not fit on the disk",
-            f"{path.parent} has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are needed",
+            f"{path.parent} has {byte_size(free)} free, and {byte_size(needed)} are needed",
             "Use fewer layers (--layers), or set XDG_CACHE_HOME to a folder on another disk",
         )
     metadata = _metadata(name, shape, layers) | {"general.file_type": RECIPES[recipe].file_type}

@@ -34,6 +34,7 @@ from engine.protocol import Computed, Device, KvKind, Load
 from engine.runtimes.chosen import gpu_plan
 from engine.runtimes.gpu import cuda_device
 from engine.runtimes.placed import computed, op_sets
+from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
 from engine.text.tokenizer import Part, Tokenizer
 from kernels.cpu import CpuOps
@@ -118,7 +119,7 @@ def verify(
     """
     tell = report or (lambda stage, done, total: None)
     with GGUFFile.open(path) as file:
-        spec = ModelSpec.from_file(file)
+        spec = read_spec(file)
         if not spec.hybrid:
             raise UnsupportedModelError(
                 f"{path.name} cannot be verified",

@@ -18,6 +18,7 @@ from engine.machine.probe import available_memory
 from engine.plan.context import choose_context
 from engine.protocol import Event, Load, Loaded, Notice, Progress
 from engine.runtimes.base import CancelFlag, LoadProgress, Model, Runtime
+from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
 from engine.text.template import ChatTemplate
 from engine.text.tokenizer import Tokenizer
@@ -46,7 +47,7 @@ def load_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
     with ExitStack() as resources:
         file = GGUFFile.open(Path(load.path))
         resources.callback(file.close)
-        spec = ModelSpec.from_file(file)
+        spec = read_spec(file)
         name = _runtime_name(load, spec, emit)
         # Its process starts while the rest loads.
         template = ChatTemplate.start(file)

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from engine.common.units import byte_size, gb_s
 from engine.machine.probes.gpu import short_name
 from engine.machine.probes.software import gpu_obstacle
 from engine.machine.types import ISA_WORDS, Cpu, Disk, Gpu, Hardware, Memory, Problem, Software
-from engine.plan.report import gb_s, size
 
 if TYPE_CHECKING:
     from engine.machine.gpu_trial import GpuFacts
@@ -44,7 +44,7 @@ def memory(found: Memory) -> str:
     """`64.0 GB, 51.2 GB free · reads 71 GB/s (1 thread 30)`."""
     if not found.total:
         return "not known"
-    text = f"{size(found.total)}, {size(found.available)} free"
+    text = f"{byte_size(found.total)}, {byte_size(found.available)} free"
     if not found.read_gb_s:
         return f"{text} · speed not measured"
     text += f" · reads {gb_s(found.best_read_gb_s)}"
@@ -56,9 +56,11 @@ def memory(found: Memory) -> str:
 
 def gpu(found: Gpu) -> str:
     """`RTX 4090 · 24.0 GB, 22.9 GB free (firefox 0.6 GB) · reads up to 1008 GB/s · PCIe 4 x16, 32 GB/s`."""
-    text = f"{found.name} · {size(found.total)}, {size(found.free)} free"
+    text = f"{found.name} · {byte_size(found.total)}, {byte_size(found.free)} free"
     if found.users:
-        text += f" ({', '.join(f'{user.name} {size(user.bytes)}' for user in found.users[:3])})"
+        text += (
+            f" ({', '.join(f'{user.name} {byte_size(user.bytes)}' for user in found.users[:3])})"
+        )
     speed = f", {gb_s(found.pcie_gb_s)}" if found.pcie_gb_s else ""
     parts = [
         f"reads up to {gb_s(found.read_gb_s)}" if found.read_gb_s else "",
@@ -113,7 +115,7 @@ def gpu_faults(facts: Sequence[GpuFacts]) -> list[Problem]:
 
 def disk(found: Disk) -> str:
     """`412 GB free in ~/models · reads 3.1 GB/s`."""
-    text = f"{size(found.free)} free"
+    text = f"{byte_size(found.free)} free"
     if found.folder:
         text += f" in {found.folder}"
     return f"{text} · reads {found.read_gb_s:.1f} GB/s" if found.read_gb_s else text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from engine.common.units import byte_size
 from engine.machine.probes.software import gpu_obstacle
 from engine.machine.types import Gpu, Hardware, Problem
 from engine.plan.context import CONTEXT_STEP, KV_SHARE, MAX_CHOSEN_CONTEXT
@@ -16,7 +17,6 @@ from engine.plan.gpu_ledger import USUAL_CONTEXT, GpuRoom
 from engine.plan.gpu_speed import predict_placed
 from engine.plan.memory_plan import MemoryPlan, expert_count
 from engine.plan.placement import Placement, largest
-from engine.plan.report import size
 from engine.plan.speed import Speed
 from engine.protocol import Auto, Computed, KvKind
 from engine.spec.spec import ModelSpec
@@ -52,8 +52,10 @@ def others(gpu: Gpu) -> str:
     held = sum(user.bytes for user in gpu.users)
     if not held:
         return ""
-    names = ", ".join(f"{user.name} {size(user.bytes)}" for user in gpu.users[:3] if user.bytes)
-    return f"Other programs hold {size(held)} of {gpu.name} ({names}): planned around"
+    names = ", ".join(
+        f"{user.name} {byte_size(user.bytes)}" for user in gpu.users[:3] if user.bytes
+    )
+    return f"Other programs hold {byte_size(held)} of {gpu.name} ({names}): planned around"
 
 
 def _choose(room: GpuRoom, wish: int | Auto | None) -> int:
@@ -141,7 +143,7 @@ def _needs(room: GpuRoom) -> str:
     """What the GPUs have free, what one needs for the last layer, and who holds the rest."""
     least = room.work(room.least) + room.output + room.layers(room.least)[-1].fixed
     parts = [
-        f"{gpu.name} has {size(gpu.free)} free and needs {size(least + reserve_bytes(gpu))}"
+        f"{gpu.name} has {byte_size(gpu.free)} free and needs {byte_size(least + reserve_bytes(gpu))}"
         for gpu in room.gpus
     ]
     return "; ".join([*parts, *filter(None, map(others, room.gpus))])

@@ -14,10 +14,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from engine.common.units import gb_s
 from engine.machine.types import Hardware
 from engine.plan.gpu_footprint import FIXED, layer_kv_row
 from engine.plan.placement import LayerPlace, Placement
-from engine.plan.report import gb_s
 from engine.plan.speed import (
     DECODE_AT,
     DECODE_EFFICIENCY,

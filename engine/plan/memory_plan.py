@@ -6,11 +6,11 @@ Types and the arithmetic of ledgers; how a plan is made is `engine.plan.planner`
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
+from engine.common.units import byte_size
 from engine.plan.context import RESERVE
 from engine.plan.footprint import workspace_bytes
 from engine.plan.placement import Placement
@@ -124,10 +124,10 @@ class MemoryPlan:
     @property
     def fit_words(self) -> str:
         """`GPU`, `hybrid`, `CPU`, or `short by 12 GB of RAM`."""
-        from engine.plan.report import size
-
         return (
-            self.verdict if self.fits else f"short by {size(self.short_bytes)} of {self.short_of}"
+            self.verdict
+            if self.fits
+            else f"short by {byte_size(self.short_bytes)} of {self.short_of}"
         )
 
     @property
@@ -135,28 +135,6 @@ class MemoryPlan:
         """Bytes of weights on all devices."""
         ours = {KV, WORKSPACE, RESERVED}
         return sum(s.bytes for d in self.devices for s in d.segments if s.label not in ours)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The plan as JSON has it, with what follows from it."""
-        out = dataclasses.asdict(self)
-        out |= {"fits": self.fits, "fit_words": self.fit_words, "words": self.words()}
-        out |= {"short_bytes": self.short_bytes, "short_of": self.short_of}
-        for device, entry in zip(self.devices, out["devices"], strict=True):
-            entry |= {"used": device.used, "short": device.short}
-            entry["segments"] = [segment._asdict() for segment in device.segments]
-        return out
-
-    def words(self) -> list[str]:
-        """The plan in short lines."""
-        from engine.plan.report import words
-
-        return words(self)
-
-    def bars(self, width: int = 80) -> list[str]:
-        """Where every gigabyte goes, as lines of at most `width` characters."""
-        from engine.plan.report import bars
-
-        return bars(self, width)
 
 
 def ram_ledger(

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from engine.common import measurements
+from engine.common.units import gb_s
 from engine.errors import KtchatError
 from engine.gguf.file import GGUFFile
 from engine.machine.probe import here, machine_key
 from engine.machine.types import Cpu, Hardware
-from engine.plan.report import gb_s
 from engine.protocol import Computed, Figures, RuntimeName
+from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
 
 DECODE_EFFICIENCY: dict[RuntimeName, float] = {"hybrid": 0.88, "llama.cpp": 0.50}
@@ -129,7 +130,7 @@ def record_run(path: Path, figures: Figures, device: Computed = "CPU") -> bool:
     """
     try:
         with GGUFFile.open(path) as file:
-            spec = ModelSpec.from_file(file)
+            spec = read_spec(file)
     except KtchatError:
         return False
     return record_speed(

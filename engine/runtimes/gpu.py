@@ -14,13 +14,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from engine.common.units import byte_size
 from engine.errors import GpuUnusableError, MemoryShortError, RequestError
 from engine.gguf.file import GGUFFile
 from engine.machine.types import Hardware
 from engine.plan.gpu_footprint import reserve_bytes
 from engine.plan.memory_plan import MemoryPlan
 from engine.plan.planner import make_plan
-from engine.plan.report import size
 from engine.protocol import Load
 from engine.runtimes.base import LoadProgress
 from engine.runtimes.gpu_selftest import check_gpu
@@ -124,8 +124,10 @@ def _with_less(hardware: Hardware) -> Hardware:
 
 
 def _short(spec: ModelSpec, now: Hardware, tried: str) -> MemoryShortError:
-    free = ", ".join(f"{size(gpu.free)} of {size(gpu.total)}" for gpu in now.gpus)
-    others = [f"{user.name} holds {size(user.bytes)}" for gpu in now.gpus for user in gpu.users]
+    free = ", ".join(f"{byte_size(gpu.free)} of {byte_size(gpu.total)}" for gpu in now.gpus)
+    others = [
+        f"{user.name} holds {byte_size(user.bytes)}" for gpu in now.gpus for user in gpu.users
+    ]
     return MemoryShortError(
         f"{spec.name} does not fit into the GPU's memory",
         f"{tried}. Free now: {free}" + (f"; {', '.join(others)}" if others else ""),

@@ -26,6 +26,7 @@ from engine.model.transformer import Transformer, page_table
 from engine.plan.placement import LayerPlace, Placement
 from engine.runtimes.native import PAGE_SIZE
 from engine.runtimes.placed import OpenDevice, op_sets
+from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
 from kernels.ops import Floats
 
@@ -86,7 +87,7 @@ def difference(
     from kernels.reference import ReferenceOps
 
     with GGUFFile.open(guide or assets_folder() / _GUIDE) as file, ExitStack() as opened:
-        spec = ModelSpec.from_file(file)
+        spec = read_spec(file)
         slots = int(experts * spec.moe.experts) if spec.moe else 0
         placement = Placement((LayerPlace(gpu, slots),) * spec.layers, CHUNK + STEPS, "f16")
         each, _ = op_sets(placement, open_device, None, opened)

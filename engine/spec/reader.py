@@ -35,7 +35,11 @@ MAX_FACTORS = 4096
 
 
 def read_spec(file: GGUFFile) -> ModelSpec:
-    """The spec of an open file. See `ModelSpec.from_file`."""
+    """The spec of an open file, whose tensors are checked on the way.
+
+    Raises `ModelFileError` when the file lies or misses something, `UnsupportedModelError` when
+    it holds no language model.
+    """
     name = file.string("general.architecture")
     if name == "clip" or file.string("general.type", "model") in ("mmproj", "adapter", "imatrix"):
         raise UnsupportedModelError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from engine.evaluation.quantise import fitting_type
 from kernels.quants import BY_NAME, QuantType
 
 VOCABULARY = 32000
@@ -86,6 +85,26 @@ SHAPES: dict[str, Shape] = {
     ),
 }
 # fmt: on
+
+
+_SMALLER_BLOCK = {
+    **dict.fromkeys(
+        ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL"
+    ),
+    **dict.fromkeys(("Q2_K", "Q3_K", "TQ1_0", "TQ2_0"), "Q4_0"),
+    "Q4_K": "Q5_0",
+    "Q5_K": "Q5_1",
+    "Q6_K": "Q8_0",
+}
+"""What llama.cpp's quantiser takes for rows that no blocks of 256 fit into."""
+
+
+def fitting_type(kind: QuantType, cols: int) -> QuantType:
+    """`kind`, or what llama.cpp takes in its place when rows of `cols` elements hold no such blocks."""
+    for name in (kind.name, _SMALLER_BLOCK.get(kind.name, "F16")):
+        if cols % BY_NAME[name].block == 0:
+            return BY_NAME[name]
+    return BY_NAME["F16"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import numpy as np
 from engine.errors import ModelFileError
 from engine.gguf.file import GGUFFile, TensorInfo, check_parts
 from engine.gguf.header import MAX_HEADER, Header, HeaderCutError, read_header, shown
+from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
 from kernels.ops import Bytes
 
@@ -47,7 +48,7 @@ def spec_from_header(read: RangeReader, size: int, name: str = "model.gguf") -> 
 def spec_from_parts(parts: Sequence[RemotePart]) -> ModelSpec:
     """The spec of a model in one or several files, all of them given, in order."""
     with RemoteGGUF.open_parts(parts) as file:
-        return ModelSpec.from_file(file)
+        return read_spec(file)
 
 
 class RemoteGGUF(GGUFFile):

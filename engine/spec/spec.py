@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from engine.gguf.file import GGUFFile
 from engine.spec.rope import RopeSpec
 from kernels.ops import Routing
 
@@ -162,17 +161,6 @@ class ModelSpec:
     groups: Mapping[Group, GroupSize] = field(default_factory=dict)
     layer_groups: tuple[Mapping[Group, GroupSize], ...] = ()
     """What of `groups` belongs to each layer; empty where only a shape is known."""
-
-    @classmethod
-    def from_file(cls, file: GGUFFile) -> ModelSpec:
-        """The spec of an open file, whose tensors are checked on the way.
-
-        Raises `ModelFileError` when the file lies or misses something, `UnsupportedModelError` when
-        it holds no language model.
-        """
-        from engine.spec.reader import read_spec  # it builds specs, so it imports this module
-
-        return read_spec(file)
 
     @property
     def hybrid(self) -> bool:

@@ -8,11 +8,11 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.common.units import byte_size, count
 from ktchat.cli import background, output
 from ktchat.common import paths
 from ktchat.common.errors import UsageError
 from ktchat.common.text import one_line
-from ktchat.common.words import count, file_size
 
 if TYPE_CHECKING:
     from engine.evaluation.bench_result import BenchResult, Load
@@ -211,7 +211,7 @@ def _table(result: BenchResult) -> list[str]:
         limit = f", {part} of the {result.read_limit_gb_s:.1f} GB/s that memory gives"
     lines = [
         f"{one_line(result.model, 80)} · {one_line(result.quantisation, 20)}"
-        f" · {file_size(result.weights_bytes)}",
+        f" · {byte_size(result.weights_bytes)}",
         f"prompt {count(load.prompt)}, generated {count(load.generate)} with"
         f" {count(load.before)} before · {threads}"
         f" · median of {len(result.rounds)} rounds",
@@ -228,7 +228,7 @@ def _table(result: BenchResult) -> list[str]:
         )
     lines += [
         "",
-        f"A token reads {file_size(result.token_bytes)}: {result.decode_gb_s:.1f} GB/s" + limit,
+        f"A token reads {byte_size(result.token_bytes)}: {result.decode_gb_s:.1f} GB/s" + limit,
     ]
     if peer is not None:
         lines.append(f"decode ratio by round: {_spread(result.decode_ratios)}")

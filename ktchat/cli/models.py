@@ -13,12 +13,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.common.units import byte_size
 from engine.errors import KtchatError
 from ktchat.cli import background, output
 from ktchat.common import paths
 from ktchat.common.errors import UsageError
 from ktchat.common.text import one_line
-from ktchat.common.words import file_size
 from ktchat.library.models import find_models
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _remove(args: argparse.Namespace) -> int:
 
 def _discard(args: argparse.Namespace, download: Download) -> int:
     done = download.progress().done
-    if not _agreed(args, f"Delete the {file_size(done)} that came of {download.key}?"):
+    if not _agreed(args, f"Delete the {byte_size(done)} that came of {download.key}?"):
         return 1
     download.discard()
     _tell_removed(args, str(download.paths[0]), done)
@@ -157,7 +157,7 @@ def _tell_removed(args: argparse.Namespace, path: str, freed: int) -> None:
     if args.json:
         output.line(json.dumps({"removed": path, "freed": freed}))
     else:
-        output.line(f"Removed {one_line(path, 1000)}: {file_size(freed)}.")
+        output.line(f"Removed {one_line(path, 1000)}: {byte_size(freed)}.")
 
 
 def _agreed(args: argparse.Namespace, question: str) -> bool:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
+from engine.common.units import byte_size, duration, short_count
 from engine.downloads.download import Download, DownloadProgress
 from engine.errors import KtchatError
 from engine.hub.client import Hub, SearchHit
@@ -26,7 +27,6 @@ from ktchat.cli import background, output
 from ktchat.common import paths
 from ktchat.common.errors import UsageError
 from ktchat.common.text import one_line
-from ktchat.common.words import duration, file_size, short_count
 from ktchat.library import shelf
 
 PLAIN_INTERVAL = 10.0
@@ -61,7 +61,7 @@ def _search(args: argparse.Namespace, hub: Hub) -> int:
         label, size, fit = _proposal(choice)
         output.line(
             f"{one_line(hit.repo, 80):<44}  {one_line(hit.architecture, 11):<11}  {downloads:>14}"
-            f"  {label:<10}  {file_size(size) if size else '':>8}  {fit}{gated}".rstrip()
+            f"  {label:<10}  {byte_size(size) if size else '':>8}  {fit}{gated}".rstrip()
         )
     if not hits:
         output.line("Nothing found.")
@@ -141,7 +141,7 @@ def _say_how_to_resume(download: Download) -> None:
     download.measure()
     done = download.progress().done
     output.complain(
-        f"Stopped at {file_size(done)} of {file_size(download.model.size)}, which are kept."
+        f"Stopped at {byte_size(done)} of {byte_size(download.model.size)}, which are kept."
         f" Go on with: ktchat models pull {download.key}"
     )
 
@@ -155,8 +155,8 @@ class _Plain:
 
     def begin(self, progress: DownloadProgress) -> None:
         """What is going to be downloaded."""
-        kept = f", {file_size(progress.done)} are here already" if progress.done else ""
-        output.write(f"{progress.key}: {file_size(progress.total)}{kept}\n", sys.stderr)
+        kept = f", {byte_size(progress.done)} are here already" if progress.done else ""
+        output.write(f"{progress.key}: {byte_size(progress.total)}{kept}\n", sys.stderr)
 
     def draw(self, progress: DownloadProgress) -> None:
         """A line now and then, and whenever there is news."""
@@ -209,13 +209,13 @@ class _Line(_Plain):
 
 def words(progress: DownloadProgress) -> str:
     """Progress in a line: `3.1 GB of 18.6 GB · 52.0 MB/s · 5 min 1 s left`."""
-    parts = [f"{file_size(progress.done)} of {file_size(progress.total)}"]
+    parts = [f"{byte_size(progress.done)} of {byte_size(progress.total)}"]
     if progress.stage == "waiting" and progress.error is not None:
         parts.append(f"waiting: {progress.error.why or progress.error.what}")
     elif progress.stage != "downloading":
         parts.append(progress.stage)
     elif progress.speed:
-        parts.append(f"{file_size(round(progress.speed))}/s")
+        parts.append(f"{byte_size(round(progress.speed))}/s")
         if progress.seconds_left is not None:
             parts.append(f"{duration(progress.seconds_left)} left")
     return " · ".join(parts)

@@ -11,10 +11,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.common.units import byte_size
 from engine.errors import KtchatError
+from engine.plan import report
 from ktchat.cli import background, output
 from ktchat.common.text import one_line
-from ktchat.common.words import file_size
 from ktchat.library import shelf
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def _file(args: argparse.Namespace, path: Path) -> int:
     record = record_of(path)
     checksum = record.checksum if record is not None else ""
     if args.json:
-        plan = local.plan.to_dict() if local.plan is not None else None
+        plan = report.to_dict(local.plan) if local.plan is not None else None
         entry = dataclasses.asdict(local.entry)
         shown = {**entry, "opened": local.opened, "checksum": checksum, "plan": plan}
         output.line(json.dumps(shown, indent=2))
@@ -55,9 +56,9 @@ def _file(args: argparse.Namespace, path: Path) -> int:
         output.complain(entry_.error)
         return 1
     kind = " · ".join(filter(None, (entry_.architecture, entry_.quantisation)))
-    output.line(f"{entry_.name} · {kind} · {file_size(entry_.size)}")
+    output.line(f"{entry_.name} · {kind} · {byte_size(entry_.size)}")
     output.line(one_line(f"{entry_.shown_path}  {checksum}".rstrip(), 1200))
-    for text in local.plan.words() if local.plan is not None else ():
+    for text in report.words(local.plan) if local.plan is not None else ():
         output.line(one_line(text, 400))
     return 0
 
@@ -85,16 +86,16 @@ def _catalogue(args: argparse.Namespace, model: CatalogModel, quant: str) -> int
         ]
         shown = {name: getattr(model, name) for name in _ABOUT}
         output.line(
-            json.dumps({**shown, "models": versions, "plan": chosen.plan.to_dict()}, indent=2)
+            json.dumps({**shown, "models": versions, "plan": report.to_dict(chosen.plan)}, indent=2)
         )
         return 0
     output.line(f"{model.name} · {model.repository} · licence {model.licence}")
     output.line(model.good_at)
     for ranked in quants:
-        size = ("~" if ranked.quant.source == "computed" else "") + file_size(ranked.quant.bytes)
+        size = ("~" if ranked.quant.source == "computed" else "") + byte_size(ranked.quant.bytes)
         mark = "  proposed" if ranked.quant == chosen.quant else ""
         output.line(f"{ranked.quant.name:<16}  {size:>8}  {ranked.plan.fit_words}{mark}")
-    for text in chosen.plan.words():
+    for text in report.words(chosen.plan):
         output.line(one_line(text, 400))
     return 0
 
@@ -134,7 +135,7 @@ def _hub(args: argparse.Namespace) -> int:
         fit = shelf.rough_fit(model.size, hardware)
         mark = "  proposed" if model is proposed else ""
         label = one_line(model.label, 60)
-        output.line(f"{label:<16}  {file_size(model.size):>8}  {files:<8}  {fit}{mark}")
+        output.line(f"{label:<16}  {byte_size(model.size):>8}  {files:<8}  {fit}{mark}")
     if not repository.models:
         output.line("It has no GGUF model.")
     return 0
@@ -152,9 +153,9 @@ def _version(args: argparse.Namespace, hub: Hub, model: HubModel) -> int:
     if args.json:
         output.line(json.dumps({**_as_json(model), "fit": fit}, indent=2))
         return 0
-    output.line(f"{model.spec} · {file_size(model.size)}")
+    output.line(f"{model.spec} · {byte_size(model.size)}")
     for file in model.files:
-        output.line(f"{file_size(file.size):>8}  {one_line(file.path, 200)}  {file.checksum}")
+        output.line(f"{byte_size(file.size):>8}  {one_line(file.path, 200)}  {file.checksum}")
     for text in fit:
         output.line(text)
     return 0
@@ -166,7 +167,7 @@ def _fit(hub: Hub, model: HubModel) -> list[str]:
         plan = shelf.plan_of(hub.spec(model), shelf.machine(measure=False))
     except KtchatError as error:
         return [one_line(f"No plan: {error}", 1000)]
-    return [one_line(text, 400) for text in plan.words()]
+    return [one_line(text, 400) for text in report.words(plan)]
 
 
 def _as_json(model: HubModel) -> dict[str, Any]:

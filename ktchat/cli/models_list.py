@@ -11,11 +11,11 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from engine.common.units import byte_size
 from ktchat.cli import output
 from ktchat.common import paths
 from ktchat.common.settings import SettingsFile
 from ktchat.common.text import one_line
-from ktchat.common.words import file_size
 from ktchat.library import shelf
 from ktchat.library.models import ModelEntry
 
@@ -64,7 +64,7 @@ def _here(args: argparse.Namespace) -> int:
     for local in models:
         output.line(_line(local))
     for download in begun:
-        size = f"{file_size(download.progress().done)} of {file_size(download.model.size)}"
+        size = f"{byte_size(download.progress().done)} of {byte_size(download.model.size)}"
         output.line(f"unfinished: {download.key}  {size}  ktchat models pull {download.key}")
     if not models and not begun:
         output.line(f"No models. Put GGUF files into {paths.models_folder()}")
@@ -77,7 +77,7 @@ def _line(local: LocalModel) -> str:
         return f"{entry.name:<32}  broken: {entry.error}  {entry.shown_path}"
     used = time.strftime("%Y-%m-%d", time.localtime(local.opened)) if local.opened else ""
     return (
-        f"{entry.name:<32}  {entry.quantisation:<8}  {file_size(entry.size):>8}"
+        f"{entry.name:<32}  {entry.quantisation:<8}  {byte_size(entry.size):>8}"
         f"  {_plan_columns(local.plan)}  {used:<10}  {entry.shown_path}"
     )
 
@@ -101,7 +101,7 @@ def _catalogue(args: argparse.Namespace) -> int:
         return 0
     for entry in ranked:
         about = "~" if entry.quant.source == "computed" else ""
-        size = about + file_size(entry.quant.bytes)
+        size = about + byte_size(entry.quant.bytes)
         output.line(
             f"{entry.model.id:<26}  {entry.quant.name:<10}  {size:>8}  {_plan_columns(entry.plan)}"
             f"  {one_line(entry.model.good_at, 100)}"
@@ -127,12 +127,12 @@ def _ranked_as_json(entry: Ranked) -> dict[str, Any]:
 
 def _plan_columns(plan: MemoryPlan | None) -> str:
     """Fit, speed and context, each in its column."""
-    from engine.plan.report import rate, tokens
+    from engine.common.units import rate, short_count
 
     if plan is None:
         return f"{'':<26}  {'':>13}  {'':>6}"
     speed = rate(plan.decode_tok_s, plan.measured) if plan.decode_tok_s is not None else ""
-    return f"{plan.fit_words:<26}  {speed:>13}  {tokens(plan.context) if plan.fits else '':>6}"
+    return f"{plan.fit_words:<26}  {speed:>13}  {short_count(plan.context) if plan.fits else '':>6}"
 
 
 def _plan_as_json(plan: MemoryPlan | None) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def _others(args: argparse.Namespace) -> int:
         return 0
     for model in found:
         name, path = one_line(model.name, 60), one_line(str(model.path), 1000)
-        output.line(f"{model.program:<12}  {file_size(model.size):>8}  {name:<40}  {path}")
+        output.line(f"{model.program:<12}  {byte_size(model.size):>8}  {name:<40}  {path}")
     if not found:
         output.line("No models of LM Studio, Ollama, llama.cpp or the Hugging Face cache.")
     return 0

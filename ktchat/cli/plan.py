@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import KtchatError
+from engine.plan import report
 from ktchat.cli import background, load_options, output
 from ktchat.common import paths
 from ktchat.common.errors import UsageError
@@ -63,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
     load = _load(args)
     plan = make_plan(spec, machine, load.context, load.device, load.kv)
     if args.json:
-        output.line(json.dumps(plan.to_dict(), indent=2))
+        output.line(json.dumps(report.to_dict(plan), indent=2))
     else:
         _print(plan)
     if plan.fits:
@@ -89,11 +90,11 @@ def hardware(profile: str | None) -> Hardware:
 
 
 def _print(plan: MemoryPlan) -> None:
-    for words in plan.words():
+    for words in report.words(plan):
         command = plan.gpu_fix and words.endswith(plan.gpu_fix)  # in one piece, to be copied
         (output.line if command else output.wrapped)(one_line(words, 400))
     output.line()
-    for bar in plan.bars(min(MAX_WIDTH, shutil.get_terminal_size((80, 24)).columns)):
+    for bar in report.bars(plan, min(MAX_WIDTH, shutil.get_terminal_size((80, 24)).columns)):
         output.line(bar if bar.startswith(" ") else one_line(bar, 400))
 
 
@@ -120,10 +121,10 @@ def _spec(name: str, machine: Hardware, context: int | None) -> ModelSpec:
 
 def _local(path: Path) -> ModelSpec:
     from engine.gguf.file import GGUFFile
-    from engine.spec.spec import ModelSpec
+    from engine.spec.reader import read_spec
 
     with GGUFFile.open(path) as file:
-        return ModelSpec.from_file(file)
+        return read_spec(file)
 
 
 def _remote(name: str, machine: Hardware) -> ModelSpec:

@@ -10,6 +10,7 @@ import json
 import sys
 from typing import Any, Protocol
 
+from engine.common import units
 from engine.protocol import Event, Failed, Finished, Loaded, Notice, Progress, Text, Thinking
 from ktchat.cli import output
 from ktchat.common import words
@@ -94,7 +95,7 @@ class TextPrinter:
         self._thought += tokens
         if not self._thinking:
             if self._at_line_start:  # else the line of the reply would be overwritten
-                self._show_status(f"thinking · {words.count(self._thought)} tokens")
+                self._show_status(f"thinking · {units.count(self._thought)} tokens")
             return
         self._show_status("")
         output.write(f"{_DIM}{text}{_NORMAL}" if self._progress else text, sys.stderr)

@@ -9,10 +9,10 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.common.units import count
 from ktchat.cli import background, output
 from ktchat.common.errors import UsageError
 from ktchat.common.text import one_line
-from ktchat.common.words import count
 
 if TYPE_CHECKING:
     from engine.evaluation.fidelity import Comparison, Errors

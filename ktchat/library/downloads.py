@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.common.units import byte_size, duration
 from ktchat.common.text import one_line
-from ktchat.common.words import duration, file_size
 
 if TYPE_CHECKING:
     from engine.downloads.download import DownloadProgress
@@ -146,7 +146,7 @@ def stage_words(progress: DownloadProgress) -> str:
         return _STAGES.get(progress.stage, progress.stage)
     if not progress.speed:
         return "downloading"
-    words = f"{file_size(round(progress.speed))}/s"
+    words = f"{byte_size(round(progress.speed))}/s"
     if progress.seconds_left is not None:
         words += f" · {duration(progress.seconds_left)} left"
     return words

@@ -67,11 +67,11 @@ def describe(path: str, source: Source = "recent") -> ModelEntry:
     name = one_line(Path(path).name.removesuffix(".gguf"), 80)
     try:
         from engine.gguf.file import GGUFFile
-        from engine.spec.spec import ModelSpec
+        from engine.spec.reader import read_spec
 
         with GGUFFile.open(Path(path)) as file:
             size = sum(part.stat().st_size for part in file.paths)
-            spec = ModelSpec.from_file(file)
+            spec = read_spec(file)
     except KtchatError as error:
         return ModelEntry(path, source, name, error=one_line(str(error), 400), size=_size(path))
     except OSError as error:

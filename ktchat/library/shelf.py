@@ -105,10 +105,10 @@ def local_model(path: Path, hardware: Hardware) -> LocalModel:
 def plan_of_file(path: Path, hardware: Hardware) -> MemoryPlan:
     """The plan for a file. Raises `KtchatError`."""
     from engine.gguf.file import GGUFFile
-    from engine.spec.spec import ModelSpec
+    from engine.spec.reader import read_spec
 
     with GGUFFile.open(path) as file:
-        return plan_of(ModelSpec.from_file(file), hardware)
+        return plan_of(read_spec(file), hardware)
 
 
 def plan_of(spec: ModelSpec, hardware: Hardware) -> MemoryPlan:
@@ -280,10 +280,10 @@ def fits(size: int, hardware: Hardware) -> bool:
 
 def rough_fit(size: int, hardware: Hardware) -> str:
     """Whether a file of so many bytes fits, in words, before its header was read."""
+    from engine.common.units import byte_size
     from engine.machine.probes.software import gpu_obstacle
-    from engine.plan.report import size as words
 
     short = size + HEADROOM - hardware.memory.available
     if not fits(size, hardware):
-        return f"short by ~{words(short)} of RAM"
+        return f"short by ~{byte_size(short)} of RAM"
     return "CPU" if gpu_obstacle(hardware) or not hardware.use_gpus else "fits"

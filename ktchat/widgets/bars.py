@@ -13,8 +13,8 @@ from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Static
 
+from engine.common.units import count, short_count
 from ktchat.common.text import one_line
-from ktchat.common.words import count, short_count
 from ktchat.widgets.lines import ends, styled
 
 NEARLY_FULL = 0.85

@@ -6,8 +6,8 @@ import contextlib
 import time
 from pathlib import Path
 
+from engine.common.units import count, duration
 from ktchat.common.text import one_line
-from ktchat.common.words import count, duration
 
 
 def counted(number: int, noun: str) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from engine.errors import MemoryShortError, RequestError, UnsupportedModelError
 from engine.evaluation import bench
 from engine.machine.probes.bandwidth import read_limit
 from engine.runtimes import chosen, gpu
+from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
 from kernels.ops import Floats
 from ktchat.cli import main
@@ -124,7 +126,7 @@ def test_a_token_reads_active_weights_and_the_cache_before_it(model: Path) -> No
     from engine.gguf.file import GGUFFile
 
     with GGUFFile.open(model) as file:
-        spec = ModelSpec.from_file(file)
+        spec = read_spec(file)
     assert result.token_bytes == spec.active_bytes_per_token + 42 * spec.kv_bytes_per_token
     assert result.peers == []
     assert result.to_dict()["peer"] is None
@@ -240,12 +242,12 @@ def test_a_gpu_that_is_not_there_is_said(
 def test_a_model_that_only_llama_cpp_runs_is_not_measured(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = ModelSpec.from_file
+    plain = bench.read_spec
 
-    def foreign(file: object) -> ModelSpec:
-        return replace(plain(file), unsupported="gemma3 is new to us")  # type: ignore[arg-type]
+    def foreign(file: Any) -> ModelSpec:
+        return replace(plain(file), unsupported="gemma3 is new to us")
 
-    monkeypatch.setattr(ModelSpec, "from_file", foreign)
+    monkeypatch.setattr(bench, "read_spec", foreign)
     with pytest.raises(UnsupportedModelError, match=r"Only llama\.cpp runs it: gemma3"):
         bench.bench(model, bench.Load())
 

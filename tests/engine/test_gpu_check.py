@@ -15,6 +15,7 @@ import pytest
 from engine.evaluation import bench_trace
 from engine.evaluation.trace import DEVICE, HOST, PYTHON, TOKEN, Trace
 from engine.gguf.file import GGUFFile
+from engine.spec.reader import read_spec
 from engine.spec.recipes import SHAPES
 from engine.spec.spec import ModelSpec
 from tests import gpu_check
@@ -201,7 +202,7 @@ def test_a_test_that_was_skipped_for_want_of_a_gpu_has_not_passed(tmp_path: Path
 
 def spec_of(path: Path) -> ModelSpec:
     with GGUFFile.open(path) as file:
-        return ModelSpec.from_file(file)
+        return read_spec(file)
 
 
 @pytest.fixture(scope="module")

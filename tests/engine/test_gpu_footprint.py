@@ -26,6 +26,7 @@ from engine.plan.gpu_footprint import (
 )
 from engine.plan.gpu_ledger import GpuRoom
 from engine.protocol import KvKind
+from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
 from kernels.gpu.attention.latent import plan_latent_attention
 from kernels.gpu.attention.plan import AttentionPlan, plan_attention
@@ -72,7 +73,7 @@ def test_each_layers_bytes_are_those_that_loading_makes(
 ) -> None:
     path = tiny_model(architecture, tmp_path, variant=variant, expert_type=kind, matrix_type=kind)
     with GGUFFile.open(path) as file:
-        model = ModelSpec.from_file(file)
+        model = read_spec(file)
         scales = [Scales() for _ in range(model.layers)]
         context = 100
         pages = -(-context // 32) + 1

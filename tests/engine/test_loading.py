@@ -34,6 +34,7 @@ from engine.protocol import (
     Sampling,
     Text,
 )
+from engine.spec.reader import read_spec
 from engine.spec.spec import GroupSize, ModelSpec
 from tests.support.engines import collect, text_of
 from tests.support.foreign import internlm2
@@ -51,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def spec(folder: Path) -> ModelSpec:
     with GGUFFile.open(tiny_model("qwen3moe", folder)) as file:
-        return ModelSpec.from_file(file)
+        return read_spec(file)
 
 
 def sized(spec: ModelSpec, weights: int, kv: int, trained: int) -> ModelSpec:

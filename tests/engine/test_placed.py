@@ -21,7 +21,7 @@ from engine.protocol import Load
 from engine.runtimes.gpu import load_on_gpus
 from engine.runtimes.native import PAGE_SIZE, HybridRuntime, pages_for
 from engine.runtimes.placed import SIZES, KvShortError, load_placed
-from engine.spec.spec import ModelSpec
+from engine.spec.reader import read_spec
 from kernels.cpu import CpuOps
 from kernels.device import DeviceMemory
 from kernels.gpu.sizes import BUCKETS
@@ -46,7 +46,7 @@ def placed(
 ) -> Iterator[HybridRuntime]:
     with GGUFFile.open(path) as file:
         runtime = load_placed(
-            *(file, ModelSpec.from_file(file), placement, devices.__getitem__),
+            *(file, read_spec(file), placement, devices.__getitem__),
             reserve=lambda gpu, memory: RESERVE,
             threads=2,
             report=progress,
@@ -170,7 +170,7 @@ class Desk:
 
     def load(self, path: Path, context: Any = None) -> HybridRuntime:
         with GGUFFile.open(path) as file:
-            spec = ModelSpec.from_file(file)
+            spec = read_spec(file)
             load = Load(str(path), context, 2)
             plan = make_plan(spec, self.look(), context)
             assert plan.placement is not None, plan.no_gpu

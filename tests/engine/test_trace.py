@@ -20,6 +20,7 @@ from engine.evaluation.trace import (
     write_trace,
 )
 from engine.gguf.file import GGUFFile
+from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
 from ktchat.cli import main
 from tests.support.tiny import tiny_model
@@ -160,7 +161,7 @@ def written(architecture: str, variant: str, folder: Path) -> tuple[ModelSpec, d
     if not target.exists():
         assert main(["bench", "-m", str(model), *SMALL, "--trace", str(target)]) == 0
     with GGUFFile.open(model) as file:
-        return ModelSpec.from_file(file), json.loads(target.read_text())
+        return read_spec(file), json.loads(target.read_text())
 
 
 def row(content: dict[str, Any], name: str) -> list[Event]:

@@ -126,12 +126,12 @@ def test_bad_input_is_one_line(
 def test_a_model_that_only_llama_cpp_runs_says_so(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plain = ModelSpec.from_file
+    plain = verify.read_spec
 
     def foreign(file: Any) -> ModelSpec:
         return replace(plain(file), unsupported="gemma3 is new to us")
 
-    monkeypatch.setattr(ModelSpec, "from_file", foreign)
+    monkeypatch.setattr(verify, "read_spec", foreign)
     assert main(["verify", "-m", str(model), "--threads", "1"]) == 1
     assert "Only llama.cpp runs it, so there is nothing to compare" in capsys.readouterr().err
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer, page_table
+from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
 from kernels.ops import CacheKind
 from kernels.reference import ReferenceOps
@@ -119,7 +120,7 @@ def _reply(path: Path, where: Where, device: Device) -> list[int]:
 
 def _spec(path: Path) -> ModelSpec:
     with GGUFFile.open(path) as file:
-        return ModelSpec.from_file(file)
+        return read_spec(file)
 
 
 if __name__ == "__main__":

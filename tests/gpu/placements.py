@@ -17,6 +17,7 @@ from engine.plan.placement import LayerPlace, Placement
 from engine.runtimes.gpu import cuda_device
 from engine.runtimes.native import HybridRuntime
 from engine.runtimes.placed import load_placed
+from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
 from kernels.cpu import CpuOps
 from kernels.hybrid.split import SplitOps
@@ -111,7 +112,7 @@ def runtime(path: Path, chosen: Callable[[ModelSpec], Placement]) -> Iterator[Hy
     Its KV cache has the pages of the placement's context and no more, as a plan counts them.
     """
     with GGUFFile.open(path) as file:
-        spec = ModelSpec.from_file(file)
+        spec = read_spec(file)
         loaded = load_placed(
             file,
             spec,

@@ -16,6 +16,7 @@ import numpy as np
 
 from engine.evaluation.synthetic import shape_file
 from engine.gguf.file import GGUFFile
+from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
 from tests.gpu import placements
 from tests.gpu.children import Case, Found, collect, module, tell
@@ -51,7 +52,7 @@ def main(path: Path) -> None:
     from kernels.cpu.cores import default_threads
 
     with GGUFFile.open(path) as file:
-        spec = ModelSpec.from_file(file)
+        spec = read_spec(file)
         dense, experts = token_bytes(file, spec)
     device, threads = device_bandwidth(), default_threads()
     memory = read_limit(threads)

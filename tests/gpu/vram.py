@@ -19,7 +19,7 @@ from engine.machine.probe import probe
 from engine.plan.memory_plan import MemoryPlan
 from engine.plan.placement import Placement
 from engine.plan.planner import make_plan
-from engine.spec.spec import ModelSpec
+from engine.spec.reader import read_spec
 from tests.gpu import placements
 from tests.gpu.children import Case, Found, collect, module, tell
 from tests.gpu.verdict import Figures
@@ -75,7 +75,7 @@ def main(subject: Subject, contexts: Sequence[int]) -> None:
     """Measure each context in one process: its CUDA context is there from the first on."""
     path = shape_file(subject.shape, subject.layers, recipe=subject.recipe)
     with GGUFFile.open(path) as file:
-        spec = ModelSpec.from_file(file)
+        spec = read_spec(file)
     machine = probe(measure=False)
     for context in contexts:
         plan = make_plan(spec, machine, context, device="gpu")

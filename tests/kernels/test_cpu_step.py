@@ -9,7 +9,7 @@ import pytest
 
 from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer, page_table
-from engine.spec.spec import ModelSpec
+from engine.spec.reader import read_spec
 from kernels.cpu import CpuOps
 from kernels.ops import Floats
 from kernels.timing import Stamps
@@ -22,7 +22,7 @@ TABLES = [page_table([3, 1, 4, 0, 5]), page_table([2, 6, 7, 8, 9, 10])]
 
 def model(path: Path, ops: CpuOps) -> Transformer:
     file = GGUFFile.open(path)
-    return Transformer(file, ModelSpec.from_file(file), ops, pages=11, page_size=PAGE_SIZE)
+    return Transformer(file, read_spec(file), ops, pages=11, page_size=PAGE_SIZE)
 
 
 def one_by_one(run: Transformer, repeated: bool) -> Floats:

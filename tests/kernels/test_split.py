@@ -17,7 +17,7 @@ import torch
 
 from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer, page_table
-from engine.spec.spec import ModelSpec
+from engine.spec.reader import read_spec
 from kernels.cpu import CpuOps
 from kernels.cpu.expert_requests import Letters
 from kernels.device import HandOver
@@ -135,7 +135,7 @@ def test_long_chunks_pass_through_the_device(slots: Slots, tmp_path: Path) -> No
         ops.stream_from(21)
         got = run(path, ops)
         with GGUFFile.open(path) as file:
-            layers = ModelSpec.from_file(file).moe_layers
+            layers = read_spec(file).moe_layers
         assert device.streamed == layers * sum(count >= 21 for count in CHUNKS)
     whole = run(path, ReferenceOps())
     assert nmse(got, whole) <= 1.1 * nmse(run(path, CpuOps(2)), whole) + 1e-11
@@ -160,7 +160,7 @@ def test_each_side_computes_its_own_experts_only(
     host = Watched()
     path = tiny_model("qwen3moe", tmp_path)
     with GGUFFile.open(path) as file, split(slots, host=host) as ops:
-        spec = ModelSpec.from_file(file)
+        spec = read_spec(file)
         model: Transformer[Any, Any, Any] = Transformer(file, spec, ops, 4, 32)
         model.forward_all(np.arange(60, dtype=np.int32), page_table([0, 1, 2, 3]), 0)
     assert spec.moe is not None
@@ -216,7 +216,7 @@ def eight_tokens(path: Path, device: SimulatedDevice, fails: type[Exception] | N
     """Logits of tokens read one by one; the one that fails is read again."""
     rows = []
     with GGUFFile.open(path) as file, split(none, device) as ops:
-        model: Transformer[Any, Any, Any] = Transformer(file, ModelSpec.from_file(file), ops, 1, 32)
+        model: Transformer[Any, Any, Any] = Transformer(file, read_spec(file), ops, 1, 32)
         for position in range(8):
             arguments = (
                 np.array(TOKENS[position : position + 1], np.int32),
@@ -294,9 +294,7 @@ def test_copied_pages_are_copied_on_every_device(tmp_path: Path) -> None:
     path = tiny_model("qwen3moe", tmp_path)
     devices = [SimulatedDevice(), SimulatedDevice()]
     with GGUFFile.open(path) as file:
-        model: Transformer[Any, Any, Any] = Transformer(
-            file, ModelSpec.from_file(file), devices, 3, 32
-        )
+        model: Transformer[Any, Any, Any] = Transformer(file, read_spec(file), devices, 3, 32)
     tokens = np.array(random.Random(1).sample(range(250), 20), np.int32)
     first = model.forward(tokens, page_table([0]), 0)
     model.copy_page(0, 2)

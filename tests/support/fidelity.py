@@ -11,7 +11,7 @@ import torch
 
 from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer, page_table
-from engine.spec.spec import ModelSpec
+from engine.spec.reader import read_spec
 from kernels.ops import CacheKind, Floats, Ops
 from kernels.reference import ReferenceOps
 from tests.support.peer import LlamaPeer
@@ -60,7 +60,7 @@ def logits(
     """
     file = GGUFFile.open(path)
     model: Transformer[Any, Any, Any] = Transformer(
-        file, ModelSpec.from_file(file), ops, PAGES, PAGE_SIZE, kv=kv
+        file, read_spec(file), ops, PAGES, PAGE_SIZE, kv=kv
     )
     table = page_table(list(range(PAGES))[::-1])
     rows, start = [], 0

@@ -18,7 +18,7 @@ from engine.plan.planner import make_plan
 from engine.protocol import Load
 from engine.runtimes.base import CancelFlag
 from engine.runtimes.native import HybridRuntime
-from engine.spec.spec import ModelSpec
+from engine.spec.reader import read_spec
 
 PROMPT = 1100
 """Tokens read before the measurement: two whole chunks, after which scratch memory no longer grows."""
@@ -45,7 +45,7 @@ def main(path: str, context: int) -> None:
     runtime.forward([1])
     measured = resident()
     with GGUFFile.open(Path(path)) as file:
-        spec = ModelSpec.from_file(file)
+        spec = read_spec(file)
     plan = make_plan(spec, Hardware(memory=Memory(1 << 40, 1 << 40)), context)
     (ram,) = plan.devices
     result = {"measured": measured, "planned": ram.resident, "parts": ram.segments}

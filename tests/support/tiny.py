@@ -19,8 +19,8 @@ from typing import Any
 import gguf
 import numpy as np
 
-from engine.evaluation.quantise import fitting_type
 from engine.evaluation.quantise import quantise as quantise_rows
+from engine.spec.recipes import fitting_type
 from kernels.ops import Bytes, Floats
 from kernels.quants import BY_NAME, MATRIX_TYPES, QuantType
 from tests.support import vocabulary

@@ -9,15 +9,16 @@ import pytest
 
 from engine.catalog import catalog
 from engine.catalog.tensors import Numbers
+from engine.common.units import byte_size, short_count
 from engine.errors import RequestError
 from engine.machine import profiles
 from engine.machine.types import GpuUser, Hardware, Software
+from engine.plan import report
 from engine.plan.footprint import PAGE
 from engine.plan.gpu_footprint import layer_kv_bytes, reserve_bytes
 from engine.plan.gpu_ledger import USUAL_CONTEXT
 from engine.plan.memory_plan import KV, DevicePlan, MemoryPlan
 from engine.plan.planner import make_plan
-from engine.plan.report import size, tokens
 from engine.protocol import Auto
 from engine.spec.spec import ModelSpec
 from tests.support.plans import (
@@ -134,7 +135,7 @@ def test_a_dense_model_is_helped_by_a_gpu_that_does_not_hold_it() -> None:
     check(model, hardware, plan)
     assert plan.verdict == "hybrid" and plan.placement is not None
     assert 20 < plan.placement.on_cpu < 60
-    assert f"the first {plan.placement.on_cpu} run on the CPU" in " ".join(plan.words())
+    assert f"the first {plan.placement.on_cpu} run on the CPU" in " ".join(report.words(plan))
     alone = make_plan(model, hardware, device="cpu")
     assert alone.decode_tok_s and plan.decode_tok_s and plan.decode_tok_s > alone.decode_tok_s
     assert make_plan(model, machine(64, 24, 24, 24)).verdict == "GPU"
@@ -159,8 +160,10 @@ def test_what_does_not_fit_says_what_ram_lacks() -> None:
     plan = make_plan(spec(), machine(4, 8))
     check(spec(), machine(4, 8), plan)
     assert not plan.fits and plan.short_of == "RAM" and plan.decode_tok_s is None
-    assert plan.fit_words == f"short by {size(plan.short_bytes)} of RAM"
-    assert f"needs {size(plan.devices[-1].used)} of RAM, 4.3 GB are free" in plan.words()[1]
+    assert plan.fit_words == f"short by {byte_size(plan.short_bytes)} of RAM"
+    assert (
+        f"needs {byte_size(plan.devices[-1].used)} of RAM, 4.3 GB are free" in report.words(plan)[1]
+    )
 
 
 def test_more_vram_never_means_fewer_slots_or_a_shorter_context() -> None:
@@ -266,8 +269,8 @@ def test_without_its_software_the_cpu_computes_and_the_command_is_told(
     hardware = dataclasses.replace(machine(64, 24), software=software, assumed="")
     plan = make_plan(spec(), hardware)
     assert plan.verdict == "CPU" and words in plan.no_gpu and "pip install" in plan.gpu_fix
-    assert any(line.endswith(plan.gpu_fix) for line in plan.words())
-    assert any(plan.no_gpu in line for line in plan.words())
+    assert any(line.endswith(plan.gpu_fix) for line in report.words(plan))
+    assert any(plan.no_gpu in line for line in report.words(plan))
     complete = Software(torch="2.13.0", torch_cuda="13.0", triton="3.7")
     assert make_plan(spec(), dataclasses.replace(hardware, software=complete)).verdict == "GPU"
 
@@ -301,7 +304,7 @@ def test_a_gpu_that_is_full_says_who_fills_it() -> None:
     part_full = dataclasses.replace(hardware.gpus[0], free=12 * GIB, users=held)
     plan = make_plan(spec(), dataclasses.replace(hardware, gpus=(part_full,)))
     assert plan.verdict == "hybrid" and plan.devices[0].total == 12 * GIB
-    assert any("python 23.6 GB" in line and "planned around" in line for line in plan.words())
+    assert any("python 23.6 GB" in line and "planned around" in line for line in report.words(plan))
     assert plan.experts_on_gpu < make_plan(spec(), hardware).experts_on_gpu
 
 
@@ -317,12 +320,14 @@ def test_a_context_too_long_for_vram_is_refused_with_the_longest() -> None:
 def test_a_context_too_long_for_ram_is_refused_with_the_longest() -> None:
     plan = make_plan(spec(), machine(64, 24), 4_000_000)
     assert not plan.fits
-    (words,) = [line for line in plan.words() if line.startswith("The longest context that fits")]
-    assert words.endswith(tokens(plan.max_context))
+    (words,) = [
+        line for line in report.words(plan) if line.startswith("The longest context that fits")
+    ]
+    assert words.endswith(short_count(plan.max_context))
     assert make_plan(spec(), machine(64, 24), plan.max_context).fits
     nowhere = make_plan(spec(DEEPSEEK_V3), machine(64, 24))
     assert not nowhere.fits and nowhere.max_context == 0
-    assert not any("longest context" in line for line in nowhere.words())
+    assert not any("longest context" in line for line in report.words(nowhere))
 
 
 def test_who_asks_for_a_gpu_without_its_software_is_told_the_command() -> None:
@@ -348,7 +353,7 @@ def test_speeds_are_predictions_until_a_run_replaces_them() -> None:
     plan = make_plan(spec(), machine(64, 24))
     assert plan.decode_tok_s and plan.prefill_tok_s and not plan.measured
     assert plan.bound_words == "limited by VRAM bandwidth: 1000 GB/s"
-    assert any("not yet measured on a GPU" in line for line in plan.words())
+    assert any("not yet measured on a GPU" in line for line in report.words(plan))
     hybrid = make_plan(spec(), machine(64, 8))
     assert hybrid.bound_words == "limited by RAM bandwidth: 50 GB/s"
 
@@ -370,4 +375,4 @@ def test_nothing_is_predicted_for_a_gpu_of_unknown_speed() -> None:
     unknown = dataclasses.replace(hardware.gpus[0], read_gb_s=0.0)
     plan = make_plan(spec(), dataclasses.replace(hardware, gpus=(unknown,)))
     assert plan.verdict == "GPU" and plan.decode_tok_s is None
-    assert any("memory speed of GPU 0 is not known" in line for line in plan.words())
+    assert any("memory speed of GPU 0 is not known" in line for line in report.words(plan))

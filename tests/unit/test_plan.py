@@ -8,14 +8,15 @@ import json
 import pytest
 
 from engine.catalog.tensors import Numbers
+from engine.common.units import byte_size
 from engine.errors import MemoryShortError, RequestError
 from engine.machine.types import Hardware
-from engine.plan import footprint
+from engine.plan import footprint, report
 from engine.plan.context import RESERVE, choose_context
 from engine.plan.footprint import kv_bytes, weight_bytes, workspace_bytes
 from engine.plan.memory_plan import KV, RESERVED, WORKSPACE, DevicePlan, MemoryPlan
 from engine.plan.planner import make_plan
-from engine.plan.report import FULL, OPEN, bars, size, tokens
+from engine.plan.report import FULL, OPEN, bars
 from engine.runtimes import native
 from engine.spec.spec import GroupSize, MlaSpec
 from tests.support.plans import DEEPSEEK_V3, GIB, GPT_OSS, MIXTRAL, QWEN3_30B, machine, spec
@@ -81,9 +82,9 @@ def test_what_does_not_fit_says_by_how_much() -> None:
     assert plan.verdict == "does not fit" and plan.short_of == "RAM"
     needed = model.weights_bytes + kv_bytes(model, plan.context) + RESERVE
     assert plan.short_bytes == needed - 10 * GIB
-    assert plan.fit_words == f"short by {size(plan.short_bytes)} of RAM"
+    assert plan.fit_words == f"short by {byte_size(plan.short_bytes)} of RAM"
     assert plan.decode_tok_s is None and plan.prefill_tok_s is None and not plan.bound_words
-    assert f"does not fit: {plan.fit_words}" in plan.words()[0]
+    assert f"does not fit: {plan.fit_words}" in report.words(plan)[0]
 
 
 def test_impossible_contexts_are_refused_and_long_ones_warned_of() -> None:
@@ -91,21 +92,21 @@ def test_impossible_contexts_are_refused_and_long_ones_warned_of() -> None:
         with pytest.raises(RequestError):
             make_plan(spec(), machine(), bad)
     plan = make_plan(spec(MIXTRAL), machine(500), 40000)
-    assert plan.context == 40000 and any("32768 tokens" in line for line in plan.words())
+    assert plan.context == 40000 and any("32768 tokens" in line for line in report.words(plan))
 
 
 def test_a_machine_whose_memory_is_unknown_promises_nothing_false() -> None:
     plan = make_plan(spec(), Hardware())
     assert plan.fits and plan.decode_tok_s is None
-    assert any("memory is not known" in line for line in plan.words())
-    assert any("ktchat doctor" in line for line in plan.words())
+    assert any("memory is not known" in line for line in report.words(plan))
+    assert any("ktchat doctor" in line for line in report.words(plan))
 
 
 def test_a_context_beyond_the_training_is_no_longer_than_the_longest() -> None:
     model = dataclasses.replace(spec(), context=1024)
     plan = make_plan(model, machine(64), 4096)
     assert plan.fits and plan.context == plan.max_context == 4096
-    assert any("trained for 1024 tokens" in line for line in plan.words())
+    assert any("trained for 1024 tokens" in line for line in report.words(plan))
     assert make_plan(model, machine(64)).max_context == 1024
 
 
@@ -113,7 +114,7 @@ def test_foreign_models_are_llama_cpps() -> None:
     plan = make_plan(spec(GPT_OSS, "MXFP4"), machine(64, 24))
     assert plan.runtime == "llama.cpp" and plan.verdict == "CPU"
     assert plan.placement is None and "llama.cpp" in plan.no_gpu
-    assert any(plan.no_gpu in line for line in plan.words())
+    assert any(plan.no_gpu in line for line in report.words(plan))
 
 
 def test_bytes_in_memory_may_differ_from_the_files() -> None:
@@ -150,7 +151,7 @@ def test_layers_that_nobody_reads_take_no_memory() -> None:
 @pytest.mark.parametrize("hardware", [machine(64, 8, 12), machine(2), Hardware()])
 def test_bars_keep_to_the_width_and_to_scale(width: int, hardware: Hardware) -> None:
     plan = make_plan(spec(), hardware)
-    lines = plan.bars(width)
+    lines = report.bars(plan, width)
     assert all(len(line) <= width for line in lines)
     assert len(lines) == sum(len(device.segments) + 1 for device in plan.devices)
     biggest = max(plan.devices[-1].segments, key=lambda segment: segment.bytes)
@@ -160,16 +161,9 @@ def test_bars_keep_to_the_width_and_to_scale(width: int, hardware: Hardware) -> 
     assert bars(plan, 5) == bars(plan, 40)
 
 
-def test_numbers_in_words() -> None:
-    assert [size(n) for n in (0, 999, 1_000, 999_499, 12_345_678, 1_400_000_000, 12 * 10**10)] == [
-        "0 B", "999 B", "1 kB", "999 kB", "12 MB", "1.4 GB", "120 GB",
-    ]  # fmt: skip
-    assert [tokens(n) for n in (5, 512, 1024, 32768, 1 << 20)] == ["5", "512", "1k", "32k", "1M"]
-
-
 def test_a_plan_as_json() -> None:
     plan = make_plan(spec(), machine(64, 8))
-    out = json.loads(json.dumps(plan.to_dict()))
+    out = json.loads(json.dumps(report.to_dict(plan)))
     assert out["fits"] and out["verdict"] == "hybrid" and len(out["placement"]["layers"]) == 48
     assert out["placement"]["layers"][0]["gpu"] == 0 and out["placement"]["kv"] == "f16"
     assert out["devices"][0]["segments"][0] == {

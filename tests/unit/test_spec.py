@@ -16,6 +16,7 @@ import pytest
 
 from engine.errors import KtchatError, ModelFileError, UnsupportedModelError
 from engine.gguf.file import GGUFFile
+from engine.spec.reader import read_spec
 from engine.spec.rope import RopeSpec
 from engine.spec.spec import ModelSpec, is_hybrid
 from tests.support import tiny, toy_models
@@ -27,7 +28,7 @@ Change = Callable[[Toy], Any]
 
 def read(toy: Toy, folder: Path) -> ModelSpec:
     with GGUFFile.open(toy.write(folder)) as file:
-        return ModelSpec.from_file(file)
+        return read_spec(file)
 
 
 def refusal(toy: Toy, folder: Path, kind: type[KtchatError] = ModelFileError) -> str:
@@ -79,7 +80,7 @@ def test_mixtral_8x7b_in_numbers(tmp_path: Path) -> None:
 def test_groups_hold_every_byte_once(tmp_path: Path) -> None:
     path = toy_models.deepseek2().write(tmp_path)
     with GGUFFile.open(path) as file:
-        spec = ModelSpec.from_file(file)
+        spec = read_spec(file)
         assert sum(size.bytes for size in spec.groups.values()) == file.weights_bytes
     groups = {group: size.parameters for group, size in spec.groups.items()}
     assert groups["experts"] == 2 * 8 * 3 * 64 * 32
@@ -106,7 +107,7 @@ def test_active_bytes_count_what_a_token_reads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("architecture", "variant"), tiny.MODELS)
 def test_every_tiny_model_is_hybrid(tmp_path: Path, architecture: str, variant: str) -> None:
     with GGUFFile.open(tiny.tiny_model(architecture, tmp_path, variant=variant)) as file:
-        spec = ModelSpec.from_file(file)
+        spec = read_spec(file)
     assert spec.hybrid, spec.unsupported
     assert spec.name == f"tiny {architecture} {variant}"
     assert spec.template and spec.context == 1024
@@ -283,7 +284,7 @@ def test_deepseeks_score_scale(tmp_path: Path, multiplier: float, mscale: float)
 
 def test_rope_factors_come_from_their_tensor(tmp_path: Path) -> None:
     with GGUFFile.open(tiny.tiny_model("llama", tmp_path, variant="rope-freqs")) as file:
-        spec = ModelSpec.from_file(file)
+        spec = read_spec(file)
         assert spec.rope.has_factors
         values = file.tensor("rope_freqs.weight").data.view(np.float32)
     assert spec.rope.factors == pytest.approx(values.tolist())
@@ -499,7 +500,7 @@ def test_mutated_models_give_a_spec_or_a_typed_error(tmp_path: Path) -> None:
         path.write_bytes(mutate(rng, head) + data[len(head) :])
         try:
             with GGUFFile.open(path) as file:
-                spec = ModelSpec.from_file(file)
+                spec = read_spec(file)
                 assert spec.active_bytes_per_token >= 0
                 if spec.hybrid:
                     assert all(math.isfinite(value) for value in spec.rope.frequencies())

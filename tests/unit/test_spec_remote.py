@@ -12,6 +12,7 @@ from engine.errors import ModelFileError
 from engine.evaluation.synthetic import shape_file
 from engine.gguf.file import GGUFFile
 from engine.spec import remote
+from engine.spec.reader import read_spec
 from engine.spec.remote import RemoteGGUF, RemotePart, spec_from_header, spec_from_parts
 from engine.spec.spec import ModelSpec
 from tests.support.tiny import MODELS, tiny_model
@@ -34,7 +35,7 @@ class Served:
 
 def local(path: Path) -> ModelSpec:
     with GGUFFile.open(path) as file:
-        return ModelSpec.from_file(file)
+        return read_spec(file)
 
 
 @pytest.mark.parametrize(("architecture", "variant"), MODELS)

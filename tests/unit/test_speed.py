@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from engine.common import measurements
+from engine.common.units import rate
 from engine.machine.types import Software
-from engine.plan import speed
+from engine.plan import report, speed
 from engine.plan.planner import make_plan
-from engine.plan.report import rate
 from engine.plan.speed import DECODE_EFFICIENCY, predict, record_run, record_speed, token_bytes
 from engine.protocol import Figures
+from engine.spec.reader import read_spec
 from tests.support.plans import DEEPSEEK_V3, GPT_OSS, QWEN3_30B, machine, spec
 from tests.support.tiny import tiny_model
 
@@ -73,8 +74,8 @@ def test_measured_figures_replace_the_prediction() -> None:
     assert record_speed(model, this, prefill_tok_s=300.0, prompt_tokens=600)
     plan = make_plan(model, this)
     assert (plan.decode_tok_s, plan.prefill_tok_s, plan.measured) == (12.0, 300.0, True)
-    assert any("12.0 tok/s (measured here)" in line for line in plan.words())
-    assert any("300 tok/s of prompt (measured here)" in line for line in plan.words())
+    assert any("12.0 tok/s (measured here)" in line for line in report.words(plan))
+    assert any("300 tok/s of prompt (measured here)" in line for line in report.words(plan))
     assert plan.bound_words == "limited by RAM bandwidth: 50 GB/s"
 
 
@@ -100,7 +101,7 @@ def test_figures_of_the_cpu_are_not_those_of_a_gpu() -> None:
     with_gpu = dataclasses.replace(machine(64, 24), assumed="", software=software)
     plan = make_plan(model, with_gpu)
     assert (plan.verdict, plan.decode_tok_s, plan.measured) == ("GPU", 90.0, True)
-    assert "Writes 90.0 tok/s (measured here)" in " ".join(plan.words())
+    assert "Writes 90.0 tok/s (measured here)" in " ".join(report.words(plan))
     plan = make_plan(model, with_gpu, device="cpu")
     assert (plan.verdict, plan.decode_tok_s, plan.measured) == ("CPU", 10.0, True)
 
@@ -153,10 +154,9 @@ def test_a_turn_is_recorded_from_its_file(tmp_path: Path) -> None:
     assert record_run(path, turn)
     from engine.gguf.file import GGUFFile
     from engine.machine.probe import here
-    from engine.spec.spec import ModelSpec
 
     with GGUFFile.open(path) as file:
-        assert speed.recorded(ModelSpec.from_file(file), here()) == {
+        assert speed.recorded(read_spec(file), here()) == {
             "decode_tok_s": 25.0,
             "prefill_tok_s": 400.0,
         }

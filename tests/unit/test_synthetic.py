@@ -13,8 +13,8 @@ from engine.evaluation import synthetic
 from engine.evaluation.llama_cpp_reference import LlamaPeer
 from engine.gguf.file import GGUFFile
 from engine.gguf.writer import TensorPlan, write_gguf
+from engine.spec.reader import read_spec
 from engine.spec.recipes import RECIPES, SHAPES, Shape
-from engine.spec.spec import ModelSpec
 from kernels.ops import Bytes
 from kernels.quants import BY_NAME
 
@@ -87,7 +87,7 @@ def test_all_layers_have_the_parameters_of_the_real_model(name: str, billions: f
 def test_both_engines_read_the_file(recipe: str, small_shape: Shape, tmp_path: Path) -> None:
     path = synthetic.shape_file("small", 2, tmp_path, recipe=recipe)
     with GGUFFile.open(path) as file:
-        spec = ModelSpec.from_file(file)
+        spec = read_spec(file)
         planned = {t.name: (t.type, t.shape) for t in synthetic.plan(SMALL, 2, recipe)}
         assert {n: (t.type, t.shape) for n, t in file.tensors.items()} == planned
     assert spec.hybrid

@@ -1,9 +1,10 @@
-"""Numbers as they are shown."""
+"""Numbers as they are shown, alone and in a line."""
 
 from __future__ import annotations
 
 import pytest
 
+from engine.common import units
 from engine.protocol import Figures, Progress
 from ktchat.common import words
 
@@ -14,7 +15,7 @@ from ktchat.common import words
      (9999, "10k"), (32_768, "32k"), (32_769, "33k"), (131_072, "128k"), (999_499, "999k"), (999_999, "1M"), (1_250_000, "1.2M")],
 )  # fmt: skip
 def test_short_counts(number: int, text: str) -> None:
-    assert words.short_count(number) == text
+    assert units.short_count(number) == text
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,7 @@ def test_short_counts(number: int, text: str) -> None:
      (18_600_000_000, "18.6 GB"), (999_600, "1.0 MB"), (250_000_000, "250 MB")],
 )  # fmt: skip
 def test_sizes(size: int, text: str) -> None:
-    assert words.file_size(size) == text
+    assert units.byte_size(size) == text
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_sizes(size: int, text: str) -> None:
     [(0.04, "0.0 s"), (0.94, "0.9 s"), (9.96, "10 s"), (59.7, "1 min 0 s"), (185, "3 min 5 s")],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert words.duration(seconds) == text
+    assert units.duration(seconds) == text
 
 
 def test_progress() -> None:

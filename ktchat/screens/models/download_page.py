@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.binding import Binding, BindingType
 
 from engine.common.threads import ask
-from ktchat.common.words import file_size
+from engine.common.units import byte_size
 from ktchat.library.downloads import title
 from ktchat.screens.dialogs.path_dialog import Question
 from ktchat.screens.models.pages import NEXT, Page, Shown
@@ -72,7 +72,7 @@ class DownloadPage(Page):
         state = self.desk.app.downloads.state(key)
         if state is None or not key:
             return None, ""
-        done = f"{file_size(state.done)} of {file_size(state.total)}"
+        done = f"{byte_size(state.done)} of {byte_size(state.total)}"
         where = "in" if state.stage == "done" else "goes to"
         return None, f"{done} · {where} {short_path(state.path)}"
 
@@ -105,7 +105,7 @@ class DownloadPage(Page):
         if state is None or state.stage in ("done", "cancelled"):
             return
         key = state.key
-        question = f"Cancel {title(key)} and delete the {file_size(state.done)} that came?"
+        question = f"Cancel {title(key)} and delete the {byte_size(state.done)} that came?"
         self.app.push_screen(
             Question(question, "Cancel and delete", "Go on"),
             lambda answer: downloads.cancel(key) if answer else None,

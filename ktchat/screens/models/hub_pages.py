@@ -15,9 +15,9 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from engine.common.threads import ask
+from engine.common.units import short_count
 from engine.errors import KtchatError
 from ktchat.common.text import one_line
-from ktchat.common.words import short_count
 from ktchat.library import shelf
 from ktchat.screens.models.pages import NEXT, Page, Shown
 from ktchat.widgets.field import Field

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ktchat.common.words import file_size
+from engine.common.units import byte_size
+from engine.plan.report import words as plan_lines
 from ktchat.library.shelf import LocalModel
 from ktchat.widgets.formats import short_path
 
@@ -22,24 +23,26 @@ class Check:
         """Called in the thread."""
         if self.stopped:
             raise StoppedError
-        self.words = f"checking {100 * done // max(1, total)} % of {file_size(total)} · v stops"
+        self.words = f"checking {100 * done // max(1, total)} % of {byte_size(total)} · v stops"
 
 
 def details(local: LocalModel) -> list[tuple[str, str]]:
     """Everything known of a model, a name and a text a line; not safe to draw."""
-    from engine.plan.report import size
+    from engine.common.units import byte_size
 
     entry, plan = local.entry, local.plan
     rows = [
         ("file", "built in" if entry.source == "guide" else short_path(entry.path, 1000)),
-        ("size", file_size(entry.size)),
+        ("size", byte_size(entry.size)),
         ("architecture", entry.architecture),
         ("quantisation", entry.quantisation),
         ("runs on", "our engine" if entry.runtime == "hybrid" else entry.runtime),
         ("belongs to", local.program),
         ("fault", entry.error),
     ]
-    rows += [("plan", text) for text in plan.words()] if plan is not None else []
+    rows += [("plan", text) for text in plan_lines(plan)] if plan is not None else []
     for device in plan.devices if plan is not None else ():
-        rows += [(f"{device.name}: {part.label}", size(part.bytes)) for part in device.segments]
+        rows += [
+            (f"{device.name}: {part.label}", byte_size(part.bytes)) for part in device.segments
+        ]
     return [(name, text) for name, text in rows if text]

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.binding import Binding, BindingType
 
 from engine.common.threads import ask
+from engine.common.units import byte_size
 from engine.errors import KtchatError
 from ktchat.common.text import one_line
-from ktchat.common.words import file_size
 from ktchat.library import shelf
 from ktchat.library.shelf import LocalModel
 from ktchat.screens.dialogs.path_dialog import Details, PathDialog, Question, Way
@@ -193,7 +193,7 @@ class LocalPage(Page):
             where = local.program or "outside the models folder"
             self.desk.say(f"{name} belongs to {where}: ktchat only reads it", "warning")
         else:
-            question = f"Delete {name} {entry.quantisation}, {file_size(entry.size)}?"
+            question = f"Delete {name} {entry.quantisation}, {byte_size(entry.size)}?"
             self.app.push_screen(
                 Question(question, "Delete it"), lambda answer: self._delete(answer, entry.path)
             )
@@ -211,7 +211,7 @@ class LocalPage(Page):
             return
         self.models.pop(path, None)
         self._show()
-        self.desk.say(f"{name} was deleted: {file_size(freed)} are free again")
+        self.desk.say(f"{name} was deleted: {byte_size(freed)} are free again")
         self.begin()
 
     def action_verify(self) -> None:

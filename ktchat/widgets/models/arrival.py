@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 from textual.widget import Widget
 
-from ktchat.common.words import file_size
+from engine.common.units import byte_size
 from ktchat.library.downloads import percent, stage_words, title
 from ktchat.widgets.models.download_row import bar
 
@@ -37,7 +37,7 @@ class Arrival(Widget):
         state, dim = self._state, "$foreground 60%"
         if state is None:
             return Content.styled("The download was cancelled.", dim)
-        size = f"{file_size(state.done)} of {file_size(state.total)}"
+        amount = f"{byte_size(state.done)} of {byte_size(state.total)}"
         style = {"failed": "$error", "waiting": "$warning", "done": "$success"}.get(
             state.stage, dim
         )
@@ -53,7 +53,7 @@ class Arrival(Widget):
             [
                 Content.styled(title(state.key), "bold"),
                 bar(state, cells) + Content(f"  {percent(state)}"),
-                Content.styled(size, dim) + Content(" · ") + Content.styled(stage_words(state), style),
+                Content.styled(amount, dim) + Content(" · ") + Content.styled(stage_words(state), style),
                 Content(""),
                 Content.styled(after, dim),
             ]

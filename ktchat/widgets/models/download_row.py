@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from ktchat.common.words import file_size
+from engine.common.units import byte_size
 from ktchat.library.downloads import percent, stage_words, title
 from ktchat.widgets.lines import styled
 from ktchat.widgets.models.model_table import Column, Row
@@ -35,7 +35,7 @@ def download_row(progress: DownloadProgress) -> Row:
     style = {"failed": "$error", "waiting": "$warning", "done": "$success"}.get(
         progress.stage, "$foreground 65%"
     )
-    size = f"{file_size(progress.done)} of {file_size(progress.total)}"
+    amount = f"{byte_size(progress.done)} of {byte_size(progress.total)}"
     short = len(words) <= SHORT
     return Row(
         key=progress.key,
@@ -43,7 +43,7 @@ def download_row(progress: DownloadProgress) -> Row:
             Content(title(progress.key)),
             bar(progress, BAR),
             Content(percent(progress)),
-            styled(size, "$foreground 65%"),
+            styled(amount, "$foreground 65%"),
             styled(words if short else progress.stage, style),
         ),
         below=None if short else styled(words, style),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from ktchat.common.words import file_size
+from engine.common.units import byte_size
 from ktchat.widgets.lines import styled
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ DIM = "$foreground 60%"
 
 def size_cell(size: int, computed: bool = False) -> Content:
     """`18.6 GB`, with `~` when it is computed."""
-    return Content(f"{'~' if computed else ''}{file_size(size)}" if size else "")
+    return Content(f"{'~' if computed else ''}{byte_size(size)}" if size else "")
 
 
 def fit_cell(plan: MemoryPlan | None, rough: str = "") -> Content:
@@ -35,7 +35,7 @@ def speed_cell(plan: MemoryPlan | None) -> Content:
     """`~6 tok/s` or `> 1000 tok/s`; `6.1 tok/s` when it was measured here."""
     if plan is None or plan.decode_tok_s is None:
         return Content("")
-    from engine.plan.report import rate
+    from engine.common.units import rate
 
     words = rate(plan.decode_tok_s, plan.measured)
     return Content(words) if plan.measured else styled(words, "$foreground 80%")
@@ -45,9 +45,9 @@ def context_cell(plan: MemoryPlan | None) -> Content:
     """The context that a model would be opened with."""
     if plan is None or not plan.fits:
         return Content("")
-    from engine.plan.report import tokens
+    from engine.common.units import short_count
 
-    return Content(tokens(plan.context))
+    return Content(short_count(plan.context))
 
 
 def local_cells(local: LocalModel) -> tuple[Content, ...]:

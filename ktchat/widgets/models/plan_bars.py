@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.content import Content
 from textual.widget import Widget
 
+from engine.plan import report
 from ktchat.common.text import one_line
 from ktchat.widgets.lines import styled, wrap
 
@@ -81,7 +82,7 @@ class PlanBars(Widget):
 
 def plan_lines(plan: MemoryPlan, width: int) -> list[Content]:
     """A headline, a bar a device with its legend, and the plan's words."""
-    words = [one_line(text, 300) for text in plan.words()]
+    words = [one_line(text, 300) for text in report.words(plan)]
     headline = styled(words[0], ".strong" if plan.fits else ".short")
     lines = [row.content for row in wrap(headline, width)]
     for device in plan.devices:
@@ -93,21 +94,21 @@ def plan_lines(plan: MemoryPlan, width: int) -> list[Content]:
 
 def device_lines(device: DevicePlan, width: int) -> list[Content]:
     """A device's bar, as long as its free memory; what is missing goes beyond, in amber."""
-    from engine.plan.report import size
+    from engine.common.units import byte_size
 
     name = one_line(device.kind if device.kind == "RAM" else device.name, 20)
     if device.short:
-        end = styled(f"short by {size(device.short)}", ".short")
+        end = styled(f"short by {byte_size(device.short)}", ".short")
     else:
-        left = size(max(0, device.total - device.used))
-        end = styled(f"{left} left of {size(device.total)}" if device.total else "", ".dim")
+        left = byte_size(max(0, device.total - device.used))
+        end = styled(f"{left} left of {byte_size(device.total)}" if device.total else "", ".dim")
     room = max(8, width - len(name) - end.cell_length - 4)
     bar = _bar(device, room)
     lines = [Content(f"{name}  ") + bar + Content("  ") + end]
     legend: list[Content] = []
     for part, count in _parts(device):
         if count * 200 >= max(1, device.used):
-            label = styled(f" {_NAMES[part]} {size(count)}", ".dim")
+            label = styled(f" {_NAMES[part]} {byte_size(count)}", ".dim")
             legend.append(styled(FULL, f".{part}") + label)
     return [*lines, *_flow(legend, width, len(name) + 2)]
 

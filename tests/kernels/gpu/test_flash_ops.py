@@ -14,7 +14,7 @@ import torch
 
 from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer, page_table
-from engine.spec.spec import ModelSpec
+from engine.spec.reader import read_spec
 from kernels.gpu.flashinfer import wrappers as flash
 from kernels.gpu.flashinfer.workspace import WORKSPACE_BYTES, decode_fits, prefill_split
 from kernels.gpu.flashinfer.wrappers import Availability
@@ -58,7 +58,7 @@ def model_rows(
     rows, start = [], 0
     with GGUFFile.open(path) as file:
         model: Transformer[Any, Any, Any] = Transformer(
-            file, ModelSpec.from_file(file), ops, len(PAGES), PAGE, kv=kv
+            file, read_spec(file), ops, len(PAGES), PAGE, kv=kv
         )
         for count in chunks:
             rows.append(model.forward(TOKENS[start : start + count], pages, start))

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer, page_table
-from engine.spec.spec import ModelSpec
+from engine.spec.reader import read_spec
 from kernels.cpu import CpuOps
 from kernels.gpu.attention.batch import Batch
 from kernels.gpu.gpu_ops import GpuOps
@@ -74,7 +74,7 @@ def rows(path: Path, ops: Any, chunks: Sequence[int]) -> Floats:
     out, start = [], 0
     with GGUFFile.open(path) as file:
         model: Transformer[Any, Any, Any] = Transformer(
-            file, ModelSpec.from_file(file), ops, len(PAGES), PAGE_SIZE
+            file, read_spec(file), ops, len(PAGES), PAGE_SIZE
         )
         for count in chunks:
             part = TOKENS[start : start + count]
@@ -281,7 +281,7 @@ def greedy(path: Path, tokens: int, ops: Any) -> list[int]:
     """Tokens of a reply, the likeliest each time."""
     with GGUFFile.open(path) as file:
         model: Transformer[Any, Any, Any] = Transformer(
-            file, ModelSpec.from_file(file), ops, tokens // 32 + 1, 32
+            file, read_spec(file), ops, tokens // 32 + 1, 32
         )
         pages, reply = page_table(list(range(tokens // 32 + 1))[::-1]), [7]
         for position in range(tokens):
@@ -314,9 +314,7 @@ def test_ops_never_wait_for_the_device(
     path = tiny_model("deepseek2", tmp_path, variant="v3", expert_type="Q4_K")
     with GGUFFile.open(path) as file:
         ops = GpuOps(DEVICE)
-        model: Transformer[Any, Any, Any] = Transformer(
-            file, ModelSpec.from_file(file), ops, 6, PAGE_SIZE
-        )
+        model: Transformer[Any, Any, Any] = Transformer(file, read_spec(file), ops, 6, PAGE_SIZE)
         model.forward(TOKENS[:tokens], PAGES, 0)  # compiles
         torch.cuda.set_sync_debug_mode("error")
         try:

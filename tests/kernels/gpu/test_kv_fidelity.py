@@ -15,7 +15,7 @@ import pytest
 
 from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer, page_table
-from engine.spec.spec import ModelSpec
+from engine.spec.reader import read_spec
 from kernels.gpu.gpu_ops import GpuOps
 from kernels.gpu.quant import matmul
 from kernels.ops import CacheKind, Floats
@@ -51,7 +51,7 @@ def logits(path: Path, ops: Any, kv: CacheKind) -> Floats:
     rows, start = [], 0
     with GGUFFile.open(path) as file:
         model: Transformer[Any, Any, Any] = Transformer(
-            file, ModelSpec.from_file(file), ops, len(PAGES), PAGE_SIZE, kv=kv
+            file, read_spec(file), ops, len(PAGES), PAGE_SIZE, kv=kv
         )
         for count in CHUNKS:
             rows.append(model.forward_all(TOKENS[start : start + count], PAGES, start))

@@ -14,7 +14,7 @@ from engine.plan.placement import LayerPlace, Placement
 from engine.runtimes import placed
 from engine.runtimes.native import HybridRuntime
 from engine.runtimes.placed import load_placed
-from engine.spec.spec import ModelSpec
+from engine.spec.reader import read_spec
 from kernels.cpu import CpuOps
 from kernels.device import DeviceMemoryError
 from kernels.gpu.gpu_ops import GpuOps
@@ -49,7 +49,7 @@ def load(path: Path, placement: Placement, limit: int, opened: list[GpuOps]) -> 
         return opened[-1]
 
     with GGUFFile.open(path) as file:
-        spec = ModelSpec.from_file(file)
+        spec = read_spec(file)
         return load_placed(file, spec, placement, device, lambda gpu, memory: MIB, threads=2)
 
 
@@ -64,7 +64,7 @@ def test_a_model_is_loaded_sized_and_says_what_it_should(experts: int, tmp_path:
     (device,) = opened
     page = runtime.kv_bytes_per_token * 32
     with GGUFFile.open(path) as file:
-        most = -(-ModelSpec.from_file(file).context // 32) + 1
+        most = -(-read_spec(file).context // 32) + 1
     pages = runtime._prefixes.free_pages
     assert pages == most or MIB <= device.memory().free < MIB + page
     runtime.begin(TOKENS)
