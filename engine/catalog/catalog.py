@@ -88,9 +88,9 @@ class CatalogModel:
         return f"{self.repository}:{quant.name}"
 
     @property
-    def runtime(self) -> Literal["hybrid", "llama.cpp"]:
+    def runtime(self) -> Literal["native", "llama.cpp"]:
         """What runs it."""
-        return "hybrid" if self.spec(self.quants[0].name).hybrid else "llama.cpp"
+        return "native" if self.spec(self.quants[0].name).native else "llama.cpp"
 
     def bits(self, quant: CatalogQuant) -> float:
         """Bits a parameter."""

@@ -27,7 +27,7 @@ from engine.plan.memory_plan import MemoryPlan
 from engine.protocol import Device
 from engine.protocol import Load as Request
 from engine.runtimes.chosen import gpu_plan, load_as
-from engine.runtimes.native import HybridRuntime
+from engine.runtimes.native import NativeRuntime
 from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
 from kernels.ops import Floats
@@ -55,9 +55,9 @@ class Side(Protocol):
 
 
 class OurSide:
-    """The hybrid runtime. Every start is a sequence whose first token the cache has not seen."""
+    """The native runtime. Every start is a sequence whose first token the cache has not seen."""
 
-    def __init__(self, runtime: HybridRuntime) -> None:
+    def __init__(self, runtime: NativeRuntime) -> None:
         self._runtime = runtime
         self._fresh = True
 
@@ -138,7 +138,7 @@ def bench(
 
 def _load(
     file: GGUFFile, spec: ModelSpec, request: Request, plan: MemoryPlan | None, report: Report
-) -> HybridRuntime:
+) -> NativeRuntime:
     context = request.context
     assert isinstance(context, int)
 
@@ -158,7 +158,7 @@ def _load(
 
 
 def _check(path: Path, spec: ModelSpec, context: int) -> None:
-    if not spec.hybrid:
+    if not spec.native:
         raise UnsupportedModelError(
             f"{path.name} cannot be measured",
             f"Only {PEER_NAME} runs it: {spec.unsupported}",

@@ -120,7 +120,7 @@ def verify(
     tell = report or (lambda stage, done, total: None)
     with GGUFFile.open(path) as file:
         spec = read_spec(file)
-        if not spec.hybrid:
+        if not spec.native:
             raise UnsupportedModelError(
                 f"{path.name} cannot be verified",
                 f"Only {PEER_NAME} runs it, so there is nothing to compare: {spec.unsupported}",

@@ -74,22 +74,22 @@ def load_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
 
 
 def _runtime_name(load: Load, spec: ModelSpec, emit: Emit) -> str:
-    """The runtime asked for, else the hybrid one where it knows the model, else llama.cpp."""
-    if load.runtime == "hybrid" and not spec.hybrid:
+    """The runtime asked for, else the native one where it knows the model, else llama.cpp."""
+    if load.runtime == "native" and not spec.native:
         raise UnsupportedModelError(
-            f"The hybrid runtime cannot run {spec.name}",
+            f"The native runtime cannot run {spec.name}",
             spec.unsupported,
             "Leave the choice of the runtime to ktchat",
         )
     if load.runtime is not None:
         return load.runtime
-    if spec.hybrid:
-        return "hybrid"
+    if spec.native:
+        return "native"
     emit(Notice(f"{spec.architecture} runs on llama.cpp: {spec.unsupported}"))
     return "llama.cpp"
 
 
-def _hybrid(
+def _native(
     file: GGUFFile,
     spec: ModelSpec,
     load: Load,
@@ -97,9 +97,9 @@ def _hybrid(
     say: Say,
     cancelled: CancelFlag,
 ) -> Runtime:
-    from engine.runtimes.chosen import open_hybrid
+    from engine.runtimes.chosen import open_native
 
-    return open_hybrid(file, spec, load, progress, say)
+    return open_native(file, spec, load, progress, say)
 
 
 def _llama_cpp(
@@ -128,4 +128,4 @@ def _llama_cpp(
 
 
 _Open = Callable[[GGUFFile, ModelSpec, Load, LoadProgress, Say, CancelFlag], Runtime]
-_RUNTIMES: dict[str, _Open] = {"hybrid": _hybrid, "llama.cpp": _llama_cpp}
+_RUNTIMES: dict[str, _Open] = {"native": _native, "llama.cpp": _llama_cpp}

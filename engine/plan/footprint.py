@@ -31,7 +31,7 @@ def weight_bytes(spec: ModelSpec) -> dict[Group, int]:
         for group, size in spec.groups.items()
         if group != "unused"
     }
-    if spec.mla is not None and not spec.mla.split and spec.hybrid:
+    if spec.mla is not None and not spec.mla.split and spec.native:
         weights["attention"] = weights.get("attention", 0) + _transposed_bytes(spec)
     return weights
 

@@ -42,7 +42,7 @@ def gpu_plan(
 
 def obstacle(spec: ModelSpec, hardware: Hardware) -> Problem | None:
     """Why the machine's GPUs cannot compute this model; None: they can, if they have room."""
-    if not spec.hybrid or not spec.layer_groups:
+    if not spec.native or not spec.layer_groups:
         return Problem("This model runs on llama.cpp, which ktchat uses on the CPU only")
     return gpu_obstacle(hardware)
 
@@ -97,7 +97,7 @@ def _plan(room: GpuRoom, context: int) -> MemoryPlan:
         devices=(*(room.vram(placement, number) for number in placement.gpus), ram),
         context=context,
         max_context=max(longest, context) if fits else longest,
-        runtime="hybrid",
+        runtime="native",
         decode_tok_s=speed.decode_tok_s,
         prefill_tok_s=speed.prefill_tok_s,
         bound_words=speed.bound_words,

@@ -107,14 +107,14 @@ def _decode(hardware: Hardware, work: _Work) -> list[_Time]:
         words = f"limited by VRAM bandwidth: {gb_s(speed)}"
         times.append(_Time(count / (speed * 1e9 * GPU_EFFICIENCY), words))
     bandwidth = hardware.memory.best_read_gb_s or 1.0
-    seconds = work.host_bytes / (bandwidth * 1e9 * DECODE_EFFICIENCY["hybrid"])
+    seconds = work.host_bytes / (bandwidth * 1e9 * DECODE_EFFICIENCY["native"])
     return [*times, _Time(seconds, f"limited by RAM bandwidth: {gb_s(bandwidth)}")]
 
 
 def _prefill(hardware: Hardware, work: _Work) -> list[_Time]:
     """One chunk of `PROMPT` tokens."""
     cpu = hardware.cpu
-    gops = cpu.cores * GOPS_PER_CORE["hybrid"][cpu.isa] * 1e9
+    gops = cpu.cores * GOPS_PER_CORE["native"][cpu.isa] * 1e9
     cores = f"limited by {cpu.cores} core{'s' * (cpu.cores != 1)}"
     times = [_Time(2 * PROMPT * work.host_parameters / gops, cores)]
     for number, count in work.gpu_parameters.items():

@@ -80,7 +80,7 @@ class MemoryPlan:
     max_context: int
     """The longest context that fits, at most what the model was trained for unless more was asked for;
     0: none does."""
-    runtime: Literal["hybrid", "llama.cpp"]
+    runtime: Literal["native", "llama.cpp"]
     """What would run it."""
     decode_tok_s: float | None = None
     prefill_tok_s: float | None = None

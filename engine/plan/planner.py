@@ -75,7 +75,7 @@ def _on_cpu(spec: ModelSpec, hardware: Hardware, context: int | Auto | None) -> 
     speed = predict(spec, hardware, tokens)
     longest = min(spec.context, largest_context(spec, free or 1 << 62))
     why = [] if free else ["The size of this machine's memory is not known"]
-    if spec.unsupported or not spec.hybrid:
+    if spec.unsupported or not spec.native:
         why.append(
             f"llama.cpp runs it: {spec.unsupported or 'its architecture is not one of ours'}"
         )
@@ -89,7 +89,7 @@ def _on_cpu(spec: ModelSpec, hardware: Hardware, context: int | Auto | None) -> 
         devices=(ledger,),
         context=tokens,
         max_context=max(longest, tokens) if fits else longest,
-        runtime="hybrid" if spec.hybrid else "llama.cpp",
+        runtime="native" if spec.native else "llama.cpp",
         decode_tok_s=speed.decode_tok_s if fits else None,
         prefill_tok_s=speed.prefill_tok_s if fits else None,
         bound_words=speed.bound_words if fits else "",

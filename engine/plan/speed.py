@@ -23,10 +23,10 @@ from engine.protocol import Computed, Figures, RuntimeName
 from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
 
-DECODE_EFFICIENCY: dict[RuntimeName, float] = {"hybrid": 0.88, "llama.cpp": 0.50}
+DECODE_EFFICIENCY: dict[RuntimeName, float] = {"native": 0.88, "llama.cpp": 0.50}
 """Part of the memory's reading speed that decoding reaches, `LAYER_SECONDS` apart.
 
-hybrid: with it the predictions for `ktchat bench --layers 8 --prompt 512 --gen 64` on 2 cores with AVX-512
+native: with it the predictions for `ktchat bench --layers 8 --prompt 512 --gen 64` on 2 cores with AVX-512
 are 125, 107 and 74 tok/s where 124, 109 (qwen3-30b-a3b at 51 and 43 GB/s) and 79 (deepseek-v2-lite at 42)
 were measured, medians of 5 rounds, all other work paused. llama.cpp 0.3.36: 0.47 to 0.53 of the limit in the
 same rounds (tests/bench/LOG.md). To be measured again when kernels change; the figures of a person's own
@@ -38,12 +38,12 @@ LAYER_SECONDS = 50e-6
 of two and three layers that fit the cache, 58 to 121 us a layer, embedding and output included."""
 
 GOPS_PER_CORE: dict[RuntimeName, dict[str, float]] = {
-    "hybrid": {"avx512": 430.0, "avx2": 200.0, "plain": 5.0},
+    "native": {"avx512": 430.0, "avx2": 200.0, "plain": 5.0},
     "llama.cpp": {"avx512": 85.0, "avx2": 42.0, "plain": 5.0},
 }
 """10^9 operations (a multiplication and an addition are two) a second and core while prefilling.
 
-hybrid: 955 tok/s of a 512-token prompt, qwen3-30b-a3b with 8 layers (0.91 * 10^9 operations a token), 2
+native: 955 tok/s of a 512-token prompt, qwen3-30b-a3b with 8 layers (0.91 * 10^9 operations a token), 2
 cores with AVX-512 VNNI at 2.6 GHz, other work paused (tests/bench/LOG.md); llama.cpp: 188 tok/s. AVX2 is
 assumed to reach somewhat less than half, neither a small part."""
 
@@ -166,7 +166,7 @@ def token_bytes(spec: ModelSpec, context: int) -> int:
 
 
 def _runtime(spec: ModelSpec) -> RuntimeName:
-    return "hybrid" if spec.hybrid else "llama.cpp"
+    return "native" if spec.native else "llama.cpp"
 
 
 def _decode(spec: ModelSpec, bandwidth: float, context: int) -> float | None:

@@ -54,7 +54,7 @@ class Runtime(Protocol):
     """A loaded model that holds one sequence of tokens. One thread owns it."""
 
     name: str
-    """As the person reads it: "hybrid", "llama.cpp"."""
+    """As the person reads it: "native", "llama.cpp"."""
     device: Computed
     """What computes: "CPU", "GPU" or both, "hybrid"."""
     context: int

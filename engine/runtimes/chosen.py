@@ -1,4 +1,4 @@
-"""The hybrid runtime where a plan puts it: on the CPU alone, or with GPUs.
+"""The native runtime where a plan puts it: on the CPU alone, or with GPUs.
 
 Knows when a GPU is looked for and when memory does not suffice; how a model is loaded is the runtimes'.
 """
@@ -18,19 +18,19 @@ from engine.plan.memory_plan import MemoryPlan
 from engine.plan.planner import make_plan
 from engine.protocol import Load
 from engine.runtimes.base import LoadProgress
-from engine.runtimes.native import HybridRuntime
+from engine.runtimes.native import NativeRuntime
 from engine.spec.spec import ModelSpec
 
 Say = Callable[[str], None]
 
 
-def open_hybrid(
+def open_native(
     file: GGUFFile,
     spec: ModelSpec,
     load: Load,
     progress: LoadProgress = lambda done, total: None,
     say: Say = lambda words: None,
-) -> HybridRuntime:
+) -> NativeRuntime:
     """The model in `file`, loaded as `load` wishes and this machine allows.
 
     With device "auto" a GPU that cannot be used after all is said, and the CPU computes. Raises
@@ -46,8 +46,8 @@ def load_as(
     load: Load,
     progress: LoadProgress = lambda done, total: None,
     say: Say = lambda words: None,
-) -> HybridRuntime:
-    """The model as `gpu_plan` placed it. Raises as `open_hybrid`."""
+) -> NativeRuntime:
+    """The model as `gpu_plan` placed it. Raises as `open_native`."""
     with _native_errors():
         if plan is not None:
             from engine.runtimes.gpu import load_on_gpus
@@ -61,7 +61,7 @@ def load_as(
                 say(f"The CPU computes: {error.what[0].lower()}{error.what[1:]}. {error.why}")
         context = choose_context(load.context, spec, available_memory())
         say_longer(context, spec, say)
-        return HybridRuntime.load(file, spec, context, load.threads, progress)
+        return NativeRuntime.load(file, spec, context, load.threads, progress)
 
 
 def say_longer(context: int, spec: ModelSpec, say: Say) -> None:
@@ -82,7 +82,7 @@ def gpu_plan(load: Load, spec: ModelSpec, say: Say = lambda words: None) -> Memo
             "Leave the choice of the runtime to ktchat",
         )
     plan = None
-    if load.device == "gpu" or (load.device == "auto" and spec.hybrid and gpus()[0]):
+    if load.device == "gpu" or (load.device == "auto" and spec.native and gpus()[0]):
         plan = make_plan(spec, _look(), load.context, load.device, load.kv)
     placement = plan.placement if plan else None
     if load.kv == "q8" and (placement is None or placement.kv != "q8"):

@@ -24,7 +24,7 @@ from engine.plan.planner import make_plan
 from engine.protocol import Load
 from engine.runtimes.base import LoadProgress
 from engine.runtimes.gpu_selftest import check_gpu
-from engine.runtimes.native import HybridRuntime
+from engine.runtimes.native import NativeRuntime
 from engine.runtimes.placed import OpenDevice, load_placed
 from engine.spec.spec import ModelSpec
 from kernels.device import DeviceMemory, DeviceOps
@@ -46,7 +46,7 @@ def load_on_gpus(
     progress: LoadProgress,
     say: Say,
     open_device: OpenDevice | None = None,
-) -> HybridRuntime:
+) -> NativeRuntime:
     """The model as `plan` places it. Where a GPU's memory runs out, once more as a second plan does, for
     half the context and what is free then.
 
@@ -54,7 +54,7 @@ def load_on_gpus(
     """
     device = open_device or cuda_device
 
-    def attempt(plan: MemoryPlan, hardware: Hardware) -> HybridRuntime | str:
+    def attempt(plan: MemoryPlan, hardware: Hardware) -> NativeRuntime | str:
         """The runtime, or how memory ran out: the error itself would hold what was loaded so far."""
         assert plan.placement is not None
         try:
@@ -100,7 +100,7 @@ def _load(
     progress: LoadProgress,
     say: Say,
     open_device: OpenDevice,
-) -> HybridRuntime:
+) -> NativeRuntime:
     assert plan.placement is not None
 
     def reserve(gpu: int, memory: DeviceMemory) -> int:

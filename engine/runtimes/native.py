@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from engine.evaluation.trace import Trace
 from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer, page_table
 from engine.model.weights import Report
@@ -18,7 +17,7 @@ from engine.protocol import Computed
 from engine.runtimes.prefix_cache import CachedSequence, PrefixCache
 from engine.spec.spec import ModelSpec
 from kernels.ops import Floats
-from kernels.timing import Watched
+from kernels.timing import Rows, Watched
 
 PAGE_SIZE = 32
 """Positions in a KV page."""
@@ -27,10 +26,10 @@ CHUNK = 512
 """Tokens prefilled at once: enough to reuse each expert's weights, few enough to cancel soon."""
 
 
-class HybridRuntime:
+class NativeRuntime:
     """A loaded model that answers one sequence at a time and remembers the earlier ones."""
 
-    name = "hybrid"
+    name = "native"
 
     def __init__(
         self,
@@ -59,7 +58,7 @@ class HybridRuntime:
         context: int,
         threads: int | None = None,
         report: Report = lambda done, total: None,
-    ) -> HybridRuntime:
+    ) -> NativeRuntime:
         """The model in `file` on this machine's CPU; `threads` None takes its physical cores."""
         from kernels.cpu import CpuOps
 
@@ -81,13 +80,13 @@ class HybridRuntime:
         sequence.tokens.extend(tokens)
         return logits
 
-    def watch(self, trace: Trace | None) -> None:
-        """All work goes into `trace` from now on; None ends that."""
+    def watch(self, rows: Rows | None) -> None:
+        """The times of all work go to `rows` from now on; None ends that."""
         for stage in self._model.stages:
             assert isinstance(stage.ops, Watched), (
                 f"{stage.ops.name} does not say how long ops take"
             )
-            stage.ops.watch(trace)
+            stage.ops.watch(rows)
 
     def close(self) -> None:
         """Free everything; stop the op sets' threads."""

@@ -1,4 +1,4 @@
-"""A `HybridRuntime` as a placement says: op sets for its layers, a KV cache as large as memory allows, warm.
+"""A `NativeRuntime` as a placement says: op sets for its layers, a KV cache as large as memory allows, warm.
 
 Weights first; then passes up to the largest chunk, at the longest context, make every buffer that there
 will be; then free memory is read, a reserve kept, and the rest becomes pages of KV. Nothing grows
@@ -20,7 +20,7 @@ from engine.model.transformer import Transformer, page_table
 from engine.model.weights import Report
 from engine.plan.placement import Placement
 from engine.protocol import Computed
-from engine.runtimes.native import CHUNK, PAGE_SIZE, HybridRuntime, pages_for
+from engine.runtimes.native import CHUNK, PAGE_SIZE, NativeRuntime, pages_for
 from engine.spec.spec import ModelSpec
 from kernels.cpu import CpuOps
 from kernels.device import DeviceMemory, DeviceOps
@@ -52,7 +52,7 @@ def load_placed(
     threads: int | None = None,
     report: Report = lambda done, total: None,
     longest: bool = False,
-) -> HybridRuntime:
+) -> NativeRuntime:
     """The model, loaded and warm. With `longest` its context is the longest that memory then allows;
     else that of the placement, or a shorter one where memory was planned too tightly.
 
@@ -73,7 +73,7 @@ def load_placed(
             _warm_up(model, context)  # attention's plans are made for a cache
         for _ in range(2):  # op by op, which captures; then as it will be repeated
             model.forward(np.zeros(1, np.int32), page_table(list(range(fitting))), 0)
-        return HybridRuntime(model, context, fitting, [opened.pop_all()], computed(placement, spec))
+        return NativeRuntime(model, context, fitting, [opened.pop_all()], computed(placement, spec))
 
 
 def computed(placement: Placement, spec: ModelSpec) -> Computed:

@@ -57,10 +57,10 @@ def read_spec(file: GGUFFile) -> ModelSpec:
     if name not in ARCHITECTURES:
         unsupported = "its architecture is not one of ours"
     else:
-        _check_hybrid(keys, spec)
+        _check_native(keys, spec)
         unsupported = _missing_feature(keys, spec) or check_tensors(file, spec)
         if unsupported:
-            check_types(file, hybrid=False)
+            check_types(file, native=False)
     sizes = tensor_sizes(file, spec)
     return dataclasses.replace(
         spec,
@@ -272,7 +272,7 @@ def _template(file: GGUFFile) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _check_hybrid(keys: Keys, spec: ModelSpec) -> None:
+def _check_native(keys: Keys, spec: ModelSpec) -> None:
     """What an architecture of ours must have; llama.cpp aborts or throws where it has not."""
     known = ARCHITECTURES[spec.architecture]
     keys.real("attention.layer_norm_rms_epsilon", 0.0, 1.0)
@@ -298,7 +298,7 @@ def _check_hybrid(keys: Keys, spec: ModelSpec) -> None:
 
 
 def _missing_feature(keys: Keys, spec: ModelSpec) -> str:
-    """What the hybrid runtime does not do; such a model is llama.cpp's."""
+    """What the native runtime does not do; such a model is llama.cpp's."""
     features: tuple[tuple[bool, str], ...] = (
         (bool(keys.uneven), f"{keys.uneven} differs from layer to layer"),
         (spec.rope.scaling == "longrope", "it needs LongRoPE"),

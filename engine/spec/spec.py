@@ -14,7 +14,7 @@ from typing import Literal
 from engine.spec.rope import RopeSpec
 from kernels.ops import Routing
 
-__all__ = ["GroupSize", "MlaSpec", "ModelSpec", "MoeSpec", "RopeSpec", "is_hybrid"]
+__all__ = ["GroupSize", "MlaSpec", "ModelSpec", "MoeSpec", "RopeSpec", "is_native"]
 
 # fmt: off
 Group = Literal[
@@ -49,11 +49,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen3moe": Architecture(experts="always", qk_norm=True),
     "deepseek2": Architecture(interleaved=True, experts="counted", latent=True),
 }
-"""What the hybrid runtime runs."""
+"""What the native runtime runs."""
 
 
-def is_hybrid(architecture: str) -> bool:
-    """Whether the hybrid runtime knows this architecture."""
+def is_native(architecture: str) -> bool:
+    """Whether the native runtime knows this architecture."""
     return architecture in ARCHITECTURES
 
 
@@ -155,7 +155,7 @@ class ModelSpec:
     extra_layers: int = 0
     """Layers behind the last one, for the prediction of further tokens; not used."""
     unsupported: str = ""
-    """Why the hybrid runtime cannot run this model; empty when it can."""
+    """Why the native runtime cannot run this model; empty when it can."""
     kv_bytes_per_token: int = 0
     """Bytes of KV cache a token takes in float16."""
     groups: Mapping[Group, GroupSize] = field(default_factory=dict)
@@ -163,9 +163,9 @@ class ModelSpec:
     """What of `groups` belongs to each layer; empty where only a shape is known."""
 
     @property
-    def hybrid(self) -> bool:
-        """Whether the hybrid runtime can run this model."""
-        return is_hybrid(self.architecture) and not self.unsupported
+    def native(self) -> bool:
+        """Whether the native runtime can run this model."""
+        return is_native(self.architecture) and not self.unsupported
 
     @property
     def weights_bytes(self) -> int:

@@ -1,6 +1,6 @@
 """The tensors a model must have: names, shapes and types, checked before anything reads them.
 
-One table for the architectures of the hybrid runtime; a few rules for every other one. Knows
+One table for the architectures of the native runtime; a few rules for every other one. Knows
 nothing of metadata: sizes come from the spec.
 """
 
@@ -100,20 +100,20 @@ _ROPE = re.compile(r"^(blk\.\d+\.)?rope_(freqs|factors_\w+)\.weight$")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One tensor that the hybrid runtime reads."""
+    """One tensor that the native runtime reads."""
 
     name: str
     shape: tuple[int, ...]
 
 
-def check_types(file: GGUFFile, hybrid: bool) -> None:
+def check_types(file: GGUFFile, native: bool) -> None:
     """Refuse tensors in types that crash the runtime, whatever the architecture.
 
     llama.cpp adds and multiplies with vectors in float32 only, ours reads them in any float.
     """
     allowed = (
         (_ROUTER, FLOATS),
-        (_VECTOR, FLOATS if hybrid else _F32),
+        (_VECTOR, FLOATS if native else _F32),
         (_ROPE, _F32),
     )
     for info in file.tensors.values():
@@ -130,7 +130,7 @@ def check_types(file: GGUFFile, hybrid: bool) -> None:
 
 
 def check_tensors(file: GGUFFile, spec: ModelSpec) -> str:
-    """Check that everything the hybrid runtime reads is there, in shape and in a type it can take.
+    """Check that everything the native runtime reads is there, in shape and in a type it can take.
 
     Returns why the model needs another runtime, empty when it needs none.
     Raises `ModelFileError` when a tensor is missing or has the wrong shape or type.
@@ -161,7 +161,7 @@ def check_tensors(file: GGUFFile, spec: ModelSpec) -> str:
 
 
 def wanted_tensors(spec: ModelSpec) -> Iterator[Wanted]:
-    """Every tensor that the hybrid runtime reads for this spec, in order of use."""
+    """Every tensor that the native runtime reads for this spec, in order of use."""
     sizes = _sizes(spec)
 
     def rows(prefix: str, *tables: tuple[Row, ...]) -> Iterator[Wanted]:

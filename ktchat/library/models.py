@@ -33,7 +33,7 @@ class ModelEntry:
     quantisation: str = ""
     size: int = 0
     runtime: str = ""
-    """What would run it: hybrid or llama.cpp."""
+    """What would run it: native (ours) or llama.cpp."""
     error: str = ""
     """Why it cannot be used; empty when nothing speaks against it."""
 
@@ -84,7 +84,7 @@ def describe(path: str, source: Source = "recent") -> ModelEntry:
         architecture=one_line(spec.architecture, 40),
         quantisation=one_line(spec.quantisation, 40),
         size=size,
-        runtime="hybrid" if spec.hybrid else "llama.cpp",
+        runtime="native" if spec.native else "llama.cpp",
     )
 
 

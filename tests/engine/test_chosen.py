@@ -11,7 +11,7 @@ from engine.errors import GpuUnusableError, MemoryShortError, RequestError
 from engine.gguf.file import GGUFFile
 from engine.protocol import Load
 from engine.runtimes import chosen, gpu
-from engine.runtimes.chosen import open_hybrid
+from engine.runtimes.chosen import open_native
 from engine.spec.reader import read_spec
 from tests.support.plans import machine
 from tests.support.simulated_device import SimulatedDevice
@@ -40,7 +40,7 @@ class Desk:
         """What computes."""
         with GGUFFile.open(self.path) as file:
             load = Load(str(self.path), threads=2, **wishes)
-            runtime = open_hybrid(file, read_spec(file), load, say=self.said.append)
+            runtime = open_native(file, read_spec(file), load, say=self.said.append)
             runtime.begin([1, 2, 3])
             assert runtime.forward([1, 2, 3]).shape == (runtime.vocab_size,)
             runtime.close()

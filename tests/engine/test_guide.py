@@ -40,7 +40,7 @@ def reply() -> Iterator[Callable[[evaluate.Messages], str]]:
     """Greedy replies of the guide on our own engine."""
     with asyncio.Runner() as runner:
         engine = Engine()
-        runner.run(gather(engine.load(Load(str(GUIDE), context=4096, runtime="hybrid"))))
+        runner.run(gather(engine.load(Load(str(GUIDE), context=4096, runtime="native"))))
 
         def answer(messages: evaluate.Messages) -> str:
             said = [Message(message["role"], message["content"]) for message in messages]

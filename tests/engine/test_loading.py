@@ -172,7 +172,7 @@ def failure(events: list[Event]) -> KtchatError:
     return events[-1].error
 
 
-@pytest.mark.parametrize("runtime", ["hybrid", "llama.cpp"])
+@pytest.mark.parametrize("runtime", ["native", "llama.cpp"])
 async def test_a_tiny_model_talks(folder: Path, runtime: str) -> None:
     path = tiny_model("qwen3moe", folder)
     loading, first, second = await talk(
@@ -200,7 +200,7 @@ async def test_both_runtimes_say_the_same(folder: Path) -> None:
             text_of(events)
             for events in (await talk(path, "hello", "go on", runtime=runtime, threads=1))[1:]
         ]
-        for runtime in ("hybrid", "llama.cpp")
+        for runtime in ("native", "llama.cpp")
     ]
     assert replies[0] == replies[1]
 
@@ -211,7 +211,7 @@ async def test_an_architecture_of_llama_cpp_is_noticed_and_answers(folder: Path)
     (notice,) = [event.text for event in loading if isinstance(event, Notice)]
     assert "internlm2 runs on llama.cpp" in notice
     assert isinstance(reply[-1], Finished)
-    (loading,) = await talk(internlm2(folder), runtime="hybrid")
+    (loading,) = await talk(internlm2(folder), runtime="native")
     assert isinstance(failure(loading), UnsupportedModelError)
 
 
@@ -260,7 +260,7 @@ async def test_one_child_takes_one_model_after_another(folder: Path) -> None:
     await engine.close()
 
 
-@pytest.mark.parametrize("runtime", ["hybrid", "llama.cpp"])
+@pytest.mark.parametrize("runtime", ["native", "llama.cpp"])
 async def test_a_file_that_shrinks_while_it_is_used(
     folder: Path, tmp_path: Path, runtime: str
 ) -> None:

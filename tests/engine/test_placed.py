@@ -19,7 +19,7 @@ from engine.plan.placement import LayerPlace, Placement
 from engine.plan.planner import make_plan
 from engine.protocol import Load
 from engine.runtimes.gpu import load_on_gpus
-from engine.runtimes.native import PAGE_SIZE, HybridRuntime, pages_for
+from engine.runtimes.native import PAGE_SIZE, NativeRuntime, pages_for
 from engine.runtimes.placed import SIZES, KvShortError, load_placed
 from engine.spec.reader import read_spec
 from kernels.cpu import CpuOps
@@ -43,7 +43,7 @@ def placed(
     devices: dict[int, SimulatedDevice],
     longest: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Iterator[HybridRuntime]:
+) -> Iterator[NativeRuntime]:
     with GGUFFile.open(path) as file:
         runtime = load_placed(
             *(file, read_spec(file), placement, devices.__getitem__),
@@ -62,7 +62,7 @@ def layers(*places: tuple[int | None, int]) -> tuple[LayerPlace, ...]:
     return tuple(LayerPlace(*place) for place in places)
 
 
-def said(runtime: HybridRuntime) -> Any:
+def said(runtime: NativeRuntime) -> Any:
     """Logits after a chunk and after some tokens more."""
     runtime.begin(TOKENS)
     rows = [runtime.forward(TOKENS[:30])]
@@ -168,7 +168,7 @@ class Desk:
         self.opened += 1
         return self.device
 
-    def load(self, path: Path, context: Any = None) -> HybridRuntime:
+    def load(self, path: Path, context: Any = None) -> NativeRuntime:
         with GGUFFile.open(path) as file:
             spec = read_spec(file)
             load = Load(str(path), context, 2)

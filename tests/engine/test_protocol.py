@@ -33,14 +33,14 @@ from engine.protocol import (
 )
 
 ITEMS: list[Command | Event] = [
-    Load("/models/\udce9.gguf", context=5, runtime="hybrid"),
+    Load("/models/\udce9.gguf", context=5, runtime="native"),
     Load("m", context="auto", device="gpu", kv="q8"),
     Generate(3, (Message("user", "é\n\x00"), Message("assistant", "")), Sampling(seed=1), 7),
     Cancel(3),
     Close(),
     Progress("load", 1, 2, 0.5),
     Notice("中文"),
-    Loaded("p", "n", "a", "q", "r", 1, 2, 3, 0.25, "hybrid"),
+    Loaded("p", "n", "a", "q", "r", 1, 2, 3, 0.25, "native"),
     Prefilled(1, 0, 0.1),
     Thinking("hm", 2),
     Text("\ud800"),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from engine.gguf.file import GGUFFile
 from engine.plan.placement import LayerPlace, Placement
 from engine.runtimes.gpu import cuda_device
-from engine.runtimes.native import HybridRuntime
+from engine.runtimes.native import NativeRuntime
 from engine.runtimes.placed import load_placed
 from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
@@ -106,7 +106,7 @@ def _layer(tensor: Tensor) -> int:
 
 
 @contextmanager
-def runtime(path: Path, chosen: Callable[[ModelSpec], Placement]) -> Iterator[HybridRuntime]:
+def runtime(path: Path, chosen: Callable[[ModelSpec], Placement]) -> Iterator[NativeRuntime]:
     """The runtime that a conversation would have, on the placement `chosen` for the model.
 
     Its KV cache has the pages of the placement's context and no more, as a plan counts them.

@@ -68,7 +68,7 @@ def loaded(name: str = "Fake", context: int = 4096, device: Computed = "CPU") ->
         name=name,
         architecture="qwen3moe",
         quantisation="Q4_K_M",
-        runtime="hybrid",
+        runtime="native",
         context=context,
         weights_bytes=16 << 20,
         kv_bytes_per_token=1024,

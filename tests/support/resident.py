@@ -17,7 +17,7 @@ from engine.machine.types import Hardware, Memory
 from engine.plan.planner import make_plan
 from engine.protocol import Load
 from engine.runtimes.base import CancelFlag
-from engine.runtimes.native import HybridRuntime
+from engine.runtimes.native import NativeRuntime
 from engine.spec.reader import read_spec
 
 PROMPT = 1100
@@ -34,7 +34,7 @@ def main(path: str, context: int) -> None:
     """Load, fill, measure, print."""
     model = load_model(Load(path, context=context, threads=2), CancelFlag(), lambda event: None)
     runtime = model.runtime
-    assert isinstance(runtime, HybridRuntime)
+    assert isinstance(runtime, NativeRuntime)
     tokens = [number * 7 % runtime.vocab_size for number in range(PROMPT)]
     runtime.begin(tokens)
     for first in range(0, PROMPT, runtime.chunk):

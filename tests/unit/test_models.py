@@ -90,7 +90,7 @@ def test_a_model_is_described_by_its_header(home: Path) -> None:
     path = tiny_model("qwen3moe", home)
     entry = models.describe(str(path))
     assert entry.error == ""
-    assert (entry.architecture, entry.runtime) == ("qwen3moe", "hybrid")
+    assert (entry.architecture, entry.runtime) == ("qwen3moe", "native")
     assert entry.size == path.stat().st_size
     assert entry.name and entry.quantisation
 

@@ -18,7 +18,7 @@ from engine.errors import KtchatError, ModelFileError, UnsupportedModelError
 from engine.gguf.file import GGUFFile
 from engine.spec.reader import read_spec
 from engine.spec.rope import RopeSpec
-from engine.spec.spec import ModelSpec, is_hybrid
+from engine.spec.spec import ModelSpec, is_native
 from tests.support import tiny, toy_models
 from tests.support.toy_models import Toy
 from tests.unit.test_gguf import mutate
@@ -46,7 +46,7 @@ def test_qwen3_30b_a3b_in_numbers(tmp_path: Path) -> None:
     toy = toy_models.qwen3moe(48, 2048, 32, 4, 128, 128, 8, 768, 151936, 40960)
     toy.matrix_type = "Q4_K"
     spec = read(toy, tmp_path)
-    assert spec.hybrid and spec.moe_layers == 48
+    assert spec.native and spec.moe_layers == 48
     assert spec.parameters == pytest.approx(30.5e9, rel=0.005)
     # Published: 3.3 billion active, the embedding included.
     assert spec.active_parameters + spec.vocab * spec.hidden == pytest.approx(3.35e9, rel=0.01)
@@ -61,7 +61,7 @@ def test_deepseek_v3_in_numbers(tmp_path: Path) -> None:
     toy.matrix_type = "Q8_0"
     toy.metadata |= {"expert_group_count": 8, "expert_group_used_count": 4}
     spec = read(toy, tmp_path)
-    assert spec.hybrid
+    assert spec.native
     assert spec.parameters == pytest.approx(671e9, rel=0.002)
     assert spec.active_parameters + spec.vocab * spec.hidden == pytest.approx(37.5e9, rel=0.02)
     assert spec.kv_bytes_per_token == 70272
@@ -105,10 +105,10 @@ def test_active_bytes_count_what_a_token_reads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("architecture", "variant"), tiny.MODELS)
-def test_every_tiny_model_is_hybrid(tmp_path: Path, architecture: str, variant: str) -> None:
+def test_every_tiny_model_is_native(tmp_path: Path, architecture: str, variant: str) -> None:
     with GGUFFile.open(tiny.tiny_model(architecture, tmp_path, variant=variant)) as file:
         spec = read_spec(file)
-    assert spec.hybrid, spec.unsupported
+    assert spec.native, spec.unsupported
     assert spec.name == f"tiny {architecture} {variant}"
     assert spec.template and spec.context == 1024
 
@@ -117,7 +117,7 @@ def test_routing_per_architecture(tmp_path: Path) -> None:
     made = {}
     for toy in (toy_models.qwen3moe(), toy_models.qwen2moe(), toy_models.llama(experts=4, top_k=2)):
         spec = read(toy, tmp_path)
-        assert spec.hybrid, spec.unsupported
+        assert spec.native, spec.unsupported
         assert spec.moe is not None and not spec.moe.bias
         made[toy.architecture] = spec.moe.to_routing()
     assert made["qwen3moe"].normalise and made["llama"].normalise
@@ -149,12 +149,12 @@ def test_layers_tell_the_lite_models_without_query_compression(tmp_path: Path) -
     toy = toy_models.deepseek2(layers=27, q_lora=0)
     toy.metadata["attention.q_lora_rank"] = 1536
     spec = read(toy, tmp_path)
-    assert spec.hybrid and spec.mla is not None and spec.mla.q_lora == 0
+    assert spec.native and spec.mla is not None and spec.mla.q_lora == 0
 
 
 def test_both_forms_of_latent_projections(tmp_path: Path) -> None:
     split, joined = (read(toy_models.deepseek2(split=split), tmp_path) for split in (True, False))
-    assert split.hybrid and joined.hybrid
+    assert split.native and joined.native
     assert split.mla is not None and joined.mla is not None
     assert split.mla.split and not joined.mla.split
     assert dataclasses.replace(split.mla, split=False) == joined.mla
@@ -173,7 +173,7 @@ def test_layers_for_further_tokens_are_left_out(tmp_path: Path) -> None:
     toy.metadata["nextn_predict_layers"] = 1
     toy.tensors["blk.3.nextn.eh_proj.weight"] = (64, 128)
     spec = read(toy, tmp_path)
-    assert spec.hybrid and (spec.layers, spec.extra_layers) == (3, 1)
+    assert spec.native and (spec.layers, spec.extra_layers) == (3, 1)
     assert spec.groups["unused"].parameters == 64 * 128
     assert spec.weights_bytes == sum(
         size.bytes for group, size in spec.groups.items() if group != "unused"
@@ -411,7 +411,7 @@ def test_rope_factors_must_divide(tmp_path: Path) -> None:
 def test_a_router_in_float64_is_refused_whatever_the_architecture(tmp_path: Path) -> None:
     toy = toy_models.qwen3moe()
     toy.architecture = "granitemoe"
-    assert not read(toy, tmp_path).hybrid
+    assert not read(toy, tmp_path).native
     toy.types["blk.0.ffn_gate_inp.weight"] = "F64"
     message = refusal(toy, tmp_path)
     assert "blk.0.ffn_gate_inp.weight is stored as F64" in message
@@ -447,14 +447,14 @@ def test_what_we_do_not_run_is_left_to_llama_cpp(
     toy = toy_models.llama(experts=4, top_k=2)
     change(toy)
     spec = read(toy, tmp_path)
-    assert not spec.hybrid and words in spec.unsupported
+    assert not spec.native and words in spec.unsupported
 
 
 def test_a_foreign_architecture_has_a_spec(tmp_path: Path) -> None:
     toy = toy_models.qwen3moe()
     toy.architecture = "brandnew"
     spec = read(toy, tmp_path)
-    assert not spec.hybrid and not is_hybrid("brandnew") and is_hybrid("deepseek2")
+    assert not spec.native and not is_native("brandnew") and is_native("deepseek2")
     assert (spec.layers, spec.hidden, spec.heads, spec.context) == (2, 64, 4, 512)
     assert spec.moe is not None and spec.moe.top_k == 2
     assert spec.active_bytes_per_token < spec.weights_bytes
@@ -502,7 +502,7 @@ def test_mutated_models_give_a_spec_or_a_typed_error(tmp_path: Path) -> None:
             with GGUFFile.open(path) as file:
                 spec = read_spec(file)
                 assert spec.active_bytes_per_token >= 0
-                if spec.hybrid:
+                if spec.native:
                     assert all(math.isfinite(value) for value in spec.rope.frequencies())
             outcomes["spec"] += 1
         except (ModelFileError, UnsupportedModelError):

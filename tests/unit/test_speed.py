@@ -29,7 +29,7 @@ def test_decoding_is_bytes_over_bandwidth() -> None:
     model = spec()
     found = predict(model, machine(64, bandwidth=40), 8192)
     assert found.bound_words == "limited by RAM bandwidth: 40 GB/s" and not found.measured
-    seconds = token_bytes(model, 8192) / (40e9 * DECODE_EFFICIENCY["hybrid"])
+    seconds = token_bytes(model, 8192) / (40e9 * DECODE_EFFICIENCY["native"])
     assert found.decode_tok_s == pytest.approx(1 / (seconds + 48 * speed.LAYER_SECONDS))
     twice = predict(model, machine(64, bandwidth=80), 8192).decode_tok_s
     assert twice is not None and 1.8 < twice / found.decode_tok_s < 2.0
@@ -96,7 +96,7 @@ def test_figures_of_the_cpu_are_not_those_of_a_gpu() -> None:
     record_speed(model, this, device="GPU", decode_tok_s=90.0, reply_tokens=100)
     assert speed.recorded(model, this) == {"decode_tok_s": 10.0}
     assert speed.recorded(model, this, "GPU") == {"decode_tok_s": 90.0}
-    assert speed.recorded(model, this, "hybrid") == {}
+    assert speed.recorded(model, this, "native") == {}
     software = Software(torch="2.13.0", torch_cuda="13.0", triton="3.7")
     with_gpu = dataclasses.replace(machine(64, 24), assumed="", software=software)
     plan = make_plan(model, with_gpu)

@@ -90,7 +90,7 @@ def test_both_engines_read_the_file(recipe: str, small_shape: Shape, tmp_path: P
         spec = read_spec(file)
         planned = {t.name: (t.type, t.shape) for t in synthetic.plan(SMALL, 2, recipe)}
         assert {n: (t.type, t.shape) for n, t in file.tensors.items()} == planned
-    assert spec.hybrid
+    assert spec.native
     assert spec.quantisation == recipe
     assert spec.moe is not None
     assert (spec.layers, spec.moe.experts, spec.moe.top_k) == (2, 16, 2)

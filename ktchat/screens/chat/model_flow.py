@@ -175,7 +175,7 @@ class ModelFlow:
             header.show_context(0, 0)
             return
         name, quantisation = one_line(model.name, 60), one_line(model.quantisation, 20)
-        other = one_line(model.runtime, 20) if model.runtime != "hybrid" else ""
+        other = one_line(model.runtime, 20) if model.runtime != "native" else ""
         parts = (quantisation, other, words.place(model.device))
         header.show_model(name, " · ".join(filter(None, parts)))
         header.show_context(chat.context_used, chat.context_size)

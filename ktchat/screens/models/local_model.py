@@ -36,7 +36,7 @@ def details(local: LocalModel) -> list[tuple[str, str]]:
         ("size", byte_size(entry.size)),
         ("architecture", entry.architecture),
         ("quantisation", entry.quantisation),
-        ("runs on", "our engine" if entry.runtime == "hybrid" else entry.runtime),
+        ("runs on", "our engine" if entry.runtime == "native" else entry.runtime),
         ("belongs to", local.program),
         ("fault", entry.error),
     ]

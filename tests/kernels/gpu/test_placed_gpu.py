@@ -12,7 +12,7 @@ import torch
 from engine.gguf.file import GGUFFile
 from engine.plan.placement import LayerPlace, Placement
 from engine.runtimes import placed
-from engine.runtimes.native import HybridRuntime
+from engine.runtimes.native import NativeRuntime
 from engine.runtimes.placed import load_placed
 from engine.spec.reader import read_spec
 from kernels.cpu import CpuOps
@@ -43,7 +43,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(SHAPES, key, replace(shape, layers=2, heads=2, kv_heads=1))
 
 
-def load(path: Path, placement: Placement, limit: int, opened: list[GpuOps]) -> HybridRuntime:
+def load(path: Path, placement: Placement, limit: int, opened: list[GpuOps]) -> NativeRuntime:
     def device(gpu: int) -> Any:
         opened.append(GpuOps(torch.device(DEVICE, gpu) if ON_GPU else DEVICE, limit))
         return opened[-1]
