@@ -1,7 +1,6 @@
 """`Engine`: the async API of the engine, in front of its child process.
 
-Knows which model is wanted, starts the child when one is needed and again after it died. Knows nothing
-of how a model runs.
+It remembers which model is wanted, starts the child when one is needed and again after it died.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ from contextlib import aclosing
 from typing import overload
 
 from engine.errors import EngineError, KtchatError, RequestError
-from engine.process.child import AGAIN, WORKER, Child
+from engine.process.child import WORKER, Child
+from engine.process.exit_report import AGAIN
 from engine.protocol import (
     Cancel,
     Close,
@@ -158,7 +158,7 @@ class Engine:
             if self._cancelled:
                 yield _stopped(command)
                 return
-            mailbox = child.run(command)
+            events = child.run(command)
         except KtchatError as error:
             yield Failed(error)
             return
@@ -166,23 +166,23 @@ class Engine:
         try:
             event: Event | None = None
             while not isinstance(event, Last):
-                event = await mailbox.get()
+                event = await events.get()
                 if isinstance(event, Last):
                     self._running = None
                 yield event
         finally:
             self._running = None
-            if not mailbox.ended.done():
-                mailbox.abandon()
+            if not events.ended.done():
+                events.abandon()
                 if not self._cancelled:
                     self._stop(child, command)
 
     async def _ready(self) -> Child:
         """A child that waits for a command."""
         child = self._alive()
-        if child is not None and child.mailbox is not None:
+        if child is not None and child.events is not None:
             # A reply that was left early may still be on its way to its end.
-            await asyncio.wait([child.mailbox.ended])
+            await asyncio.wait([child.events.ended])
         child = self._alive()
         if child is None:
             self.loaded = None
@@ -200,11 +200,11 @@ class Engine:
             child.kill(_stopped(command).error)
             return
         child.send(Cancel(command.id))
-        mailbox = child.mailbox
-        assert mailbox is not None
+        events = child.events
+        assert events is not None
         error = EngineError("The engine hung", f"It did not stop in {CANCEL_SECONDS:g} s", AGAIN)
         timer = asyncio.get_running_loop().call_later(CANCEL_SECONDS, child.kill, error)
-        mailbox.ended.add_done_callback(lambda _: timer.cancel())
+        events.ended.add_done_callback(lambda _: timer.cancel())
 
 
 @overload

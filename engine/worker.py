@@ -29,14 +29,13 @@ from engine.protocol import (
     Command,
     Event,
     Failed,
-    Frames,
     Generate,
     Last,
     Load,
     Progress,
-    encode,
-    merged,
+    coalesced,
 )
+from engine.wire import Frames, encode
 
 if TYPE_CHECKING:
     from engine.runtimes.base import CancelFlag, Model
@@ -50,7 +49,7 @@ INTERVAL = 0.015
 
 
 class Outbox:
-    """Events on their way out: `emit` in any thread, sent by the loop, melted together in between.
+    """Events on their way out: `emit` in any thread, sent by the loop, coalesced in between.
 
     The first event of a kind goes at once, and so does the last of a command. While the parent does not
     read, text grows here.
@@ -69,7 +68,7 @@ class Outbox:
     def emit(self, event: Event) -> None:
         """Send an event soon."""
         with self._lock:
-            both = merged(self._events[-1], event) if self._events else None
+            both = coalesced(self._events[-1], event) if self._events else None
             if both is None:
                 self._events.append(event)
             else:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
+
+from engine.common.split_names import split_part
 
 MAX_ENTRIES = 20_000
 MODELS_DEPTH = 9
 """Folders below the models folder: a repository's owner and name, and seven of its own."""
-_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 
 
 def files_below(folder: Path, max_depth: int) -> Iterator[Path]:
@@ -37,5 +37,6 @@ def files_below(folder: Path, max_depth: int) -> Iterator[Path]:
 def models_below(folder: Path, max_depth: int = MODELS_DEPTH) -> Iterator[Path]:
     """GGUF files below `folder`, of a split model the first."""
     for path in files_below(folder, max_depth):
-        if path.name.endswith(".gguf") and not _LATER_PART.search(path.name):
+        part = split_part(path.name)
+        if path.name.endswith(".gguf") and (part is None or part.number == 1):
             yield path

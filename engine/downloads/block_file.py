@@ -6,13 +6,13 @@ Knows the `.part` file and the journal beside it. Knows no network. All calls ma
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from engine.common.os_errors import OUT_OF_SPACE, os_reason
 from engine.downloads.journal import Journal, JournalHead, block_size
 from engine.hub.errors import DiskShortError, DownloadError
 from engine.hub.names import HubFile
@@ -26,16 +26,6 @@ PART, JOURNAL = ".part", ".part.journal"
 BLOCKS = ".blocks"
 """Where the journal goes when it is: should the file be damaged, it tells which blocks are."""
 
-_REASONS = {
-    errno.ENOSPC: ("The disk is full", "Free some space and resume; what came is kept"),
-    errno.EDQUOT: ("The disk quota is used up", "Free some space and resume; what came is kept"),
-    errno.EFBIG: ("The disk or a limit does not allow such a large file", "Use another disk"),
-    errno.EROFS: ("The disk is read-only", "Set KTCHAT_HOME to a folder you can write to"),
-    errno.EACCES: ("Permission was denied", "Set KTCHAT_HOME to a folder you can write to"),
-    errno.ELOOP: ("There is a link in its place", "Move the link away"),
-    errno.EIO: ("The disk reports an error", "Check the disk"),
-}
-
 
 def free_space(path: Path) -> int:
     """Bytes that downloads may still write to the disk of `path`."""
@@ -45,9 +35,12 @@ def free_space(path: Path) -> int:
 
 def disk_error(error: OSError, name: str) -> DownloadError:
     """What a failure of the disk means."""
-    why, todo = _REASONS.get(error.errno or 0, (error.strerror or str(error), "Check the disk"))
-    kind = DiskShortError if error.errno in (errno.ENOSPC, errno.EDQUOT) else DownloadError
-    return kind(f"{name} cannot be written", why, todo)
+    why, todo = os_reason(error)
+    why = why[:1].upper() + why[1:]
+    if error.errno in OUT_OF_SPACE:
+        todo += " and resume; what came is kept"
+        return DiskShortError(f"{name} cannot be written", why, todo)
+    return DownloadError(f"{name} cannot be written", why, todo or "Check the disk")
 
 
 class BlockFile:

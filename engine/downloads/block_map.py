@@ -46,7 +46,7 @@ class BlockMap:
             mine.add(number)
         return number in mine and self._states[number] == TAKEN
 
-    def give_back(self, mine: Iterable[int]) -> None:
+    def release(self, mine: Iterable[int]) -> None:
         """What was on its way and did not come is missing again."""
         for number in mine:
             if self._states[number] == TAKEN:

@@ -11,19 +11,18 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from engine.common.split_names import split_part
 from engine.downloads.block_file import BLOCKS, JOURNAL, PART, disk_error
 from engine.hub.errors import DamagedModelError, DownloadError
 from engine.hub.names import HubFile
 
 RECORD = ".origin.json"
 CHUNK = 4 << 20
-_SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 
 Report = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
@@ -100,11 +99,10 @@ def is_unchanged(path: Path, record: Record) -> bool:
 
 def parts_of(path: Path) -> list[Path]:
     """All files of the model at `path` that its name promises."""
-    match = _SPLIT.fullmatch(path.name)
-    if match is None or not 1 <= int(match[3]) <= 1024:
+    part = split_part(path.name)
+    if part is None or not 1 <= part.count <= 1024:
         return [path]
-    count = int(match[3])
-    return [path.with_name(f"{match[1]}-{n:05}-of-{count:05}.gguf") for n in range(1, count + 1)]
+    return [path.with_name(part.name(number)) for number in range(1, part.count + 1)]
 
 
 def verify(

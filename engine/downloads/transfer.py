@@ -1,7 +1,6 @@
-"""One file from the hub to its part file: ranges over several connections, and the whole checksum.
+"""One file from the hub to its part file, and the checksum of the whole.
 
-Knows blocks and attempts. Knows nothing of queues, models or final names. Connections fetch spans
-of missing blocks. A follower reads the blocks back from disk in order and feeds the checksum of the
+Connections fetch spans of missing blocks (`engine.downloads.connections`). A follower reads the blocks back from disk in order and feeds the checksum of the
 file; blocks of an earlier run are compared with their noted digests on the way, so that a flipped
 bit on disk costs one block. When the checksum differs although every block is on disk as it came,
 the bytes were wrong on the way: the file is read from the server a second time, blocks that differ
@@ -12,32 +11,24 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from engine.downloads.block_file import BlockFile, disk_error
 from engine.downloads.block_map import HERE, MISSING, BlockMap
+from engine.downloads.connections import Connections
 from engine.downloads.transfer_options import Meter, TransferOptions
-from engine.hub.access import HubAccess, RetryableError
-from engine.hub.errors import DamagedDownloadError, HubNetworkError
+from engine.hub.access import HubAccess
+from engine.hub.errors import DamagedDownloadError
 from engine.hub.names import HubFile
-from engine.hub.ranges import Answer, open_range
 
 if TYPE_CHECKING:
     import httpx2
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Sink = Callable[[int, bytes], Awaitable[None]]
-
-MANY_CONNECTIONS = 64 << 20
-"""Files smaller than this get one connection."""
-SPAN = 256 << 20
-"""Bytes asked for in one request, at most."""
-MAX_NEW_ETAGS = 8
 
 
 class Transfer:
@@ -57,11 +48,7 @@ class Transfer:
         self._disk: BlockFile
         self._map: BlockMap
         self._old: set[int] = set()  # blocks of an earlier run, not yet compared
-        many = file.size >= MANY_CONNECTIONS
-        self._connections = max(1, options.connections) if many else 1
-        self._active = 0  # of them, at work
-        self._whole_files_only = False  # the server ignores ranges
-        self._new_etags = 0
+        self._connections: Connections
         self._syncing: asyncio.Task[None] | None = None
         self._sync_error: OSError | None = None
         self._pool = ThreadPoolExecutor(3, thread_name_prefix="download")
@@ -96,6 +83,13 @@ class Transfer:
         self._old = set(self._disk.journal.digests)
         self._map = BlockMap(self._disk.blocks, self._old)
         self._meter.done = sum(self._disk.length(number) for number in self._old)
+        self._connections = Connections(
+            *(self._client, self._access, self._file),
+            self._disk,
+            self._map,
+            self._options,
+            self._meter,
+        )
 
     async def _complete(self) -> None:
         if await self._fetch_and_check():
@@ -113,21 +107,7 @@ class Transfer:
 
     async def _fetch_and_check(self) -> bool:
         """Fetch the missing blocks while they are followed; whether the checksum matches."""
-        return await self._with_connections(self._store, self._follow()) == self._file.checksum
-
-    async def _with_connections(self, sink: Sink, work: Awaitable[T]) -> T:
-        """Do `work` while connections feed missing blocks to `sink`."""
-        finished = asyncio.Event()
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._connections):
-                    group.create_task(self._connection(sink, finished))
-                result = await work
-                finished.set()
-                self._map.wake()
-        except BaseExceptionGroup as errors:
-            raise _first(errors) from None
-        return result
+        return await self._connections.feed(self._store, self._follow()) == self._file.checksum
 
     # What is here
 
@@ -198,92 +178,12 @@ class Transfer:
         for sink, numbers in ((compare, range(self._disk.blocks)), (settle, suspects)):
             for number in numbers:
                 self._map.mark(number, MISSING)
-            await self._with_connections(sink, self._until_all_here())
+            await self._connections.feed(sink, self._until_all_here())
         return bool(suspects)
 
     async def _until_all_here(self) -> None:
         while self._map.left:
             await self._map.change()
-
-    # Connections
-
-    async def _connection(self, sink: Sink, finished: asyncio.Event) -> None:
-        """Fetch span after span; waits for blocks that are to come again."""
-        failures = 0
-        while not finished.is_set():
-            span = None if self._whole_files_only and self._active else self._take()
-            if span is None:
-                await self._map.change()
-                continue
-            left = self._map.left
-            self._active += 1
-            try:
-                await self._fetch(span, sink)
-                failures = 0
-            except RetryableError as error:
-                failures = failures + 1 if self._map.left == left else 1
-                is_outage = isinstance(error.error, HubNetworkError)
-                options = self._options
-                if failures >= (options.outage_attempts if is_outage else options.attempts):
-                    raise error.error from None
-                await self._wait_before_retry(error, failures)
-            finally:
-                self._active -= 1
-                self._map.wake()
-
-    def _take(self) -> range | None:
-        """The next missing blocks, for one request."""
-        shares = 2 * self._connections if self._connections > 1 else 1
-        return self._map.take(min(-(-self._disk.blocks // shares), SPAN // self._disk.block))
-
-    async def _fetch(self, span: range, sink: Sink) -> None:
-        mine = set(span)
-        start = span.start * self._disk.block
-        end = min(span.stop * self._disk.block, self._file.size)
-        etag = self._disk.journal.etag
-        try:
-            async with open_range(
-                self._client, self._access, self._file, start, end, etag
-            ) as answer:
-                if self._is_useful(answer, start, etag):
-                    await self._read(answer, mine, sink)
-        finally:
-            self._map.give_back(mine)
-
-    def _is_useful(self, answer: Answer, start: int, etag: str) -> bool:
-        """Whether to read the answer; not when a better one is to be had."""
-        journal = self._disk.journal
-        if answer.etag:
-            journal.set_etag(answer.etag)
-        if answer.start == start:
-            return True
-        if etag and answer.etag and answer.etag != etag and self._new_etags < MAX_NEW_ETAGS:
-            self._new_etags += 1
-            return False  # If-Range did not hold; the content is pinned, so ask for the part again
-        others = self._whole_files_only and self._active > 1
-        self._whole_files_only = True
-        return not others
-
-    async def _read(self, answer: Answer, mine: set[int], sink: Sink) -> None:
-        number = answer.start // self._disk.block
-        data = bytearray()
-        self._meter.trouble = None
-        async for piece in answer.response.aiter_raw():
-            if self._meter.stage != "repairing":
-                self._meter.stage = "downloading"
-            self._meter.received += len(piece)
-            data += piece
-            while number < self._disk.blocks and len(data) >= self._disk.length(number):
-                length = self._disk.length(number)
-                if self._map.claim(number, mine):
-                    await sink(number, bytes(data[:length]))
-                del data[:length]
-                number += 1
-            if number * self._disk.block >= answer.end:
-                return
-        raise RetryableError(
-            HubNetworkError("The connection broke", "", "Check the network; what came is kept")
-        )
 
     async def _store(self, number: int, data: bytes) -> None:
         await self._in_thread(self._disk.write, number, data)
@@ -300,16 +200,3 @@ class Transfer:
             await self._in_thread(self._disk.sync)
         except OSError as error:
             self._sync_error = error
-
-    async def _wait_before_retry(self, error: RetryableError, failures: int) -> None:
-        longest = min(self._options.backoff * 2 ** (failures - 1), self._options.longest_wait)
-        wait = max(error.wait, longest * random.uniform(0.5, 1.0))
-        if error.wait > self._options.patience:
-            raise error.error
-        self._meter.stage, self._meter.trouble = "waiting", error.error
-        await asyncio.sleep(wait)
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = errors.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

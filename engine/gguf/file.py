@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import mmap
 import os
-import re
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from types import MappingProxyType, TracebackType
 
 import numpy as np
 
+from engine.common.split_names import split_part
 from engine.errors import ModelFileError
 from engine.gguf.header import DOWNLOAD, Header, TensorInfo, read_header, shown
 from engine.gguf.values import Buffer, LazyArray, Value
@@ -26,7 +26,6 @@ from kernels.ops import Bytes, Tensor
 __all__ = ["GGUFFile", "LazyArray", "TensorInfo", "Value"]
 
 MAX_PARTS = 1024
-_PART_NAME = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.gguf$", re.DOTALL)
 
 
 class GGUFFile:
@@ -64,8 +63,8 @@ class GGUFFile:
 
     @classmethod
     def _open_split(cls, first: Path, data: mmap.mmap, header: Header, count: int) -> GGUFFile:
-        match = _PART_NAME.match(first.name)
-        if match is None or int(match[3]) != count:
+        named = split_part(first.name)
+        if named is None or named.count != count:
             raise ModelFileError(
                 f"{shown(first.name)} is part of a model in {count} files",
                 "Its name has changed, so the other parts cannot be found",
@@ -73,7 +72,7 @@ class GGUFFile:
             )
         paths, maps, headers = [first], [data], [header]
         for number in range(2, count + 1):
-            part = first.with_name(f"{match[1]}-{number:05}-of-{count:05}.gguf")
+            part = first.with_name(named.name(number))
             data, header = _open_part(part, number - 1)
             if _split_number(part, header, "split.count", 1) != count:
                 raise _damaged(part, f"It is not part of a model in {count} files")
@@ -194,22 +193,20 @@ def _damaged(path: Path, why: str) -> ModelFileError:
 
 
 def _absent(path: Path) -> ModelFileError:
-    match = _PART_NAME.match(path.name)
-    if match is None:
+    named = split_part(path.name)
+    if named is None:
         return ModelFileError(f"There is no file {shown(str(path), 200)}", "", "Check the path")
     return ModelFileError(
         f"{shown(path.name)} is missing",
-        f"The model is split into {int(match[3])} files",
+        f"The model is split into {named.count} files",
         "Download the missing file into the same folder",
     )
 
 
 def _first_part(path: Path) -> Path:
     """The first part of a split model when `path` is a later one."""
-    match = _PART_NAME.match(path.name)
-    if match is None or int(match[2]) <= 1:
-        return path
-    return path.with_name(f"{match[1]}-00001-of-{match[3]}.gguf")
+    named = split_part(path.name)
+    return path if named is None or named.number <= 1 else path.with_name(named.name(1))
 
 
 def _split_number(path: Path, header: Header, key: str, default: int) -> int:

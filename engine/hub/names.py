@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
+from engine.common.split_names import Part, split_part
 from engine.hub.errors import NoModelError, UnsafeNameError
 
 HUB_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
@@ -21,7 +22,6 @@ MAX_PARTS = 1024
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"[\w][\w./-]{0,199}", re.ASCII)
-_SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL | re.IGNORECASE)
 _QUANTISATION = re.compile(
     r"(?<![A-Za-z0-9])"
     r"(UD-)?(IQ[1-4]_(?:XXS|XS|S|M|NL)|Q[2-8]_K(?:_(?:XXS|XS|XL|S|M|L))?|Q[1-8]_[01]|TQ[12]_0"
@@ -219,9 +219,8 @@ def group_models(files: Iterable[HubFile]) -> list[HubModel]:
     for file in files:
         if not is_model_file(file.path):
             continue
-        match = _SPLIT.fullmatch(file.path)
-        key = (match[1], int(match[3])) if match else (file.path, 1)
-        number = int(match[2]) if match else 1
+        part = split_part(file.path) or Part(file.path, 1, 1)
+        key, number = (part.stem, part.count), part.number
         groups.setdefault(key, {})[number] = file
     models = []
     for (_, count), parts in groups.items():

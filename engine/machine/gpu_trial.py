@@ -14,7 +14,8 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engine.process.child import environment, last_words
+from engine.process.environment import environment
+from engine.process.exit_report import last_words
 from engine.process.lifetime import die_with_parent
 
 SECONDS = 120.0

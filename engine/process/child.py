@@ -1,7 +1,6 @@
-"""The engine's child process, seen from its parent.
+"""The engine's child process: started, listened to, held to limits, ended.
 
-Knows how it is started, heard, judged and ended. Knows nothing of what the commands mean. Runs in one
-asyncio loop, without threads. Linux: a pidfd tells of the child's end.
+Runs in one asyncio loop, without threads. Linux: a pidfd tells of the child's end.
 """
 
 from __future__ import annotations
@@ -11,16 +10,17 @@ import contextlib
 import fcntl
 import os
 import signal
-import site
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from engine.errors import EngineError, KtchatError
-from engine.process.event_queue import Mailbox
-from engine.protocol import Command, Event, Failed, Frames, encode
+from engine.process.environment import environment
+from engine.process.event_queue import EventQueue
+from engine.process.exit_report import AGAIN, died
+from engine.protocol import Command, Event, Failed
+from engine.wire import Frames, encode
 
 WORKER = (sys.executable, "-P", "-m", "engine.worker")
 START_SECONDS = 30.0
@@ -36,40 +36,20 @@ EVENTS = (10_000, 1_000)
 BYTES = (64 << 20, 1 << 20)
 """The same for bytes."""
 
-_KEPT = (
-    *(
-        "PATH",
-        "HOME",
-        "CC",
-        "CXX",
-        "USER",
-        "LANG",
-        "LANGUAGE",
-        "TZ",
-        "TMPDIR",
-        "TEMP",
-        "TMP",
-        "VIRTUAL_ENV",
-    ),
-    *("LC_", "XDG_", "PYTHON", "LD_", "OMP_", "GOMP_", "KMP_", "GGML_", "LLAMA_", "CUDA_"),
-    *("NVIDIA_", "TORCH_", "PYTORCH_", "TRITON_", "MALLOC_", "ASAN_", "COVERAGE_", "KTCHAT_"),
-)
-_SECRET = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY")
-
 
 class Child(asyncio.Protocol):
     """One engine process. `error` says why it ended, once it has."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: int) -> None:
         self.error: KtchatError | None = None
-        self.mailbox: Mailbox | None = None
+        self.events: EventQueue | None = None
         self.pid = process.pid
         self._process = process
         self._log_fd = log
         self._log = b""
         self._log_bytes = 0
         self._frames = Frames()
-        self._events = 0
+        self._event_count = 0
         self._bytes = 0
         self._transport: asyncio.WriteTransport | None = None
         self._hung_up = False
@@ -116,18 +96,18 @@ class Child(asyncio.Protocol):
             raise
         return child
 
-    def run(self, command: Command) -> Mailbox:
-        """Send a command; its events go to the mailbox returned. One at a time.
+    def run(self, command: Command) -> EventQueue:
+        """Send a command; its events go to the queue returned. One at a time.
 
         Raises `RequestError` when it is too long to be sent.
         """
-        assert self.mailbox is None or self.mailbox.ended.done()
+        assert self.events is None or self.events.ended.done()
         frame = encode(command)
-        self.mailbox = Mailbox()
+        self.events = EventQueue()
         if self.error is not None:
-            self.mailbox.put(Failed(self.error))
+            self.events.put(Failed(self.error))
         self._write(frame)
-        return self.mailbox
+        return self.events
 
     def send(self, command: Command) -> None:
         """Send a command that has no events of its own."""
@@ -138,9 +118,9 @@ class Child(asyncio.Protocol):
         self._fail(error)
         self._kill_group()
 
-    async def stop(self, farewell: Command, patience: float) -> None:
+    async def stop(self, close_command: Command, patience: float) -> None:
         """Ask it to end, and kill it after `patience` seconds; returns when it is gone."""
-        self.send(farewell)
+        self.send(close_command)
         self._fail(EngineError("The engine was closed"))
         await asyncio.wait([self.gone], timeout=patience)
         if not self.gone.done():
@@ -183,21 +163,21 @@ class Child(asyncio.Protocol):
             self._transport.write(frame)
 
     def _take(self, item: Command | Event) -> None:
-        self._events += 1
+        self._event_count += 1
         age = self._loop.time() - self._born
         for what, count, (burst, rate) in (
-            ("events", self._events, EVENTS),
+            ("events", self._event_count, EVENTS),
             ("bytes", self._bytes, BYTES),
         ):
             if count > burst + rate * age:
                 raise EngineError("The engine sent too much", f"{count} {what}", AGAIN)
         if not isinstance(item, Event):
             raise EngineError("The engine sent a command", type(item).__name__, AGAIN)
-        if self.mailbox is None or self.mailbox.ended.done():
+        if self.events is None or self.events.ended.done():
             raise EngineError("The engine spoke unasked", type(item).__name__, AGAIN)
-        if len(self.mailbox) >= UNREAD_LIMIT:
+        if len(self.events) >= UNREAD_LIMIT:
             raise EngineError("The engine sent too much", f"{UNREAD_LIMIT} unread events", AGAIN)
-        self.mailbox.put(item)
+        self.events.put(item)
 
     def _not_started(self) -> None:
         why = f"It said nothing for {START_SECONDS:g} seconds"
@@ -241,63 +221,10 @@ class Child(asyncio.Protocol):
     def _fail(self, error: KtchatError) -> None:
         if self.error is None:
             self.error = error
-            if self.mailbox is not None and not self.mailbox.ended.done():
-                self.mailbox.put(Failed(error))
+            if self.events is not None and not self.events.ended.done():
+                self.events.put(Failed(error))
 
     def _kill_group(self) -> None:
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
-
-
-AGAIN = "Try again: the engine starts anew by itself"
-
-_HINTS: dict[int, str] = {
-    signal.SIGKILL: "by hand, or by the system because memory ran out",
-    signal.SIGSEGV: "native code reached for memory that is not its own",
-    signal.SIGABRT: "native code gave up",
-    signal.SIGILL: "the native library uses an instruction that this CPU lacks",
-    signal.SIGBUS: "the model file was shortened, or its disk failed, while it was read",
-}
-
-
-def died(status: int, log: str) -> EngineError:
-    """What a child's exit status and last words mean."""
-    if status < 0:
-        name = signal.Signals(-status).name if -status in signal.valid_signals() else str(-status)
-        why = f"It was ended by {name}"
-        if hint := _HINTS.get(-status):
-            why += f": {hint}"
-    else:
-        why = f"It ended with status {status}"
-    if status not in (-signal.SIGKILL, -signal.SIGTERM) and (words := last_words(log)):
-        why += f". It last said: {words}"
-    return EngineError("The engine stopped unexpectedly", why, AGAIN)
-
-
-def last_words(log: str) -> str:
-    """The line of the log that tells most: the last that speaks of an error, else the last.
-
-    Python's own dump of its stack, which comes last, only repeats the signal.
-    """
-    said = log.partition("Fatal Python error")[0]
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    telling = [line for line in lines if "rror" in line or "ASSERT" in line or "abort" in line]
-    return (telling or lines or [""])[-1][:240]
-
-
-def environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """The child's environment: what native code and Python need, and no secrets.
-
-    The folder of this package is put on Python's path where it is not there by itself (a checkout).
-    """
-    kept = {
-        name: value
-        for name, value in ours.items()
-        if name.startswith(_KEPT) and not any(word in name.upper() for word in _SECRET)
-    }
-    root = str(Path(__file__).resolve().parents[2])
-    if root not in (*site.getsitepackages(), site.getusersitepackages()):
-        kept["PYTHONPATH"] = os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH"))))
-    # numpy's BLAS threads would only wait; ggml, when it aborts, would call gdb and take seconds.
-    return {"OPENBLAS_NUM_THREADS": "1", "GGML_NO_BACKTRACE": "1", **kept}

@@ -1,6 +1,6 @@
-"""Events of one command between the child, which never waits, and their reader, who may.
+"""The events of one command, between the child, which never waits, and their reader, who may.
 
-Knows that unread text melts together and that some events are the last. Knows nothing of processes.
+Text that has not been read yet is coalesced, so that a slow reader costs no memory.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from engine.protocol import Event, Last, merged
+from engine.protocol import Event, Last, coalesced
 
 
-class Mailbox:
+class EventQueue:
     """The events of one command, kept until they are read; putting never waits."""
 
     def __init__(self) -> None:
@@ -21,12 +21,12 @@ class Mailbox:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def put(self, event: Event) -> None:
-        """Add an event; what has not been read yet melts together."""
+        """Add an event; what has not been read yet is coalesced."""
         if isinstance(event, Last) and not self.ended.done():
             self.ended.set_result(None)
         if self._abandoned:
             return
-        both = merged(self._events[-1], event) if self._events else None
+        both = coalesced(self._events[-1], event) if self._events else None
         if both is None:
             self._events.append(event)
         else:

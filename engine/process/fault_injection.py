@@ -13,7 +13,14 @@ import os
 import time
 from collections.abc import Callable
 
-from engine.protocol import Event, Finished, Loaded, Progress, Text, Thinking
+from engine.protocol import (
+    Event,
+    Finished,
+    Loaded,
+    Progress,
+    Text,
+    Thinking,
+)
 
 VARIABLE = "KTCHAT_FAULT"
 

@@ -1,4 +1,4 @@
-"""What a child process asks of the system about its parent. Linux."""
+"""The tie between a child process and the one that started it. Linux."""
 
 from __future__ import annotations
 

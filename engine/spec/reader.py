@@ -17,6 +17,7 @@ import numpy as np
 from engine.errors import ModelFileError, UnsupportedModelError
 from engine.gguf.file import GGUFFile, LazyArray
 from engine.gguf.header import DOWNLOAD, shown
+from engine.spec.features import check_native, missing_feature
 from engine.spec.metadata import (
     FILE_TYPES,
     MAX_CONTEXT,
@@ -57,8 +58,8 @@ def read_spec(file: GGUFFile) -> ModelSpec:
     if name not in ARCHITECTURES:
         unsupported = "its architecture is not one of ours"
     else:
-        _check_native(keys, spec)
-        unsupported = _missing_feature(keys, spec) or check_tensors(file, spec)
+        check_native(keys, spec)
+        unsupported = missing_feature(keys, spec) or check_tensors(file, spec)
         if unsupported:
             check_types(file, native=False)
     sizes = tensor_sizes(file, spec)
@@ -270,47 +271,3 @@ def _quantisation(file: GGUFFile) -> str:
 def _template(file: GGUFFile) -> str | None:
     value = file.metadata.get("tokenizer.chat_template")
     return value if isinstance(value, str) else None
-
-
-def _check_native(keys: Keys, spec: ModelSpec) -> None:
-    """What an architecture of ours must have; llama.cpp aborts or throws where it has not."""
-    known = ARCHITECTURES[spec.architecture]
-    keys.real("attention.layer_norm_rms_epsilon", 0.0, 1.0)
-    sizes = (spec.heads, spec.kv_heads, spec.head_dim, spec.value_dim, spec.vocab, spec.rope.dim)
-    dense = spec.moe is None or spec.moe.leading_dense > 0
-    rules: tuple[tuple[bool, str], ...] = (
-        (min(sizes) > 0, "It has no attention heads or no vocabulary"),
-        (spec.vocab <= MAX_VOCAB, f"Its vocabulary has {spec.vocab} tokens"),
-        (spec.heads % max(1, spec.kv_heads) == 0, "Its KV heads do not divide its heads"),
-        (spec.rope.dim % 2 == 0, f"{keys.path('rope.dimension_count')} is odd"),
-        (not dense or spec.ffn > 0, f"{keys.path('feed_forward_length')} is missing"),
-        (spec.moe is None or spec.moe.width > 0, "Its experts have no width"),
-        (known.experts != "always" or spec.moe is not None, "It has no experts"),
-    )
-    if spec.mla is not None:
-        rules += ((spec.mla.nope > 0, "Its rotated features leave no others in a key"),)
-    else:
-        same = spec.head_dim == spec.value_dim == spec.rope.dim
-        rules += ((same, "Its keys, values and rotated features differ in length"),)
-    for holds, why in rules:
-        if not holds:
-            raise keys.fault(why)
-
-
-def _missing_feature(keys: Keys, spec: ModelSpec) -> str:
-    """What the native runtime does not do; such a model is llama.cpp's."""
-    features: tuple[tuple[bool, str], ...] = (
-        (bool(keys.uneven), f"{keys.uneven} differs from layer to layer"),
-        (spec.rope.scaling == "longrope", "it needs LongRoPE"),
-        (spec.rope.has_factors and spec.architecture != "llama", "it has rope factors"),
-        (
-            spec.mla is not None and keys.real("attention.temperature_scale", -1e6, 1e6, 0.0) != 0,
-            "it needs attention temperature scaling",
-        ),
-        (
-            spec.mla is not None and keys.number("expert_gating_func", 0, 4, 0) > 2,
-            "its experts are chosen in another way",
-        ),
-        (not keys.file.flag(keys.path("attention.causal"), True), "it is an embedding model"),
-    )
-    return next((why for there, why in features if there), "")

@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import KtchatError, RequestError
-from engine.protocol import Failed, Figures, Finished, Loaded, Notice, Sampling
+from engine.protocol import (
+    Failed,
+    Figures,
+    Finished,
+    Loaded,
+    Notice,
+    Sampling,
+)
 from ktchat.cli import load_options, model_path, output
 from ktchat.cli.printers import JsonPrinter, Printer, TextPrinter
 from ktchat.common import paths, usage

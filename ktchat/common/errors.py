@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import sqlite3
 
+from engine.common.os_errors import REASONS, os_reason
 from engine.errors import KtchatError
 from ktchat.common.text import one_line
 
@@ -41,25 +42,12 @@ class UsageError(KtchatError):
     """The command line asks for something impossible; exit code 2."""
 
 
-_REASONS = {
-    errno.ENOSPC: ("the disk is full", "Free some space"),
-    errno.EDQUOT: ("the disk quota is used up", "Free some space"),
-    errno.EFBIG: ("the file may not grow further", "Raise the limit on file sizes"),
-    errno.EROFS: ("the file system is read-only", "Set KTCHAT_HOME to a folder you can write to"),
-    errno.EACCES: ("permission was denied", "Set KTCHAT_HOME to a folder you can write to"),
-    errno.EPERM: ("permission was denied", "Set KTCHAT_HOME to a folder you can write to"),
-    errno.ENOTDIR: ("part of its path is a file", "Set KTCHAT_HOME to a folder you can write to"),
-    errno.EEXIST: ("part of its path is a file", "Set KTCHAT_HOME to a folder you can write to"),
-    errno.EISDIR: ("it is a folder", "Move that folder away"),
-    errno.ENOENT: ("its folder is missing", "Set KTCHAT_HOME to a folder you can write to"),
-    errno.EIO: ("the disk reports an error", "Check the disk"),
-}
 _SQLITE_REASONS = {
-    sqlite3.SQLITE_FULL: _REASONS[errno.ENOSPC],
-    sqlite3.SQLITE_READONLY: _REASONS[errno.EROFS],
-    sqlite3.SQLITE_CANTOPEN: ("the file cannot be opened", _REASONS[errno.EROFS][1]),
-    sqlite3.SQLITE_PERM: _REASONS[errno.EACCES],
-    sqlite3.SQLITE_IOERR: _REASONS[errno.EIO],
+    sqlite3.SQLITE_FULL: REASONS[errno.ENOSPC],
+    sqlite3.SQLITE_READONLY: REASONS[errno.EROFS],
+    sqlite3.SQLITE_CANTOPEN: ("the file cannot be opened", REASONS[errno.EROFS][1]),
+    sqlite3.SQLITE_PERM: REASONS[errno.EACCES],
+    sqlite3.SQLITE_IOERR: REASONS[errno.EIO],
     sqlite3.SQLITE_BUSY: ("another program holds the file", "Close the other program"),
     sqlite3.SQLITE_LOCKED: ("another program holds the file", "Close the other program"),
     sqlite3.SQLITE_TOOBIG: ("a text is too long for it", "Start a new session"),
@@ -69,7 +57,6 @@ _SQLITE_REASONS = {
 def reason_of(error: OSError | sqlite3.Error | UnicodeDecodeError) -> tuple[str, str]:
     """Why a file operation failed and what to do about it, in words."""
     if isinstance(error, OSError):
-        known = _REASONS.get(error.errno or 0)
-        return known or (error.strerror or str(error), "")
+        return os_reason(error)
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return _SQLITE_REASONS.get(code) or (str(error), "")

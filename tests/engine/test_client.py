@@ -11,7 +11,7 @@ import pytest
 
 from engine.client import Engine
 from engine.errors import ContextError, KtchatError, ModelFileError, RequestError
-from engine.process import child
+from engine.process.environment import environment
 from engine.protocol import (
     Failed,
     Finished,
@@ -189,7 +189,7 @@ async def test_a_reader_that_pauses_blocks_nothing_and_misses_nothing() -> None:
         async for event in ask(engine, "say=abcdefghij count=100"):
             seen.append(event)
             if isinstance(event, Text):
-                await asyncio.wait_for(asyncio.shield(engine._child.mailbox.ended), 20)
+                await asyncio.wait_for(asyncio.shield(engine._child.events.ended), 20)
         assert text_of(seen) == "abcdefghij" * 100
         assert len([event for event in seen if isinstance(event, Text)]) <= 2
 
@@ -293,7 +293,7 @@ def test_the_child_gets_no_secrets() -> None:
         "CUDA_VISIBLE_DEVICES": "0",
         "SSH_AUTH_SOCK": "s",
     }
-    kept = child.environment(ours)
+    kept = environment(ours)
     assert kept.keys() - {"PYTHONPATH", "OPENBLAS_NUM_THREADS", "GGML_NO_BACKTRACE"} == {
         *("PATH", "LC_ALL", "KTCHAT_FAULT", "CUDA_VISIBLE_DEVICES"),
     }

@@ -17,7 +17,6 @@ from engine.protocol import (
     Failed,
     Figures,
     Finished,
-    Frames,
     Generate,
     Load,
     Loaded,
@@ -28,9 +27,9 @@ from engine.protocol import (
     Sampling,
     Text,
     Thinking,
-    encode,
-    merged,
+    coalesced,
 )
+from engine.wire import Frames, encode
 
 ITEMS: list[Command | Event] = [
     Load("/models/\udce9.gguf", context=5, runtime="native"),
@@ -123,9 +122,9 @@ def test_frames_have_a_greatest_length() -> None:
 
 
 def test_neighbouring_events_melt_together() -> None:
-    assert merged(Text("a", 1), Text("b", 2)) == Text("ab", 3)
-    assert merged(Thinking("a", 1), Thinking("b", 2)) == Thinking("ab", 3)
-    assert merged(Progress("load", 1, 9), Progress("load", 2, 9)) == Progress("load", 2, 9)
-    assert merged(Progress("load", 1, 9), Progress("prefill", 2, 9)) is None
-    assert merged(Text("a"), Thinking("b")) is None
-    assert merged(Notice("a"), Notice("b")) is None
+    assert coalesced(Text("a", 1), Text("b", 2)) == Text("ab", 3)
+    assert coalesced(Thinking("a", 1), Thinking("b", 2)) == Thinking("ab", 3)
+    assert coalesced(Progress("load", 1, 9), Progress("load", 2, 9)) == Progress("load", 2, 9)
+    assert coalesced(Progress("load", 1, 9), Progress("prefill", 2, 9)) is None
+    assert coalesced(Text("a"), Thinking("b")) is None
+    assert coalesced(Notice("a"), Notice("b")) is None

@@ -12,8 +12,17 @@ import pytest
 from engine import client
 from engine.client import Engine
 from engine.errors import EngineError, MemoryShortError
-from engine.process import child
-from engine.protocol import Event, Failed, Finished, Load, Loaded, Progress, Text, Thinking
+from engine.process import child, exit_report
+from engine.protocol import (
+    Event,
+    Failed,
+    Finished,
+    Load,
+    Loaded,
+    Progress,
+    Text,
+    Thinking,
+)
 from tests.support.engines import alive, ask, collect, scripted, text_of, worker
 
 SLOW = "x" * 640 + " say=ab count=0 delay=0.005 prefill=0.02"
@@ -223,12 +232,12 @@ async def test_a_child_that_cannot_start_says_why() -> None:
 
 def test_last_words_prefer_the_line_that_tells() -> None:
     log = "loading\nggml.c:12: GGML_ASSERT(x > 0) failed\nframe 1\nframe 2\n"
-    assert child.last_words(log) == "ggml.c:12: GGML_ASSERT(x > 0) failed"
+    assert exit_report.last_words(log) == "ggml.c:12: GGML_ASSERT(x > 0) failed"
     log += "Fatal Python error: Aborted\n\nCurrent thread 0x1:\n  File error.py, line 1\n"
-    assert child.last_words(log) == "ggml.c:12: GGML_ASSERT(x > 0) failed"
-    assert child.last_words("a\nb\n\n") == "b"
-    assert child.last_words("") == ""
-    assert len(child.last_words("error " * 1000)) <= 240
+    assert exit_report.last_words(log) == "ggml.c:12: GGML_ASSERT(x > 0) failed"
+    assert exit_report.last_words("a\nb\n\n") == "b"
+    assert exit_report.last_words("") == ""
+    assert len(exit_report.last_words("error " * 1000)) <= 240
 
 
 async def test_no_reply_is_finished_after_a_kill_at_random_moments() -> None:

@@ -14,7 +14,15 @@ import time
 from collections.abc import Callable
 
 from engine.errors import ModelFileError
-from engine.protocol import Figures, Finished, Load, Loaded, Notice, Progress, encode
+from engine.protocol import (
+    Figures,
+    Finished,
+    Load,
+    Loaded,
+    Notice,
+    Progress,
+)
+from engine.wire import encode
 from engine.worker import serve
 from tests.support.fake_runtime import fake_model
 

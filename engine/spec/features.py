@@ -1,0 +1,50 @@
+"""Which models the native runtime can run: what one of our architectures must have, and what none may need."""
+
+from __future__ import annotations
+
+from engine.spec.metadata import MAX_VOCAB, Keys
+from engine.spec.spec import ARCHITECTURES, ModelSpec
+
+
+def check_native(keys: Keys, spec: ModelSpec) -> None:
+    """What an architecture of ours must have; llama.cpp aborts or throws where it has not."""
+    known = ARCHITECTURES[spec.architecture]
+    keys.real("attention.layer_norm_rms_epsilon", 0.0, 1.0)
+    sizes = (spec.heads, spec.kv_heads, spec.head_dim, spec.value_dim, spec.vocab, spec.rope.dim)
+    dense = spec.moe is None or spec.moe.leading_dense > 0
+    rules: tuple[tuple[bool, str], ...] = (
+        (min(sizes) > 0, "It has no attention heads or no vocabulary"),
+        (spec.vocab <= MAX_VOCAB, f"Its vocabulary has {spec.vocab} tokens"),
+        (spec.heads % max(1, spec.kv_heads) == 0, "Its KV heads do not divide its heads"),
+        (spec.rope.dim % 2 == 0, f"{keys.path('rope.dimension_count')} is odd"),
+        (not dense or spec.ffn > 0, f"{keys.path('feed_forward_length')} is missing"),
+        (spec.moe is None or spec.moe.width > 0, "Its experts have no width"),
+        (known.experts != "always" or spec.moe is not None, "It has no experts"),
+    )
+    if spec.mla is not None:
+        rules += ((spec.mla.nope > 0, "Its rotated features leave no others in a key"),)
+    else:
+        same = spec.head_dim == spec.value_dim == spec.rope.dim
+        rules += ((same, "Its keys, values and rotated features differ in length"),)
+    for holds, why in rules:
+        if not holds:
+            raise keys.fault(why)
+
+
+def missing_feature(keys: Keys, spec: ModelSpec) -> str:
+    """What the native runtime does not do; such a model is llama.cpp's."""
+    features: tuple[tuple[bool, str], ...] = (
+        (bool(keys.uneven), f"{keys.uneven} differs from layer to layer"),
+        (spec.rope.scaling == "longrope", "it needs LongRoPE"),
+        (spec.rope.has_factors and spec.architecture != "llama", "it has rope factors"),
+        (
+            spec.mla is not None and keys.real("attention.temperature_scale", -1e6, 1e6, 0.0) != 0,
+            "it needs attention temperature scaling",
+        ),
+        (
+            spec.mla is not None and keys.number("expert_gating_func", 0, 4, 0) > 2,
+            "its experts are chosen in another way",
+        ),
+        (not keys.file.flag(keys.path("attention.causal"), True), "it is an embedding model"),
+    )
+    return next((why for there, why in features if there), "")

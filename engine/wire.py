@@ -1,0 +1,146 @@
+"""Commands and events as bytes: frames of a four-byte big-endian length, then UTF-8 JSON.
+
+What comes from the other side is checked: names, fields, and the type of every value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from engine.errors import EngineError, KtchatError, RequestError
+from engine.protocol import (
+    Auto,
+    Cancel,
+    Close,
+    Command,
+    Computed,
+    Device,
+    Event,
+    Failed,
+    Figures,
+    Finished,
+    Generate,
+    KvKind,
+    Load,
+    Loaded,
+    Message,
+    Notice,
+    Prefilled,
+    Progress,
+    Reason,
+    Role,
+    RuntimeName,
+    Sampling,
+    Stage,
+    Text,
+    Thinking,
+)
+
+MAX_FRAME = 64 << 20
+"""Bytes in one frame; a longer one is a broken peer."""
+
+_LENGTH = struct.Struct(">I")
+
+_TYPES: dict[str, type[Any]] = {
+    cls.__name__: cls
+    for cls in (
+        *(Load, Generate, Cancel, Close),
+        *(Progress, Notice, Loaded, Prefilled, Thinking, Text, Finished, Failed),
+    )
+}
+
+
+def encode(item: Command | Event) -> bytes:
+    """One frame: length and JSON of a command or an event. Raises `RequestError` when too long."""
+    body = item.error.to_dict() if isinstance(item, Failed) else dataclasses.asdict(item)
+    data = json.dumps([type(item).__name__, body], ensure_ascii=True).encode()
+    if len(data) > MAX_FRAME:
+        raise RequestError("The conversation is too long to be sent", f"It takes {len(data)} bytes")
+    return _LENGTH.pack(len(data)) + data
+
+
+def decode(data: bytes) -> Command | Event:
+    """The command or event in one frame's JSON. Raises `EngineError` for anything else."""
+    try:
+        name, body = json.loads(data)
+        item: Command | Event = _build(_TYPES[name], body)
+    except RequestError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise EngineError(
+            "The engine sent something unreadable", f"{type(error).__name__}: {error}"[:200]
+        ) from error
+    return item
+
+
+class Frames:
+    """Cuts a stream of bytes into frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Command | Event]:
+        """What `data` completes. Raises `EngineError` for a frame too long or unreadable."""
+        self._buffer += data
+        while len(self._buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer)
+            if length > MAX_FRAME:
+                raise EngineError("The engine sent something unreadable", f"{length} bytes at once")
+            end = _LENGTH.size + length
+            if len(self._buffer) < end:
+                return
+            frame = bytes(self._buffer[_LENGTH.size : end])
+            del self._buffer[:end]
+            yield decode(frame)
+
+
+def _build(cls: type[Any], body: Mapping[str, Any]) -> Any:
+    if cls is Failed:
+        return Failed(KtchatError.from_dict(dict(body)))
+    if cls is Generate:
+        body = {
+            **body,
+            "messages": tuple(_plain(Message, message) for message in body["messages"]),
+            "sampling": _plain(Sampling, body["sampling"]),
+        }
+    elif cls is Finished:
+        body = {**body, "figures": _plain(Figures, body["figures"])}
+    return _plain(cls, body)
+
+
+def _plain(cls: type[Any], body: Mapping[str, Any]) -> Any:
+    """An instance of `cls`, each value of the type its field says."""
+    for field_ in dataclasses.fields(cls):
+        if field_.name in body and not _fits(body[field_.name], str(field_.type)):
+            raise TypeError(f"{cls.__name__}.{field_.name}: {body[field_.name]!r}")
+    return cls(**body)
+
+
+_WORDS: dict[str, tuple[object, ...]] = {
+    "Role": get_args(Role),
+    "Reason": get_args(Reason),
+    "Stage": get_args(Stage),
+    "RuntimeName": get_args(RuntimeName),
+    "Auto": get_args(Auto),
+    "Device": get_args(Device),
+    "KvKind": get_args(KvKind),
+    "Computed": get_args(Computed),
+}
+_PLAIN: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float)}
+
+
+def _fits(value: object, annotation: str) -> bool:
+    return any(_is_a(value, one) for one in annotation.split(" | "))
+
+
+def _is_a(value: object, annotation: str) -> bool:
+    if annotation == "None":
+        return value is None
+    if annotation in _WORDS:
+        return isinstance(value, str) and value in _WORDS[annotation]
+    plain = _PLAIN.get(annotation)
+    return plain is None or (isinstance(value, plain) and not isinstance(value, bool))
