@@ -41,7 +41,7 @@ from engine.protocol import (
 )
 
 MAX_FRAME = 64 << 20
-"""Bytes in one frame; a longer one is a broken peer."""
+"""Bytes in one frame; a longer one comes from a broken program."""
 
 _LENGTH = struct.Struct(">I")
 

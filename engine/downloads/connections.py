@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from engine.downloads.block_file import BlockFile
 from engine.downloads.block_map import BlockMap
+from engine.downloads.stage import Stage
 from engine.downloads.transfer_options import Meter, TransferOptions
 from engine.hub.access import HubAccess, RetryableError
 from engine.hub.errors import HubNetworkError
@@ -126,8 +127,8 @@ class Connections:
         data = bytearray()
         self._meter.trouble = None
         async for piece in answer.response.aiter_raw():
-            if self._meter.stage != "repairing":
-                self._meter.stage = "downloading"
+            if self._meter.stage is not Stage.REPAIRING:
+                self._meter.stage = Stage.DOWNLOADING
             self._meter.received += len(piece)
             data += piece
             while number < self._disk.blocks and len(data) >= self._disk.length(number):
@@ -147,7 +148,7 @@ class Connections:
         wait = max(error.wait, longest * random.uniform(0.5, 1.0))
         if error.wait > self._options.patience:
             raise error.error
-        self._meter.stage, self._meter.trouble = "waiting", error.error
+        self._meter.stage, self._meter.trouble = Stage.WAITING, error.error
         await asyncio.sleep(wait)
 
 

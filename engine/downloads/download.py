@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from engine.common.units import byte_size
 from engine.downloads import manifest
@@ -29,6 +28,7 @@ from engine.downloads.integrity import (
     write_record,
 )
 from engine.downloads.journal import bytes_kept
+from engine.downloads.stage import Stage
 from engine.downloads.transfer import Transfer
 from engine.downloads.transfer_options import Meter, TransferOptions
 from engine.errors import KtchatError
@@ -36,18 +36,6 @@ from engine.hub.access import HubAccess
 from engine.hub.errors import DiskShortError, DownloadError, HubOfflineError
 from engine.hub.names import HubFile, HubModel
 
-Stage = Literal[
-    "queued",
-    "starting",
-    "downloading",
-    "waiting",
-    "checking",
-    "repairing",
-    "paused",
-    "done",
-    "failed",
-    "cancelled",
-]
 INTERVAL = 0.2
 """Seconds between two reports."""
 WINDOW = 5.0
@@ -75,7 +63,7 @@ class DownloadProgress:
     @property
     def is_active(self) -> bool:
         """Whether it runs or waits for its turn."""
-        return self.stage not in ("paused", "done", "failed", "cancelled")
+        return self.stage.is_active
 
 
 Report = Callable[[DownloadProgress], None]
@@ -116,13 +104,13 @@ class Download:
         left = self.model.size - done
         return DownloadProgress(
             key=self.key,
-            stage=stage or meter.stage,  # type: ignore[arg-type]  # a transfer's stage is one
+            stage=stage or meter.stage,
             done=done,
             total=self.model.size,
             path=str(self.paths[0]),
             speed=speed,
             seconds_left=left / speed if speed > 1 and left else None,
-            error=error or (meter.trouble if meter.stage == "waiting" else None),
+            error=error or (meter.trouble if meter.stage is Stage.WAITING else None),
         )
 
     def measure(self) -> None:
@@ -154,7 +142,7 @@ class Download:
             ticker.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await ticker
-        report(self.progress("done"))
+        report(self.progress(Stage.DONE))
         return self.paths[0]
 
     async def _tick(self, report: Report) -> None:
@@ -204,7 +192,7 @@ class Download:
             return False
         if record is not None and record.checksum != file.checksum:
             return False  # another version; a running engine may have it mapped
-        self._meter.stage = "checking"
+        self._meter.stage = Stage.CHECKING
         kind = file.checksum.partition(":")[0]
         if await asyncio.to_thread(checksum_of, path, kind) == file.checksum:
             write_record(path, file.checksum, file)

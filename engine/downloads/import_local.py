@@ -29,7 +29,7 @@ IMPORTED = "imported"
 """The folder for imported files in the models folder."""
 _BLOB = re.compile(r"sha256[:-]([0-9a-f]{64})")
 
-Way = Literal["linked", "linked by name", "moved"]
+ImportMode = Literal["linked", "linked by name", "moved"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Imported:
     """A model that was taken in, and how: by a hard link, a symbolic link, or moved."""
 
     path: Path
-    way: Way
+    mode: ImportMode
 
 
 def find_models(
@@ -89,19 +89,19 @@ def import_model(
             )
     targets = [folder / IMPORTED / _file_name(file) for file in names]
     make_folder(folder, folder / IMPORTED)
-    ways: set[Way] = set()
+    modes: set[ImportMode] = set()
     for part, target in zip(parts, targets, strict=True):
         try:
-            ways.add(_take(part, target, move))
+            modes.add(_take(part, target, move))
         except OSError as error:
             raise _refused(part, error, move) from error
     if checksum and len(parts) == 1:
         with contextlib.suppress(OSError):  # without it nothing but a later check is lost
             write_unchecked_record(targets[0], checksum)
-    return Imported(targets[0], "linked by name" if "linked by name" in ways else ways.pop())
+    return Imported(targets[0], "linked by name" if "linked by name" in modes else modes.pop())
 
 
-def _take(part: Path, target: Path, move: bool) -> Way:
+def _take(part: Path, target: Path, move: bool) -> ImportMode:
     if target.exists() and target.samefile(part):
         return "linked"
     if os.path.lexists(target):

@@ -1,7 +1,6 @@
 """The downloads of a running program: a queue that goes on in a thread of its own.
 
-Knows order, pausing and who is told. The thread has its own event loop, so that the screen's never
-waits for networks or disks. All methods may be called from any thread and return at once. Downloads
+The thread has its own event loop, so that the screen's never waits for networks or disks. All methods may be called from any thread and return at once. Downloads
 that an earlier run of the program left are in the list from the start, paused.
 """
 
@@ -13,10 +12,12 @@ import functools
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from pathlib import Path
 
 from engine.downloads import manifest
-from engine.downloads.download import Download, DownloadProgress, Stage
+from engine.downloads.download import Download, DownloadProgress
+from engine.downloads.stage import Stage
 from engine.downloads.transfer_options import TransferOptions
 from engine.errors import KtchatError
 from engine.hub.access import HubAccess
@@ -30,6 +31,16 @@ PATIENT = TransferOptions(outage_attempts=120)
 Listener = Callable[[DownloadProgress], None]
 
 
+class Ending(Enum):
+    """What becomes of a download that is stopped."""
+
+    PAUSE = auto()
+    REMOVE = auto()
+    """From the list; what came stays on the disk."""
+    DISCARD = auto()
+    """From the list and from the disk."""
+
+
 @dataclass(slots=True)
 class _Item:
     """A download in the list."""
@@ -38,8 +49,8 @@ class _Item:
     progress: DownloadProgress
     download: Download | None = None
     task: asyncio.Task[None] | None = None
-    wanted: str = "paused"
-    """What it shall become when its task ends early: paused, or cancelled with or without part."""
+    ending: Ending = Ending.PAUSE
+    """What becomes of it when its task ends early."""
 
 
 class DownloadQueue:
@@ -63,7 +74,7 @@ class DownloadQueue:
     def start(self) -> None:
         """Start the thread and list what an earlier run left. Reads the models folder."""
         for left in manifest.unfinished(self._folder):
-            self._add(left.model, "paused")
+            self._add(left.model, Stage.PAUSED)
         self._thread.start()
 
     def close(self, seconds: float = 3.0) -> None:
@@ -78,13 +89,13 @@ class DownloadQueue:
             item = self._items.get(model.spec)
             if item is not None and item.progress.is_active:
                 return model.spec
-        self._add(model, "queued")
+        self._add(model, Stage.QUEUED)
         self._call(self._begin_next)
         return model.spec
 
     def pause(self, key: str) -> None:
         """Stop a download and keep what came."""
-        self._call(lambda: self._end(key, "paused"))
+        self._call(lambda: self._end(key, Ending.PAUSE))
 
     def resume(self, key: str) -> None:
         """Go on with a download that was paused or failed."""
@@ -92,13 +103,13 @@ class DownloadQueue:
 
     def cancel(self, key: str, keep: bool = False) -> None:
         """Stop a download and remove it from the list, and from the disk unless `keep`."""
-        self._call(lambda: self._end(key, "kept" if keep else "cancelled"))
+        self._call(lambda: self._end(key, Ending.REMOVE if keep else Ending.DISCARD))
 
     def forget(self, key: str) -> None:
         """Remove a finished or cancelled download from the list; files stay."""
         with self._lock:
             item = self._items.get(key)
-            if item is not None and item.progress.stage in ("done", "cancelled"):
+            if item is not None and item.progress.stage in (Stage.DONE, Stage.CANCELLED):
                 del self._items[key]
 
     def states(self) -> tuple[DownloadProgress, ...]:
@@ -172,8 +183,8 @@ class DownloadQueue:
 
     def _resume(self, key: str) -> None:
         item = self._items.get(key)
-        if item is not None and item.progress.stage in ("paused", "failed"):
-            self._tell(key, replace(item.progress, stage="queued", error=None))
+        if item is not None and item.progress.stage in (Stage.PAUSED, Stage.FAILED):
+            self._tell(key, replace(item.progress, stage=Stage.QUEUED, error=None))
             self._begin_next()
 
     def _begin_next(self) -> None:
@@ -181,8 +192,8 @@ class DownloadQueue:
         for key, item in list(self._items.items()):
             if running >= self._active:
                 return
-            if item.progress.stage == "queued" and item.task is None:
-                item.wanted = "paused"
+            if item.progress.stage is Stage.QUEUED and item.task is None:
+                item.ending = Ending.PAUSE
                 item.task = self._loop.create_task(self._download(key, item))
                 item.task.add_done_callback(functools.partial(self._ended, key, item))
                 running += 1
@@ -190,21 +201,21 @@ class DownloadQueue:
     async def _download(self, key: str, item: _Item) -> None:
         access = await asyncio.to_thread(lambda: self._hub.access)
         item.download = Download(access, item.model, self._folder, self._options)
-        self._tell(key, replace(item.progress, stage="starting"))
+        self._tell(key, replace(item.progress, stage=Stage.STARTING))
         await item.download.run(lambda progress: self._tell(key, progress))
 
     def _ended(self, key: str, item: _Item, task: asyncio.Task[None]) -> None:
         """A task ended, perhaps before it began."""
         item.task = None
         error = None if task.cancelled() else task.exception()
-        if task.cancelled() and item.wanted != "paused":
-            self._remove(key, item, item.wanted)
+        if task.cancelled() and item.ending is not Ending.PAUSE:
+            self._remove(key, item, item.ending)
         elif task.cancelled():
-            self._tell(key, self._last(item, "paused", None))
+            self._tell(key, self._last(item, Stage.PAUSED, None))
         elif error is not None:  # the thread's boundary: one download must not end the queue
             if not isinstance(error, KtchatError):
                 error = DownloadError(f"{key} failed", type(error).__name__, "Resume it")
-            self._tell(key, self._last(item, "failed", error))
+            self._tell(key, self._last(item, Stage.FAILED, error))
         if self._loop.is_running():
             self._begin_next()
 
@@ -213,26 +224,28 @@ class DownloadQueue:
             return item.download.progress(stage, error)
         return replace(item.progress, stage=stage, error=error)
 
-    def _end(self, key: str, wanted: str) -> None:
+    def _end(self, key: str, ending: Ending) -> None:
         item = self._items.get(key)
-        if item is None or item.progress.stage in ("done", "cancelled"):
+        if item is None or item.progress.stage in (Stage.DONE, Stage.CANCELLED):
             return
-        item.wanted = wanted
+        item.ending = ending
         if item.task is not None:
             item.task.cancel()
-        elif wanted == "paused":
-            self._tell(key, replace(item.progress, stage="paused"))
+        elif ending is Ending.PAUSE:
+            self._tell(key, replace(item.progress, stage=Stage.PAUSED))
         else:
-            self._remove(key, item, wanted)
+            self._remove(key, item, ending)
 
-    def _remove(self, key: str, item: _Item, wanted: str) -> None:
+    def _remove(self, key: str, item: _Item, ending: Ending) -> None:
         error: KtchatError | None = None
-        if wanted == "cancelled":
+        if ending is Ending.DISCARD:
             try:
                 Download(HubAccess(), item.model, self._folder).discard()
             except KtchatError as problem:
                 error = problem
-        gone = replace(item.progress, stage="cancelled", speed=0.0, seconds_left=None, error=error)
+        gone = replace(
+            item.progress, stage=Stage.CANCELLED, speed=0.0, seconds_left=None, error=error
+        )
         self._tell(key, gone)
         with self._lock:
             self._items.pop(key, None)

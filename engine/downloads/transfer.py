@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from engine.downloads.block_file import BlockFile, disk_error
 from engine.downloads.block_map import HERE, MISSING, BlockMap
 from engine.downloads.connections import Connections
+from engine.downloads.stage import Stage
 from engine.downloads.transfer_options import Meter, TransferOptions
 from engine.hub.access import HubAccess
 from engine.hub.errors import DamagedDownloadError
@@ -123,7 +124,7 @@ class Transfer:
                 await self._map.change()
                 continue
             if not self._map.left:
-                self._meter.stage = "checking"
+                self._meter.stage = Stage.CHECKING
             if await self._in_thread(self._feed, whole.update, number):
                 number += 1
             else:
@@ -161,7 +162,7 @@ class Transfer:
 
     async def _read_again(self) -> bool:
         """Read the file from the server again and settle the blocks that differ; whether any do."""
-        self._meter.stage = "repairing"
+        self._meter.stage = Stage.REPAIRING
         suspects: list[int] = []
 
         async def compare(number: int, data: bytes) -> None:

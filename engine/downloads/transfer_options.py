@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.downloads.block_file import free_space
+from engine.downloads.stage import Stage
 from engine.errors import KtchatError
 
 
@@ -33,8 +34,7 @@ class TransferOptions:
 class Meter:
     """What a transfer tells while it runs."""
 
-    stage: str = "starting"
-    """starting | downloading | waiting | checking | repairing"""
+    stage: Stage = Stage.STARTING
     done: int = 0
     """Bytes that are on disk."""
     received: int = 0

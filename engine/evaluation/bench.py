@@ -20,13 +20,14 @@ from engine.common.units import byte_size
 from engine.errors import MemoryShortError, RequestError, UnsupportedModelError
 from engine.evaluation import bench_trace
 from engine.evaluation.bench_result import BenchResult, Load, Round, Speed
-from engine.evaluation.llama_cpp_reference import PEER_NAME, LlamaPeer, peer_version
+from engine.evaluation.llama_cpp_reference import BASELINE, LlamaCppReference, baseline_version
 from engine.gguf.file import GGUFFile
-from engine.machine.probes.bandwidth import read_limit
+from engine.machine.probes.bandwidth import read_bandwidth
+from engine.machine.probes.memory import available_memory
 from engine.plan.memory_plan import MemoryPlan
 from engine.protocol import Device
 from engine.protocol import Load as Request
-from engine.runtimes.chosen import gpu_plan, load_as
+from engine.runtimes.chosen import load_as, plan_for_load
 from engine.runtimes.native import NativeRuntime
 from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
@@ -72,12 +73,12 @@ class OurSide:
         return self._runtime.forward(tokens)
 
 
-class PeerSide:
+class BaselineSide:
     """llama.cpp."""
 
-    def __init__(self, peer: LlamaPeer) -> None:
-        self.start = peer.clear
-        self.forward = peer.forward
+    def __init__(self, baseline: LlamaCppReference) -> None:
+        self.start = baseline.clear
+        self.forward = baseline.forward
 
 
 def bench(
@@ -105,16 +106,16 @@ def bench(
         spec = read_spec(file)
         _check(path, spec, context)
         request = Request(str(path), context + 1, count, device=device)
-        plan = gpu_plan(request, spec)
+        plan = plan_for_load(request, spec)
         _check_memory(path, spec, context, (plan is None) + versus)
         runtime = _load(file, spec, request, plan, report)
         stack.callback(runtime.close)
         sides: list[Side] = [OurSide(runtime)]
         if versus:
-            report(f"loading in {PEER_NAME}", 0, 0)
-            peer = LlamaPeer(path, load.context + 1, threads=count, batch=runtime.chunk)
-            stack.callback(peer.close)
-            sides.append(PeerSide(peer))
+            report(f"loading in {BASELINE}", 0, 0)
+            baseline = LlamaCppReference(path, load.context + 1, threads=count, batch=runtime.chunk)
+            stack.callback(baseline.close)
+            sides.append(BaselineSide(baseline))
         rounds = tuple(_rounds(sides, load, spec.vocab, runtime.chunk, count, report))
         trace = None
         if traced:
@@ -130,7 +131,7 @@ def bench(
         weights_bytes=spec.weights_bytes,
         token_bytes=spec.active_bytes_per_token + position * spec.kv_bytes_per_token,
         rounds=rounds,
-        peer_version=peer_version() if versus else "",
+        baseline_version=baseline_version() if versus else "",
         trace=trace,
         device=runtime.device,
     )
@@ -161,8 +162,8 @@ def _check(path: Path, spec: ModelSpec, context: int) -> None:
     if not spec.native:
         raise UnsupportedModelError(
             f"{path.name} cannot be measured",
-            f"Only {PEER_NAME} runs it: {spec.unsupported}",
-            f"Measure it with {PEER_NAME}'s own llama-bench",
+            f"Only {BASELINE} runs it: {spec.unsupported}",
+            f"Measure it with {BASELINE}'s own llama-bench",
         )
     if context > spec.context:
         raise RequestError(
@@ -175,8 +176,11 @@ def _check(path: Path, spec: ModelSpec, context: int) -> None:
 def _check_memory(path: Path, spec: ModelSpec, context: int, times: int) -> None:
     """RAM for the whole model so many times; what a plan places it has counted itself."""
     needed = times * spec.weights_bytes + spec.kv_bytes_per_token * context
-    free = _available_memory()
-    if times and free is not None and needed > free:
+    try:
+        free = available_memory()
+    except OSError:  # Linux does not say
+        return
+    if times and needed > free:
         twice = times > 1
         raise MemoryShortError(
             f"{path.name} does not fit into memory" + (" twice" if twice else ""),
@@ -185,35 +189,25 @@ def _check_memory(path: Path, spec: ModelSpec, context: int, times: int) -> None
         )
 
 
-def _available_memory() -> int | None:
-    """Bytes that programs can still take; None where Linux does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    sizes = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
-    return next((int(size) * 1024 for size in sizes), None)
-
-
 def _rounds(
     sides: list[Side], load: Load, vocabulary: int, batch: int, threads: int, report: Report
 ) -> Iterator[Round]:
     rng = np.random.default_rng(0)
-    names = ["ktchat", PEER_NAME]
+    names = ["ktchat", BASELINE]
     for side in sides:
         report("warming up", 0, 0)
         small = Load(min(WARM_UP, load.prompt), 1)
         _speed(side, small, [i % vocabulary for i in range(small.context)], batch)
     for number in range(load.rounds):
         tokens = _tokens(rng, load.context, vocabulary, number)
-        limit = read_limit(threads)
+        limit = read_bandwidth(threads)
         speeds: dict[str, Speed] = {}
         order = list(zip(names, sides, strict=False))
         for name, side in order if number % 2 == 0 else order[::-1]:
             report(f"measuring {name}", number, load.rounds)
             time.sleep(REST)
             speeds[name] = _speed(side, load, tokens, batch)
-        yield Round(limit, speeds["ktchat"], speeds.get(PEER_NAME))
+        yield Round(limit, speeds["ktchat"], speeds.get(BASELINE))
     report("done", load.rounds, load.rounds)
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from engine.errors import RequestError
-from engine.evaluation.llama_cpp_reference import PEER_NAME
+from engine.evaluation.llama_cpp_reference import BASELINE
 from engine.evaluation.trace import Trace
 from engine.protocol import Computed
 
@@ -71,7 +71,7 @@ class Round:
 
     read_limit_gb_s: float
     ours: Speed
-    peer: Speed | None
+    baseline: Speed | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class BenchResult:
     token_bytes: int
     """Bytes that one decoded token reads: active weights, and the KV cache of what is before it."""
     rounds: tuple[Round, ...]
-    peer_version: str
+    baseline_version: str
     trace: Trace | None = None
     device: Computed = "CPU"
     """What computed on our side; llama.cpp is on the CPU."""
@@ -118,19 +118,19 @@ class BenchResult:
         )
 
     @property
-    def peers(self) -> list[Speed]:
+    def baselines(self) -> list[Speed]:
         """llama.cpp's rounds; empty when it was not asked."""
-        return [r.peer for r in self.rounds if r.peer is not None]
+        return [r.baseline for r in self.rounds if r.baseline is not None]
 
     @property
     def prefill_ratios(self) -> list[float]:
         """Our prefill speed over llama.cpp's, round by round."""
-        return [r.ours.prefill_tok_s / r.peer.prefill_tok_s for r in self.rounds if r.peer]
+        return [r.ours.prefill_tok_s / r.baseline.prefill_tok_s for r in self.rounds if r.baseline]
 
     @property
     def decode_ratios(self) -> list[float]:
         """Our decode speed over llama.cpp's, round by round."""
-        return [r.ours.decode_tok_s / r.peer.decode_tok_s for r in self.rounds if r.peer]
+        return [r.ours.decode_tok_s / r.baseline.decode_tok_s for r in self.rounds if r.baseline]
 
     @property
     def follow_up_s(self) -> float | None:
@@ -141,20 +141,20 @@ class BenchResult:
     def follow_up_ratio(self) -> float | None:
         """Our seconds to the follow-up's first token over llama.cpp's."""
         return _median(
-            r.ours.follow_up_s / r.peer.follow_up_s
+            r.ours.follow_up_s / r.baseline.follow_up_s
             for r in self.rounds
-            if r.peer and r.ours.follow_up_s and r.peer.follow_up_s
+            if r.baseline and r.ours.follow_up_s and r.baseline.follow_up_s
         )
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON has it; llama.cpp's part is null when it was not asked."""
-        peer = None
-        if self.peers:
-            peer = {
-                "name": PEER_NAME,
-                "version": self.peer_version,
-                "prefill_tok_s": statistics.median(p.prefill_tok_s for p in self.peers),
-                "decode_tok_s": statistics.median(p.decode_tok_s for p in self.peers),
+        baseline = None
+        if self.baselines:
+            baseline = {
+                "name": BASELINE,
+                "version": self.baseline_version,
+                "prefill_tok_s": statistics.median(p.prefill_tok_s for p in self.baselines),
+                "decode_tok_s": statistics.median(p.decode_tok_s for p in self.baselines),
             }
         return {
             "device": self.device,
@@ -163,9 +163,9 @@ class BenchResult:
             "decode_gb_s": self.decode_gb_s,
             "read_limit_gb_s": self.read_limit_gb_s,
             "limit_ratio": self.limit_ratio,
-            "peer": peer,
-            "prefill_ratio": statistics.median(self.prefill_ratios) if peer else None,
-            "decode_ratio": statistics.median(self.decode_ratios) if peer else None,
+            "peer": baseline,
+            "prefill_ratio": statistics.median(self.prefill_ratios) if baseline else None,
+            "decode_ratio": statistics.median(self.decode_ratios) if baseline else None,
             "follow_up_s": self.follow_up_s,
             "follow_up_ratio": self.follow_up_ratio,
             "overhead": self.trace.overhead if self.trace else None,

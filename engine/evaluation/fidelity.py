@@ -100,11 +100,11 @@ def _log_errors(positions: list[Position]) -> Doubles:
     return np.log([error / size + ROUNDING for error, size, _, _ in positions])
 
 
-def ratio(ours: list[Position], peer: list[Position]) -> Ratio:
+def ratio(ours: list[Position], baseline: list[Position]) -> Ratio:
     """Errors at the same positions, compared one by one."""
     if not ours:
         return Ratio(1.0, 1.0)
-    each = _log_errors(ours) - _log_errors(peer)
+    each = _log_errors(ours) - _log_errors(baseline)
     if not np.isfinite(each).all():
         return Ratio(np.inf, np.inf)
     doubt = 2 * each.std() / len(each) ** 0.5

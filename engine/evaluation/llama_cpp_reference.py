@@ -6,7 +6,6 @@ runtime that answers people with llama.cpp is `engine.runtimes.llama_cpp`.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -15,32 +14,28 @@ from typing import Any
 
 import numpy as np
 
+from engine.common.llama_log import capture_log
 from engine.errors import EngineError
 from kernels.ops import CacheKind, Floats
 
-PEER_NAME = "llama.cpp"
-
-_log_callback: Any = None
+BASELINE = "llama.cpp"
 
 
-def peer_version() -> str:
+def baseline_version() -> str:
     """The version of llama-cpp-python."""
     return version("llama-cpp-python")
 
 
 def _quiet_library() -> Any:
     """llama_cpp with its log silenced: by default it writes on standard error."""
-    global _log_callback
     import llama_cpp
 
-    if _log_callback is None:
-        _log_callback = llama_cpp.llama_log_callback(lambda level, text, data: None)
-    llama_cpp.llama_log_set(_log_callback, ctypes.c_void_p(0))
+    capture_log(llama_cpp)
     llama_cpp.llama_backend_init()
     return llama_cpp
 
 
-class LlamaPeer:
+class LlamaCppReference:
     """One model in llama.cpp on the CPU, one sequence, weights mapped.
 
     `flash` chooses flash attention (None: llama.cpp decides); `batch` tokens go through one graph.
@@ -148,7 +143,7 @@ class LlamaPeer:
             self._lib.llama_model_free(self._model)
             self._model = None
 
-    def __enter__(self) -> LlamaPeer:
+    def __enter__(self) -> LlamaCppReference:
         return self
 
     def __exit__(

@@ -26,12 +26,12 @@ from engine.evaluation.fidelity import (
     position,
     ratio,
 )
-from engine.evaluation.llama_cpp_reference import PEER_NAME, LlamaPeer, peer_version
+from engine.evaluation.llama_cpp_reference import BASELINE, LlamaCppReference, baseline_version
 from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer, page_table
 from engine.plan.placement import Placement
 from engine.protocol import Computed, Device, KvKind, Load
-from engine.runtimes.chosen import gpu_plan
+from engine.runtimes.chosen import plan_for_load
 from engine.runtimes.gpu import cuda_device
 from engine.runtimes.placed import computed, op_sets
 from engine.spec.reader import read_spec
@@ -75,10 +75,10 @@ class Verification:
     quantisation: str
     tokens: int
     ours: Comparison
-    peer: Comparison
+    baseline: Comparison
     total: Ratio
     decode: Ratio
-    peer_version: str
+    baseline_version: str
     device: Computed = "CPU"
     """What computed our logits."""
 
@@ -100,9 +100,9 @@ class Verification:
         if self.ours.total.typical <= 2 * ROUNDING:
             return "faithful: our logits are float32's, up to rounding"
         if self.faithful:
-            return f"faithful: our error is {self.ratio:.2f} of {PEER_NAME}'s"
+            return f"faithful: our error is {self.ratio:.2f} of {BASELINE}'s"
         worst = max(self.total, self.decode, key=lambda ratio: ratio.low)
-        return f"not faithful: our error is {worst.value:.2f} times {PEER_NAME}'s"
+        return f"not faithful: our error is {worst.value:.2f} times {BASELINE}'s"
 
 
 def verify(
@@ -123,7 +123,7 @@ def verify(
         if not spec.native:
             raise UnsupportedModelError(
                 f"{path.name} cannot be verified",
-                f"Only {PEER_NAME} runs it, so there is nothing to compare: {spec.unsupported}",
+                f"Only {BASELINE} runs it, so there is nothing to compare: {spec.unsupported}",
             )
         sequences = _sequences(path, file, spec)
         expected = _reference(file, spec, sequences, threads, tell)
@@ -134,20 +134,20 @@ def verify(
                 "Use another version of the model",
             )
         context = min(spec.context, max(MAX_TOKENS))
-        plan = gpu_plan(Load(str(path), context, device=device, kv=kv), spec)
+        plan = plan_for_load(Load(str(path), context, device=device, kv=kv), spec)
         placement = plan.placement if plan else None
         ours = _measure(_ours(file, spec, sequences, threads, placement, tell), expected)
-        peer = _measure(_peer(path, sequences, threads, tell), expected)
+        baseline = _measure(_baseline(path, sequences, threads, tell), expected)
     return Verification(
         model=spec.name or path.name,
         architecture=spec.architecture,
         quantisation=spec.quantisation,
         tokens=sum(len(tokens) for tokens, _ in sequences),
         ours=comparison(*ours),
-        peer=comparison(*peer),
-        total=ratio([*ours[0], *ours[1]], [*peer[0], *peer[1]]),
-        decode=ratio(ours[1], peer[1]),
-        peer_version=peer_version(),
+        baseline=comparison(*baseline),
+        total=ratio([*ours[0], *ours[1]], [*baseline[0], *baseline[1]]),
+        decode=ratio(ours[1], baseline[1]),
+        baseline_version=baseline_version(),
         device=computed(placement, spec) if placement else "CPU",
     )
 
@@ -242,19 +242,19 @@ def _ours(
             yield prefill, _stack(steps, prefill)
 
 
-def _peer(
+def _baseline(
     path: Path, sequences: Sequences, threads: int | None, report: Report
 ) -> Iterator[tuple[Floats, Floats]]:
     """The same by llama.cpp."""
     context = max(MAX_TOKENS)
-    with LlamaPeer(path, context, threads=_threads(threads), flash=False) as peer:
+    with LlamaCppReference(path, context, threads=_threads(threads), flash=False) as baseline:
         for tokens, at_once, done, total in _progress(sequences):
-            peer.clear()
-            prefill = peer.forward(tokens[:at_once], every=True)
+            baseline.clear()
+            prefill = baseline.forward(tokens[:at_once], every=True)
             steps = []
             for i in range(at_once, len(tokens)):
-                steps.append(peer.forward([tokens[i]]))
-                report(PEER_NAME, done + i + 1, total)
+                steps.append(baseline.forward([tokens[i]]))
+                report(BASELINE, done + i + 1, total)
             yield prefill, _stack(steps, prefill)
 
 

@@ -41,9 +41,9 @@ def load_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
         emit(Notice(words))
 
     if "torch" in sys.modules:  # a GPU was used: what the model before this one held is freed
-        from engine.runtimes.gpu import give_back
+        from engine.runtimes.gpu import release_cached
 
-        give_back()
+        release_cached()
     with ExitStack() as resources:
         file = GGUFFile.open(Path(load.path))
         resources.callback(file.close)
@@ -110,11 +110,11 @@ def _llama_cpp(
     say: Say,
     cancelled: CancelFlag,
 ) -> Runtime:
-    from engine.runtimes.chosen import gpu_plan, say_longer
+    from engine.runtimes.chosen import plan_for_load, say_longer
     from engine.runtimes.llama_cpp import LlamaCppRuntime
     from kernels.cpu.cores import default_threads
 
-    gpu_plan(load, spec, say)  # says what a GPU would be wanted for
+    plan_for_load(load, spec, say)  # says what a GPU would be wanted for
     context = choose_context(load.context, spec, available_memory())
     say_longer(context, spec, say)
     return LlamaCppRuntime.load(

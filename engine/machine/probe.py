@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.common import measurements
+from engine.machine.probes import bandwidth
 from engine.machine.probes import cpu as cpu_probe
 from engine.machine.probes import disk as disk_probe
 from engine.machine.probes import gpu as gpu_probe
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 _MEASURED = "machine"
-"""The notebook of this machine's measured speeds."""
+"""The cached measurements of this machine's speeds."""
 
 
 def probe(models: Path | None = None, *, measure: bool = True, fresh: bool = False) -> Hardware:
@@ -111,7 +112,7 @@ def _speeds(
     busy = before[2]
     if not memory or (busy and not _is_busy(cores)):
         busy = _is_busy(cores)
-        memory, notes = memory_probe.read_speeds(cores)
+        memory, notes = bandwidth.read_speeds(cores)
     if memory and busy:
         notes.append(
             "Other programs were at work while the memory's speed was measured;"

@@ -58,12 +58,12 @@ def others(gpu: Gpu) -> str:
     return f"Other programs hold {byte_size(held)} of {gpu.name} ({names}): planned around"
 
 
-def _choose(room: GpuRoom, wish: int | Auto | None) -> int:
+def _choose(room: GpuRoom, wanted: int | Auto | None) -> int:
     """What is asked for; "auto": the longest that fits. None: as on the CPU, of the free VRAM a quarter."""
-    if isinstance(wish, int):
-        return wish
+    if isinstance(wanted, int):
+        return wanted
     spec, most = room.spec, max(1, room.longest)
-    if wish == "auto":
+    if wanted == "auto":
         return most
     row = (spec.layers - room.usual_on_cpu) * layer_kv_row(spec, room.kv)
     quarter = sum(gpu.free for gpu in room.gpus) // KV_SHARE // max(1, row)

@@ -1,6 +1,6 @@
 """A plan in words and as bars, plain text of any width.
 
-Knows nothing of terminals: whoever draws it may colour the bars' letters.
+Knows nothing of terminals: whoever draws it may colour the bars' characters.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def open_native(
     With device "auto" a GPU that cannot be used after all is said, and the CPU computes. Raises
     `MemoryShortError`, `RequestError` for a context or a device that is not there, `EngineError`.
     """
-    return load_as(gpu_plan(load, spec, say), file, spec, load, progress, say)
+    return load_as(plan_for_load(load, spec, say), file, spec, load, progress, say)
 
 
 def load_as(
@@ -47,7 +47,7 @@ def load_as(
     progress: LoadProgress = lambda done, total: None,
     say: Say = lambda words: None,
 ) -> NativeRuntime:
-    """The model as `gpu_plan` placed it. Raises as `open_native`."""
+    """The model as `plan_for_load` placed it. Raises as `open_native`."""
     with _native_errors():
         if plan is not None:
             from engine.runtimes.gpu import load_on_gpus
@@ -70,7 +70,7 @@ def say_longer(context: int, spec: ModelSpec, say: Say) -> None:
         say(f"This model was trained for {spec.context} tokens; beyond, it may fail")
 
 
-def gpu_plan(load: Load, spec: ModelSpec, say: Say = lambda words: None) -> MemoryPlan | None:
+def plan_for_load(load: Load, spec: ModelSpec, say: Say = lambda words: None) -> MemoryPlan | None:
     """Where the model goes when a GPU takes part in it; None: the CPU computes alone.
 
     Where a KV cache in 8 bits was wished and is not, that is said. Raises `RequestError` for a GPU that was asked for and cannot be used, and `MemoryShortError`.

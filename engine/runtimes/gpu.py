@@ -61,7 +61,7 @@ def load_on_gpus(
             if open_device is None:
                 for gpu in plan.placement.gpus:
                     check_gpu(gpu, hardware, device, say)
-                give_back()  # the guide's
+                release_cached()  # the guide's
             return _load(file, spec, load, plan, hardware, progress, say, device)
         except MemoryError as error:
             return str(error)
@@ -69,7 +69,7 @@ def load_on_gpus(
     first = attempt(plan, look())
     if not isinstance(first, str):
         return first
-    give_back()
+    release_cached()
     say(f"The GPU's memory ran out: {first}. Trying again with a shorter context")
     hardware, tried = _with_less(look()), f"A context of {plan.context} tokens was tried"
     try:
@@ -79,11 +79,11 @@ def load_on_gpus(
     second = attempt(again, hardware)
     if not isinstance(second, str):
         return second
-    give_back()
+    release_cached()
     raise _short(spec, look(), f"{tried}, then {again.context}: {second}")
 
 
-def give_back() -> None:
+def release_cached() -> None:
     """Free what nothing uses: a model dies in cycles, and torch keeps what it freed for itself."""
     gc.collect()
     torch: Any = sys.modules.get("torch")

@@ -6,8 +6,6 @@ Knows llama-cpp-python's low-level API and one sequence of tokens. Knows nothing
 from __future__ import annotations
 
 import ctypes
-import sys
-from collections import deque
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.common.llama_log import capture_log, clear_errors, logged_errors
 from engine.errors import EngineError, MemoryShortError, ModelFileError, UnsupportedModelError
 from engine.protocol import Computed
 from engine.runtimes.base import CancelFlag, CancelledError, Floats, LoadProgress
@@ -22,11 +21,7 @@ from engine.runtimes.base import CancelFlag, CancelledError, Floats, LoadProgres
 CHUNK = 512
 """Tokens of one graph. A cancelled one is given up between two of its operations."""
 
-_WARNING, _ERROR = 3, 4
 _ABORTED = 2
-
-_errors: deque[str] = deque(maxlen=20)
-"""What llama.cpp last complained about."""
 
 
 @cache
@@ -34,21 +29,9 @@ def _library() -> Any:
     """llama_cpp's C API. Its log goes to standard error from warnings on, and never elsewhere."""
     import llama_cpp.llama_cpp as library
 
-    library.llama_log_set(_log_callback(library), ctypes.c_void_p(0))
+    capture_log(library, shown=True)
     library.llama_backend_init()
     return library
-
-
-@cache
-def _log_callback(library: Any) -> Any:
-    def log(level: int, text: bytes | None, data: object) -> None:
-        if level in (_WARNING, _ERROR) and text:
-            line = text.decode("utf-8", "replace")
-            sys.stderr.write(line)
-            if level == _ERROR:
-                _errors.append(line.strip())
-
-    return library.llama_log_callback(log)
 
 
 @cache
@@ -96,7 +79,7 @@ class LlamaCppRuntime:
         and `MemoryShortError`.
         """
         library = _library()
-        library.llama_log_set(_log_callback(library), ctypes.c_void_p(0))
+        capture_log(library, shown=True)
         model = _load_model(library, path, progress)
         try:
             handle = _open_context(library, model, context, threads, cancelled)
@@ -124,7 +107,7 @@ class LlamaCppRuntime:
         assert len(self._tokens) + len(tokens) <= self.context
         array = (self._library.llama_token * len(tokens))(*tokens)
         batch = self._library.llama_batch_get_one(array, len(tokens))
-        _errors.clear()
+        clear_errors()
         code = self._library.llama_decode(self._context, batch)
         if code != 0:
             self._cut(len(self._tokens))
@@ -161,7 +144,7 @@ def _load_model(library: Any, path: Path, progress: LoadProgress) -> Any:
     params = library.llama_model_default_params()
     params.n_gpu_layers = 0
     params.progress_callback = report
-    _errors.clear()
+    clear_errors()
     model = library.llama_model_load_from_file(bytes(path), params)
     if not model:
         raise ModelFileError(
@@ -205,8 +188,6 @@ def _open_context(
 
 def _complaint(otherwise: str) -> str:
     """The first of llama.cpp's last errors, which names the cause; later ones only pass it on."""
-    return (
-        _errors[0].removeprefix("llama_model_load: error loading model: ")[:240]
-        if _errors
-        else otherwise
-    )
+    errors = logged_errors()
+    first = errors[0] if errors else otherwise
+    return first.removeprefix("llama_model_load: error loading model: ")[:240]

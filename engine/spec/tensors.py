@@ -152,11 +152,11 @@ def check_tensors(file: GGUFFile, spec: ModelSpec) -> str:
         if info.type.name not in allowed:
             raise _damaged(file, f"The tensor {wanted.name} is stored as {info.type.name}")
         used[wanted.name] = info
-    strangers = [
+    unexpected = [
         name for name, info in file.tensors.items() if name not in used and not _unused(info, spec)
     ]
-    if strangers:
-        return f"it has tensors that our engine does not know, such as {shown(strangers[0])}"
+    if unexpected:
+        return f"it has tensors that our engine does not know, such as {shown(unexpected[0])}"
     return ""
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections import deque
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+from engine.common.llama_log import capture_log, logged_errors
 from engine.errors import ModelFileError
 from engine.gguf.file import GGUFFile
 from engine.gguf.header import DOWNLOAD, shown
@@ -35,8 +35,6 @@ _NOT_FOR_CHAT = ("", "none", "no_vocab", "bert", "test")
 _BYTE = 6
 """Token type of a GGUF: a single byte."""
 _REASON = re.compile(r".*error[^:]*: (.+)")
-_ERROR = 4
-_LogCallback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
 
 class _ModelParams(ctypes.Structure):
@@ -63,25 +61,12 @@ class _ModelParams(ctypes.Structure):
     )
 
 
-_errors: deque[str] = deque(maxlen=20)
-"""What llama.cpp last complained about."""
-
-
-def _keep_errors(level: int, text: bytes | None, data: object) -> None:
-    """Print nothing."""
-    if level == _ERROR and text:
-        _errors.append(text.decode("utf-8", "replace").strip())
-
-
-_log = _LogCallback(_keep_errors)
-
-
 @cache
 def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(ggml.library_dir() / "libllama.so"))
     pointer, i32, flag = ctypes.c_void_p, ctypes.c_int32, ctypes.c_bool
     signatures = {
-        "llama_log_set": (None, [_LogCallback, pointer]),
+        "llama_log_set": (None, [pointer, pointer]),
         "llama_model_default_params": (_ModelParams, []),
         "llama_model_load_from_file": (pointer, [ctypes.c_char_p, _ModelParams]),
         "llama_model_free": (None, [pointer]),
@@ -110,14 +95,13 @@ class LlamaVocab:
 
     def __init__(self, path: Path) -> None:
         library = _library()
-        library.llama_log_set(_log, None)
-        _errors.clear()
+        capture_log(library)
         params = library.llama_model_default_params()
         params.vocab_only = True
         self._library = library
         self._model: int | None = library.llama_model_load_from_file(bytes(path), params)
         if not self._model:
-            reasons = [match[1] for line in _errors if (match := _REASON.match(line))]
+            reasons = [match[1] for line in logged_errors() if (match := _REASON.match(line))]
             why = reasons[0] if reasons else "llama.cpp refuses it"
             raise ModelFileError(
                 f"{shown(path.name)} has a vocabulary that cannot be used",

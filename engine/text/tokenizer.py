@@ -268,7 +268,7 @@ def _alternatives(texts: Iterable[str]) -> re.Pattern[str] | None:
 
 
 def _chunks(text: str, long: re.Pattern[str]) -> Iterator[str]:
-    """The text, cut where it is too long: in front of a blank, or where letters meet other signs."""
+    """The text, cut where it is too long: in front of a blank, or where words meet other signs."""
     start = 0
     while match := long.search(text, start):
         cut = end = match.end()

@@ -112,9 +112,9 @@ def _import(args: argparse.Namespace) -> int:
 
     done = import_model(Path(args.file), paths.models_folder(), args.move)
     if args.json:
-        output.line(json.dumps({"path": str(done.path), "way": done.way}))
+        output.line(json.dumps({"path": str(done.path), "way": done.mode}))
     else:
-        output.line(f"{done.way[0].upper()}{done.way[1:]}: {one_line(str(done.path), 1000)}")
+        output.line(f"{done.mode[0].upper()}{done.mode[1:]}: {one_line(str(done.path), 1000)}")
     return 0
 
 

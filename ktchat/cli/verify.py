@@ -59,7 +59,7 @@ def _verify(args: argparse.Namespace, report: background.Report) -> Verification
 
 def to_dict(result: Verification) -> dict[str, Any]:
     """The result as JSON has it."""
-    peer = dataclasses.asdict(result.peer)
+    baseline = dataclasses.asdict(result.baseline)
     return {
         "model": result.model,
         "architecture": result.architecture,
@@ -67,7 +67,7 @@ def to_dict(result: Verification) -> dict[str, Any]:
         "device": result.device,
         "tokens": result.tokens,
         "ours": dataclasses.asdict(result.ours),
-        "peer": {"name": "llama.cpp", "version": result.peer_version, **peer},
+        "peer": {"name": "llama.cpp", "version": result.baseline_version, **baseline},
         "ratio": result.ratio,
         "faithful": result.faithful,
         "verdict": result.verdict,
@@ -90,7 +90,7 @@ def _table(result: Verification) -> list[str]:
         "",
         f"{'':<24}{'NMSE':>10}{'typical':>10}{'mean KL':>10}{'max KL':>10}{'top-1':>9}",
         *_rows("ktchat", result.ours),
-        *_rows(f"llama.cpp ({result.peer_version})", result.peer),
+        *_rows(f"llama.cpp ({result.baseline_version})", result.baseline),
         "",
         result.verdict[0].upper() + result.verdict[1:],
     ]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.evaluation.quantise import quantise
-from engine.machine.probes.bandwidth import read_limit
+from engine.machine.probes.bandwidth import read_bandwidth
 from kernels.cpu import CpuOps
 from kernels.ops import CacheShape, Rope, Routing, Tensor
 from kernels.quants import BY_NAME
@@ -155,7 +155,7 @@ def main() -> None:
     limits = []
     for _ in range(options.rounds):
         for case in cases:
-            limit = read_limit(ops.threads, 0.1, 256 << 20)
+            limit = read_bandwidth(ops.threads, 0.1, 256 << 20)
             limits.append(limit)
             taken = measure(case, options.seconds)
             times[case.name].append(taken)

@@ -16,7 +16,7 @@ import pytest
 
 from engine.errors import MemoryShortError, RequestError, UnsupportedModelError
 from engine.evaluation import bench
-from engine.machine.probes.bandwidth import read_limit
+from engine.machine.probes.bandwidth import read_bandwidth
 from engine.runtimes import chosen, gpu
 from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
@@ -55,7 +55,7 @@ class RecordedSide:
 
 def play(load: bench.Load, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[int]]]:
     """What both sides were given in the measured rounds."""
-    monkeypatch.setattr(bench, "read_limit", lambda threads: 10.0)
+    monkeypatch.setattr(bench, "read_bandwidth", lambda threads: 10.0)
     log: list[tuple[str, list[int]]] = []
     sides: list[bench.Side] = [RecordedSide("ours", log), RecordedSide("peer", log)]
     rounds = list(bench._rounds(sides, load, 100, 16, 1, lambda what, done, total: None))
@@ -128,7 +128,7 @@ def test_a_token_reads_active_weights_and_the_cache_before_it(model: Path) -> No
     with GGUFFile.open(model) as file:
         spec = read_spec(file)
     assert result.token_bytes == spec.active_bytes_per_token + 42 * spec.kv_bytes_per_token
-    assert result.peers == []
+    assert result.baselines == []
     assert result.to_dict()["peer"] is None
     assert result.decode_tok_s > 0 < result.prefill_tok_s
 
@@ -192,7 +192,7 @@ def test_failures_are_one_line_and_exit_code_1(
 def test_what_does_not_fit_is_refused_first(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RequestError, match=r"2064 tokens do not fit.*context of 1024"):
         bench.bench(model, bench.Load(prompt=2000))
-    monkeypatch.setattr(bench, "_available_memory", lambda: 1000)
+    monkeypatch.setattr(bench, "available_memory", lambda: 1000)
     with pytest.raises(MemoryShortError, match=r"into memory twice.*leave out --vs"):
         bench.bench(model, bench.Load(prompt=20), versus=True)
 
@@ -214,7 +214,7 @@ def test_a_gpu_is_measured_where_there_is_one(
     monkeypatch.setattr(chosen, "probe", lambda measure: hardware)
     monkeypatch.setattr(gpu, "cuda_device", opened)
     monkeypatch.setattr(gpu, "check_gpu", lambda *arguments: None)  # it opens devices of its own
-    monkeypatch.setattr(bench, "_available_memory", lambda: 0)  # RAM need not hold it
+    monkeypatch.setattr(bench, "available_memory", lambda: 0)  # RAM need not hold it
     trace = tmp_path / "trace.json"
     arguments = ["bench", "-m", str(model), *SMALL]
     assert main([*arguments, "--trace", str(trace)]) == 0
@@ -260,10 +260,10 @@ def test_the_shapes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_read_limit_is_plausible() -> None:
-    assert 0.2 < read_limit(1, seconds=0.02, buffer=64 << 20) < 2000
-    assert 0.2 < read_limit(2, seconds=0.02, buffer=64 << 20) < 2000
+    assert 0.2 < read_bandwidth(1, seconds=0.02, buffer=64 << 20) < 2000
+    assert 0.2 < read_bandwidth(2, seconds=0.02, buffer=64 << 20) < 2000
     with pytest.raises(MemoryShortError, match="not to be had"):
-        read_limit(1, seconds=0.02, buffer=1 << 60)
+        read_bandwidth(1, seconds=0.02, buffer=1 << 60)
 
 
 def started(arguments: list[str], cache: Path) -> subprocess.Popen[str]:

@@ -34,8 +34,8 @@ def test_the_reference_is_what_llama_cpp_computes(
 ) -> None:
     path = tiny_model(architecture, folder, variant=variant)
     expected = fidelity.logits(path, ReferenceOps(), [len(fidelity.TOKENS)])
-    with fidelity.LlamaPeer(path, 512, flash=False) as peer:
-        assert fidelity.typical_nmse(peer.logits(fidelity.TOKENS), expected) < 2e-6
+    with fidelity.LlamaCppReference(path, 512, flash=False) as reference:
+        assert fidelity.typical_nmse(reference.logits(fidelity.TOKENS), expected) < 2e-6
 
 
 @pytest.mark.parametrize(("architecture", "variant"), MODELS, ids=lambda name: name)

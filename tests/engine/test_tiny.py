@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kernels.ops import Floats
-from tests.support.peer import LlamaPeer
+from tests.support.llama_cpp_reference import LlamaCppReference
 from tests.support.tiny import MODELS, MOE_MODELS, TYPES, quantise, tiny_model
 
 TOKENS = np.random.default_rng(7).integers(0, 250, 160).tolist()
@@ -27,12 +27,12 @@ def test_llama_cpp_runs_it_with_healthy_logits(
     architecture: str, variant: str, folder: Path
 ) -> None:
     path = tiny_model(architecture, folder, variant=variant)
-    with LlamaPeer(path, 256, flash=False) as peer:
-        logits = peer.logits(TOKENS)
+    with LlamaCppReference(path, 256, flash=False) as reference:
+        logits = reference.logits(TOKENS)
         assert np.isfinite(logits).all()
         assert 1 < logits.std() < 4
-        assert nmse(peer.logits(TOKENS, stepwise=True), logits) < 1e-5
-        earlier = peer.logits([*TOKENS[:80][::-1], *TOKENS[80:]])
+        assert nmse(reference.logits(TOKENS, stepwise=True), logits) < 1e-5
+        earlier = reference.logits([*TOKENS[:80][::-1], *TOKENS[80:]])
     assert nmse(earlier[80:], logits[80:]) > 0.05, "later logits must depend on earlier tokens"
 
 
@@ -41,7 +41,10 @@ def test_a_rounding_difference_does_not_change_the_experts(
     architecture: str, variant: str, folder: Path
 ) -> None:
     path = tiny_model(architecture, folder, variant=variant)
-    with LlamaPeer(path, 256, flash=False) as exact, LlamaPeer(path, 256, flash=True) as rounded:
+    with (
+        LlamaCppReference(path, 256, flash=False) as exact,
+        LlamaCppReference(path, 256, flash=True) as rounded,
+    ):
         expected, values = exact.logits(TOKENS), rounded.logits(TOKENS)
     worst = max(nmse(a, b) for a, b in zip(values, expected, strict=True))
     assert 0 < worst < 1e-4
@@ -52,8 +55,8 @@ def test_experts_of_every_type_run(type_name: str, folder: Path) -> None:
     path = quantise(tiny_model("qwen3moe", folder, expert_type="F32"), type_name)
     types = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
     assert types["blk.0.ffn_gate_exps.weight"] == types["blk.1.ffn_down_exps.weight"] == type_name
-    with LlamaPeer(path, 256) as peer:
-        logits = peer.logits(TOKENS)
+    with LlamaCppReference(path, 256) as reference:
+        logits = reference.logits(TOKENS)
     assert np.isfinite(logits).all()
     assert 1 < logits.std() < 4
 
@@ -61,8 +64,8 @@ def test_experts_of_every_type_run(type_name: str, folder: Path) -> None:
 def test_quantising_all_matrices_keeps_the_router_exact(folder: Path) -> None:
     path = tiny_model("deepseek2", folder, variant="v3-split", expert_type="F32")
     exact = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
-    with LlamaPeer(path, 256) as peer:
-        expected = peer.logits(TOKENS)
+    with LlamaCppReference(path, 256) as reference:
+        expected = reference.logits(TOKENS)
     path = quantise(path, "Q5_K", only_experts=False)
     small = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
     kinds = {name: tensor.tensor_type.name for name, tensor in small.items()}
@@ -71,8 +74,8 @@ def test_quantising_all_matrices_keeps_the_router_exact(folder: Path) -> None:
     assert kinds["token_embd.weight"] == "Q6_K"
     for name in ("blk.1.ffn_gate_inp.weight", "blk.1.exp_probs_b.bias", "output_norm.weight"):
         assert np.array_equal(small[name].data, exact[name].data)
-    with LlamaPeer(path, 256) as peer:
-        assert nmse(peer.logits(TOKENS), expected) < 0.2
+    with LlamaCppReference(path, 256) as reference:
+        assert nmse(reference.logits(TOKENS), expected) < 0.2
 
 
 def test_the_same_seed_gives_the_same_file(folder: Path, tmp_path: Path) -> None:

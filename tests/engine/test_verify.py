@@ -81,7 +81,7 @@ def test_a_fault_that_only_decoding_has_is_found(
     monkeypatch.setattr(Step, "run", off_by_one)
     result = verify.verify(model, 1)
     assert not result.faithful
-    assert result.ours.decode.typical > 10 * result.peer.decode.typical
+    assert result.ours.decode.typical > 10 * result.baseline.decode.typical
 
 
 def test_logits_that_are_not_numbers_are_not_faithful(

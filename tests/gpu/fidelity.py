@@ -26,7 +26,7 @@ from tests.gpu.children import Case, collect, module, tell
 from tests.gpu.placements import Device, Where
 from tests.gpu.verdict import Figures
 from tests.support import fidelity
-from tests.support.peer import LlamaPeer
+from tests.support.llama_cpp_reference import LlamaCppReference
 from tests.support.tiny import MODELS, quantise, tiny_model
 
 TYPES = ("Q4_K", "Q8_0", "F16")
@@ -82,8 +82,8 @@ def ratios(path: Path, device: Device = placements.gpu) -> Iterator[Case]:
     expected = fidelity.logits(path, ReferenceOps(), [len(fidelity.TOKENS)])
     theirs: dict[str, float] = {}
     for kv in get_args(CacheKind):
-        with LlamaPeer(path, 512, flash=kv == "q8", kv=kv) as peer:
-            theirs[kv] = fidelity.typical_nmse(peer.logits(fidelity.TOKENS), expected)
+        with LlamaCppReference(path, 512, flash=kv == "q8", kv=kv) as reference:
+            theirs[kv] = fidelity.typical_nmse(reference.logits(fidelity.TOKENS), expected)
     for where in placements.differ(_spec(path)):
         layers = placements.placement(_spec(path), where, len(fidelity.TOKENS)).layers
         with placements.op_sets(layers, device, streams=where.streams) as ops:

@@ -48,14 +48,14 @@ def summary(found: Found) -> Figures:
 
 def main(path: Path) -> None:
     """Tell the machine's bandwidths, then the speeds."""
-    from engine.machine.probes.bandwidth import read_limit
+    from engine.machine.probes.bandwidth import read_bandwidth
     from kernels.cpu.cores import default_threads
 
     with GGUFFile.open(path) as file:
         spec = read_spec(file)
         dense, experts = token_bytes(file, spec)
     device, threads = device_bandwidth(), default_threads()
-    memory = read_limit(threads)
+    memory = read_bandwidth(threads)
     tell({"name": "bandwidth", "device_gb_s": device, "memory_gb_s": memory, "threads": threads})
     tell({"name": "token", "dense_bytes": dense, "expert_bytes": experts})
     free = free_bytes()

@@ -14,7 +14,7 @@ from engine.model.transformer import Transformer, page_table
 from engine.spec.reader import read_spec
 from kernels.ops import CacheKind, Floats, Ops
 from kernels.reference import ReferenceOps
-from tests.support.peer import LlamaPeer
+from tests.support.llama_cpp_reference import LlamaCppReference
 
 TOKENS = np.random.default_rng(7).integers(0, 250, 400).tolist()
 """Enough that chance moves the ratio of two errors by about one hundredth."""
@@ -81,6 +81,6 @@ def error_ratio(path: Path, ops: Ops[Any, Any, Any]) -> float:
     """Typical NMSE of `ops` against float32, over llama.cpp's, on the file at `path`."""
     expected = logits(path, ReferenceOps(), [len(TOKENS)])
     ours = typical_nmse(logits(path, ops, CHUNKS), expected)
-    with LlamaPeer(path, 512, flash=False) as peer:
-        theirs = typical_nmse(peer.logits(TOKENS), expected)
+    with LlamaCppReference(path, 512, flash=False) as reference:
+        theirs = typical_nmse(reference.logits(TOKENS), expected)
     return (ours + ROUNDING) / (theirs + ROUNDING)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.gguf.file import GGUFFile
-from engine.machine.probes import memory as memory_probe
+from engine.machine.probes import bandwidth
 from tests.support.hub_server import HubServer, Repo, hub_server
 from tests.support.split_model import split_model as split_into_files
 from tests.support.tiny import tiny_model
@@ -24,7 +24,7 @@ def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         monkeypatch.delenv(name, raising=False)
     for name in ("HOME", "HF_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(home / "user"))
-    monkeypatch.setattr(memory_probe, "read_speeds", lambda cores: (((1, 20.0), (2, 40.0)), []))
+    monkeypatch.setattr(bandwidth, "read_speeds", lambda cores: (((1, 20.0), (2, 40.0)), []))
     with hub_server() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
         yield server

@@ -196,7 +196,7 @@ async def test_measuring_does_not_keep_the_person_waiting(
 ) -> None:
     import threading
 
-    from engine.machine.probes import memory
+    from engine.machine.probes import bandwidth
 
     gate = threading.Event()
 
@@ -204,7 +204,7 @@ async def test_measuring_does_not_keep_the_person_waiting(
         gate.wait(20)
         return ((1, 20.0),), []
 
-    monkeypatch.setattr(memory, "read_speeds", slow)
+    monkeypatch.setattr(bandwidth, "read_speeds", slow)
     run = await start("hello", size=(80, 24), model=None)
     try:
         await run.sees("measuring its speed")

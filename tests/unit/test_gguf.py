@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import gguf as peer
+import gguf as reference
 import numpy as np
 import pytest
 
@@ -81,7 +81,7 @@ def test_views_outlive_the_file(tmp_path: Path) -> None:
 def test_a_reader_by_others_sees_the_same(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     rng = np.random.default_rng(7)
-    writer = peer.GGUFWriter(path, "llama")
+    writer = reference.GGUFWriter(path, "llama")
     writer.add_uint32("llama.block_count", 3)
     writer.add_float32("llama.eps", 1e-5)
     writer.add_array("llama.list", [1, -2, 3])
@@ -97,7 +97,7 @@ def test_a_reader_by_others_sees_the_same(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    theirs = peer.GGUFReader(path)
+    theirs = reference.GGUFReader(path)
     with GGUFFile.open(path) as ours:
         assert list(ours.tensors) == [tensor.name for tensor in theirs.tensors]
         for tensor in theirs.tensors:

@@ -101,9 +101,9 @@ def test_hostile_manifests_lead_nowhere(home: Path) -> None:
 def test_a_link_costs_no_space_and_outlives_the_original(tmp_path: Path) -> None:
     source = put(tmp_path / "a.gguf")
     done = import_model(source, tmp_path / "models")
-    assert (done.way, done.path) == ("linked", tmp_path / "models/imported/a.gguf")
+    assert (done.mode, done.path) == ("linked", tmp_path / "models/imported/a.gguf")
     assert done.path.samefile(source)
-    assert import_model(source, tmp_path / "models").way == "linked"  # again is harmless
+    assert import_model(source, tmp_path / "models").mode == "linked"  # again is harmless
     source.unlink()
     assert done.path.read_bytes() == GGUF
 
@@ -118,7 +118,7 @@ def test_another_disk_gets_a_link_by_name_and_nothing_is_copied(
 
     monkeypatch.setattr(Path, "hardlink_to", other_disk)
     done = import_model(source, tmp_path / "models")
-    assert done.way == "linked by name" and done.path.readlink() == source
+    assert done.mode == "linked by name" and done.path.readlink() == source
     monkeypatch.setattr(Path, "rename", other_disk)
     other = put(tmp_path / "b.gguf")
     with pytest.raises(DownloadError, match="would have to be copied"):
@@ -130,7 +130,7 @@ def test_all_parts_are_taken(tmp_path: Path) -> None:
     for number in (1, 2):
         put(tmp_path / f"s-0000{number}-of-00002.gguf")
     done = import_model(tmp_path / "s-00002-of-00002.gguf", tmp_path / "models", move=True)
-    assert done.path.name == "s-00001-of-00002.gguf" and done.way == "moved"
+    assert done.path.name == "s-00001-of-00002.gguf" and done.mode == "moved"
     assert len(list((tmp_path / "models/imported").iterdir())) == 2
     put(tmp_path / "t-00001-of-00002.gguf")
     with pytest.raises(ModelFileError, match="t-00002-of-00002"):

@@ -19,6 +19,7 @@ from engine.machine import probe as hardware
 from engine.machine import profiles
 from engine.machine import report as machine_report
 from engine.machine.probe import Cpu, Gpu, GpuUser, Hardware, Memory, Problem, Software
+from engine.machine.probes import bandwidth
 from engine.machine.probes import cpu as cpu_probe
 from engine.machine.probes import disk as disk_probe
 from engine.machine.probes import gpu as gpu_probe
@@ -104,17 +105,17 @@ def test_reading_speed_is_measured_in_time_for_all_cores_first(
         now[0] += 0.6
         return 10.0 * threads
 
-    monkeypatch.setattr("engine.machine.probes.bandwidth.read_limit", slow)
-    monkeypatch.setattr(memory_probe.time, "perf_counter", lambda: now[0])
-    speeds, notes = memory_probe.read_speeds(16)
+    monkeypatch.setattr("engine.machine.probes.bandwidth.read_bandwidth", slow)
+    monkeypatch.setattr(bandwidth.time, "perf_counter", lambda: now[0])
+    speeds, notes = bandwidth.read_speeds(16)
     assert asked == [16, 1, 8]  # 4 and 2 would take longer than there is time
-    assert now[0] <= memory_probe.MEASURE_SECONDS
+    assert now[0] <= bandwidth.MEASURE_SECONDS
     assert speeds == ((1, 10.0), (8, 80.0), (16, 160.0)) and not notes
 
 
 def test_reading_speed_needs_our_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("kernels.cpu.build.library_path", lambda: tmp_path / "none.so")
-    speeds, notes = memory_probe.read_speeds(2)
+    speeds, notes = bandwidth.read_speeds(2)
     assert speeds == () and "not built" in notes[0]
 
 
@@ -413,7 +414,7 @@ def test_speeds_are_measured_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_
         calls.append(cores)
         return ((1, 20.0), (cores + 1, 40.0)), []
 
-    monkeypatch.setattr(memory_probe, "read_speeds", measure)
+    monkeypatch.setattr(bandwidth, "read_speeds", measure)
     unmeasured = hardware.probe(tmp_path, measure=False)
     assert not unmeasured.memory.read_gb_s and any("doctor" in note for note in unmeasured.notes)
     first = hardware.probe(tmp_path)
@@ -429,7 +430,7 @@ def test_speeds_are_measured_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_a_busy_machine_is_told_to_measure_again(
     load: float, busy: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(memory_probe, "read_speeds", lambda cores: (((1, 5.0),), []))
+    monkeypatch.setattr(bandwidth, "read_speeds", lambda cores: (((1, 5.0),), []))
     monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
     for _ in range(2):  # the second time nothing is measured, and it is still so
         found = hardware.probe(tmp_path)
@@ -440,7 +441,7 @@ def test_a_speed_of_a_busy_machine_is_measured_again_when_it_is_quiet(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     load, speeds = [500.0], [5.0, 40.0, 80.0]
-    monkeypatch.setattr(memory_probe, "read_speeds", lambda cores: (((1, speeds.pop(0)),), []))
+    monkeypatch.setattr(bandwidth, "read_speeds", lambda cores: (((1, speeds.pop(0)),), []))
     monkeypatch.setattr("os.getloadavg", lambda: (load[0], 0.0, 0.0))
     assert hardware.probe(tmp_path).memory.best_read_gb_s == 5.0
     load[0] = 0.1
@@ -486,7 +487,7 @@ def test_a_home_that_cannot_be_written_is_said(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("KTCHAT_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(memory_probe, "read_speeds", lambda cores: (((1, 5.0),), []))
+    monkeypatch.setattr(bandwidth, "read_speeds", lambda cores: (((1, 5.0),), []))
     found = hardware.probe(tmp_path)
     assert found.memory.best_read_gb_s == 5.0
     assert any("cannot be kept" in note for note in found.notes)

@@ -10,7 +10,7 @@ import pytest
 
 from engine.errors import KtchatError, RequestError
 from engine.evaluation import synthetic
-from engine.evaluation.llama_cpp_reference import LlamaPeer
+from engine.evaluation.llama_cpp_reference import LlamaCppReference
 from engine.gguf.file import GGUFFile
 from engine.gguf.writer import TensorPlan, write_gguf
 from engine.spec.reader import read_spec
@@ -94,8 +94,8 @@ def test_both_engines_read_the_file(recipe: str, small_shape: Shape, tmp_path: P
     assert spec.quantisation == recipe
     assert spec.moe is not None
     assert (spec.layers, spec.moe.experts, spec.moe.top_k) == (2, 16, 2)
-    with LlamaPeer(path, 64) as peer:
-        logits = peer.logits(list(range(40)))
+    with LlamaCppReference(path, 64) as reference:
+        logits = reference.logits(list(range(40)))
     assert np.isfinite(logits).all()
     assert 0.5 < logits.std() < 5
 

@@ -1,11 +1,7 @@
-"""RAM: how much there is for us, and how fast it is read.
-
-Knows Linux's /proc and cgroups (1 and 2). Knows nothing of models.
-"""
+"""RAM: how much there is for us, by Linux's /proc and cgroups (1 and 2)."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +11,6 @@ _PROC = Path("/proc")
 _CGROUP = Path("/sys/fs/cgroup")
 _LIMITS = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 """Limit and usage of a group: version 2, version 1."""
-
-MEASURE_SECONDS = 2.0
-"""Measuring the reading speed takes at most about this long."""
-ROUND_SECONDS = 0.1
-BUFFER = 256 << 20
-"""Bytes read in a round: more than the caches of a desktop, few enough to be touched quickly."""
 
 
 def memory(proc: Path = _PROC, cgroup: Path = _CGROUP) -> tuple[Memory, list[str]]:
@@ -51,34 +41,6 @@ def available_memory(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int:
             if limit is not None and usage is not None:
                 free.append(limit - usage + _cached(folder / "memory.stat"))
     return max(0, min(free))
-
-
-def read_speeds(cores: int) -> tuple[tuple[tuple[int, float], ...], list[str]]:
-    """(threads, GB/s) from one thread to one a core, within `MEASURE_SECONDS`; and notes.
-
-    All cores are measured first, since that is what decoding uses; then one, then what is between
-    as long as there is time.
-    """
-    from engine.errors import MemoryShortError
-    from engine.machine.probes.bandwidth import read_limit
-    from kernels.cpu.build import BuildError, library_path
-
-    if not library_path().exists():
-        return (), ["The memory's speed is not measured: our CPU kernels are not built"]
-    between = [count for count in (2, 4, 8, 16, 32, 64) if count < cores]
-    speeds: dict[int, float] = {}
-    started = time.perf_counter()
-    slowest = 0.0
-    try:
-        for count in dict.fromkeys([cores, 1, *reversed(between)]):
-            begun = time.perf_counter()
-            if speeds and begun - started + slowest > MEASURE_SECONDS:
-                break
-            speeds[count] = read_limit(count, ROUND_SECONDS, BUFFER)
-            slowest = max(slowest, time.perf_counter() - begun)
-    except (MemoryShortError, BuildError, OSError) as error:
-        return tuple(sorted(speeds.items())), [f"The memory's speed is not measured: {error}"]
-    return tuple(sorted(speeds.items())), []
 
 
 def _meminfo(path: Path, field: str) -> int:

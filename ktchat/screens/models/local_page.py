@@ -176,7 +176,7 @@ class LocalPage(Page):
         except KtchatError as error:
             self.desk.say(str(error), "error")
             return
-        self.desk.say(f"{done.path.name} was {done.way} into the models folder")
+        self.desk.say(f"{done.path.name} was {done.mode} into the models folder")
         self.begin()
 
     def action_delete(self) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from engine.downloads import transfer
 from tests.support.downloads import (
     NAME,
     REPO,
@@ -33,5 +32,5 @@ def folder(tmp_path: Path) -> Path:
 def connections(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many connections a file of the tests gets."""
     if request.param > 1:
-        monkeypatch.setattr(transfer, "MANY_CONNECTIONS", 1)
+        monkeypatch.setattr("engine.downloads.connections.MANY_CONNECTIONS", 1)
     return int(request.param)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.downloads import transfer
+from engine.downloads import connections
 from engine.downloads.block_file import BlockFile
 from engine.downloads.journal import bytes_kept
 from engine.downloads.transfer_options import TransferOptions
@@ -132,7 +132,7 @@ def test_no_mixture_of_faults_installs_wrong_bytes(
     server: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     chance = random.Random(seed)
-    monkeypatch.setattr(transfer, "MANY_CONNECTIONS", chance.choice([1, SIZE + 1]))
+    monkeypatch.setattr(connections, "MANY_CONNECTIONS", chance.choice([1, SIZE + 1]))
     kinds = ["drop", "ignore-range", "flip", "weak-range", "status", "slow"]
     for _ in range(3):
         for _ in range(chance.randrange(1, 6)):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.downloads.connections import MANY_CONNECTIONS
 from engine.downloads.journal import bytes_kept
 from engine.downloads.manifest import unfinished
-from engine.downloads.transfer import MANY_CONNECTIONS
 from tests.support.cli import Program, one_clear_line, until
 from tests.support.hub_server import HubServer, Repo, hub_server
 

@@ -22,7 +22,7 @@ from kernels.ops import CacheKind, Floats
 from kernels.reference import ReferenceOps
 from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU
 from tests.support.fidelity import nmse
-from tests.support.peer import LlamaPeer
+from tests.support.llama_cpp_reference import LlamaCppReference
 from tests.support.tiny import tiny_model
 from tests.support.tiny_shapes import SHAPES
 
@@ -67,8 +67,8 @@ def test_8_bits_are_as_faithful_as_llama_cpp_s(
 ) -> None:
     path = tiny_model(architecture, tmp_path, variant=variant, expert_type="F32")
     wanted = logits(path, ReferenceOps(), "q8")
-    with LlamaPeer(path, len(TOKENS), flash=True, kv="q8") as peer:
-        theirs = nmse(peer.logits(TOKENS.tolist()), wanted)
+    with LlamaCppReference(path, len(TOKENS), flash=True, kv="q8") as reference:
+        theirs = nmse(reference.logits(TOKENS.tolist()), wanted)
     ours = nmse(logits(path, GpuOps(DEVICE), "q8"), wanted)
     assert theirs > 10 * HALF_CACHE  # it does keep 8 bits
     assert HALF_CACHE < ours <= ALLOWED * theirs

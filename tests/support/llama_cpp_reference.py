@@ -1,0 +1,5 @@
+"""llama.cpp as the oracle of the tests."""
+
+from engine.evaluation.llama_cpp_reference import LlamaCppReference
+
+__all__ = ["LlamaCppReference"]
