@@ -1,1 +1,1 @@
-"""The engine: GGUF files, tokens, templates, planning, KV cache, the decode loop. Never imports textual."""
+"""The inference engine: from a GGUF file and a conversation to a streamed reply."""

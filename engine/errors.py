@@ -1,7 +1,6 @@
 """Typed errors that reach the person: what happened, why, and what to do next.
 
-Knows nothing of where an error is shown. An error crosses the engine's pipe as a plain dict and
-arrives as the same type.
+An error crosses the engine's pipe as a plain dict and arrives as the same type.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The engine's child process: `python -m engine.worker <socket>`.
 
-Knows commands and events: the main thread's asyncio loop reads and writes them, one background thread
-owns the model and decodes. Knows nothing of how a model is loaded or run. Ends when its parent does.
+The main thread's asyncio loop reads commands and writes events; one background thread owns the model
+and decodes. The process ends when its parent does.
 """
 
 from __future__ import annotations

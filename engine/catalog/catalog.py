@@ -1,6 +1,6 @@
-"""The catalogue: mixture-of-experts models that people run at home, and which suit a machine.
+"""The catalogue: mixture-of-experts models that people run at home, and which of them suit a machine.
 
-Knows assets/catalog.json and its bounds; works without a network. Sizes that the file does not list
+It is read from assets/catalog.json and works without a network. Sizes that the file does not list
 are computed by `engine.catalog.tensors`.
 """
 

@@ -1,7 +1,7 @@
 """A model's tensors from its architecture numbers alone: shapes, types, and the spec they make.
 
-Knows the families of the catalogue and what llama.cpp's quantiser makes of them. Sizes that follow
-are computed, not read: the catalogue says which are which. Knows nothing of repositories.
+For a catalogue entry whose file nobody has read yet. The types are those that llama.cpp's quantiser
+chooses; the catalogue marks such sizes as computed.
 """
 
 from __future__ import annotations

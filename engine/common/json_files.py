@@ -1,6 +1,6 @@
 """JSON files that describe machines and models: found, read and checked field by field.
 
-Every fault is a `DataFileError` that names the file and the field. Knows nothing of what is meant.
+Every fault is a `DataFileError` that names the file and the field.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""llama.cpp's log. It is one for the whole process, so every binding sets the one callback that stands here."""
+"""llama.cpp's log.
+
+It is one for the whole process, so every binding of libllama sets the one callback that stands here.
+"""
 
 from __future__ import annotations
 

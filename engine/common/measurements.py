@@ -1,7 +1,6 @@
-"""Small JSON files of measurements, in the user's cache folder.
+"""Small JSON files of measurements in the user's cache folder.
 
-A file that is missing, damaged or unwritable is as if nothing had ever been measured. Knows nothing
-of what is kept.
+A file that is missing, damaged or unwritable is as if nothing had ever been measured.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""File names of models in several parts: `NAME-00001-of-00003.gguf`, as llama.cpp's gguf-split writes them."""
+"""File names of split models: `NAME-00001-of-00003.gguf`, as llama.cpp's gguf-split writes them."""
 
 from __future__ import annotations
 

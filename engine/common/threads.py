@@ -1,4 +1,4 @@
-"""Blocking calls beside an event loop. Knows nothing of what is called."""
+"""Blocking calls beside an event loop."""
 
 from __future__ import annotations
 

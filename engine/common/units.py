@@ -1,4 +1,7 @@
-"""Numbers as people read them: bytes, speeds, tokens, times. The same form on the screen and on the command line."""
+"""Numbers as people read them: bytes, speeds, tokens, times.
+
+The same form on the screen and on the command line.
+"""
 
 from __future__ import annotations
 

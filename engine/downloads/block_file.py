@@ -1,7 +1,7 @@
 """A partly downloaded file on disk: its blocks, their digests in the journal, the space it needs.
 
-Knows the `.part` file and the journal beside it. Knows no network. All calls may block and raise
-`OSError`; one thread at a time may call anything but `write`, which several may.
+The file is `NAME.part`, with its journal beside it. All calls may block and raise `OSError`; one
+thread at a time may call anything but `write`, which several may.
 """
 
 from __future__ import annotations

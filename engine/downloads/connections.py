@@ -1,4 +1,8 @@
-"""Connections that fetch a file's missing blocks: spans, ranges the server ignores, attempts and waits."""
+"""Connections that fetch a file's missing blocks, each a span of blocks at a time.
+
+A connection that breaks tries again, with growing waits. A server that ignores ranges is read from the
+start by one connection.
+"""
 
 from __future__ import annotations
 

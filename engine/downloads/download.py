@@ -1,8 +1,7 @@
 """One model from the hub into the models folder: its files one after another, each checked.
 
-Knows part files, final names, space and progress. A file gets its name only when it is whole and
-matches its checksum. Knows nothing of queues or screens. `Download.run` belongs to an event loop;
-cancelling it keeps what came, and running it again goes on there.
+A file gets its final name only when it is whole and matches its checksum. `Download.run` belongs to
+an event loop; cancelling it keeps what came, and running it again goes on there.
 """
 
 from __future__ import annotations

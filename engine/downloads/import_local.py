@@ -1,7 +1,7 @@
 """Models that other programs on this machine have, and taking a local file into the models folder.
 
-Knows the folders of LM Studio, Ollama, llama.cpp and the Hugging Face cache, which are only read.
-A file is linked or moved, never copied. Knows no network.
+The folders of LM Studio, Ollama, llama.cpp and the Hugging Face cache are only read. A file is
+linked or moved, never copied.
 """
 
 from __future__ import annotations

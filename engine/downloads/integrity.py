@@ -1,8 +1,7 @@
 """Whether model files on disk are still what they were, and their removal.
 
-Knows the record beside a file in the models folder: its origin, sha256, size and when it was last
+Beside each file in the models folder lies a record: its origin, sha256, size and when it was last
 found intact. A file is hashed again only when its size, time or inode changed, or on demand.
-Knows no network.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The journal beside a partial download: which blocks of the file are on disk, and their sha256.
 
 JSON lines, appended: the first says which file it is, each other that a block came (or has to come
-again, when its digest is null). A torn last line is ignored. Knows nothing of networks. The digests
-locate damage: a block on disk that does not match is fetched again, and only that.
+again, when its digest is null). A torn last line is ignored. The digests locate damage: a block on
+disk that does not match is fetched again, and only that.
 """
 
 from __future__ import annotations

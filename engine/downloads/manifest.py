@@ -1,8 +1,8 @@
 """What is being downloaded into the models folder, noted on disk so that it outlives the program.
 
 A manifest lists the files of one model at one commit; it lies beside the part files, is written
-before the first byte and removed after the last, and its lock tells which program downloads. Knows
-names and locks; knows no network. Folders are created here, and never through a link.
+before the first byte and removed after the last, and its lock tells which program downloads. Folders
+are created here, and never through a link.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The downloads of a running program: a queue that goes on in a thread of its own.
 
-The thread has its own event loop, so that the screen's never waits for networks or disks. All methods may be called from any thread and return at once. Downloads
-that an earlier run of the program left are in the list from the start, paused.
+The thread has its own event loop, so that the screen's never waits for networks or disks. All methods
+may be called from any thread and return at once. Downloads that an earlier run of the program left
+are in the list from the start, paused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a download is doing."""
+"""The states of a download."""
 
 from __future__ import annotations
 

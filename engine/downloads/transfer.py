@@ -1,10 +1,10 @@
 """One file from the hub to its part file, and the checksum of the whole.
 
-Connections fetch spans of missing blocks (`engine.downloads.connections`). A follower reads the blocks back from disk in order and feeds the checksum of the
-file; blocks of an earlier run are compared with their noted digests on the way, so that a flipped
-bit on disk costs one block. When the checksum differs although every block is on disk as it came,
-the bytes were wrong on the way: the file is read from the server a second time, blocks that differ
-a third time, and what came twice is kept.
+Connections fetch spans of missing blocks (`engine.downloads.connections`). A follower reads the
+blocks back from disk in order and feeds the checksum of the file; blocks of an earlier run are
+compared with their noted digests on the way, so that a flipped bit on disk costs one block. When the
+checksum differs although every block is on disk as it came, the bytes were wrong on the way: the file
+is read from the server a second time, blocks that differ a third time, and what came twice is kept.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Speed of a model: prefill and decode, against the memory's limit and against llama.cpp.
+"""Speed of a model: prefill and decode, against the memory bandwidth and against llama.cpp.
 
 Everything that is compared is measured in the same round, a second or so apart, because a shared
-machine drifts: the limit, our runtime and llama.cpp take turns on the same mapped file, with the
-same tokens, threads and batch. Tokens are drawn at random, as llama-bench does. Knows nothing of
-how results are shown.
+machine drifts: the bandwidth, our runtime and llama.cpp take turns on the same mapped file, with the
+same tokens, threads and batch. Tokens are drawn at random, as llama-bench does.
 """
 
 from __future__ import annotations

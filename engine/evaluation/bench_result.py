@@ -1,7 +1,4 @@
-"""What a benchmark measures and what comes out of it: tokens, speeds, medians and ratios.
-
-Knows arithmetic; knows nothing of how anything is measured or shown.
-"""
+"""What a benchmark measures and what follows from it: tokens, speeds, medians and ratios."""
 
 from __future__ import annotations
 

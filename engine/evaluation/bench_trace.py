@@ -1,7 +1,7 @@
 """A traced prefill and a few traced tokens of a runtime: what `ktchat bench --trace` measures.
 
-Knows what a token is made of: sampling, building arguments, native calls, logits. A conversation's text
-(its pieces, the pipe, the screen) is not among it.
+A token is sampling, building arguments, native calls and logits. A conversation's text (its pieces,
+the pipe, the screen) is not traced.
 """
 
 from __future__ import annotations

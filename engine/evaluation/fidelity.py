@@ -1,7 +1,4 @@
-"""How far logits are from float32's: error, divergence, agreement, and a ratio of two errors.
-
-Knows arrays of logits; knows nothing of models or of what made the logits.
-"""
+"""How far logits are from float32's: error, divergence, agreement, and the ratio of two errors."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""llama.cpp as a second opinion: the same file, the same tokens, its logits and its speed.
+"""llama.cpp as the baseline: the same file, the same tokens, its logits and its speed.
 
-Knows llama-cpp-python's low-level API only as far as `verify`, `bench` and the tests need it; the
-runtime that answers people with llama.cpp is `engine.runtimes.llama_cpp`.
+For `verify`, `bench` and the tests. The runtime that answers people with llama.cpp is
+`engine.runtimes.llama_cpp`.
 """
 
 from __future__ import annotations

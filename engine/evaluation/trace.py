@@ -2,7 +2,6 @@
 
 Chrome's trace event format: chrome://tracing and ui.perfetto.dev read it. Every time is nanoseconds of
 `time.perf_counter_ns`, which on Linux is CLOCK_MONOTONIC, so that native code reads the same clock.
-Knows the order of ops in a layer; knows nothing of who measures, nor of models.
 """
 
 from __future__ import annotations

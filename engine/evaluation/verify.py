@@ -1,8 +1,8 @@
 """Fidelity: our logits and llama.cpp's against float32, on a person's own file.
 
-The same tokens go through our op sets as a conversation would, llama.cpp (float16 KV cache, no flash attention: its most
-exact settings) and the float32 reference ops, which dequantise one matrix at a time. Knows how far
-apart logits are; knows nothing of how the verdict is shown. The only module that needs torch.
+The same tokens go through our op sets as a conversation would, through llama.cpp (float16 KV cache,
+no flash attention: its most exact settings) and through the float32 reference ops, which dequantise
+one matrix at a time. This needs torch.
 """
 
 from __future__ import annotations

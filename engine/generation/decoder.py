@@ -1,8 +1,4 @@
-"""The loop that answers: prefill the prompt, then sample, emit, forward.
-
-Knows a model's three parts through their protocols, and when a reply ends. Knows nothing of processes,
-threads or files.
-"""
+"""The decode loop: prefill the prompt, then sample, emit, forward, until the reply ends."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""From a `Load` to a `Model`: checks, choices, and everything built from one path.
+"""From a `Load` to a `Model`: which runtime, how long a context, and whether it fits into memory.
 
-Knows which runtime a model runs on, how long its context is, and whether it fits into memory. Knows
-nothing of processes. What only one runtime needs is imported when that runtime is chosen.
+What only one runtime needs is imported when that runtime is chosen.
 """
 
 from __future__ import annotations

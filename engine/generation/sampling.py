@@ -1,9 +1,9 @@
 """The next token from a model's logits.
 
-Knows probabilities; knows nothing of text or models. The steps and their order are llama.cpp's
-default sampler chain (repeat penalty, top-k, top-p, min-p, temperature, draw). They are done in numpy:
-at 152k tokens the candidates cost 0.15 ms here, as in the chain, and the draw comes from Python's own
-generator, so that a seed gives the same reply on every version of llama.cpp.
+The steps and their order are llama.cpp's default sampler chain (repeat penalty, top-k, top-p, min-p,
+temperature, draw). They are done in numpy: at 152k tokens the candidates cost 0.15 ms, as in the
+chain, and the draw comes from Python's own generator, so that a seed gives the same reply on every
+version of llama.cpp.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""A GGUF model on disk: metadata, tensor table and weights, by mmap.
+"""A GGUF model on disk: metadata, tensor table and weights, memory-mapped.
 
-Knows files, splits (-00001-of-0000M) and typed access to the metadata; the layout of one file is
-in `engine.gguf.header`. Knows nothing of what a model does with its weights. Every fault is a
-`ModelFileError` that names the file, the field and what to do.
+A model may be split into several files. Every fault is a `ModelFileError` that names the file, the
+field and what to do.
 """
 
 from __future__ import annotations

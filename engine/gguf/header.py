@@ -1,8 +1,7 @@
 """One GGUF file's header: metadata and tensor table, read within bounds.
 
-Knows the layout of GGUF 2 and 3 (little endian) and what a damaged or hostile header may claim.
-Everything counted is compared with the bytes that are left before it is looped over or allocated.
-Knows nothing of what the keys mean, apart from `general.alignment`. Layout: docs/gguf.md of ggml.
+GGUF 2 and 3, little endian (docs/gguf.md of ggml). A header may be damaged or hostile: everything
+counted is compared with the bytes that are left before it is looped over or allocated.
 """
 
 from __future__ import annotations

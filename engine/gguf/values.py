@@ -1,6 +1,6 @@
-"""The values of GGUF metadata: scalar types, and arrays that are decoded only when asked.
+"""The values of GGUF metadata: scalars, and arrays that are decoded only when asked.
 
-Knows how a value lies in a mapped file whose bounds somebody else has checked.
+The caller has checked that a value lies within the mapped file.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """A GGUF file written as a stream: header first, then tensor after tensor.
 
-Knows version 3 of the layout, little endian (docs/gguf.md of ggml). A file appears under its name
-only when it is complete.
+Version 3, little endian (docs/gguf.md of ggml). A file appears under its name only when it is complete.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Where the hub is, who gets its token, and what its refusals mean.
 
-Knows addresses and status codes. Knows nothing of connections. A token goes to the configured
-endpoint alone, and never in clear over a network.
+A token goes to the configured endpoint alone, and never in clear over a network.
 """
 
 from __future__ import annotations

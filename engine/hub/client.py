@@ -1,8 +1,8 @@
 """The model hub: search, what a repository holds, and reading parts of a file before a download.
 
-Knows Hugging Face's interface through huggingface-hub, which is imported at the first request. All
-calls block; `ask` runs one in a thread for the application's event loop. Knows nothing of disks.
-HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
+The hub is Hugging Face's, through huggingface-hub, which is imported at the first request. All calls
+block; `ask` runs one in a thread for the application's event loop. HF_TOKEN, HF_ENDPOINT and
+HF_HUB_OFFLINE are honoured.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Typed errors of the model hub and of downloads; each says what to do next.
 
-Knows words only. No error holds a token or the signature of an address.
+No error holds a token or the signature of an address.
 """
 
 from __future__ import annotations

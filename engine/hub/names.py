@@ -1,7 +1,6 @@
 """Names on the hub: what a person types, quantisations in file names, files that make one model.
 
-Pure text; knows no network and no disk. Every name that comes from outside is checked here before
-it may become part of a path.
+Every name that comes from outside is checked here before it may become part of a path.
 """
 
 from __future__ import annotations

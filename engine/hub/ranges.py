@@ -1,7 +1,6 @@
-"""Requests for parts of the hub's files: redirects, ranges, and whether the answer is the right one.
+"""HTTP range requests for the hub's files: redirects, ranges, and whether the answer is the right one.
 
-Knows headers and status codes. Knows nothing of blocks, disks or of what the bytes mean. Every hop
-is asked with the headers that `engine.hub.access` allows for it.
+Every hop is asked with the headers that `engine.hub.access` allows for it.
 """
 
 from __future__ import annotations

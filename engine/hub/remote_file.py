@@ -1,6 +1,6 @@
 """Reading parts of a file on the hub, for a plan before its download.
 
-Knows a small cache and a bound on what is fetched. Knows nothing of what the bytes mean.
+What was read is cached; how much may be fetched is bounded.
 """
 
 from __future__ import annotations

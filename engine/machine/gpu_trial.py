@@ -1,7 +1,7 @@
-"""What only running on a GPU tells: whether our kernels compute there, how it hands over, how fast it copies.
+"""What only running on a GPU tells: whether our kernels compute there, how it syncs with the host, how fast it copies.
 
 `ask` runs this module in a process of its own, because torch takes a second to import, CUDA holds
-memory while a process lives, and a driver may crash. Knows no model.
+memory while a process lives, and a driver may crash.
 """
 
 from __future__ import annotations

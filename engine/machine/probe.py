@@ -1,7 +1,7 @@
 """This machine, looked at part by part; every part may fail by itself and then says so.
 
-Knows how to put the probes together and which measurements are kept. The parts are in
-`engine.machine.probes`, the types in `engine.machine.types`.
+Measured speeds are cached. The parts are in `engine.machine.probes`, the types in
+`engine.machine.types`.
 """
 
 from __future__ import annotations

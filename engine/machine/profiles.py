@@ -1,6 +1,6 @@
 """Machines described in files: the shipped profiles, or one that `ktchat doctor --json` wrote.
 
-Knows the fields of such a file and their bounds. Nothing of this machine gets into a profile.
+Fields are checked for type and bounds. Nothing of this machine gets into a profile.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Decoder layers over the op set: grouped-query or latent attention, dense or mixture-of-experts FFN.
-
-Knows how a layer is put together and which tensors it has; knows nothing of other layers, of devices, or
-of files' bytes.
-"""
+"""Decoder layers over the op set: grouped-query or latent attention, dense or mixture-of-experts FFN."""
 
 from __future__ import annotations
 

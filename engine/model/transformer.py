@@ -1,7 +1,7 @@
-"""The forward pass of every architecture we run ourselves, written once over the op set.
+"""The forward pass of every architecture that the native runtime runs, written once over the op set.
 
-Knows that a model is an embedding, layers and an output, and that layers may lie on several devices, one
-after another; knows nothing of what a layer computes, of files' bytes, or of sampling.
+A model is an embedding, layers and an output. Layers may lie on several devices, one after another;
+such a run of layers is a stage.
 """
 
 from __future__ import annotations

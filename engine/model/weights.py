@@ -1,7 +1,6 @@
 """Weights of a file, handed to an op set tensor by tensor, with progress.
 
-Knows tensor names and the two ways a file can hold MLA's up-projection; knows nothing of the
-forward pass.
+A file may hold MLA's up-projection as one matrix or as two; both become the two that the op set takes.
 """
 
 from __future__ import annotations

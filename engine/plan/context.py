@@ -1,7 +1,4 @@
-"""How long a context is: what is asked for, or what a machine's free memory allows.
-
-Knows bytes of weights and of KV cache. Knows nothing of machines or of loading.
-"""
+"""How long a context is: what is asked for, or what a machine's free memory allows."""
 
 from __future__ import annotations
 

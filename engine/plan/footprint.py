@@ -1,7 +1,6 @@
 """What a model takes in the memory of the CPU's engine: weights, KV cache, work space.
 
 Pure arithmetic over a spec; tests/engine/test_plan_measured.py holds it against real processes.
-Knows nothing of machines.
 """
 
 from __future__ import annotations

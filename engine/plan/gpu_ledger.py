@@ -1,7 +1,6 @@
 """One model on a machine's GPUs, for any context: what has room, and each device's ledger.
 
-Knows which bytes lie on which device. Which context is chosen and what is said of it are
-`engine.plan.gpu_planner`'s; where layers go is `engine.plan.placement`'s.
+`engine.plan.placement` says where layers go, `engine.plan.gpu_planner` which context is chosen.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How fast a model will be on GPUs and CPU together, and what limits it.
 
 Decoding: each GPU reads its layers and the experts that are expected in its slots, the CPU reads the
-others', one after the other; then hand-overs. No locality is assumed: an expert is in a slot as often
+others', one after the other; then they sync. No locality is assumed: an expert is in a slot as often
 as there are slots. Prefilling: a chunk's other experts are computed by the CPU or stream to the GPU,
 whichever takes less time. None of this has been measured on a GPU; what is assumed is named so, and
 figures of real runs replace it.

@@ -1,7 +1,6 @@
 """A model on a machine: each device's ledger, the verdict, and what follows from them.
 
-Types and the arithmetic of ledgers; how a plan is made is `engine.plan.planner`'s, its words are
-`engine.plan.report`'s. Imports neither torch nor llama_cpp.
+`engine.plan.planner` makes a plan, `engine.plan.report` says it in words.
 """
 
 from __future__ import annotations

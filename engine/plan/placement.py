@@ -1,8 +1,8 @@
 """Which layers go on which GPU, and how many routed experts of each layer beside them.
 
-Pure arithmetic over bytes: knows neither models nor machines by name. A layer's fixed part (attention,
-norms, router, shared experts, dense FFN, KV cache) goes to a GPU or, where VRAM does not hold all of
-them, the first layers stay on the CPU whole. What is left of the VRAM is slots for routed experts.
+Pure arithmetic over bytes. A layer's fixed part (attention, norms, router, shared experts, dense FFN,
+KV cache) goes to a GPU or, where VRAM does not hold all of them, the first layers stay on the CPU
+whole. What is left of the VRAM is slots for routed experts.
 """
 
 from __future__ import annotations

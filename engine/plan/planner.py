@@ -1,7 +1,7 @@
-"""Which plan is the one for a model on a machine: with its GPUs, or on the CPU alone.
+"""The plan for a model on a machine: with its GPUs, or on the CPU alone.
 
-Knows the CPU's plan; that with GPUs is `engine.plan.gpu_planner`'s, speeds come from `engine.plan.speed`. Imports
-neither torch nor llama_cpp and opens nothing, so that a plan is there at once.
+It opens no file and imports neither torch nor llama_cpp, so that a plan is there at once. GPUs are
+planned in `engine.plan.gpu_planner`, speeds predicted in `engine.plan.speed`.
 """
 
 from __future__ import annotations

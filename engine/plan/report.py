@@ -1,6 +1,6 @@
-"""A plan in words and as bars, plain text of any width.
+"""A plan in words, as bars and as JSON: plain text of any width.
 
-Knows nothing of terminals: whoever draws it may colour the bars' characters.
+Whoever draws it may colour the bars' characters.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Faults: abort (SIGABRT), segfault (SIGSEGV), exit (status 3), error (an unexpected exception), memory (no
 memory left), hang (for ever, in native code), freeze (for ever, holding Python's lock). Phases: load,
-prefill, decode (once the first event of that phase is on its way) and idle (after a command). Knows
-nothing of who asks for them; without the variable nothing happens.
+prefill, decode (once the first event of that phase is on its way) and idle (after a command). Without
+the variable nothing happens.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What the decoder needs of a model: tokens in, logits out.
-
-Knows the shapes of a runtime, a tokenizer and a template. Knows no implementation of them.
-"""
+"""What the decoder needs of a model, as protocols: a runtime (tokens in, logits out), a tokenizer, a template."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The native runtime where a plan puts it: on the CPU alone, or with GPUs.
 
-Knows when a GPU is looked for and when memory does not suffice; how a model is loaded is the runtimes'.
+Here it is decided whether a GPU is looked for, and what happens when memory does not suffice.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """A model on this machine's GPUs: planned, loaded, and planned once more where memory ran out.
 
-Knows when to give up and what to say then; where things go is the plan's, how they are loaded is
-`engine.runtimes.placed`'s. torch is imported only to open a GPU.
+torch is imported only to open a GPU.
 """
 
 from __future__ import annotations

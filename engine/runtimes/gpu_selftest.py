@@ -2,8 +2,8 @@
 
 A kernel that a compiler or a driver turns into something slightly else makes a model dumber, and nobody
 sees it. So the guide reads tokens there and in float32, as a chunk and one by one, with its experts on
-the GPU and on the host; what was found is kept for this GPU and these versions. Knows logits, not why
-they differ: `ktchat verify` looks closer, at a model of the person's own. Needs torch, as GPUs do.
+the GPU and on the host; what was found is kept for this GPU and these versions. `ktchat verify` looks
+closer, at a model of the person's own.
 """
 
 from __future__ import annotations

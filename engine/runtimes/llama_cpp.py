@@ -1,7 +1,4 @@
-"""llama.cpp as a runtime: any architecture that it runs, on the CPU.
-
-Knows llama-cpp-python's low-level API and one sequence of tokens. Knows nothing of text or sampling.
-"""
+"""llama.cpp as a runtime: any architecture that it runs, on the CPU, one sequence of tokens."""
 
 from __future__ import annotations
 

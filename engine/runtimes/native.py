@@ -1,6 +1,6 @@
 """Our own runtime: the transformer over an op set, a paged KV cache, prefix reuse.
 
-Knows nothing of text, sampling or processes. One thread owns a runtime.
+One thread owns a runtime.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Bookkeeping of KV pages: which are free, and how many sequences hold each.
 
-Knows page numbers only; the cache itself belongs to the op set.
+These are page numbers; the cache itself belongs to the op set.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 Weights first; then passes up to the largest chunk, at the longest context, make every buffer that there
 will be; then free memory is read, a reserve kept, and the rest becomes pages of KV. Nothing grows
 later, so that a conversation that fits at the start does not run out of memory in the middle.
-
-Knows no GPU: devices are opened by its caller.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A conversation that goes on, an edited message and a regenerated reply all begin with tokens whose
 keys and values are already computed. Old sequences stay until their pages are needed; sequences that
-begin alike share pages. Knows nothing of models.
+begin alike share pages.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which models the native runtime can run: what one of our architectures must have, and what none may need."""
+"""Which models the native runtime runs: what one of our architectures must have, and what it may not need."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""A model's metadata for one architecture, every number within bounds.
-
-Knows the limits of a believable model and how llama.cpp names its file types. Knows nothing of
-what a key means.
-"""
+"""A model's metadata for one architecture, every number within the limits of a believable model."""
 
 from __future__ import annotations
 

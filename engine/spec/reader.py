@@ -1,8 +1,7 @@
 """From a GGUF file's metadata to a `ModelSpec`, with llama.cpp's keys, defaults and rules.
 
-Knows the metadata keys (`llama-arch.cpp`), what each architecture makes of them
-(`src/models/*.cpp`), and which values llama.cpp would abort on. Every number is bounded here;
-tensors are checked in `engine.spec.tensors`.
+The keys are those of `llama-arch.cpp`, their meaning that of `src/models/*.cpp`. Every number is
+bounded here; tensors are checked in `engine.spec.tensors`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Shapes of known models, and which type llama.cpp's quantiser gives each of their tensors.
 
-Sizes are those of the models' own configurations; the vocabulary is smaller. Knows nothing of files.
+Sizes are those of the models' own configurations; the vocabulary is smaller.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """A model's spec from the beginning of its files, before any of them is downloaded.
 
-Knows how much of a file to ask for. Who answers (a hub, a test) hands in a function that reads
-ranges; every check of a local file holds here too.
+The caller hands in a function that reads ranges; every check of a local file holds here too.
 """
 
 from __future__ import annotations

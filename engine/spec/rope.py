@@ -1,6 +1,6 @@
 """Rotary position embedding as a model's metadata describe it.
 
-Knows the frequencies and magnitudes of plain, linear and YaRN rope as ggml computes them
+Frequencies and magnitudes of plain, linear and YaRN rope as ggml computes them
 (`ggml_rope_yarn_corr_dims`, `rope_yarn`) and what llama.cpp makes of the metadata before that
 (`llama_context`, deepseek2's score scale). YaRN: Peng et al. 2023, arXiv:2309.00071.
 """

@@ -1,8 +1,7 @@
-"""A model in numbers: its shape, and the arithmetic that follows from it.
+"""A model in numbers: layers, heads, experts, bytes, parameters, and the arithmetic that follows.
 
-Knows layers, heads, experts, bytes and parameters. Knows nothing of running a model, and imports
-neither torch nor llama_cpp. Metadata are read in `engine.spec.reader`, tensors are checked in
-`engine.spec.tensors`; the meaning of every key is llama.cpp's.
+Metadata are read in `engine.spec.reader`, tensors are checked in `engine.spec.tensors`; the meaning
+of every key is llama.cpp's.
 """
 
 from __future__ import annotations

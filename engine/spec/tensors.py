@@ -1,7 +1,6 @@
 """The tensors a model must have: names, shapes and types, checked before anything reads them.
 
-One table for the architectures of the native runtime; a few rules for every other one. Knows
-nothing of metadata: sizes come from the spec.
+One table for the architectures of the native runtime; a few rules for every other one.
 """
 
 from __future__ import annotations

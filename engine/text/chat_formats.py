@@ -1,7 +1,7 @@
 """Chat formats of our own, for models whose template is missing or fails.
 
-Knows how the common families write turns, and which format a vocabulary was made for. Control
-tokens stand in special parts, what people and models wrote in plain ones.
+A format is chosen by the vocabulary. Control tokens stand in special parts, what people and models
+wrote in plain ones.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 The package llama_cpp is not imported, which would cost a tenth of a second. The layout of
 `llama_model_params` is that of llama-cpp-python 0.3.36, which is pinned; its defaults are checked.
-Knows nothing of parts, templates or text that comes in pieces.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The template never sees what people wrote: messages carry placeholders of random digits, and the
 text goes in where they come out, as parts in which no control token is recognised. A template that
-fails gives way to a built-in format. Knows nothing of tokens.
+fails gives way to a built-in format.
 """
 
 from __future__ import annotations

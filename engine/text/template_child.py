@@ -1,4 +1,4 @@
-"""The throwaway process that renders a model's chat template, which is a stranger's program.
+"""The throwaway process that renders a model's chat template, which is a program by somebody unknown.
 
 Started as a script with the folder of jinja2 as its argument, without site packages, environment
 or anything of ours: it reads a template, then sets of variables, and answers each with text or an

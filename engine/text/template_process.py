@@ -1,7 +1,4 @@
-"""Runs a chat template in a process of its own, with a clock.
-
-Knows how to start, ask and kill `engine.text.template_child`. Knows nothing of messages.
-"""
+"""Runs a chat template in a process of its own (`engine.text.template_child`), with a clock."""
 
 from __future__ import annotations
 

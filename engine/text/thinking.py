@@ -1,7 +1,6 @@
-"""Splits a model's text into reasoning and reply.
+"""Splits a model's text into reasoning and reply, by the tags that models put around their reasoning.
 
-Knows the tags that models put around their reasoning. Knows nothing of tokens or screens. A reply may
-open with reasoning, once; after that, tags are text like any other.
+A reply may open with reasoning, once; after that, tags are text like any other.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Text to tokens and back.
 
-Knows which text may hold control tokens: the template's may, a person's and a model's may not, so
-that typing `<|im_end|>` ends nothing. Between control tokens, neighbouring text is tokenised as one
-run, so that harmless text becomes exactly what llama.cpp makes of the whole prompt. Knows nothing
-of messages or roles.
+The template's text may hold control tokens; a person's and a model's may not, so that typing
+`<|im_end|>` ends nothing. Between control tokens, neighbouring text is tokenised as one run, so that
+harmless text becomes exactly what llama.cpp makes of the whole prompt.
 """
 
 from __future__ import annotations

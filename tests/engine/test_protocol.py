@@ -39,7 +39,7 @@ ITEMS: list[Command | Event] = [
     Close(),
     Progress("load", 1, 2, 0.5),
     Notice("中文"),
-    Loaded("p", "n", "a", "q", "r", 1, 2, 3, 0.25, "native"),
+    Loaded("p", "n", "a", "q", "r", 1, 2, 3, 0.25, "hybrid"),
     Prefilled(1, 0, 0.1),
     Thinking("hm", 2),
     Text("\ud800"),
@@ -121,7 +121,7 @@ def test_frames_have_a_greatest_length() -> None:
         encode(Text("x" * protocol.MAX_FRAME))
 
 
-def test_neighbouring_events_melt_together() -> None:
+def test_neighbouring_events_are_coalesced() -> None:
     assert coalesced(Text("a", 1), Text("b", 2)) == Text("ab", 3)
     assert coalesced(Thinking("a", 1), Thinking("b", 2)) == Thinking("ab", 3)
     assert coalesced(Progress("load", 1, 9), Progress("load", 2, 9)) == Progress("load", 2, 9)

@@ -1,7 +1,7 @@
-"""Memory bandwidth: how fast this machine reads RAM, measured. It bounds decoding.
+"""Memory bandwidth: how fast this machine reads RAM, measured.
 
 Decoding reads every active weight once a token, so bytes a token times tokens a second cannot
-exceed it. The limit drifts on shared machines: measure it together with what it is compared to.
+exceed it. It drifts on shared machines: measure it together with what it is compared to.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """NVIDIA GPUs, through the driver's own library (nvidia-ml-py).
 
-Knows what to ask the driver and what to say when there is none. Absent library, driver or GPU are
-ordinary. Nothing is changed on a GPU.
+An absent library, driver or GPU is ordinary. Nothing is changed on a GPU.
 """
 
 from __future__ import annotations
