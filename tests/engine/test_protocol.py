@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from engine import protocol
+from engine import wire
 from engine.errors import ContextError, EngineError, RequestError
 from engine.protocol import (
     Cancel,
@@ -104,7 +104,7 @@ def test_anything_else_is_one_typed_error(case: str) -> None:
 
 
 def test_a_load_of_an_older_client_is_understood() -> None:
-    assert protocol.decode(b'["Load", {"path": "m"}]') == Load("m", None, device="auto", kv="f16")
+    assert wire.decode(b'["Load", {"path": "m"}]') == Load("m", None, device="auto", kv="f16")
 
 
 def test_impossible_sampling_is_the_request_s_own_error() -> None:
@@ -116,9 +116,9 @@ def test_impossible_sampling_is_the_request_s_own_error() -> None:
 
 def test_frames_have_a_greatest_length() -> None:
     with pytest.raises(EngineError, match="unreadable"):
-        list(Frames().feed(struct.pack(">I", protocol.MAX_FRAME + 1)))
+        list(Frames().feed(struct.pack(">I", wire.MAX_FRAME + 1)))
     with pytest.raises(RequestError, match="too long"):
-        encode(Text("x" * protocol.MAX_FRAME))
+        encode(Text("x" * wire.MAX_FRAME))
 
 
 def test_neighbouring_events_are_coalesced() -> None:
