@@ -12,7 +12,7 @@ from engine.machine import profiles
 from engine.machine.probes import gpu as gpu_probe
 from engine.machine.types import Gpu, Problem
 from ktchat.common.settings import SettingsFile
-from ktchat.library import shelf
+from ktchat.library import plans, versions
 from ktchat.screens.dialogs.path_dialog import PathDialog
 from ktchat.screens.models.choose import ChooseScreen
 from ktchat.screens.models.models import ModelScreen
@@ -177,7 +177,7 @@ async def test_a_gpu_is_shown_and_it_is_said_why_it_is_not_used(
 async def test_plans_with_a_gpu_are_shown_with_its_bar_and_verdict(
     start: Start, hub: HubServer, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr(shelf, "machine", lambda measure, device=None: profiles.load("4060-32gb"))
+    monkeypatch.setattr(plans, "machine", lambda measure, device=None: profiles.load("4060-32gb"))
     run = await start(size=size, model=None)
     await run.sees("RTX 4060", "reads up to 272 GB/s", "ktchat computes on the GPU")
     await run.press("enter")
@@ -223,7 +223,7 @@ async def test_a_damaged_catalogue_is_said_and_the_guide_is_there(
     def damaged(machine: hardware.Hardware) -> list[object]:
         raise KtchatError("catalog.json is damaged", "It ends too early", "Install ktchat again")
 
-    monkeypatch.setattr(shelf, "catalogue", damaged)
+    monkeypatch.setattr(versions, "catalogue", damaged)
     run = await start("hello", model=None)
     await run.press("enter")
     await run.sees("catalog.json is damaged")

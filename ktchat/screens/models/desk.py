@@ -13,7 +13,7 @@ from textual.screen import Screen
 
 from engine.common.threads import ask
 from engine.errors import KtchatError
-from ktchat.library import shelf
+from ktchat.library import plans, versions
 from ktchat.library.downloads import title
 from ktchat.screens.chat.frame import LEAST
 from ktchat.widgets.bars import KeyBar, Status
@@ -21,7 +21,7 @@ from ktchat.widgets.bars import KeyBar, Status
 if TYPE_CHECKING:
     from engine.machine.types import Hardware
     from ktchat.app import KtchatApp
-    from ktchat.library.shelf import Choice
+    from ktchat.library.versions import Choice
 
 
 class Desk(Screen[str | None]):
@@ -51,10 +51,10 @@ class Desk(Screen[str | None]):
         async with self._looking:
             if self._hardware is None:
                 device = self.app.chat_screen.settings.load("").device
-                found = await ask(shelf.machine, False, device=device)
+                found = await ask(plans.machine, False, device=device)
                 chat = self.app.chat_screen.chat
                 if not found.memory.read_gb_s and not (chat is not None and chat.busy):
-                    found = await ask(shelf.machine, True, device=device)
+                    found = await ask(plans.machine, True, device=device)
                 self._hardware = found
             return self._hardware
 
@@ -88,9 +88,9 @@ class Desk(Screen[str | None]):
         from engine.hub.errors import NoModelError
 
         self.say(str(error), "error")
-        if isinstance(error, NoModelError) and isinstance(choice, shelf.CatalogueChoice):
+        if isinstance(error, NoModelError) and isinstance(choice, versions.CatalogueChoice):
             repo = choice.model_.repository
-            self.choose(shelf.HubChoice(repo, choice.hardware, choice.hub))
+            self.choose(versions.HubChoice(repo, choice.hardware, choice.hub))
 
     def pulling(self, key: str) -> None:
         """A download was queued."""

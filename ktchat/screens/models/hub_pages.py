@@ -18,7 +18,7 @@ from engine.common.threads import ask
 from engine.common.units import short_count
 from engine.errors import KtchatError
 from ktchat.common.text import one_line
-from ktchat.library import shelf
+from ktchat.library import versions
 from ktchat.screens.models.pages import NEXT, Page, Shown
 from ktchat.widgets.field import Field
 from ktchat.widgets.formats import counted
@@ -72,7 +72,7 @@ class CataloguePage(Page):
     async def _rank(self) -> None:
         try:
             hardware = await self.desk.machine()
-            ranked = await ask(shelf.catalogue, hardware)
+            ranked = await ask(versions.catalogue, hardware)
         except KtchatError as error:
             self.table.show([], str(error))
             return
@@ -98,7 +98,7 @@ class CataloguePage(Page):
         if entry is not None:
             hub = await ask(lambda: self.desk.app.downloads.hub)
             hardware = await self.desk.machine()
-            self.desk.choose(shelf.CatalogueChoice(entry.model, hardware, hub))
+            self.desk.choose(versions.CatalogueChoice(entry.model, hardware, hub))
 
 
 def catalogue_row(entry: Ranked) -> Row:
@@ -150,7 +150,7 @@ class SearchPage(Page):
         super().__init__(desk, ModelTable(columns))
         self.field = Field(placeholder="name of a model on the hub", compact=True)
         self.hits: dict[str, SearchHit] = {}
-        self._looked: dict[str, shelf.HubChoice | str] = {}
+        self._looked: dict[str, versions.HubChoice | str] = {}
         self.asking = False
         """The hub is being asked for repositories."""
 
@@ -192,8 +192,8 @@ class SearchPage(Page):
     async def _look(self, hub: Hub) -> None:
         """List the files of the first repositories, to say what fits."""
         hardware = await self.desk.machine()
-        for repo in list(self.hits)[: shelf.LOOKED_AT]:
-            choice = shelf.HubChoice(repo, hardware, hub)
+        for repo in list(self.hits)[: versions.LOOKED_AT]:
+            choice = versions.HubChoice(repo, hardware, hub)
             try:
                 await ask(choice.open)
                 self._looked[repo] = choice
@@ -208,11 +208,11 @@ class SearchPage(Page):
 
     def _row(self, hit: SearchHit) -> Row:
         looked = self._looked.get(hit.repo)
-        known = looked if isinstance(looked, shelf.HubChoice) else None
+        known = looked if isinstance(looked, versions.HubChoice) else None
         version = known.versions[known.best] if known is not None else None
         fit = ""
         if known is not None and version is not None:
-            fit = shelf.rough_fit(version.size, known.hardware)
+            fit = versions.rough_fit(version.size, known.hardware)
         elif hit.gated:
             fit = "gated"
         return Row(
@@ -250,7 +250,7 @@ class SearchPage(Page):
         repo = self.table.key
         if repo:
             hub = await ask(lambda: self.desk.app.downloads.hub)
-            self.desk.choose(shelf.HubChoice(repo, await self.desk.machine(), hub))
+            self.desk.choose(versions.HubChoice(repo, await self.desk.machine(), hub))
 
     def action_words(self) -> None:
         """Back to the words of the search."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.common.units import byte_size
 from engine.plan.report import words as plan_lines
-from ktchat.library.shelf import LocalModel
+from ktchat.library.local_models import LocalModel
 from ktchat.widgets.formats import short_path
 
 

@@ -16,8 +16,8 @@ from engine.common.threads import ask
 from engine.common.units import byte_size
 from engine.errors import KtchatError
 from ktchat.common.text import one_line
-from ktchat.library import shelf
-from ktchat.library.shelf import LocalModel
+from ktchat.library import local_models
+from ktchat.library.local_models import LocalModel
 from ktchat.screens.dialogs.path_dialog import Details, PathDialog, Question, Way
 from ktchat.screens.models.local_model import Check, StoppedError, details
 from ktchat.screens.models.pages import NEXT, Page, Shown
@@ -79,13 +79,13 @@ class LocalPage(Page):
         hardware = await self.desk.machine()
         recent = self.desk.app.chat_screen.settings.settings.recent_models
         found: dict[str, LocalModel] = {}
-        ours = shelf.local_models(recent, hardware)
+        ours = local_models.own_models(recent, hardware)
         while (local := await ask(next, ours, None)) is not None:
             found[local.entry.path] = local
             self.models = {**self.models, **found} if self.models else dict(found)
             self._show()
         known = {os.path.realpath(path) for path in found}
-        foreign = shelf.foreign_models(hardware, known)
+        foreign = local_models.foreign_models(hardware, known)
         while (local := await ask(next, foreign, None)) is not None:
             found[local.entry.path] = local
         self.models = found
@@ -205,7 +205,7 @@ class LocalPage(Page):
     async def _delete_now(self, path: str) -> None:
         name = self.models[path].entry.name
         try:
-            freed = await ask(shelf.delete, Path(path))
+            freed = await ask(local_models.delete, Path(path))
         except KtchatError as error:
             self.desk.say(str(error), "error")
             return

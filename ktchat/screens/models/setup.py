@@ -15,7 +15,7 @@ from textual.binding import Binding, BindingType
 
 from engine.common.threads import ask
 from engine.errors import KtchatError
-from ktchat.library import shelf
+from ktchat.library import local_models, plans, versions
 from ktchat.screens.dialogs.path_dialog import PathDialog, Way
 from ktchat.screens.models.desk import Desk
 from ktchat.screens.models.hub_pages import CATALOGUE_COLUMNS, catalogue_row
@@ -80,7 +80,7 @@ class SetupScreen(Desk):
         self.key = ""
         """The download that was begun here."""
         self._ranked: dict[str, Ranked] = {}
-        self._here: dict[str, shelf.LocalModel] = {}
+        self._here: dict[str, local_models.LocalModel] = {}
 
     def compose(self) -> ComposeResult:
         yield self.tabs
@@ -125,11 +125,11 @@ class SetupScreen(Desk):
 
     async def _look(self) -> None:
         device = self.app.chat_screen.settings.load("").device
-        self.lines.show(await ask(shelf.machine, False, device=device), measuring=True)
-        hardware = self._hardware = await ask(shelf.machine, True, device=device)
+        self.lines.show(await ask(plans.machine, False, device=device), measuring=True)
+        hardware = self._hardware = await ask(plans.machine, True, device=device)
         self.lines.show(hardware)
         try:
-            ranked = await ask(shelf.catalogue, hardware)
+            ranked = await ask(versions.catalogue, hardware)
         except KtchatError as error:
             self.table.show([], str(error))
             return
@@ -141,9 +141,11 @@ class SetupScreen(Desk):
         """Models that are here already: in the models folder, and those of other programs."""
         settings = self.app.chat_screen.settings.settings
         recent = settings.recent_models
-        ours = await ask(lambda: list(islice(shelf.local_models(recent, hardware), MOST_HERE)))
+        ours = await ask(lambda: list(islice(local_models.own_models(recent, hardware), MOST_HERE)))
         known = {os.path.realpath(one.entry.path) for one in ours}
-        others = await ask(lambda: list(islice(shelf.foreign_models(hardware, known), MOST_HERE)))
+        others = await ask(
+            lambda: list(islice(local_models.foreign_models(hardware, known), MOST_HERE))
+        )
         able = [one for one in (*ours, *others) if one.entry.source != "guide"]
         self._here = {one.entry.path: one for one in able if not one.entry.error}
 
@@ -179,11 +181,11 @@ class SetupScreen(Desk):
                             exit_on_error=False)  # fmt: skip
 
     async def _get(self, entry: Ranked, hardware: Hardware) -> None:
-        choice = shelf.CatalogueChoice(entry.model, hardware, await self._hub())
+        choice = versions.CatalogueChoice(entry.model, hardware, await self._hub())
         await ask(choice.open)
         self.pull(choice, choice.best)
 
-    async def refused(self, choice: shelf.Choice, error: KtchatError) -> None:
+    async def refused(self, choice: versions.Choice, error: KtchatError) -> None:
         await super().refused(choice, error)
         self.say(f"{error} Meanwhile g talks to the built-in guide, o opens a file.", "error")
 
@@ -244,7 +246,7 @@ class SetupScreen(Desk):
     async def _details(self, key: str) -> None:
         if self._hardware is not None:
             model, hub = self._ranked[key].model, await self._hub()
-            self.choose(shelf.CatalogueChoice(model, self._hardware, hub))
+            self.choose(versions.CatalogueChoice(model, self._hardware, hub))
 
     def action_search(self) -> None:
         """The model manager, at the search."""

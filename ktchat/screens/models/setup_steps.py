@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from textual.content import Content
 
-from ktchat.library.shelf import LocalModel
+from ktchat.library.local_models import LocalModel
 from ktchat.widgets.models.model_cells import local_cells
 from ktchat.widgets.models.model_table import Row
 

@@ -14,7 +14,7 @@ from ktchat.widgets.lines import styled
 
 if TYPE_CHECKING:
     from engine.plan.memory_plan import MemoryPlan
-    from ktchat.library.shelf import LocalModel
+    from ktchat.library.local_models import LocalModel
 
 DIM = "$foreground 60%"
 
