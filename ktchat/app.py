@@ -159,11 +159,11 @@ class KtchatApp(App[None]):
                     action = f"screen.{key.action}"
                     title = key.name[:1].upper() + key.name[1:]
                     yield SystemCommand(title, f"{key.help} ({key.shown})", self._command(action))
-            from ktchat.screens.chat.computing import offered
+            from ktchat.screens.chat.presets import offered
 
-            for way, words in offered(self._settings):
+            for preset, words in offered(self._settings):
                 yield SystemCommand(
-                    way.title, words, partial(self.call_later, screen.models.change, way)
+                    preset.title, words, partial(self.call_later, screen.models.change, preset)
                 )
             yield SystemCommand(
                 "Bring back session", "Undo the last deletion", self._command("screen.undo_delete")

@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> int:
     app = KtchatApp(
         model=args.model,
         engine=args.engine_factory() if args.engine_factory else None,
-        settings=SettingsFile(paths.settings_file(), load_options.wishes(args)),
+        settings=SettingsFile(paths.settings_file(), load_options.overrides(args)),
     )
     app.run()
     return app.return_code or 0

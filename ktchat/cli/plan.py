@@ -76,7 +76,7 @@ def main(args: argparse.Namespace) -> int:
 def _load(args: argparse.Namespace) -> Load:
     """How the model would be loaded here, as the settings say too; on another machine as asked for."""
     settings = Settings() if args.profile else SettingsFile(paths.settings_file()).settings
-    return settings.load(args.plan_model, load_options.wishes(args))
+    return settings.load(args.plan_model, load_options.overrides(args))
 
 
 def hardware(profile: str | None) -> Hardware:

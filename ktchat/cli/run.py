@@ -72,7 +72,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def main(args: argparse.Namespace) -> int:
     """One reply; returns the exit code."""
-    settings = SettingsFile(paths.settings_file(), load_options.wishes(args))
+    settings = SettingsFile(paths.settings_file(), load_options.overrides(args))
     if settings.notice:
         output.complain(settings.notice)
     request = _request(args, settings.settings)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import RequestError
 from ktchat.common.paths import models_folder, settings_file
-from ktchat.common.settings import SettingsFile, Wishes
+from ktchat.common.settings import Overrides, SettingsFile
 
 if TYPE_CHECKING:
     from engine.machine.types import Hardware
@@ -43,7 +43,7 @@ def plan_of_file(path: Path, hardware: Hardware) -> MemoryPlan:
 
 
 def plan_of(spec: ModelSpec, hardware: Hardware) -> MemoryPlan:
-    """The plan for a model, with the context and the KV cache that the settings wish for."""
+    """The plan for a model, with the context and the KV cache of the settings."""
     from engine.plan.planner import make_plan
 
     load = load_settings()
@@ -55,4 +55,4 @@ def plan_of(spec: ModelSpec, hardware: Hardware) -> MemoryPlan:
 
 def load_settings() -> Load:
     """How the settings have models loaded."""
-    return SettingsFile(settings_file()).settings.load("", Wishes())
+    return SettingsFile(settings_file()).settings.load("", Overrides())

@@ -9,8 +9,8 @@ import pytest
 from engine.errors import EngineError, KtchatError, MemoryShortError, ModelFileError, RequestError
 from engine.machine.probes import gpu as gpu_probe
 from engine.machine.types import Gpu
-from ktchat.common.settings import Wishes
-from ktchat.screens.chat.computing import WAYS
+from ktchat.common.settings import Overrides
+from ktchat.screens.chat.presets import PRESETS
 from tests.support.fake_engine import FakeEngine, Reply
 from tests.tui.conftest import Running, Start
 
@@ -105,7 +105,7 @@ async def chosen(run: Running, words: str) -> None:
 async def test_the_palette_keeps_how_models_are_loaded(start: Start) -> None:
     run = await start(engine=FakeEngine(gpu="GPU"))
     await run.until(lambda: run.chat.loaded is not None and not run.screen.models.loading)
-    run.screen.settings.wishes = Wishes(context=512, device="gpu")
+    run.screen.settings.overrides = Overrides(context=512, device="gpu")
     await chosen(run, "device: cpu")
     assert run.screen.settings.read().device == "cpu"
     assert run.engine.loads[-1].device == "cpu" and run.engine.loads[-1].context == 512
@@ -124,7 +124,7 @@ async def test_while_a_reply_is_written_nothing_is_loaded(start: Start) -> None:
     await run.press("f5")
     await run.sees("a reply is being written")
     assert run.screen.settings.load("").device == "auto"
-    run.screen.models.change(next(way for way in WAYS if way.change == {"kv": "q8"}))
+    run.screen.models.change(next(preset for preset in PRESETS if preset.change == {"kv": "q8"}))
     await run.sees("kept: it holds when a model is loaded next")
     assert run.screen.settings.load("").kv == "q8" and len(engine.loads) == 1
     await run.press("escape")

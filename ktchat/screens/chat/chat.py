@@ -269,7 +269,7 @@ class ChatScreen(Frame):
         """All keys."""
         from ktchat.screens.dialogs.dialogs import HelpDialog
 
-        self.app.push_screen(HelpDialog())
+        self.app.push_screen(HelpDialog([(key.shown, key.help) for key in keys.KEYS]))
 
     # Inside.
 

@@ -14,7 +14,7 @@ from engine.errors import ON_CPU, EngineError, KtchatError
 from engine.protocol import Event, Failed, Figures, Load, Loaded, Notice, Progress
 from ktchat.common import usage, words
 from ktchat.common.text import one_line
-from ktchat.screens.chat import computing
+from ktchat.screens.chat import presets
 
 if TYPE_CHECKING:
     from ktchat.screens.chat.chat import ChatScreen
@@ -74,14 +74,14 @@ class ModelFlow:
         elif self._occupied:
             self.load(self._present)  # says why not
         else:
-            computing.on_cpu(self._screen.settings)
+            presets.on_cpu(self._screen.settings)
             self.load(self._present)
             self._hint = 'models are loaded on the CPU now · Ctrl+P, "Device: CPU", keeps it so'
 
-    def change(self, way: computing.Way) -> None:
+    def change(self, preset: presets.Preset) -> None:
         """Keep how models are loaded, and load the present one again."""
-        computing.forget_wish(self._screen.settings, way)
-        self._screen.remember(**way.change)
+        presets.forget_override(self._screen.settings, preset)
+        self._screen.remember(**preset.change)
         if self._occupied:
             self._screen.status.say("kept: it holds when a model is loaded next")
         elif self._present:

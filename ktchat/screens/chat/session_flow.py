@@ -151,20 +151,20 @@ class SessionFlow:
             except KtchatError as error:
                 screen.status.say(str(error), "error")
                 return
-            self._bury(session)
+            self._mark_deleted(session)
             if was_open:
                 await self._show(chat)
             else:
                 await self._refresh()
 
-    def _bury(self, session: str) -> None:
+    def _mark_deleted(self, session: str) -> None:
         """Say that a session is deleted, and keep it within reach for a while."""
         from ktchat.store.store import UNDO_SECONDS
 
         screen = self._screen
         summary = screen.session_list.summary(session)
         title = _short(summary.shown_title) if summary else "the session"
-        screen.session_list.bury(session)
+        screen.session_list.mark_deleted(session)
         self._deleted.append(session)
         screen.set_timer(UNDO_SECONDS, lambda: self._gone(session))
         undo = ("undo", "screen.undo_delete")

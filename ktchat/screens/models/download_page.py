@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 from engine.common.threads import ask
 from engine.common.units import byte_size
 from ktchat.library.downloads import title
-from ktchat.screens.dialogs.path_dialog import Question
+from ktchat.screens.dialogs.dialogs import Question
 from ktchat.screens.models.pages import NEXT, Page, Shown
 from ktchat.widgets.formats import short_path
 from ktchat.widgets.models.download_row import COLUMNS, download_row

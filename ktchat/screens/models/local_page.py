@@ -18,7 +18,8 @@ from engine.errors import KtchatError
 from ktchat.common.text import one_line
 from ktchat.library import local_models
 from ktchat.library.local_models import LocalModel
-from ktchat.screens.dialogs.path_dialog import Details, PathDialog, Question, Way
+from ktchat.screens.dialogs.dialogs import Details, Question
+from ktchat.screens.dialogs.path_dialog import ImportMode, PathDialog
 from ktchat.screens.models.local_model import Check, StoppedError, details
 from ktchat.screens.models.pages import NEXT, Page, Shown
 from ktchat.widgets.formats import clock, short_path
@@ -145,14 +146,16 @@ class LocalPage(Page):
         """Name a file, to open it or to take it in."""
         self.app.push_screen(PathDialog(), self._path_named)
 
-    def _path_named(self, answer: tuple[Way, Path] | None) -> None:
+    def _path_named(self, answer: tuple[ImportMode, Path] | None) -> None:
         if answer is None:
             return
-        way, path = answer
-        if way == "open":
+        mode, path = answer
+        if mode is ImportMode.OPEN:
             self.desk.dismiss(str(path))
         else:
-            self.run_worker(self._take(path, way == "move"), group="take", exit_on_error=False)
+            self.run_worker(
+                self._take(path, mode is ImportMode.MOVE), group="take", exit_on_error=False
+            )
 
     def action_take_in(self) -> None:
         """Link another program's model into the models folder."""

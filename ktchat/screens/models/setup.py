@@ -16,7 +16,7 @@ from textual.binding import Binding, BindingType
 from engine.common.threads import ask
 from engine.errors import KtchatError
 from ktchat.library import local_models, plans, versions
-from ktchat.screens.dialogs.path_dialog import PathDialog, Way
+from ktchat.screens.dialogs.path_dialog import ImportMode, PathDialog
 from ktchat.screens.models.desk import Desk
 from ktchat.screens.models.hub_pages import CATALOGUE_COLUMNS, catalogue_row
 from ktchat.screens.models.setup_steps import (
@@ -261,7 +261,7 @@ class SetupScreen(Desk):
     def action_path(self) -> None:
         """Open a file."""
 
-        def answered(answer: tuple[Way, Path] | None) -> None:
+        def answered(answer: tuple[ImportMode, Path] | None) -> None:
             if answer is not None:
                 self.leave(str(answer[1]))
 

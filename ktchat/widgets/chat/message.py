@@ -60,7 +60,7 @@ class MessageView(Widget, can_focus=True):
 
     @dataclass
     class Typed(Message):
-        """A letter that means nothing here: it is for the prompt."""
+        """A character that means nothing here: it is for the prompt."""
 
         text: str
 

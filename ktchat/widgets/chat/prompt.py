@@ -117,7 +117,7 @@ class Prompt(TextArea):
     async def _on_key(self, event: events.Key) -> None:
         """Do what a key of the box means before the next key is looked at.
 
-        By default a bound key bubbles up to the application first, and letters that were typed
+        By default a bound key bubbles up to the application first, and characters that were typed
         after an Enter overtake it.
         """
         binding = next(iter(self._bindings.key_to_bindings.get(event.key, ())), None)

@@ -66,7 +66,7 @@ class SessionList(OptionList):
             self._current = current
             self._fill()
 
-    def bury(self, session: str) -> None:
+    def mark_deleted(self, session: str) -> None:
         """Show a session as deleted; it can be brought back."""
         for summary in self._sessions:
             if summary.id == session:
