@@ -15,7 +15,7 @@ from kernels.cpu.build import build
 from ktchat.common.settings import SettingsFile
 from ktchat.library.downloads import Downloads
 from ktchat.screens.models.choose import ChooseScreen
-from ktchat.screens.models.models import ModelScreen
+from ktchat.screens.models.manager import ModelManager
 from ktchat.widgets.field import Field
 from ktchat.widgets.models.model_table import Rows
 from tests.support.fake_engine import Reply
@@ -29,8 +29,8 @@ SLOW = 1_200_000
 """Bytes a second of each connection."""
 
 
-def manager(run: Running) -> ModelScreen:
-    assert isinstance(run.app.screen, ModelScreen)
+def manager(run: Running) -> ModelManager:
+    assert isinstance(run.app.screen, ModelManager)
     return run.app.screen
 
 
@@ -44,7 +44,7 @@ def kept(home: Path) -> int:
 async def search(run: Running, words: str) -> None:
     """Ctrl+O, search, words."""
     await run.press("ctrl+o")
-    await run.until(lambda: isinstance(run.app.screen, ModelScreen))
+    await run.until(lambda: isinstance(run.app.screen, ModelManager))
     await run.press("3")
     await run.until(lambda: isinstance(run.app.focused, Field))
     await run.type(words)
@@ -104,7 +104,7 @@ async def test_a_split_model_is_searched_planned_pulled_killed_twice_verified_an
     assert run.screen.settings.read().last_model == str(path)
     await run.until(lambda: (home / "cache" / "speeds.json").exists())
     await run.press("ctrl+o")
-    await run.until(lambda: isinstance(run.app.screen, ModelScreen))
+    await run.until(lambda: isinstance(run.app.screen, ModelManager))
     local = manager(run).local
     await run.until(lambda: str(path) in local.models)
     plan = local.models[str(path)].plan

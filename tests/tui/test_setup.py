@@ -15,7 +15,7 @@ from ktchat.common.settings import SettingsFile
 from ktchat.library import plans, versions
 from ktchat.screens.dialogs.path_dialog import PathDialog
 from ktchat.screens.models.choose import ChooseScreen
-from ktchat.screens.models.models import ModelScreen
+from ktchat.screens.models.manager import ModelManager
 from ktchat.screens.models.setup import MACHINE, MODEL, READY, SetupScreen
 from tests.support.fake_engine import FakeEngine
 from tests.support.hub_server import HubServer, Repo
@@ -151,7 +151,7 @@ async def test_details_search_and_a_file_are_one_key_away(start: Start, hub: Hub
     await run.until(lambda: isinstance(run.app.screen, ChooseScreen))
     await run.sees("suits this machine", "Q4_K_M", "experts", "KV cache", "limited by")
     await run.press("escape", "slash")
-    await run.until(lambda: isinstance(run.app.screen, ModelScreen))
+    await run.until(lambda: isinstance(run.app.screen, ModelManager))
     await run.press("escape")
     await run.until(lambda: isinstance(run.app.screen, SetupScreen))
     await run.press("o")

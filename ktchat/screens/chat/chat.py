@@ -255,11 +255,11 @@ class ChatScreen(Frame):
 
     def action_models(self) -> None:
         """Choose another model."""
-        from ktchat.screens.models.models import ModelScreen
+        from ktchat.screens.models.manager import ModelManager
 
         chat = self.chat
         current = chat.loaded.path if chat is not None and chat.loaded else ""
-        self.app.push_screen(ModelScreen(current), self._model_chosen)
+        self.app.push_screen(ModelManager(current), self._model_chosen)
 
     def action_load_on_cpu(self) -> None:
         """Load the model on the CPU, until the program ends."""

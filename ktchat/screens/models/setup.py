@@ -17,8 +17,8 @@ from engine.common.threads import ask
 from engine.errors import KtchatError
 from ktchat.library import local_models, plans, versions
 from ktchat.screens.dialogs.path_dialog import ImportMode, PathDialog
-from ktchat.screens.models.desk import Desk
-from ktchat.screens.models.hub_pages import CATALOGUE_COLUMNS, catalogue_row
+from ktchat.screens.models.catalogue_page import CATALOGUE_COLUMNS, catalogue_row
+from ktchat.screens.models.model_screen import ModelScreen
 from ktchat.screens.models.setup_steps import (
     CATALOGUE,
     KEYS,
@@ -50,7 +50,7 @@ MOST_HERE = 20
 """Models of this machine, and as many of other programs, that are listed here; the manager has all."""
 
 
-class SetupScreen(Desk):
+class SetupScreen(ModelScreen):
     """The wizard."""
 
     AUTO_FOCUS = ""
@@ -250,13 +250,13 @@ class SetupScreen(Desk):
 
     def action_search(self) -> None:
         """The model manager, at the search."""
-        from ktchat.screens.models.models import TABS, ModelScreen
+        from ktchat.screens.models.manager import TABS, ModelManager
 
         def answered(path: str | None) -> None:
             if path is not None:
                 self.leave(path)
 
-        self.app.push_screen(ModelScreen(tab=TABS.index("search")), answered)
+        self.app.push_screen(ModelManager(tab=TABS.index("search")), answered)
 
     def action_path(self) -> None:
         """Open a file."""

@@ -14,11 +14,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from ktchat.library.downloads import percent
-from ktchat.screens.models.desk import Desk
+from ktchat.screens.models.catalogue_page import CataloguePage
 from ktchat.screens.models.download_page import DownloadPage
-from ktchat.screens.models.hub_pages import CataloguePage, SearchPage
 from ktchat.screens.models.local_page import LocalPage
-from ktchat.screens.models.pages import Page
+from ktchat.screens.models.model_screen import ModelScreen
+from ktchat.screens.models.page import Page
+from ktchat.screens.models.search_page import SearchPage
 from ktchat.widgets.models.plan_bars import PlanBars
 from ktchat.widgets.small import TooSmall
 from ktchat.widgets.tab_bar import TabBar
@@ -31,7 +32,7 @@ WIDE = 140
 """Columns from which the plan stands beside the list."""
 
 
-class ModelScreen(Desk):
+class ModelManager(ModelScreen):
     """Choose, get and keep models."""
 
     AUTO_FOCUS = ""
@@ -42,10 +43,10 @@ class ModelScreen(Desk):
         *(Binding(str(n + 1), f"tab({n})", show=False) for n in range(len(TABS))),
     ]
     DEFAULT_CSS = """
-    ModelScreen > KeyBar { dock: bottom; }
-    ModelScreen > PlanBars { padding: 1 2 0 2; min-height: 8; max-height: 14; }
-    ModelScreen.-low > PlanBars { display: none; }
-    ModelScreen.-wide > PlanBars {
+    ModelManager > KeyBar { dock: bottom; }
+    ModelManager > PlanBars { padding: 1 2 0 2; min-height: 8; max-height: 14; }
+    ModelManager.-low > PlanBars { display: none; }
+    ModelManager.-wide > PlanBars {
         dock: right; width: 58; max-height: 100%; padding: 3 2 0 2;
     }
     """

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from ktchat.library.versions import Choice
 
 
-class Desk(Screen[str | None]):
+class ModelScreen(Screen[str | None]):
     """A screen on which models are chosen. Dismissed with the path of one, or with None."""
 
     app: KtchatApp
-    DEFAULT_CSS = "Desk.-small > * { display: none; }"
+    DEFAULT_CSS = "ModelScreen.-small > * { display: none; }"
 
     def __init__(self) -> None:
         super().__init__()

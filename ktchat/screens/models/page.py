@@ -10,7 +10,7 @@ from ktchat.widgets.models.model_table import ModelTable
 
 if TYPE_CHECKING:
     from engine.plan.memory_plan import MemoryPlan
-    from ktchat.screens.models.models import ModelScreen
+    from ktchat.screens.models.manager import ModelManager
 
 Shown = tuple[str, str, str]
 NEXT: tuple[Shown, ...] = (("Tab", "next", "screen.next_tab"), ("Esc", "back", "screen.leave"))
@@ -22,10 +22,9 @@ class Page(Vertical):
     DEFAULT_CSS = "Page { height: 1fr; width: 1fr; }"
     KEYS: ClassVar[tuple[Shown, ...]] = ()
 
-    def __init__(self, desk: ModelScreen, table: ModelTable) -> None:
+    def __init__(self, host: ModelManager, table: ModelTable) -> None:
         super().__init__()
-        self.desk, self.table = desk, table
-        self.begun = False
+        self.host, self.table = host, table
 
     def begin(self) -> None:
         """The page is opened, perhaps again."""
@@ -40,4 +39,4 @@ class Page(Vertical):
 
     def on_model_table_moved(self, message: ModelTable.Moved) -> None:
         """Another row is under the cursor: the screen shows its plan."""
-        self.desk.show_plan()
+        self.host.show_plan()
