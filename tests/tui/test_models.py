@@ -72,7 +72,7 @@ async def test_a_typed_path_is_loaded_and_remembered(
     await run.press("enter")
     await run.until(lambda: run.chat.loaded is not None and run.chat.loaded.name == "Other-8B")
     assert run.lines()[0].startswith(" Other-8B")
-    assert run.screen.settings.read().last_model == str(model)
+    assert run.screen.context.settings.read().last_model == str(model)
 
 
 async def test_a_path_is_completed_with_tab(start: Start, hub: HubServer, home: Path) -> None:
@@ -308,7 +308,7 @@ async def test_a_model_that_fails_leaves_the_one_before(start: Start) -> None:
     run.engine.load_error = ModelFileError("Bad.gguf is damaged", "It is cut off", "Get it again")
     run.screen.models.load("/models/Bad.gguf")
     await run.sees("Bad.gguf is damaged. It is cut off. Get it again.")
-    await run.until(lambda: run.chat.loaded is not None and not run.screen.models.loading)
+    await run.until(lambda: run.chat.loaded is not None and not run.screen.activity.loading)
     assert run.lines()[0].lower().startswith(" fake")
     await run.ask("hello?")
     await run.sees("still here")

@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import sys
+from typing import Any
 
 from textual.app import App
 
@@ -23,7 +24,7 @@ _PROGRAMS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 _SECONDS = 2.0
 
 
-async def copy(app: App[None], text: str) -> None:
+async def copy(app: App[Any], text: str) -> None:
     """Put `text` on the clipboard."""
     app.copy_to_clipboard(text)
     command = _command()

@@ -12,7 +12,7 @@ from engine.common.threads import ask
 from engine.errors import KtchatError
 from ktchat.common.text import one_line
 from ktchat.library import versions
-from ktchat.screens.models.page import NEXT, Page, Shown
+from ktchat.screens.models.page import NEXT, Host, Page, Shown
 from ktchat.widgets.lines import styled
 from ktchat.widgets.models.model_cells import context_cell, fit_cell, size_cell, speed_cell
 from ktchat.widgets.models.model_table import Column, ModelTable, Row
@@ -20,7 +20,6 @@ from ktchat.widgets.models.model_table import Column, ModelTable, Row
 if TYPE_CHECKING:
     from engine.catalog.catalog import Ranked
     from engine.plan.memory_plan import MemoryPlan
-    from ktchat.screens.models.manager import ModelManager
 
 CATALOGUE_COLUMNS = (
     Column("model"),
@@ -46,7 +45,7 @@ class CataloguePage(Page):
         Binding("slash", "screen.tab(2)", show=False),
     ]
 
-    def __init__(self, host: ModelManager) -> None:
+    def __init__(self, host: Host) -> None:
         super().__init__(host, ModelTable(CATALOGUE_COLUMNS))
         self.ranked: dict[str, Ranked] = {}
 
@@ -86,7 +85,7 @@ class CataloguePage(Page):
     async def _choose(self) -> None:
         entry = self.ranked.get(self.table.key)
         if entry is not None:
-            hub = await ask(lambda: self.host.app.downloads.hub)
+            hub = await ask(lambda: self.host.context.downloads.hub)
             hardware = await self.host.machine()
             self.host.choose(versions.CatalogueChoice(entry.model, hardware, hub))
 

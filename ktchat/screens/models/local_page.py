@@ -21,7 +21,7 @@ from ktchat.library.local_models import LocalModel
 from ktchat.screens.dialogs.dialogs import Details, Question
 from ktchat.screens.dialogs.path_dialog import ImportMode, PathDialog
 from ktchat.screens.models.model_details import Check, StoppedError, details
-from ktchat.screens.models.page import NEXT, Page, Shown
+from ktchat.screens.models.page import NEXT, Host, Page, Shown
 from ktchat.widgets.formats import clock, short_path
 from ktchat.widgets.lines import styled
 from ktchat.widgets.models.model_cells import DIM, local_cells
@@ -29,7 +29,6 @@ from ktchat.widgets.models.model_table import Column, ModelTable, Row
 
 if TYPE_CHECKING:
     from engine.plan.memory_plan import MemoryPlan
-    from ktchat.screens.models.manager import ModelManager
 
 
 class LocalPage(Page):
@@ -51,7 +50,7 @@ class LocalPage(Page):
         Binding("i", "details", show=False),
     ]
 
-    def __init__(self, host: ModelManager) -> None:
+    def __init__(self, host: Host) -> None:
         columns = (
             Column("model"),
             Column("quantisation", rank=3),
@@ -78,7 +77,7 @@ class LocalPage(Page):
 
     async def _list(self) -> None:
         hardware = await self.host.machine()
-        recent = self.host.app.chat_screen.settings.settings.recent_models
+        recent = self.host.context.settings.settings.recent_models
         found: dict[str, LocalModel] = {}
         ours = local_models.own_models(recent, hardware)
         while (local := await ask(next, ours, None)) is not None:
@@ -95,7 +94,7 @@ class LocalPage(Page):
     def _show(self, at: str | None = None) -> None:
         rows = [self._row(local) for local in self.models.values()]
         rows.sort(key=lambda row: _GROUPS.index(row.group))
-        where = one_line(str(self.host.app.downloads.folder), 200)
+        where = one_line(str(self.host.context.downloads.folder), 200)
         none = f"No models yet. Download one from the catalogue, or put GGUF files into {where}"
         self.table.show(rows, none, at)
         self.host.show_plan()
@@ -140,7 +139,7 @@ class LocalPage(Page):
         if local.entry.error:
             self.host.say(local.entry.error, "warning")
         else:
-            self.host.dismiss(local.entry.path)
+            self.host.open_model(local.entry.path)
 
     def action_path(self) -> None:
         """Name a file, to open it or to take it in."""
@@ -151,7 +150,7 @@ class LocalPage(Page):
             return
         mode, path = answer
         if mode is ImportMode.OPEN:
-            self.host.dismiss(str(path))
+            self.host.open_model(str(path))
         else:
             self.run_worker(
                 self._take(path, mode is ImportMode.MOVE), group="take", exit_on_error=False
@@ -173,7 +172,7 @@ class LocalPage(Page):
     async def _take(self, path: Path, move: bool, name: str = "", checksum: str = "") -> None:
         from engine.downloads.import_local import import_model
 
-        folder = self.host.app.downloads.folder
+        folder = self.host.context.downloads.folder
         try:
             done = await ask(import_model, path, folder, move, name, checksum)
         except KtchatError as error:
@@ -234,7 +233,7 @@ class LocalPage(Page):
         timer = self.set_interval(0.2, lambda: self.host.say(f"{name}: {check.words}"))
         known = record_of(path) is not None
         try:
-            folder = None if local.program else self.host.app.downloads.folder
+            folder = None if local.program else self.host.context.downloads.folder
             parts = await ask(verify, path, True, check.report, folder)
         except StoppedError:
             self.host.say(f"{name} was not checked to the end")

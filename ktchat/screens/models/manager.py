@@ -1,14 +1,13 @@
-"""The model manager: models here, the catalogue, the hub, downloads.
+"""The model manager: its tabs, and what stands around them.
 
-Knows its tabs and what stands around them. What each tab does is its page's. Dismissed with the
-path of the model to open; loading it is the chat screen's.
+Dismissed with the path of the model to open. The chat screen loads it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -21,8 +20,11 @@ from ktchat.screens.models.model_screen import ModelScreen
 from ktchat.screens.models.page import Page
 from ktchat.screens.models.search_page import SearchPage
 from ktchat.widgets.models.plan_bars import PlanBars
-from ktchat.widgets.small import TooSmall
 from ktchat.widgets.tab_bar import TabBar
+from ktchat.widgets.too_small import TooSmall
+
+if TYPE_CHECKING:
+    from ktchat.context import AppContext
 
 TABS = ("installed", "catalogue", "search", "downloads")
 DOWNLOADS = TABS.index("downloads")
@@ -51,8 +53,8 @@ class ModelManager(ModelScreen):
     }
     """
 
-    def __init__(self, current: str = "", tab: int = 0) -> None:
-        super().__init__()
+    def __init__(self, context: AppContext, current: str = "", tab: int = 0) -> None:
+        super().__init__(context)
         self.current = os.path.realpath(current) if current else ""
         """Real path of the model that is loaded."""
         self._tab = tab
@@ -103,8 +105,12 @@ class ModelManager(ModelScreen):
 
     def show_tabs(self) -> None:
         """Mark the open tab, and say behind the downloads how far they are."""
-        states = [state for state in self.app.downloads.states() if state.is_active]
+        states = [state for state in self.context.downloads.states() if state.is_active]
         self.tabs.show(self._tab, percent(states[0]) if states else "")
+
+    def open_model(self, path: str) -> None:
+        """Leave, and have a model opened."""
+        self.dismiss(path)
 
     def pulling(self, key: str) -> None:
         """A download was queued: show it."""

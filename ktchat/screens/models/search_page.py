@@ -16,7 +16,7 @@ from engine.common.units import short_count
 from engine.errors import KtchatError
 from ktchat.common.text import one_line
 from ktchat.library import versions
-from ktchat.screens.models.page import NEXT, Page, Shown
+from ktchat.screens.models.page import NEXT, Host, Page, Shown
 from ktchat.widgets.field import Field
 from ktchat.widgets.formats import counted
 from ktchat.widgets.lines import styled
@@ -26,7 +26,6 @@ from ktchat.widgets.models.model_table import Column, ModelTable, Row
 if TYPE_CHECKING:
     from engine.hub.client import Hub, SearchHit
     from engine.plan.memory_plan import MemoryPlan
-    from ktchat.screens.models.manager import ModelManager
 
 
 class SearchPage(Page):
@@ -46,7 +45,7 @@ class SearchPage(Page):
     SearchPage > Field { margin: 0 1 1 1; background: $surface; }
     """
 
-    def __init__(self, host: ModelManager) -> None:
+    def __init__(self, host: Host) -> None:
         columns = (
             Column("repository"),
             Column("suits here", rank=2),
@@ -85,7 +84,7 @@ class SearchPage(Page):
     async def _search(self, words: str) -> None:
         self.asking = True
         try:
-            hub = await ask(lambda: self.host.app.downloads.hub)
+            hub = await ask(lambda: self.host.context.downloads.hub)
             hits = await ask(hub.search, words)
         except KtchatError as error:
             self.table.show([], str(error))
@@ -158,7 +157,7 @@ class SearchPage(Page):
     async def _choose(self) -> None:
         repo = self.table.key
         if repo:
-            hub = await ask(lambda: self.host.app.downloads.hub)
+            hub = await ask(lambda: self.host.context.downloads.hub)
             self.host.choose(versions.HubChoice(repo, await self.host.machine(), hub))
 
     def action_words(self) -> None:

@@ -33,8 +33,8 @@ from ktchat.widgets.models.arrival import Arrival
 from ktchat.widgets.models.machine_lines import MachineLines
 from ktchat.widgets.models.model_table import ModelTable, Row
 from ktchat.widgets.models.plan_bars import PlanBars
-from ktchat.widgets.small import TooSmall
 from ktchat.widgets.tab_bar import TabBar
+from ktchat.widgets.too_small import TooSmall
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from engine.catalog.catalog import Ranked
     from engine.hub.client import Hub
     from engine.machine.types import Hardware
+    from ktchat.context import AppContext
 
 INTERVAL = 0.25
 ROOMY = 34
@@ -71,8 +72,8 @@ class SetupScreen(ModelScreen):
     SetupScreen > ModelTable { padding: 1 0 0 0; }
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, context: AppContext) -> None:
+        super().__init__(context)
         self.step = MACHINE
         self.tabs = TabBar("ktchat", STEPS)
         self.lines, self.bars, self.progress = MachineLines(), PlanBars(), Arrival()
@@ -124,7 +125,7 @@ class SetupScreen(ModelScreen):
     # Looking.
 
     async def _look(self) -> None:
-        device = self.app.chat_screen.settings.load("").device
+        device = self.context.settings.load("").device
         self.lines.show(await ask(plans.machine, False, device=device), measuring=True)
         hardware = self._hardware = await ask(plans.machine, True, device=device)
         self.lines.show(hardware)
@@ -139,7 +140,7 @@ class SetupScreen(ModelScreen):
 
     async def _look_here(self, hardware: Hardware) -> None:
         """Models that are here already: in the models folder, and those of other programs."""
-        settings = self.app.chat_screen.settings.settings
+        settings = self.context.settings.settings
         recent = settings.recent_models
         ours = await ask(lambda: list(islice(local_models.own_models(recent, hardware), MOST_HERE)))
         known = {os.path.realpath(one.entry.path) for one in ours}
@@ -160,7 +161,7 @@ class SetupScreen(ModelScreen):
 
     def _draw(self) -> None:
         if self.step == READY:
-            self.progress.show(self.app.downloads.state(self.key))
+            self.progress.show(self.context.downloads.state(self.key))
 
     def on_model_table_moved(self, message: ModelTable.Moved) -> None:
         """Show the plan of the model under the cursor."""
@@ -196,7 +197,7 @@ class SetupScreen(ModelScreen):
         self._draw()
 
     async def _hub(self) -> Hub:
-        return await ask(lambda: self.app.downloads.hub)
+        return await ask(lambda: self.context.downloads.hub)
 
     # Actions.
 
@@ -207,7 +208,7 @@ class SetupScreen(ModelScreen):
         elif self.step == MODEL:
             self.table.list.action_select()
         else:
-            state = self.app.downloads.state(self.key)
+            state = self.context.downloads.state(self.key)
             self.leave(state.path if state is not None and state.stage == "done" else None)
 
     def action_skip(self) -> None:
@@ -232,11 +233,11 @@ class SetupScreen(ModelScreen):
 
     def action_pause(self) -> None:
         """Pause the download, or go on with it."""
-        state = self.app.downloads.state(self.key) if self.step == READY else None
+        state = self.context.downloads.state(self.key) if self.step == READY else None
         if state is not None and state.is_active:
-            self.app.downloads.pause(state.key)
+            self.context.downloads.pause(state.key)
         elif state is not None:
-            self.app.downloads.resume(state.key)
+            self.context.downloads.resume(state.key)
 
     def action_details(self) -> None:
         """All versions of the model under the cursor, with their plans."""
@@ -256,7 +257,7 @@ class SetupScreen(ModelScreen):
             if path is not None:
                 self.leave(path)
 
-        self.app.push_screen(ModelManager(tab=TABS.index("search")), answered)
+        self.app.push_screen(ModelManager(self.context, tab=TABS.index("search")), answered)
 
     def action_path(self) -> None:
         """Open a file."""
@@ -273,4 +274,4 @@ class SetupScreen(ModelScreen):
         self.dismiss(path)
 
     def _remember(self) -> None:
-        self.app.chat_screen.remember(setup_done=True)
+        self.context.remember(setup_done=True)
