@@ -19,7 +19,7 @@ from ktchat.cli import background, output
 from ktchat.common import paths
 from ktchat.common.errors import UsageError
 from ktchat.common.text import one_line
-from ktchat.library.models import find_models
+from ktchat.library.models import Source, find_models
 
 if TYPE_CHECKING:
     from engine.downloads.download import Download
@@ -170,7 +170,7 @@ def _agreed(args: argparse.Namespace, question: str) -> bool:
 
 
 def _in_models_folder() -> list[Path]:
-    return [Path(path) for path, source in find_models() if source == "folder"]
+    return [Path(path) for path, source in find_models() if source == Source.FOLDER]
 
 
 def _local(name: str) -> Path:

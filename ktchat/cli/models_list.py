@@ -17,7 +17,7 @@ from ktchat.common import paths
 from ktchat.common.settings import SettingsFile
 from ktchat.common.text import one_line
 from ktchat.library import local_models, plans, versions
-from ktchat.library.models import ModelEntry
+from ktchat.library.models import ModelEntry, Source
 
 if TYPE_CHECKING:
     from engine.catalog.catalog import Ranked
@@ -85,7 +85,7 @@ def _line(local: LocalModel) -> str:
 def _begun_as_json(download: Download) -> dict[str, Any]:
     entry = ModelEntry(
         path=str(download.paths[0]),
-        source="folder",
+        source=Source.FOLDER,
         name=download.key,
         quantisation=download.model.quantisation,
         size=download.model.size,

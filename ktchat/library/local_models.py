@@ -39,7 +39,7 @@ class LocalModel:
     @property
     def deletable(self) -> bool:
         """Whether it lies in the models folder."""
-        return self.entry.source == "folder" and not self.program
+        return self.entry.source == Source.FOLDER and not self.program
 
 
 def own_models(recent: Sequence[str], hardware: Hardware) -> Iterator[LocalModel]:
@@ -56,7 +56,7 @@ def foreign_models(hardware: Hardware, known: set[str]) -> Iterator[LocalModel]:
     times = usage.opened()
     for found in find_foreign():
         if os.path.realpath(found.path) not in known:
-            local = _local(str(found.path), "recent", hardware, times)
+            local = _local(str(found.path), Source.RECENT, hardware, times)
             yield LocalModel(local.entry, local.plan, local.opened, found.program, found)
 
 
@@ -73,7 +73,7 @@ def _local(path: str, source: Source, hardware: Hardware, times: dict[str, float
 
 def model_at(path: Path, hardware: Hardware) -> LocalModel:
     """The model in a file."""
-    return _local(str(path), "recent", hardware, usage.opened())
+    return _local(str(path), Source.RECENT, hardware, usage.opened())
 
 
 def delete(path: Path) -> int:

@@ -19,7 +19,7 @@ from ktchat.common.errors import SessionBusyError
 from ktchat.common.text import one_line
 from ktchat.session.open_session import OpenSession
 from ktchat.session.reply import Engine, Reply, Started, Update, shown
-from ktchat.store.conversation import Turn, title_of
+from ktchat.store.conversation import Turn, TurnState, title_of
 from ktchat.store.saver import Notify, Severity
 from ktchat.store.store import Store
 
@@ -139,8 +139,8 @@ class ChatSession(OpenSession):
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await self._idle.wait()
             reply.settle()
-            if reply.turn.state == "stopped" and not reply.stopping:
-                reply.turn.state = "interrupted"
+            if reply.turn.state == TurnState.STOPPED and not reply.stopping:
+                reply.turn.state = TurnState.INTERRUPTED
                 self.saver.touch(conversation, reply.turn)
         await super().close()
 
@@ -171,7 +171,7 @@ class ChatSession(OpenSession):
             yield Started(turn, replaced)
             async with contextlib.aclosing(reply.events(conversation.messages())) as events:
                 async for event in events:
-                    if turn.state != "streaming":
+                    if turn.state != TurnState.STREAMING:
                         self._end(turn, replaced)
                         await self.saver.flush()
                     yield event
@@ -207,7 +207,7 @@ class ChatSession(OpenSession):
         conversation = self.conversation
         conversation.updated = time.time()
         again = replaced is not None and replaced.raw_prompt == turn.raw_prompt
-        nothing = turn.state in ("failed", "stopped") and not turn.raw_reply
+        nothing = turn.state in (TurnState.FAILED, TurnState.STOPPED) and not turn.raw_reply
         if replaced is not None and again and nothing and replaced.raw_reply:
             conversation.turns[-1] = replaced
             self.saver.touch(conversation)

@@ -13,13 +13,13 @@ from typing import Any
 
 from ktchat import __version__
 from ktchat.common.words import figures
-from ktchat.store.conversation import Conversation, Turn
+from ktchat.store.conversation import Conversation, Turn, TurnState
 
 _STATES = {
-    "streaming": "still being written",
-    "stopped": "stopped",
-    "interrupted": "interrupted",
-    "failed": "failed",
+    TurnState.STREAMING: "still being written",
+    TurnState.STOPPED: "stopped",
+    TurnState.INTERRUPTED: "interrupted",
+    TurnState.FAILED: "failed",
 }
 
 

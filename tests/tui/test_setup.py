@@ -16,7 +16,8 @@ from ktchat.library import plans, versions
 from ktchat.screens.dialogs.path_dialog import PathDialog
 from ktchat.screens.models.choose import ChooseScreen
 from ktchat.screens.models.manager import ModelManager
-from ktchat.screens.models.setup import MACHINE, MODEL, READY, SetupScreen
+from ktchat.screens.models.setup import SetupScreen
+from ktchat.screens.models.setup_steps import Step
 from tests.support.fake_engine import FakeEngine
 from tests.support.hub_server import HubServer, Repo
 from tests.support.tiny import tiny_model
@@ -44,7 +45,7 @@ async def test_the_first_start_shows_the_machine_and_what_runs_well(
     start: Start, hub: HubServer
 ) -> None:
     run = await at_models(start)
-    assert wizard(run).step == MODEL
+    assert wizard(run).step == Step.MODEL
     await run.sees("GB", "~", "●", "short by", "context", "quality")
     assert all(len(line) <= 80 for line in run.lines())
     assert not hub.requests  # nobody is asked before a model is chosen
@@ -83,9 +84,9 @@ async def test_every_step_is_skipped_with_escape_and_nothing_is_asked_twice(
     start: Start, hub: HubServer, home: Path
 ) -> None:
     run = await start(model=None)
-    assert wizard(run).step == MACHINE
+    assert wizard(run).step == Step.MACHINE
     await run.press("escape")
-    assert wizard(run).step == MODEL
+    assert wizard(run).step == Step.MODEL
     await run.press("escape")
     await run.until(lambda: run.app.screen is run.screen)
     assert SettingsFile(home / "settings.toml").settings.setup_done
@@ -108,7 +109,7 @@ async def test_a_model_is_downloaded_while_one_talks_to_the_guide(
     hub.repos[entry.model.repository] = Repo(named)
     hub.rate = 1_200_000
     await run.press("enter")
-    await run.until(lambda: wizard(run).step == READY)
+    await run.until(lambda: wizard(run).step == Step.READY)
     await run.sees("%", "The download goes on while you chat")
     await run.press("space")
     await run.sees("paused")
@@ -157,7 +158,7 @@ async def test_details_search_and_a_file_are_one_key_away(start: Start, hub: Hub
     await run.press("o")
     await run.until(lambda: isinstance(run.app.screen, PathDialog))
     await run.press("escape")
-    assert wizard(run).step == MODEL
+    assert wizard(run).step == Step.MODEL
 
 
 async def test_a_gpu_is_shown_and_it_is_said_why_it_is_not_used(

@@ -18,6 +18,7 @@ from engine.errors import KtchatError
 from ktchat.common.text import one_line
 from ktchat.library import local_models
 from ktchat.library.local_models import LocalModel
+from ktchat.library.models import Source
 from ktchat.screens.dialogs.dialogs import Details, Question
 from ktchat.screens.dialogs.path_dialog import ImportMode, PathDialog
 from ktchat.screens.models.model_details import Check, StoppedError, details
@@ -118,7 +119,7 @@ class LocalPage(Page):
         local = self.models.get(key)
         if local is None:
             return None, ""
-        where = "built in" if local.entry.source == "guide" else short_path(local.entry.path)
+        where = "built in" if local.entry.source == Source.GUIDE else short_path(local.entry.path)
         return local.plan, where
 
     @property
@@ -189,7 +190,7 @@ class LocalPage(Page):
         name, entry = local.entry.name, local.entry
         if os.path.realpath(entry.path) == self.host.current:
             self.host.say(f"{name} is loaded: open another model first", "warning")
-        elif entry.source == "guide":
+        elif entry.source == Source.GUIDE:
             self.host.say("the built-in guide stays: it weighs little", "warning")
         elif not local.deletable:
             where = local.program or "outside the models folder"

@@ -16,18 +16,11 @@ from textual.binding import Binding, BindingType
 from engine.common.threads import ask
 from engine.errors import KtchatError
 from ktchat.library import local_models, plans, versions
+from ktchat.library.models import Source
 from ktchat.screens.dialogs.path_dialog import ImportMode, PathDialog
 from ktchat.screens.models.catalogue_page import CATALOGUE_COLUMNS, catalogue_row
 from ktchat.screens.models.model_screen import ModelScreen
-from ktchat.screens.models.setup_steps import (
-    CATALOGUE,
-    KEYS,
-    MACHINE,
-    MODEL,
-    READY,
-    STEPS,
-    here_row,
-)
+from ktchat.screens.models.setup_steps import CATALOGUE, KEYS, STEPS, Step, here_row
 from ktchat.widgets.formats import short_path
 from ktchat.widgets.models.arrival import Arrival
 from ktchat.widgets.models.machine_lines import MachineLines
@@ -74,7 +67,7 @@ class SetupScreen(ModelScreen):
 
     def __init__(self, context: AppContext) -> None:
         super().__init__(context)
-        self.step = MACHINE
+        self.step = Step.MACHINE
         self.tabs = TabBar("ktchat", STEPS)
         self.lines, self.bars, self.progress = MachineLines(), PlanBars(), Arrival()
         self.table = ModelTable(CATALOGUE_COLUMNS)
@@ -94,7 +87,7 @@ class SetupScreen(ModelScreen):
         yield TooSmall()
 
     def on_mount(self) -> None:
-        self.go(MACHINE)
+        self.go(Step.MACHINE)
         self.table.show([], "measuring this machine, then ranking models for it …")
         self.set_interval(INTERVAL, self._draw)
         self.run_worker(self._look(), group="look", exit_on_error=False)
@@ -103,24 +96,26 @@ class SetupScreen(ModelScreen):
         self.fit()
         self._place()
 
-    def go(self, step: int) -> None:
+    def go(self, step: Step) -> None:
         """Show a step."""
         self.step = step
         self.tabs.show(step)
         self.key_bar.show(KEYS[step])
         self._place()
-        if step == MODEL:
+        if step == Step.MODEL:
             self.table.list.focus()
         else:
             self.set_focus(None)
 
     def _place(self) -> None:
         step, roomy = self.step, self.app.size.height >= ROOMY
-        self.lines.display = step == MACHINE or (step == MODEL and self.app.size.height >= 20)
-        self.lines.show_all(step == MACHINE)
-        self.table.display = step == MODEL
-        self.bars.display = step == MODEL and roomy
-        self.progress.display = step == READY
+        self.lines.display = step == Step.MACHINE or (
+            step == Step.MODEL and self.app.size.height >= 20
+        )
+        self.lines.show_all(step == Step.MACHINE)
+        self.table.display = step == Step.MODEL
+        self.bars.display = step == Step.MODEL and roomy
+        self.progress.display = step == Step.READY
 
     # Looking.
 
@@ -147,7 +142,7 @@ class SetupScreen(ModelScreen):
         others = await ask(
             lambda: list(islice(local_models.foreign_models(hardware, known), MOST_HERE))
         )
-        able = [one for one in (*ours, *others) if one.entry.source != "guide"]
+        able = [one for one in (*ours, *others) if one.entry.source != Source.GUIDE]
         self._here = {one.entry.path: one for one in able if not one.entry.error}
 
     def _fill(self) -> None:
@@ -160,7 +155,7 @@ class SetupScreen(ModelScreen):
         self.table.show(rows, "", at)
 
     def _draw(self) -> None:
-        if self.step == READY:
+        if self.step == Step.READY:
             self.progress.show(self.context.downloads.state(self.key))
 
     def on_model_table_moved(self, message: ModelTable.Moved) -> None:
@@ -193,7 +188,7 @@ class SetupScreen(ModelScreen):
     def pulling(self, key: str) -> None:
         self.key = key
         self._remember()
-        self.go(READY)
+        self.go(Step.READY)
         self._draw()
 
     async def _hub(self) -> Hub:
@@ -203,9 +198,9 @@ class SetupScreen(ModelScreen):
 
     def action_forward(self) -> None:
         """Go on; at the end open what came, or talk to the guide meanwhile."""
-        if self.step == MACHINE:
-            self.go(MODEL)
-        elif self.step == MODEL:
+        if self.step == Step.MACHINE:
+            self.go(Step.MODEL)
+        elif self.step == Step.MODEL:
             self.table.list.action_select()
         else:
             state = self.context.downloads.state(self.key)
@@ -213,19 +208,19 @@ class SetupScreen(ModelScreen):
 
     def action_skip(self) -> None:
         """Skip this step."""
-        if self.step == MACHINE:
-            self.go(MODEL)
+        if self.step == Step.MACHINE:
+            self.go(Step.MODEL)
         else:
             self.leave(None)
 
     def action_back(self) -> None:
         """The step before."""
-        self.go(max(MACHINE, self.step - 1))
+        self.go(Step(max(Step.MACHINE, self.step - 1)))
 
     def action_tab(self, number: int) -> None:
         """A step that was clicked."""
-        if number < READY or self.key:
-            self.go(number)
+        if number < Step.READY or self.key:
+            self.go(Step(number))
 
     def action_guide(self) -> None:
         """Talk to the guide."""
@@ -233,7 +228,7 @@ class SetupScreen(ModelScreen):
 
     def action_pause(self) -> None:
         """Pause the download, or go on with it."""
-        state = self.context.downloads.state(self.key) if self.step == READY else None
+        state = self.context.downloads.state(self.key) if self.step == Step.READY else None
         if state is not None and state.is_active:
             self.context.downloads.pause(state.key)
         elif state is not None:
@@ -241,7 +236,7 @@ class SetupScreen(ModelScreen):
 
     def action_details(self) -> None:
         """All versions of the model under the cursor, with their plans."""
-        if self.step == MODEL and self.table.key in self._ranked:
+        if self.step == Step.MODEL and self.table.key in self._ranked:
             self.run_worker(self._details(self.table.key), group="details", exit_on_error=False)
 
     async def _details(self, key: str) -> None:
