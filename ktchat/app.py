@@ -1,6 +1,6 @@
 """The full-screen application: what lives as long as the program does.
 
-Knows the engine, the store, the settings, the themes, signals and the way out. The chat itself is
+It starts and closes the engine and the store, and handles signals and themes. The chat itself is
 `screens.chat`. Nothing heavy is imported before the first frame is on the screen.
 """
 

@@ -1,4 +1,4 @@
-"""What the screens of the running program share: the settings, the downloads, the open chat."""
+"""What all screens share: the settings, the downloads, the open chat."""
 
 from __future__ import annotations
 

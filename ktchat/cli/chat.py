@@ -1,7 +1,4 @@
-"""`ktchat` without a command: the full-screen chat.
-
-Knows what must hold before the screen starts. The screen itself is `ktchat.app`.
-"""
+"""`ktchat` without a command: checks the terminal, then starts the full-screen chat."""
 
 from __future__ import annotations
 

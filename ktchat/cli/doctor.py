@@ -1,6 +1,6 @@
 """`ktchat doctor`: what this machine has, what is missing, and the command that brings it.
 
-Knows the report's order. GPUs that our engine would compute on are tried, in a process of their own.
+GPUs that our engine would compute on are tried, in a process of their own.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How a model is loaded, on the command line: its context, the device, the KV cache.
+"""Options that say how a model is loaded: its context, the device, the KV cache.
 
-Knows the options and their values. What is not given is the settings'.
+What is not given is taken from the settings.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""`ktchat models`: the models on this machine and on the hub, on the command line.
+"""`ktchat models`: its arguments, and what changes files on this machine.
 
-Knows the arguments and what is done with files on this machine. What prints or asks the
-hub is in modules of its own, imported when they are asked for.
+Commands that print or ask the hub are modules of their own, imported when they are asked for.
 """
 
 from __future__ import annotations

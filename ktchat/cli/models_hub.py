@@ -1,7 +1,4 @@
-"""`ktchat models search|pull`: what asks the hub.
-
-Knows arguments and words. The hub is in `engine.hub.client`, the download in `engine.downloads.download`.
-"""
+"""`ktchat models search|pull`: finds models on the hub and downloads them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`ktchat models info`: one model, be it a file here, one of the catalogue, or a repository.
 
-Knows what is printed of each. A file and the catalogue need no network.
+A file and the catalogue need no network.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""`ktchat models list`: what is here, what other programs have, what the catalogue offers.
+"""`ktchat models list`: models here, those of other programs, and the catalogue.
 
-Knows how lists are printed. Asks nobody but this machine.
+It needs no network.
 """
 
 from __future__ import annotations

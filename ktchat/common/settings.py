@@ -1,8 +1,7 @@
 """The person's settings: one small TOML file, written with a comment above each value.
 
-Knows the values, their limits and the file. Knows nothing of what they change on the screen. A file
-that is missing, damaged or holds an impossible value never stops the program: the default holds,
-and `SettingsFile.notice` says so.
+A file that is missing, damaged or holds an impossible value never stops the program: the default
+holds, and `SettingsFile.notice` says so.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""The models on this machine: the built-in guide, the models folder, files opened before.
+"""Model files on this machine: the built-in guide, the models folder, files opened before.
 
-Knows where to look and what a file's header says of it. Knows nothing of loading or downloading.
-A file that cannot be read is listed too, with the reason.
+Each is described by its header. A file that cannot be read is listed too, with the reason.
 """
 
 from __future__ import annotations

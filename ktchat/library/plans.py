@@ -1,4 +1,4 @@
-"""This machine, and plans of models on it, as the settings have models loaded.
+"""This machine, and memory plans of models on it, as the settings have models loaded.
 
 Every function blocks, from tens of milliseconds to some seconds, and imports what it needs: call it
 in a thread.

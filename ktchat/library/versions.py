@@ -1,4 +1,4 @@
-"""Versions of one model to choose from: the quantisations of the catalogue, or of a hub repository.
+"""Versions of one model to choose from: quantisations of the catalogue or of a hub repository.
 
 Every function blocks, from tens of milliseconds to some seconds, and imports what it needs: call it
 in a thread.

@@ -1,9 +1,8 @@
 """`ChatSession`: one person's chat over an engine and a store.
 
-Knows the order of things: the message is saved, the conversation becomes a prompt, the reply is
-taken from the engine, saved in steps and settled. Its `conversation` is the single truth of what
-was said. Knows nothing of the screen: the full-screen application and `ktchat run` both stand on
-it.
+The message is saved, the conversation becomes a prompt, the reply is taken from the engine and saved
+in steps. `conversation` is the single truth of what was said. The full-screen application and
+`ktchat run` both stand on it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Which saved session is open in a running program, and what can be done with the saved ones.
+"""The open session: opening, leaving, renaming and deleting saved sessions, and unsent text.
 
-Knows opening, leaving, renaming, deleting and unsent texts. Knows nothing of the engine: `chat.py`
-adds the replies.
+It has no engine; `chat` adds the replies.
 """
 
 from __future__ import annotations

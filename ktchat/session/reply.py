@@ -1,7 +1,4 @@
-"""One reply being written: the engine's events, noted in a turn and made safe to draw.
-
-Knows the engine's API and how a reply ends. Knows nothing of sessions or of the disk.
-"""
+"""One reply being written: the engine's events, noted in a turn and made safe to draw."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""What the person sees: a conversation and its turns.
+"""A conversation and its turns, and the prompt that they become.
 
-Knows how a conversation becomes the next prompt. Knows nothing of the disk, the engine or the
-screen. Raw text (what was typed, what the model said) is kept for the prompt and the file;
-`prompt`, `reply` and `thinking` are the same texts made safe to draw.
+Raw text (what was typed, what the model said) is kept for the prompt and the file; `prompt`, `reply`
+and `thinking` are the same texts made safe to draw.
 """
 
 from __future__ import annotations

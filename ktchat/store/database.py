@@ -1,4 +1,7 @@
-"""The database file in use: opened when it is needed, and repaired once when it proves damaged."""
+"""The database file: opened when it is needed, and repaired when it proves damaged.
+
+It executes SQL and knows nothing of sessions.
+"""
 
 from __future__ import annotations
 

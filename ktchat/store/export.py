@@ -1,7 +1,4 @@
-"""A session as a file for other programs and other people: Markdown to read, JSON to keep.
-
-Knows both forms. Knows nothing of the disk.
-"""
+"""A session as a file for other programs and other people: Markdown to read, JSON to keep."""
 
 from __future__ import annotations
 

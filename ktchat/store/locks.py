@@ -1,7 +1,7 @@
 """Locks that tell which session is open in which running ktchat.
 
-One empty file a session, held with flock(2): the system frees it when the process ends, however it
-ends.
+There is one empty file a session, held with flock(2): the system frees it when the process ends,
+however it ends.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""How sessions and turns are written in the database, and read back.
+"""Rows of the database from sessions and turns, and back.
 
-Knows both sides, conversation and row. What is read is checked: the file may be damaged or
-edited by hand.
+What is read is checked: the file may be damaged or edited by hand.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What goes on in the chat: a load, a reply, a change of session, an edit, a message that waits.
+"""What is going on in the chat: loading, replying, switching sessions, editing, a queued message.
 
-`replies`, `session_flow` and `model_flow` change it, the frame shows it, and anything may wait for it.
+`replies`, `session_flow` and `model_flow` change it and the frame shows it. `until` waits for it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Copying text: through the terminal (OSC 52), and through the desktop's own program if there is one.
+"""Copies text through the terminal (OSC 52), and through the desktop's own program if there is one.
 
-Many terminals ignore OSC 52, and over ssh the desktop is elsewhere: both ways are tried.
+Many terminals ignore OSC 52, and over ssh the desktop is elsewhere: both are tried.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Downloads as the chat screen tells of them: how far they are, and which model arrived."""
+"""Downloads as the chat tells of them: how far they are, and which model arrived."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Writing the prompt in the person's own editor.
+"""The prompt in the person's own editor: $VISUAL or $EDITOR on a private temporary file.
 
-Knows $VISUAL, $EDITOR and a private temporary file. The screen is suspended meanwhile.
+The screen is suspended meanwhile.
 """
 
 from __future__ import annotations

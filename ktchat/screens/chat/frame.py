@@ -1,4 +1,4 @@
-"""The frame of the chat screen: its parts, where they stand, and what they show of the present state."""
+"""The frame of the chat screen: its widgets, where they stand, and what they show of the chat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model on the chat screen: loading it, and what is said meanwhile."""
+"""Loading a model on the chat screen, and what is said meanwhile."""
 
 from __future__ import annotations
 

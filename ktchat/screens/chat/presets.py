@@ -1,6 +1,6 @@
 """How models are loaded, as the command palette offers it: the device, the KV cache, the context.
 
-A preset is one value of one setting. Choosing it changes the settings; loading is `model_flow`'s.
+A preset is one value of one setting. Choosing it changes the settings; `model_flow` loads the model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The session list, read again whenever a session has changed."""
+"""The session list, which is read again whenever a session has changed."""
 
 from __future__ import annotations
 

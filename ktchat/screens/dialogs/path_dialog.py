@@ -1,4 +1,7 @@
-"""The dialog that asks for a model file, and whether to open, link or move it; paths are completed."""
+"""The dialog that asks for a model file, and whether to open, link or move it.
+
+It completes the names of folders and GGUF files.
+"""
 
 from __future__ import annotations
 

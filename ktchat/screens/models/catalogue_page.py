@@ -1,4 +1,4 @@
-"""The catalogue: models that people run at home, what suits this machine best first."""
+"""The tab of the catalogue: models that people run at home, what suits this machine best first."""
 
 from __future__ import annotations
 

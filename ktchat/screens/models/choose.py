@@ -1,6 +1,6 @@
-"""Versions of one model: which quantisation, and what each makes of this machine.
+"""The versions of one model, and how each runs on this machine.
 
-Knows how versions are listed and planned. Dismissed with the number of the one to download.
+The screen is dismissed with the number of the version to download, or with None.
 """
 
 from __future__ import annotations

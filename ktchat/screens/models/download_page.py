@@ -1,6 +1,6 @@
-"""The downloads: how far they are, and pausing, resuming and cancelling them.
+"""The tab of downloads: how far they are; pausing, resuming and cancelling them.
 
-Knows the queue's list, which it draws again several times a second while it is shown.
+It is drawn again several times a second while it is shown.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The models on this machine: listed, opened, checked, deleted and taken in.
-
-Knows what may be done with which model. Bytes and folders are the engine's.
-"""
+"""The tab of models on this machine: opening, checking, deleting and importing them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The model manager: its tabs, and what stands around them.
 
-Dismissed with the path of the model to open. The chat screen loads it.
+It is dismissed with the path of the model to open. The chat screen loads it.
 """
 
 from __future__ import annotations

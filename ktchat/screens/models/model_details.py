@@ -1,4 +1,4 @@
-"""A model on this machine, in words; and its check against the checksum, which a thread does."""
+"""The details of a model on this machine in words, and the progress of its checksum."""
 
 from __future__ import annotations
 

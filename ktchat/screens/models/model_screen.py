@@ -1,4 +1,4 @@
-"""What the manager and the wizard share: the machine, the status line, and queueing a download."""
+"""What the manager and the wizard share: the machine, the status line, queueing a download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The search: repositories of the hub with GGUF files, and what of them fits this machine."""
+"""The tab of the search: repositories of the hub with GGUF files, and which of them fit."""
 
 from __future__ import annotations
 

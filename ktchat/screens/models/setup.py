@@ -1,7 +1,7 @@
-"""The first start: what this machine is, which model suits it, getting that model.
+"""The first start: what this machine is, which model suits it, downloading that model.
 
-Knows the three steps and what each one says. Every step can be left with Esc; the built-in guide
-answers meanwhile. Dismissed with the path of a model to open, or with None for the guide.
+Every step can be left with Esc; the built-in guide answers meanwhile. The screen is dismissed with
+the path of a model to open, or with None for the guide.
 """
 
 from __future__ import annotations

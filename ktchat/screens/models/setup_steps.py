@@ -1,7 +1,4 @@
-"""The steps of the first start: their names, their keys, and the rows of models that are here.
-
-Knows words only. What a key does is the screen's (`ktchat.screens.models.setup`).
-"""
+"""The steps of the first start: their names, their keys, and the rows of models that are here."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A message in the transcript: a header row and rows of text, drawn line by line.
 
-Knows rows, selection, focus and clicks. Knows nothing of the session; what the person asks for
-goes up as a message. One widget a message and no children: a transcript of hundreds stays light.
+It handles selection, focus and clicks; what the person asks for goes up as a message. One widget a
+message and no children: a transcript of hundreds stays light.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""The prompt: a box of lines that grows with what is typed.
+"""The prompt: a box of lines that grows with what is typed, with the history of prompts.
 
-Knows keys and the history of prompts. Knows nothing of the session: sending, stopping and the
-editor are messages.
+Sending, stopping and the editor are messages to the screen.
 """
 
 from __future__ import annotations

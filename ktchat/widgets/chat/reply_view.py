@@ -1,7 +1,4 @@
-"""The model's reply, in the transcript, while it comes and after.
-
-Knows a `Turn` and the engine's events, and how each looks. Knows nothing of the session.
-"""
+"""The model's reply in the transcript, while it comes and after."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""The session list: saved sessions by age, the open one marked.
+"""The session list: saved sessions by age, the open one marked, those just deleted struck through.
 
-Knows summaries and what was deleted a moment ago. Knows nothing of the store; opening, renaming and
-deleting are messages.
+Opening, renaming and deleting are messages to the screen.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Cells of the model tables: sizes, fit, speeds.
 
-Knows the words and colours of a plan. A measured speed stands plain, a predicted one with `~`.
+A measured speed stands plain, a predicted one with `~`.
 """
 
 from __future__ import annotations
