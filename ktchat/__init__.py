@@ -1,3 +1,3 @@
-"""The application: screen, command line, conversations, settings. Never imports torch."""
+"""The application: screens, command line, conversations, settings. It never imports torch."""
 
 __version__ = "0.1.0"

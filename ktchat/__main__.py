@@ -1,7 +1,7 @@
 """The program's entry: `ktchat` and `python -m ktchat`.
 
-Knows how the program ends: with an exit code and never with a traceback of an interrupt. The first
-thing it does is to take Ctrl-C, so that one during the imports ends quietly too.
+It ends with an exit code, never with the traceback of an interrupt. It takes Ctrl-C before anything
+else, so that one during the imports ends quietly too.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The full-screen application: what lives as long as the program does.
 
-Knows the engine, the store, the settings, the themes, signals and the way out. The chat itself is
+It starts and closes the engine and the store, and handles signals and themes. The chat itself is
 `screens.chat`. Nothing heavy is imported before the first frame is on the screen.
 """
 
@@ -29,14 +29,14 @@ from engine.common.threads import ask
 from engine.errors import KtchatError
 from ktchat.common import paths
 from ktchat.common.settings import SettingsFile
+from ktchat.context import AppContext
 from ktchat.library.downloads import Downloads
 from ktchat.screens.chat.chat import ChatScreen
-from ktchat.screens.chat.download_flow import DownloadFlow
 from ktchat.screens.chat.keys import KEYS
 from ktchat.themes import DARK, THEMES
 
 if TYPE_CHECKING:
-    from ktchat.session.chat import ChatSession, Engine
+    from ktchat.session.chat import Engine
     from ktchat.store.store import Store
 
 CLOSE_SECONDS = 1.5
@@ -72,17 +72,17 @@ class KtchatApp(App[None]):
         self._model = str(model) if model else ""
         self._engine = engine
         self._store = store
-        self._settings = settings or SettingsFile(paths.settings_file())
-        self._chat: ChatSession | None = None
+        self.context = AppContext(
+            settings or SettingsFile(paths.settings_file()), Downloads(paths.models_folder())
+        )
         self._interrupted_at = 0.0
         self._ending = False
         for theme in THEMES:
             self.register_theme(theme)
-        wanted = self._settings.settings.theme
+        wanted = self.context.settings.settings.theme
         self.theme = wanted if wanted in self.available_themes else DARK
-        self.chat_screen = ChatScreen(self._settings)
-        self.downloads = Downloads(paths.models_folder())
-        self._arrivals = DownloadFlow(self)
+        self.chat_screen = ChatScreen(self.context)
+        self.context.notify = self.chat_screen.status.say
 
     def get_default_screen(self) -> Screen[None]:
         """The chat."""
@@ -103,7 +103,7 @@ class KtchatApp(App[None]):
 
     def on_mount(self) -> None:
         """The first start begins with the wizard, unless a model was named."""
-        if not self._model and not self._settings.settings.setup_done:
+        if not self._model and not self.context.settings.settings.setup_done:
             self.action_setup()
 
     def on_ready(self) -> None:
@@ -114,7 +114,7 @@ class KtchatApp(App[None]):
         from ktchat.session.chat import ChatSession
         from ktchat.store.store import Store
 
-        screen, settings = self.chat_screen, self._settings.settings
+        screen, settings = self.chat_screen, self.context.settings.settings
         if self._engine is None:
             from engine.client import Engine as ChildEngine
 
@@ -126,17 +126,18 @@ class KtchatApp(App[None]):
             sampling=settings.sampling,
             max_tokens=settings.token_limit,
             system=settings.system,
-            notify=lambda words, severity: screen.status.say(words, severity),
+            notify=self.context.notify,
         )
-        self._chat = screen.chat = chat
-        if self._settings.notice:
-            screen.status.say(self._settings.notice, "warning")
+        self.context.chat = chat
+        if self.context.settings.notice:
+            screen.status.say(self.context.settings.notice, "warning")
         self._load_model(settings.last_model)
+        screen.activity.changed()
         await screen.sessions.start(settings.last_session)
         with contextlib.suppress(KtchatError):  # without a history the prompt works too
             screen.prompt.earlier = await store.call(store.recent_prompts)
         self.watch(self, "theme", self._theme_changed, init=False)
-        self.run_worker(self._arrivals.follow(), group="downloads", exit_on_error=False)
+        self.run_worker(screen.downloads.follow(), group="downloads", exit_on_error=False)
         await asyncio.to_thread(_import_rest)
         gc.freeze()  # what is loaded now stays: a full collection over it would stall the keys
 
@@ -159,11 +160,11 @@ class KtchatApp(App[None]):
                     action = f"screen.{key.action}"
                     title = key.name[:1].upper() + key.name[1:]
                     yield SystemCommand(title, f"{key.help} ({key.shown})", self._command(action))
-            from ktchat.screens.chat.computing import offered
+            from ktchat.screens.chat.presets import offered
 
-            for way, words in offered(self._settings):
+            for preset, words in offered(self.context.settings):
                 yield SystemCommand(
-                    way.title, words, partial(self.call_later, screen.models.change, way)
+                    preset.title, words, partial(self.call_later, screen.models.change, preset)
                 )
             yield SystemCommand(
                 "Bring back session", "Undo the last deletion", self._command("screen.undo_delete")
@@ -178,17 +179,17 @@ class KtchatApp(App[None]):
         """The wizard: this machine, a model, getting it."""
         from ktchat.screens.models.setup import SetupScreen
 
-        self.push_screen(SetupScreen(), self._arrivals.open)
+        self.push_screen(SetupScreen(self.context), self.chat_screen.downloads.open)
 
     def action_open_arrived(self) -> None:
         """Open the model that was downloaded last."""
-        self._arrivals.open(self._arrivals.arrived)
+        self.chat_screen.downloads.open(self.chat_screen.downloads.arrived)
 
     def _command(self, action: str) -> Callable[[], object]:
         return lambda: self.call_later(self.run_action, action)
 
     def _theme_changed(self, theme: str) -> None:
-        self.chat_screen.remember(theme=theme)
+        self.context.remember(theme=theme)
 
     async def action_interrupt(self) -> None:
         """Ctrl+C: copy a selection, else stop the reply, else (twice) quit."""
@@ -199,8 +200,9 @@ class KtchatApp(App[None]):
             await copy(self, text)
             self.chat_screen.status.say("copied the selection")
             return
-        if self._chat is not None and self._chat.busy:
-            self._chat.stop()
+        chat = self.context.chat
+        if chat is not None and chat.busy:
+            chat.stop()
             return
         now = time.monotonic()
         if now - self._interrupted_at < QUIT_SECONDS:
@@ -242,11 +244,11 @@ class KtchatApp(App[None]):
             await self._close()
 
     async def _close(self) -> None:
-        if self._chat is not None:
-            await self._chat.close()
+        if self.context.chat is not None:
+            await self.context.chat.close()
         if self._engine is not None:
             await self._engine.close()
-        await ask(self.downloads.close)
+        await ask(self.context.downloads.close)
 
     def _interrupt(self) -> None:
         """SIGINT from elsewhere: as Ctrl+C."""

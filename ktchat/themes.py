@@ -1,6 +1,6 @@
 """The program's own colours, dark and light. One accent; amber warns, red fails, grey is dim.
 
-Other themes are Textual's, the ones of 16 colours (`ansi-dark`, `ansi-light`) among them.
+The other themes are Textual's, those of 16 colours (`ansi-dark`, `ansi-light`) among them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The command line: which command, its arguments, and how failures become words and exit codes.
+"""The command line: the table of commands, their arguments, failures as words and exit codes.
 
-Knows the table of commands; each lives in a module of this package with `add_parser(subparsers)`
-and `main(args) -> int`, imported only when it is the one that was asked for. Exit codes: 0 done,
-1 the task failed (one line on stderr), 2 wrong usage, 130 interrupted.
+Each command is a module of this package with `add_parser(subparsers)` and `main(args) -> int`,
+imported only when it is the one that was asked for. Exit codes: 0 done, 1 the task failed (one line
+on stderr), 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations

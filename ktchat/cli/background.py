@@ -1,7 +1,7 @@
-"""Long work of a command: in a thread of its own, so that Ctrl-C ends it at once.
+"""Long work of a command in a thread of its own, so that Ctrl-C ends it at once.
 
-Native calls last seconds and no signal handler runs meanwhile; the main thread waits for the work,
-shows its progress on a terminal, and takes the interrupt. Knows nothing of the work.
+Native calls last seconds and no signal handler runs meanwhile. The main thread waits for the work,
+shows its progress on a terminal, and takes the interrupt.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""`ktchat` without a command: the full-screen chat.
-
-Knows what must hold before the screen starts. The screen itself is `ktchat.app`.
-"""
+"""`ktchat` without a command: checks the terminal, then starts the full-screen chat."""
 
 from __future__ import annotations
 
@@ -39,7 +36,7 @@ def main(args: argparse.Namespace) -> int:
     app = KtchatApp(
         model=args.model,
         engine=args.engine_factory() if args.engine_factory else None,
-        settings=SettingsFile(paths.settings_file(), load_options.wishes(args)),
+        settings=SettingsFile(paths.settings_file(), load_options.overrides(args)),
     )
     app.run()
     return app.return_code or 0

@@ -1,6 +1,6 @@
 """`ktchat doctor`: what this machine has, what is missing, and the command that brings it.
 
-Knows the report's order. GPUs that our engine would compute on are tried, in a process of their own.
+GPUs that our engine would compute on are tried, in a process of their own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ktchat.cli import background, output
 from ktchat.common.text import one_line
-from ktchat.library import shelf
+from ktchat.library import plans
 
 if TYPE_CHECKING:
     from engine.machine.gpu_trial import GpuFacts
@@ -81,7 +81,7 @@ def _look(fresh: bool, check: bool, report: background.Report) -> tuple[Hardware
     from engine.machine import gpu_trial
     from engine.machine.probes.software import gpu_obstacle
 
-    machine = shelf.machine(measure=True, fresh=fresh)
+    machine = plans.machine(measure=True, fresh=fresh)
     if not check or not machine.use_gpus or gpu_obstacle(machine) is not None:
         return machine, []
     report("trying the GPU", 0, 0)

@@ -1,6 +1,6 @@
-"""How a model is loaded, on the command line: its context, the device, the KV cache.
+"""Options that say how a model is loaded: its context, the device, the KV cache.
 
-Knows the options and their values. What is not given is the settings'.
+What is not given is taken from the settings.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from engine.protocol import Auto
-    from ktchat.common.settings import Wishes
+    from ktchat.common.settings import Overrides
 
 
 def add(parser: argparse.ArgumentParser, default: str | None) -> None:
@@ -41,8 +41,8 @@ def context(text: str) -> int | Auto:
     return "auto" if text == "auto" else int(text)
 
 
-def wishes(args: argparse.Namespace) -> Wishes:
+def overrides(args: argparse.Namespace) -> Overrides:
     """What was given."""
-    from ktchat.common.settings import Wishes
+    from ktchat.common.settings import Overrides
 
-    return Wishes(args.ctx, args.device, args.kv)
+    return Overrides(args.ctx, args.device, args.kv)

@@ -1,7 +1,6 @@
-"""`ktchat models`: the models on this machine and on the hub, on the command line.
+"""`ktchat models`: its arguments, and what changes files on this machine.
 
-Knows the arguments and what is done with files on this machine. What prints or asks the
-hub is in modules of its own, imported when they are asked for.
+Commands that print or ask the hub are modules of their own, imported when they are asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from ktchat.cli import background, output
 from ktchat.common import paths
 from ktchat.common.errors import UsageError
 from ktchat.common.text import one_line
-from ktchat.library.models import find_models
+from ktchat.library.models import Source, find_models
 
 if TYPE_CHECKING:
     from engine.downloads.download import Download
@@ -170,7 +169,7 @@ def _agreed(args: argparse.Namespace, question: str) -> bool:
 
 
 def _in_models_folder() -> list[Path]:
-    return [Path(path) for path, source in find_models() if source == "folder"]
+    return [Path(path) for path, source in find_models() if source == Source.FOLDER]
 
 
 def _local(name: str) -> Path:

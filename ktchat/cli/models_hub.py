@@ -1,7 +1,4 @@
-"""`ktchat models search|pull`: what asks the hub.
-
-Knows arguments and words. The hub is in `engine.hub.client`, the download in `engine.downloads.download`.
-"""
+"""`ktchat models search|pull`: finds models on the hub and downloads them."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ from ktchat.cli import background, output
 from ktchat.common import paths
 from ktchat.common.errors import UsageError
 from ktchat.common.text import one_line
-from ktchat.library import shelf
+from ktchat.library import plans, versions
 
 PLAIN_INTERVAL = 10.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -47,9 +44,9 @@ def _search(args: argparse.Namespace, hub: Hub) -> int:
         raise UsageError(f"{args.limit} results are not possible")
     query = " ".join(args.query)
     hits = background.run(lambda report: hub.search(query, args.limit))
-    hardware = shelf.machine(measure=False)
+    hardware = plans.machine(measure=False)
     choices = background.run(
-        lambda report: [_look(hub, hit, hardware) for hit in hits[: shelf.LOOKED_AT]]
+        lambda report: [_look(hub, hit, hardware) for hit in hits[: versions.LOOKED_AT]]
     )
     rows = list(itertools.zip_longest(hits, choices))
     if args.json:
@@ -68,9 +65,9 @@ def _search(args: argparse.Namespace, hub: Hub) -> int:
     return 0
 
 
-def _look(hub: Hub, hit: SearchHit, hardware: Hardware) -> shelf.HubChoice | None:
+def _look(hub: Hub, hit: SearchHit, hardware: Hardware) -> versions.HubChoice | None:
     """What a repository has for this machine; None when it cannot be listed."""
-    choice = shelf.HubChoice(hit.repo, hardware, hub)
+    choice = versions.HubChoice(hit.repo, hardware, hub)
     try:
         choice.open()
     except KtchatError:
@@ -78,15 +75,15 @@ def _look(hub: Hub, hit: SearchHit, hardware: Hardware) -> shelf.HubChoice | Non
     return choice
 
 
-def _proposal(choice: shelf.HubChoice | None) -> tuple[str, int, str]:
+def _proposal(choice: versions.HubChoice | None) -> tuple[str, int, str]:
     """The version that suits the machine, its bytes, and its fit in words."""
     if choice is None:
         return "", 0, ""
     version = choice.versions[choice.best]
-    return version.label, version.size, shelf.rough_fit(version.size, choice.hardware)
+    return version.label, version.size, versions.rough_fit(version.size, choice.hardware)
 
 
-def _hit_as_json(hit: SearchHit, choice: shelf.HubChoice | None) -> dict[str, Any]:
+def _hit_as_json(hit: SearchHit, choice: versions.HubChoice | None) -> dict[str, Any]:
     label, size, fit = _proposal(choice)
     return {**dataclasses.asdict(hit), "proposed": label, "size": size, "fit": fit}
 
@@ -95,10 +92,10 @@ def _hit_as_json(hit: SearchHit, choice: shelf.HubChoice | None) -> dict[str, An
 
 
 def _pull(args: argparse.Namespace, hub: Hub) -> int:
-    hardware = shelf.machine(measure=False)
-    wanted = shelf.hub_name(args.spec, hardware)
+    hardware = plans.machine(measure=False)
+    wanted = versions.hub_name(args.spec, hardware)
     model = background.run(
-        lambda report: hub.find(wanted, lambda model: shelf.fits(model.size, hardware))
+        lambda report: hub.find(wanted, lambda model: versions.fits(model.size, hardware))
     )
     download = Download(hub.access, model, paths.models_folder())
     download.measure()

@@ -1,6 +1,6 @@
 """`ktchat models info`: one model, be it a file here, one of the catalogue, or a repository.
 
-Knows what is printed of each. A file and the catalogue need no network.
+A file and the catalogue need no network.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from engine.errors import KtchatError
 from engine.plan import report
 from ktchat.cli import background, output
 from ktchat.common.text import one_line
-from ktchat.library import shelf
+from ktchat.library import local_models, plans, versions
 
 if TYPE_CHECKING:
     from engine.catalog.catalog import CatalogModel
@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
 def _file(args: argparse.Namespace, path: Path) -> int:
     from engine.downloads.integrity import record_of
 
-    local = shelf.local_model(path, shelf.machine(measure=False))
+    local = local_models.model_at(path, plans.machine(measure=False))
     record = record_of(path)
     checksum = record.checksum if record is not None else ""
     if args.json:
@@ -69,7 +69,7 @@ def _file(args: argparse.Namespace, path: Path) -> int:
 def _catalogue(args: argparse.Namespace, model: CatalogModel, quant: str) -> int:
     from engine.catalog import catalog
 
-    hardware = shelf.machine(measure=False)
+    hardware = plans.machine(measure=False)
     chosen = catalog.choose(model, hardware, None, quant or None)
     quants = [catalog.choose(model, hardware, None, one.name) for one in model.quants]
     if args.json:
@@ -115,13 +115,13 @@ def _hub(args: argparse.Namespace) -> int:
     repository = background.run(lambda report: hub.repository(ref.repo, ref.revision))
     if ref.file or ref.quantisation:
         return _version(args, hub, choose(repository.models, ref))
-    hardware = shelf.machine(measure=False)
-    proposed = best(repository.models, lambda model: shelf.fits(model.size, hardware))
+    hardware = plans.machine(measure=False)
+    proposed = best(repository.models, lambda model: versions.fits(model.size, hardware))
     if args.json:
         models = [
             {
                 **_as_json(model),
-                "fit": shelf.rough_fit(model.size, hardware),
+                "fit": versions.rough_fit(model.size, hardware),
                 "proposed": model is proposed,
             }
             for model in repository.models
@@ -132,7 +132,7 @@ def _hub(args: argparse.Namespace) -> int:
     _print_about(repository)
     for model in repository.models:
         files = f"{len(model.files)} files" if len(model.files) > 1 else ""
-        fit = shelf.rough_fit(model.size, hardware)
+        fit = versions.rough_fit(model.size, hardware)
         mark = "  proposed" if model is proposed else ""
         label = one_line(model.label, 60)
         output.line(f"{label:<16}  {byte_size(model.size):>8}  {files:<8}  {fit}{mark}")
@@ -164,7 +164,7 @@ def _version(args: argparse.Namespace, hub: Hub, model: HubModel) -> int:
 def _fit(hub: Hub, model: HubModel) -> list[str]:
     """Whether a model fits this machine, in words; only headers are read."""
     try:
-        plan = shelf.plan_of(hub.spec(model), shelf.machine(measure=False))
+        plan = plans.plan_of(hub.spec(model), plans.machine(measure=False))
     except KtchatError as error:
         return [one_line(f"No plan: {error}", 1000)]
     return [one_line(text, 400) for text in report.words(plan)]

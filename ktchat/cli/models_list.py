@@ -1,6 +1,6 @@
-"""`ktchat models list`: what is here, what other programs have, what the catalogue offers.
+"""`ktchat models list`: models here, those of other programs, and the catalogue.
 
-Knows how lists are printed. Asks nobody but this machine.
+It needs no network.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ktchat.cli import output
 from ktchat.common import paths
 from ktchat.common.settings import SettingsFile
 from ktchat.common.text import one_line
-from ktchat.library import shelf
-from ktchat.library.models import ModelEntry
+from ktchat.library import local_models, plans, versions
+from ktchat.library.models import ModelEntry, Source
 
 if TYPE_CHECKING:
     from engine.catalog.catalog import Ranked
     from engine.downloads.download import Download
     from engine.plan.memory_plan import MemoryPlan
-    from ktchat.library.shelf import LocalModel
+    from ktchat.library.local_models import LocalModel
 
 
 def main(args: argparse.Namespace) -> int:
@@ -55,7 +55,7 @@ def local_as_json(local: LocalModel) -> dict[str, Any]:
 
 def _here(args: argparse.Namespace) -> int:
     recent = SettingsFile(paths.settings_file()).settings.recent_models
-    models = list(shelf.local_models(recent, shelf.machine(measure=False)))
+    models = list(local_models.own_models(recent, plans.machine(measure=False)))
     begun = unfinished()
     if args.json:
         shown = [local_as_json(local) for local in models]
@@ -85,7 +85,7 @@ def _line(local: LocalModel) -> str:
 def _begun_as_json(download: Download) -> dict[str, Any]:
     entry = ModelEntry(
         path=str(download.paths[0]),
-        source="folder",
+        source=Source.FOLDER,
         name=download.key,
         quantisation=download.model.quantisation,
         size=download.model.size,
@@ -95,7 +95,7 @@ def _begun_as_json(download: Download) -> dict[str, Any]:
 
 
 def _catalogue(args: argparse.Namespace) -> int:
-    ranked = shelf.catalogue(shelf.machine(measure=False))
+    ranked = versions.catalogue(plans.machine(measure=False))
     if args.json:
         output.line(json.dumps([_ranked_as_json(entry) for entry in ranked], indent=2))
         return 0

@@ -1,7 +1,4 @@
-"""Standard output and standard error: what happens when nobody reads or nothing can be written.
-
-Knows streams. Knows nothing of what is written.
-"""
+"""Standard output and standard error, also when nobody reads them or the disk is full."""
 
 from __future__ import annotations
 

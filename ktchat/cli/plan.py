@@ -15,7 +15,7 @@ from ktchat.common import paths
 from ktchat.common.errors import UsageError
 from ktchat.common.settings import Settings, SettingsFile
 from ktchat.common.text import one_line
-from ktchat.library import shelf
+from ktchat.library import versions
 
 if TYPE_CHECKING:
     from engine.machine.types import Hardware
@@ -76,7 +76,7 @@ def main(args: argparse.Namespace) -> int:
 def _load(args: argparse.Namespace) -> Load:
     """How the model would be loaded here, as the settings say too; on another machine as asked for."""
     settings = Settings() if args.profile else SettingsFile(paths.settings_file()).settings
-    return settings.load(args.plan_model, load_options.wishes(args))
+    return settings.load(args.plan_model, load_options.overrides(args))
 
 
 def hardware(profile: str | None) -> Hardware:
@@ -133,5 +133,5 @@ def _remote(name: str, machine: Hardware) -> ModelSpec:
 
     hub = Hub()
     return background.run(
-        lambda report: hub.spec(hub.find(name, lambda model: shelf.fits(model.size, machine)))
+        lambda report: hub.spec(hub.find(name, lambda model: versions.fits(model.size, machine)))
     )

@@ -1,7 +1,4 @@
-"""What `ktchat run` prints of a reply: text for people and pipes, or JSON for programs.
-
-Knows the two forms. Knows nothing of sessions or of how a run ends.
-"""
+"""What `ktchat run` prints of a reply: text for people and pipes, or JSON for programs."""
 
 from __future__ import annotations
 

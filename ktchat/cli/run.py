@@ -1,8 +1,8 @@
 """`ktchat run`: one reply without the screen, saved as a session like any other.
 
-Standard output gets the reply and nothing else: on a terminal made safe to draw, into a pipe or a
-file exactly as the model said it (a newline is added where the last one is missing). Notes, figures
-and progress go to standard error.
+Standard output gets the reply and nothing else. On a terminal it is made safe to draw; into a pipe
+or a file it goes exactly as the model said it, with a newline at the end. Notes, figures and progress
+go to standard error.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def main(args: argparse.Namespace) -> int:
     """One reply; returns the exit code."""
-    settings = SettingsFile(paths.settings_file(), load_options.wishes(args))
+    settings = SettingsFile(paths.settings_file(), load_options.overrides(args))
     if settings.notice:
         output.complain(settings.notice)
     request = _request(args, settings.settings)

@@ -15,7 +15,7 @@ from ktchat.cli import output
 from ktchat.common import paths
 from ktchat.common.errors import StoreError, reason_of
 from ktchat.common.text import one_line
-from ktchat.store.conversation import Conversation, Turn
+from ktchat.store.conversation import Conversation, Turn, TurnState
 from ktchat.store.export import to_json, to_markdown
 from ktchat.store.store import SessionSummary, Store
 
@@ -79,8 +79,8 @@ def _load(store: Store, name: str) -> tuple[Conversation, list[Turn]]:
     conversation, replaced = store.load_all(session)
     if store.locks.is_free(session):
         for turn in (*conversation.turns, *replaced):
-            if turn.state == "streaming":
-                turn.state = "interrupted"
+            if turn.state == TurnState.STREAMING:
+                turn.state = TurnState.INTERRUPTED
     return conversation, replaced
 
 

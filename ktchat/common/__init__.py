@@ -1,1 +1,1 @@
-"""What every room of the application needs: paths, settings, errors, safe text, words for figures."""
+"""What every part of the application needs: paths, settings, errors, safe text, words for figures."""

@@ -1,6 +1,6 @@
-"""Typed errors of the application: files of its own that it cannot read or write, wrong usage.
+"""Typed errors of the application: wrong usage, and files that it cannot read or write.
 
-The engine's errors are in `engine.errors`. Knows nothing of where an error is shown.
+The engine's errors are in `engine.errors`.
 """
 
 from __future__ import annotations

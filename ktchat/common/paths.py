@@ -1,7 +1,7 @@
 """Where ktchat keeps its files.
 
-Under the folders that the system sets for data and settings (XDG on Linux), or all under
-KTCHAT_HOME when that is set. Knows names only; nothing here creates a file but `private_folder`.
+They lie in the folders that the system sets for data and settings (XDG on Linux), or all in
+KTCHAT_HOME when that is set. Only `private_folder` creates anything.
 """
 
 from __future__ import annotations

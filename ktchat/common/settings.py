@@ -1,8 +1,7 @@
 """The person's settings: one small TOML file, written with a comment above each value.
 
-Knows the values, their limits and the file. Knows nothing of what they change on the screen. A file
-that is missing, damaged or holds an impossible value never stops the program: the default holds,
-and `SettingsFile.notice` says so.
+A file that is missing, damaged or holds an impossible value never stops the program: the default
+holds, and `SettingsFile.notice` says so.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def _setting(default: Any, words: str, choices: tuple[str, ...] = ()) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class Overrides:
     """How to load models, as the command line says; None: as the settings do."""
 
     context: int | Auto | None = None
@@ -101,13 +100,13 @@ class Settings:
         """Tokens of context to load a model with, or "auto"; None: the engine chooses."""
         return cast(int | Auto, self.context) or None
 
-    def load(self, path: str, wishes: Wishes) -> Load:
-        """The command that loads a model as the wishes, and where they are silent these settings, say."""
+    def load(self, path: str, overrides: Overrides) -> Load:
+        """The command that loads a model as the overrides say; where they are silent, as these settings do."""
         return Load(
             path=path,
-            context=self.context_limit if wishes.context is None else wishes.context,
-            device=wishes.device or cast(Device, self.device),
-            kv=wishes.kv or cast(KvKind, self.kv),
+            context=self.context_limit if overrides.context is None else overrides.context,
+            device=overrides.device or cast(Device, self.device),
+            kv=overrides.kv or cast(KvKind, self.kv),
         )
 
     def with_recent(self, path: str) -> dict[str, Any]:
@@ -123,9 +122,9 @@ class Settings:
 class SettingsFile:
     """The settings in the file at `path`. Reading never fails; writing raises `SettingsError`."""
 
-    def __init__(self, path: Path, wishes: Wishes | None = None) -> None:
+    def __init__(self, path: Path, overrides: Overrides | None = None) -> None:
         self.path = path
-        self.wishes = wishes or Wishes()
+        self.overrides = overrides or Overrides()
         """What holds before the settings until the program ends; never written."""
         self.notice = ""
         """What was wrong in the file when it was last read; empty: nothing."""
@@ -151,7 +150,7 @@ class SettingsFile:
 
     def load(self, path: str) -> Load:
         """The command that loads a model as the command line and the settings say."""
-        return self.settings.load(path, self.wishes)
+        return self.settings.load(path, self.overrides)
 
     def update(self, **changes: Any) -> Settings:
         """Change some settings and write the file (another ktchat may have changed others).

@@ -1,9 +1,9 @@
-"""The boundary between foreign text and the terminal: what it lets through is safe to draw.
+"""Makes foreign text safe to draw on a terminal.
 
 Everything that a model, a file's metadata, a file name or an error says passes here before it is
-shown. Knows nothing of widgets or of where the text came from. Removed are control characters
-except newline and tab, escape sequences with their payload, bidirectional overrides and isolates;
-runs of combining marks are cut. Emoji sequences, accents, right-to-left and wide text stay.
+shown. Removed are control characters except newline and tab, escape sequences with their payload,
+bidirectional overrides and isolates; runs of combining marks are cut. Emoji sequences, accents,
+right-to-left and wide text stay.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""When each model was opened last, kept beside the measurements of this machine.
+"""When each model was opened last. It is kept beside the measurements of this machine.
 
-Knows paths and times. What cannot be read or written is as if nothing had ever been opened.
+What cannot be read or written is as if nothing had ever been opened.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a turn and its progress say in one line: the same on the screen and on the command line."""
+"""A reply and its progress in one line, the same on the screen and on the command line."""
 
 from __future__ import annotations
 

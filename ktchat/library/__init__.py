@@ -1,1 +1,1 @@
-"""The person's models: what is on the disk, what could be, and the downloads between."""
+"""The person's models: on this disk, to choose from, and being downloaded."""

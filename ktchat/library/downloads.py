@@ -1,7 +1,7 @@
-"""The one download queue of the running program, which lives on while screens come and go.
+"""The one download queue of the running program, and its progress in words.
 
-Knows the queue, the hub and the words of progress. Knows nothing of screens. Everything heavy is
-imported by `start`, which blocks shortly and belongs into a thread; before it nothing is listed.
+It goes on while screens open and close. Everything heavy is imported by `start`, which blocks
+shortly: call it in a thread. Before `start` nothing is listed.
 """
 
 from __future__ import annotations

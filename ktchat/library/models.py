@@ -1,7 +1,6 @@
-"""The models on this machine: the built-in guide, the models folder, files opened before.
+"""Model files on this machine: the built-in guide, the models folder, files opened before.
 
-Knows where to look and what a file's header says of it. Knows nothing of loading or downloading.
-A file that cannot be read is listed too, with the reason.
+Each is described by its header. A file that cannot be read is listed too, with the reason.
 """
 
 from __future__ import annotations
@@ -9,15 +8,25 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Literal
 
 from engine.common.folders import models_below
 from engine.errors import KtchatError, ModelFileError
 from ktchat.common import paths
 from ktchat.common.text import one_line
 
-Source = Literal["guide", "folder", "recent"]
+
+class Source(StrEnum):
+    """Where a model was found."""
+
+    GUIDE = "guide"
+    """It comes with ktchat."""
+    FOLDER = "folder"
+    """In the models folder."""
+    RECENT = "recent"
+    """It was opened before, or named."""
+
 
 MAX_MODELS = 500
 
@@ -50,9 +59,9 @@ def find_models(
     seen: set[str] = set()
     guide = paths.guide_model()
     found: list[tuple[Iterable[str], Source]] = [
-        ([str(guide)] if guide else [], "guide"),
-        (map(str, models_below(folder or paths.models_folder())), "folder"),
-        (recent, "recent"),
+        ([str(guide)] if guide else [], Source.GUIDE),
+        (map(str, models_below(folder or paths.models_folder())), Source.FOLDER),
+        (recent, Source.RECENT),
     ]
     for candidates, source in found:
         for path in candidates:
@@ -62,7 +71,7 @@ def find_models(
                 yield path, source
 
 
-def describe(path: str, source: Source = "recent") -> ModelEntry:
+def describe(path: str, source: Source = Source.RECENT) -> ModelEntry:
     """What a model's header says. Never raises: a broken file has `error` set."""
     name = one_line(Path(path).name.removesuffix(".gguf"), 80)
     try:

@@ -1,1 +1,1 @@
-"""The screens: the chat, and what opens above it."""
+"""The screens: the chat, the models, the dialogs."""

@@ -1,9 +1,8 @@
 """`ChatSession`: one person's chat over an engine and a store.
 
-Knows the order of things: the message is saved, the conversation becomes a prompt, the reply is
-taken from the engine, saved in steps and settled. Its `conversation` is the single truth of what
-was said. Knows nothing of the screen: the full-screen application and `ktchat run` both stand on
-it.
+The message is saved, the conversation becomes a prompt, the reply is taken from the engine and saved
+in steps. `conversation` is the single truth of what was said. The full-screen application and
+`ktchat run` both stand on it.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from ktchat.common.errors import SessionBusyError
 from ktchat.common.text import one_line
 from ktchat.session.open_session import OpenSession
 from ktchat.session.reply import Engine, Reply, Started, Update, shown
-from ktchat.store.conversation import Turn, title_of
+from ktchat.store.conversation import Turn, TurnState, title_of
 from ktchat.store.saver import Notify, Severity
 from ktchat.store.store import Store
 
@@ -139,8 +138,8 @@ class ChatSession(OpenSession):
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await self._idle.wait()
             reply.settle()
-            if reply.turn.state == "stopped" and not reply.stopping:
-                reply.turn.state = "interrupted"
+            if reply.turn.state == TurnState.STOPPED and not reply.stopping:
+                reply.turn.state = TurnState.INTERRUPTED
                 self.saver.touch(conversation, reply.turn)
         await super().close()
 
@@ -171,7 +170,7 @@ class ChatSession(OpenSession):
             yield Started(turn, replaced)
             async with contextlib.aclosing(reply.events(conversation.messages())) as events:
                 async for event in events:
-                    if turn.state != "streaming":
+                    if turn.state != TurnState.STREAMING:
                         self._end(turn, replaced)
                         await self.saver.flush()
                     yield event
@@ -207,7 +206,7 @@ class ChatSession(OpenSession):
         conversation = self.conversation
         conversation.updated = time.time()
         again = replaced is not None and replaced.raw_prompt == turn.raw_prompt
-        nothing = turn.state in ("failed", "stopped") and not turn.raw_reply
+        nothing = turn.state in (TurnState.FAILED, TurnState.STOPPED) and not turn.raw_reply
         if replaced is not None and again and nothing and replaced.raw_reply:
             conversation.turns[-1] = replaced
             self.saver.touch(conversation)

@@ -1,7 +1,6 @@
-"""Which saved session is open in a running program, and what can be done with the saved ones.
+"""The open session: opening, leaving, renaming and deleting saved sessions, and unsent text.
 
-Knows opening, leaving, renaming, deleting and unsent texts. Knows nothing of the engine: `chat.py`
-adds the replies.
+It has no engine; `chat` adds the replies.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import contextlib
 
 from engine.errors import KtchatError, RequestError
 from ktchat.common.text import one_line
-from ktchat.store.conversation import Conversation
+from ktchat.store.conversation import Conversation, TurnState
 from ktchat.store.saver import Notify, Saver, Severity
 from ktchat.store.store import UNDO_SECONDS, Store
 
@@ -141,8 +140,8 @@ class OpenSession:
 
     def _mark_interrupted(self) -> None:
         for turn in self.conversation.turns:
-            if turn.state == "streaming":
-                turn.state = "interrupted"
+            if turn.state == TurnState.STREAMING:
+                turn.state = TurnState.INTERRUPTED
                 self.saver.touch(self.conversation, turn)
 
     async def _tidy(self) -> None:

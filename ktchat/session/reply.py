@@ -1,7 +1,4 @@
-"""One reply being written: the engine's events, noted in a turn and made safe to draw.
-
-Knows the engine's API and how a reply ends. Knows nothing of sessions or of the disk.
-"""
+"""One reply being written: the engine's events, noted in a turn and made safe to draw."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ from engine.protocol import (
 )
 from ktchat.common.errors import shown_error
 from ktchat.common.text import Sanitiser, one_line, sanitise
-from ktchat.store.conversation import Turn
+from ktchat.store.conversation import Turn, TurnState
 
 
 class Engine(Protocol):
@@ -85,9 +82,9 @@ class Reply:
 
     def settle(self) -> None:
         """Give the turn an end if it has none: its reader went away, or the program ends."""
-        if self.turn.state == "streaming":
+        if self.turn.state == TurnState.STREAMING:
             self._engine.cancel()
-            self.turn.state = "stopped" if self.stopping else "interrupted"
+            self.turn.state = TurnState.STOPPED if self.stopping else TurnState.INTERRUPTED
             self._changed(0)
 
     async def events(self, messages: Sequence[Message]) -> AsyncGenerator[Event, None]:
@@ -130,11 +127,12 @@ class Reply:
                 self._changed(tokens)
                 return Thinking(self._thinking.feed(text), tokens)
             case Finished(reason, figures):
-                turn.state = "stopped" if reason == "cancelled" else "complete"
+                cancelled = reason == "cancelled"
+                turn.state = TurnState.STOPPED if cancelled else TurnState.COMPLETE
                 turn.reason, turn.figures = reason, figures
                 self._changed(0)
             case Failed(error):
-                turn.state, turn.error = "failed", shown_error(error)
+                turn.state, turn.error = TurnState.FAILED, shown_error(error)
                 self._changed(0)
             case _:
                 pass

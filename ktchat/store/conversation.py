@@ -1,8 +1,7 @@
-"""What the person sees: a conversation and its turns.
+"""A conversation and its turns, and the prompt that they become.
 
-Knows how a conversation becomes the next prompt. Knows nothing of the disk, the engine or the
-screen. Raw text (what was typed, what the model said) is kept for the prompt and the file;
-`prompt`, `reply` and `thinking` are the same texts made safe to draw.
+Raw text (what was typed, what the model said) is kept for the prompt and the file; `prompt`, `reply`
+and `thinking` are the same texts made safe to draw.
 """
 
 from __future__ import annotations
@@ -10,15 +9,27 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import Literal
+from enum import StrEnum
 
 from engine.errors import KtchatError
 from engine.protocol import Figures, Message, Reason, Sampling
 from ktchat.common.text import one_line, sanitise
 
-State = Literal["streaming", "complete", "stopped", "interrupted", "failed"]
-"""streaming: being written · complete: the model ended it (or its limit did) · stopped: the person
-did · interrupted: the program ended first · failed: the engine failed, see `Turn.error`."""
+
+class TurnState(StrEnum):
+    """How far a reply is, or how it ended."""
+
+    STREAMING = "streaming"
+    """It is being written."""
+    COMPLETE = "complete"
+    """The model ended it, or its limit did."""
+    STOPPED = "stopped"
+    """The person stopped it."""
+    INTERRUPTED = "interrupted"
+    """The program ended first."""
+    FAILED = "failed"
+    """The engine failed: see `Turn.error`."""
+
 
 TITLE_LENGTH = 60
 UNTITLED = "New session"
@@ -36,7 +47,7 @@ class Turn:
     raw_prompt: str
     raw_reply: str = ""
     raw_thinking: str = ""
-    state: State = "streaming"
+    state: TurnState = TurnState.STREAMING
     reason: Reason | None = None
     """Why the engine ended the reply; None while it streams or when it failed."""
     error: KtchatError | None = None
@@ -70,7 +81,7 @@ class Turn:
     @property
     def without_reply(self) -> bool:
         """Whether it failed before the first word: its message goes back to the prompt box."""
-        return self.state == "failed" and not self.raw_reply
+        return self.state == TurnState.FAILED and not self.raw_reply
 
 
 @dataclass

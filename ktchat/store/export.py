@@ -1,7 +1,4 @@
-"""A session as a file for other programs and other people: Markdown to read, JSON to keep.
-
-Knows both forms. Knows nothing of the disk.
-"""
+"""A session as a file for other programs and other people: Markdown to read, JSON to keep."""
 
 from __future__ import annotations
 
@@ -13,13 +10,13 @@ from typing import Any
 
 from ktchat import __version__
 from ktchat.common.words import figures
-from ktchat.store.conversation import Conversation, Turn
+from ktchat.store.conversation import Conversation, Turn, TurnState
 
 _STATES = {
-    "streaming": "still being written",
-    "stopped": "stopped",
-    "interrupted": "interrupted",
-    "failed": "failed",
+    TurnState.STREAMING: "still being written",
+    TurnState.STOPPED: "stopped",
+    TurnState.INTERRUPTED: "interrupted",
+    TurnState.FAILED: "failed",
 }
 
 

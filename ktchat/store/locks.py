@@ -1,7 +1,7 @@
 """Locks that tell which session is open in which running ktchat.
 
-One empty file a session, held with flock(2): the system frees it when the process ends, however it
-ends. Knows nothing of what the lock protects.
+There is one empty file a session, held with flock(2): the system frees it when the process ends,
+however it ends.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import os
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,8 +26,11 @@ class Locks:
         self._folder = folder
         self._held: dict[str, int] = {}
 
-    def acquire(self, name: str) -> bool:
-        """Hold `name`; False when another process does. Raises `OSError`. Repeating is harmless."""
+    def acquire(self, name: str, wait: bool = False) -> bool:
+        """Hold `name`; False when another process does and we shall not `wait` for it.
+
+        Raises `OSError`. Repeating is harmless.
+        """
         if name in self._held:
             return True
         path = self._path(name)
@@ -36,7 +38,7 @@ class Locks:
         while True:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 os.close(handle)
                 return False
@@ -51,8 +53,7 @@ class Locks:
     @contextlib.contextmanager
     def hold(self, name: str) -> Iterator[None]:
         """Hold `name` for a while; waits for other processes. Raises `OSError`."""
-        while not self.acquire(name):
-            time.sleep(0.02)
+        self.acquire(name, wait=True)
         try:
             yield
         finally:

@@ -1,7 +1,6 @@
-"""How sessions and turns are written in the database, and read back.
+"""Rows of the database from sessions and turns, and back.
 
-Knows both sides, conversation and row. What is read is checked: the file may be damaged or
-edited by hand.
+What is read is checked: the file may be damaged or edited by hand.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from engine.errors import KtchatError
 from engine.protocol import Figures, Reason, Sampling
 from ktchat.common.errors import shown_error
 from ktchat.common.text import one_line
-from ktchat.store.conversation import TITLE_LENGTH, UNTITLED, Conversation, State, Turn
+from ktchat.store.conversation import TITLE_LENGTH, UNTITLED, Conversation, Turn, TurnState
 
 Row = Mapping[str, Any] | sqlite3.Row
 
@@ -142,7 +141,7 @@ def turn_from(row: Row) -> Turn:
         id=str(row["id"]),
         parent=None if row["parent"] is None else str(row["parent"]),
         created=_number(row["created"]),
-        state=_STATES.get(state, "interrupted"),
+        state=_STATES.get(state, TurnState.INTERRUPTED),
         reason=_REASONS.get(str(reason)),
         raw_prompt=str(row["prompt"]),
         raw_thinking=str(row["thinking"]),
@@ -155,7 +154,7 @@ def turn_from(row: Row) -> Turn:
     )
 
 
-_STATES: dict[str, State] = {state: state for state in get_args(State)}
+_STATES = {state.value: state for state in TurnState}
 _REASONS: dict[str, Reason] = {reason: reason for reason in get_args(Reason)}
 
 

@@ -1,7 +1,4 @@
-"""Mending a damaged database: a new file with every row that can still be read.
-
-Knows what damage looks like from outside. Knows nothing of conversations.
-"""
+"""Repairs a damaged database: a new file gets every row that can still be read."""
 
 from __future__ import annotations
 

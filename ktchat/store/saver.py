@@ -1,8 +1,7 @@
 """Writes what changed in conversations, soon and in the background, and keeps it until written.
 
-Knows what is not yet on the disk. While the disk refuses (full, read-only, broken) it says so once,
-holds everything in memory and tries again; when that works it says so too. Knows nothing of the
-engine or the screen.
+While the disk refuses (full, read-only, broken) it says so once, holds everything in memory and tries
+again; when that works it says so too.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""The database file of the saved sessions: opening, its schema, its versions.
+"""The schema of the database: its tables, its versions, and how the file is opened.
 
-Knows the tables; `repair.py` mends them. Knows nothing of conversations.
 SQLite before 3.51.3 can lose writes of two connections in WAL mode; the rollback journal with
 synchronous=FULL is used instead.
 """

@@ -1,16 +1,12 @@
-"""The saved sessions: one SQLite file.
+"""The saved sessions: their turns and drafts, in one SQLite file.
 
-Knows sessions, turns and drafts. Knows nothing of the engine or the screen. Every method does its
-work at once and may wait for the disk (tens of ms): a program with a screen calls them through
-`Store.call`, which runs them one after another in a thread of the store's own.
+Every method does its work at once and may wait for the disk (tens of ms): a program with a screen
+calls them through `Store.call`, which runs them one after another in a thread of the store's own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +18,9 @@ from ktchat.common.errors import (
     StoreError,
     StoreVersionError,
     UnknownSessionError,
-    reason_of,
 )
-from ktchat.store import schema
 from ktchat.store.conversation import Conversation, Turn
+from ktchat.store.database import Database, Statement
 from ktchat.store.locks import Locks
 from ktchat.store.records import (
     SESSION_COLUMNS,
@@ -37,7 +32,6 @@ from ktchat.store.records import (
     summary_from,
     turn_values,
 )
-from ktchat.store.repair import is_sound, repair
 
 UNDO_SECONDS = 10.0
 """How long a deleted session can be brought back."""
@@ -50,19 +44,25 @@ Rows = tuple[tuple[Any, ...], list[tuple[Any, ...]]]
 
 
 class Store:
-    """The sessions in the database at `path`. Opens it at the first use, again after a failure.
+    """The sessions in the database at `path`.
 
-    Every method raises `StoreError` when the file cannot be read or written. `notices` collects
-    what the person should know about the file itself (a repair).
+    Every method raises `StoreError` when the file cannot be read or written.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.notices: list[str] = []
         self.locks = Locks(path.parent / "locks")
-        self._db: sqlite3.Connection | None = None
-        self._lock = threading.RLock()
+        self.database = Database(path, self.locks)
         self._thread: ThreadPoolExecutor | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self.database.path
+
+    @property
+    def notices(self) -> list[str]:
+        """What the person should know about the file itself (a repair)."""
+        return self.database.notices
 
     async def call(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a method of this store in its thread: `await store.call(store.load, id)`."""
@@ -75,7 +75,7 @@ class Store:
 
     def sessions(self) -> list[SessionSummary]:
         """Every session that is not deleted, the last used first."""
-        rows = self._query(
+        rows = self.database.query(
             "WITH RECURSIVE shown (session, id, parent) AS ("
             " SELECT t.session, t.id, t.parent FROM sessions s JOIN turns t ON t.id = s.head"
             " UNION SELECT t.session, t.id, t.parent FROM shown JOIN turns t ON t.id = shown.parent)"
@@ -88,7 +88,7 @@ class Store:
     def find(self, name: str) -> str:
         """The id of the session whose id starts with `name`. Raises `UnknownSessionError`."""
         wanted = name.strip().lower()
-        rows = self._query(
+        rows = self.database.query(
             "SELECT id FROM sessions WHERE deleted IS NULL AND substr(id, 1, ?) = ? LIMIT 3",
             (len(wanted), storable(wanted)),
         )
@@ -105,25 +105,25 @@ class Store:
 
     def load_all(self, session: str) -> tuple[Conversation, list[Turn]]:
         """A session and the turns that an edit or a new reply replaced in it."""
-        with self._lock:
-            rows = self._query(
+        with self.database.lock:
+            rows = self.database.query(
                 "SELECT * FROM sessions WHERE id = ? AND deleted IS NULL", (session,)
             )
             if not rows:
                 raise UnknownSessionError("This session does not exist any more", "", "")
-            turns = self._query("SELECT * FROM turns WHERE session = ?", (session,))
+            turns = self.database.query("SELECT * FROM turns WHERE session = ?", (session,))
         return conversation_from(rows[0], turns)
 
     def last_session(self) -> str | None:
         """The id of the session that was used last."""
-        rows = self._query(
+        rows = self.database.query(
             "SELECT id FROM sessions WHERE deleted IS NULL ORDER BY updated DESC, id LIMIT 1"
         )
         return str(rows[0]["id"]) if rows else None
 
     def recent_prompts(self, limit: int = 200) -> list[str]:
         """What the person sent, in every session, newest first, each text once."""
-        rows = self._query(
+        rows = self.database.query(
             "SELECT prompt FROM turns GROUP BY prompt ORDER BY max(created) DESC LIMIT ?", (limit,)
         )
         return [str(row["prompt"]) for row in rows]
@@ -142,13 +142,13 @@ class Store:
             f"INSERT INTO turns ({', '.join(TURN_COLUMNS)}) VALUES ({_marks(TURN_COLUMNS)})"
             f" ON CONFLICT (id) DO UPDATE SET {update}"
         )
-        work: list[tuple[str, Sequence[Any]]] = []
+        work: list[Statement] = []
         for session_row, turn_rows in rows:
             work.append((session, session_row))
             work += [(turn, row) for row in turn_rows]
         for name, text in drafts:
             work.append(_draft(name, text))
-        self._write(work)
+        self.database.write(work)
 
     def save_conversation(self, conversation: Conversation) -> None:
         """Write a session with all its turns."""
@@ -157,7 +157,9 @@ class Store:
 
     def rename(self, session: str, title: str) -> None:
         """Give a session another title."""
-        self._write([("UPDATE sessions SET title = ? WHERE id = ?", (storable(title), session))])
+        self.database.write(
+            [("UPDATE sessions SET title = ? WHERE id = ?", (storable(title), session))]
+        )
 
     def delete(self, session: str) -> None:
         """Delete a session; `restore` brings it back until it is purged.
@@ -170,35 +172,37 @@ class Store:
                 "It is open in another ktchat",
                 "Close it there first",
             )
-        self._write([("UPDATE sessions SET deleted = ? WHERE id = ?", (time.time(), session))])
+        self.database.write(
+            [("UPDATE sessions SET deleted = ? WHERE id = ?", (time.time(), session))]
+        )
 
     def remove(self, session: str) -> None:
         """Remove a session for good. Raises `SessionBusyError` like `delete`."""
         self.delete(session)
-        self._write(_removal("SELECT ?", (session,)))
+        self.database.write(_removal("SELECT ?", (session,)))
 
     def restore(self, session: str) -> None:
         """Bring back a session that was deleted and not yet purged."""
-        self._write([("UPDATE sessions SET deleted = NULL WHERE id = ?", (session,))])
+        self.database.write([("UPDATE sessions SET deleted = NULL WHERE id = ?", (session,))])
 
     def purge(self, older_than: float = UNDO_SECONDS) -> None:
         """Remove for good what was deleted more than `older_than` seconds ago."""
         self.locks.sweep()
         gone = "SELECT id FROM sessions WHERE deleted IS NOT NULL AND deleted <= ?"
         before = (time.time() - older_than,)
-        if self._query(f"{gone} LIMIT 1", before):
-            self._write(_removal(gone, before))
+        if self.database.query(f"{gone} LIMIT 1", before):
+            self.database.write(_removal(gone, before))
 
     # Drafts: what stands in the prompt box and was not sent.
 
     def draft(self, session: str) -> str:
         """The unsent text of a session."""
-        rows = self._query("SELECT text FROM drafts WHERE session = ?", (session,))
+        rows = self.database.query("SELECT text FROM drafts WHERE session = ?", (session,))
         return str(rows[0]["text"]) if rows else ""
 
     def orphan_draft(self) -> tuple[str, str] | None:
         """Session id and text of a draft whose session never began and is open nowhere."""
-        rows = self._query(
+        rows = self.database.query(
             "SELECT session, text FROM drafts WHERE text <> ''"
             " AND session NOT IN (SELECT id FROM sessions) ORDER BY updated DESC LIMIT 20"
         )
@@ -220,76 +224,18 @@ class Store:
 
     def close(self) -> None:
         """Close the file and let go of every session."""
-        with self._lock:
-            self._disconnect()
+        with self.database.lock:
+            self.database.close()
             self.locks.release_all()
         if self._thread is not None:
             self._thread.shutdown(wait=False)
             self._thread = None
 
-    def _query(self, sql: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        return self._run(lambda db: db.execute(sql, values).fetchall())
-
-    def _write(self, work: Iterable[tuple[str, Sequence[Any]]]) -> None:
-        items = list(work)
-
-        def write(db: sqlite3.Connection) -> None:
-            with schema.transaction(db):
-                for sql, values in items:
-                    db.execute(sql, values)
-
-        self._run(write)
-
-    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """`work` on the database; once more after a repair if the file proves damaged."""
-        with self._lock:
-            try:
-                return self._attempt(work)
-            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-                if not schema.is_damage(error):
-                    self._disconnect()
-                    raise self._failure(error) from error
-            except OSError as error:
-                raise self._failure(error) from error
-            try:
-                self._repair()
-                return self._attempt(work)
-            except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
-                self._disconnect()
-                raise self._failure(error) from error
-
-    def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        if self._db is None:
-            self._db = schema.connect(self.path)
-        return work(self._db)
-
-    def _repair(self) -> None:
-        """Once for all instances: the others find the new file."""
-        self._disconnect()
-        with self.locks.hold("repair"):
-            if is_sound(self.path):
-                return
-            aside, count = repair(self.path)
-        self.notices.append(
-            f"The file of saved sessions was damaged. {count} sessions were recovered;"
-            f" the damaged file is kept as {aside}."
-        )
-
-    def _disconnect(self) -> None:
-        if self._db is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.close()
-            self._db = None
-
-    def _failure(self, error: OSError | sqlite3.Error | UnicodeDecodeError) -> StoreError:
-        why, todo = reason_of(error)
-        return StoreError("The sessions cannot be saved", f"{self.path}: {why}", todo)
-
 
 _FIXED = ("id", "session", "parent", "created")
 
 
-def _removal(sessions: str, values: Sequence[Any]) -> list[tuple[str, Sequence[Any]]]:
+def _removal(sessions: str, values: Sequence[Any]) -> list[Statement]:
     return [
         (f"DELETE FROM drafts WHERE session IN ({sessions})", values),
         (f"DELETE FROM sessions WHERE id IN ({sessions})", values),
@@ -300,7 +246,7 @@ def _marks(columns: Sequence[str]) -> str:
     return ", ".join("?" * len(columns))
 
 
-def _draft(session: str, text: str) -> tuple[str, Sequence[Any]]:
+def _draft(session: str, text: str) -> Statement:
     if not text:
         return "DELETE FROM drafts WHERE session = ?", (session,)
     return (

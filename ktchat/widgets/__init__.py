@@ -1,1 +1,4 @@
-"""Widgets of the chat screen. They speak by messages upwards and by method calls downwards."""
+"""Widgets of the screens: what several screens show is here, the rest in `chat` and `models`.
+
+They speak by messages upwards and by method calls downwards.
+"""

@@ -1,7 +1,4 @@
-"""The rows around the conversation: model and context above, status and keys below.
-
-Know their words and how they fit a width. Know nothing of sessions or engines.
-"""
+"""The rows around the conversation: model and context above, status and keys below."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times, speeds and counted things as words for the screen; see also `ktchat.common.words`."""
+"""Times, speeds and counts as words for the screen; see also `ktchat.common.words`."""
 
 from __future__ import annotations
 

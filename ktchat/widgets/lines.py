@@ -1,6 +1,6 @@
 """Lines of styled text: breaking text to a width, with what a copy of it should contain.
 
-Knows cells, graphemes and line breaks. Knows nothing of Markdown, messages or widgets.
+Widths are in cells, and text is never broken inside a grapheme.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The first row of a screen: its title, and its tabs or steps.
 
-Knows their names and which one is open. A click on a name is the screen's action `tab(number)`.
+A click on a name is the screen's action `tab(number)`.
 """
 
 from __future__ import annotations

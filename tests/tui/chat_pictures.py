@@ -62,8 +62,8 @@ class Photographer:
     async def ready(self) -> None:
         """The model and the session are there."""
         await self.until(lambda: self.screen.chat is not None)
-        await self.until(lambda: not self.screen.sessions.switching)
-        await self.until(lambda: not self.screen.models.loading)
+        await self.until(lambda: not self.screen.activity.switching)
+        await self.until(lambda: not self.screen.activity.loading)
 
     async def new_session(self) -> None:
         """Begin another session."""

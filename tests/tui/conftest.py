@@ -138,8 +138,8 @@ async def start(home: Path) -> AsyncIterator[Start]:
         active_app.set(app)
         running = Running(app, engine, ready.result())
         await running.until(lambda: app.chat_screen.chat is not None)
-        await running.until(lambda: not app.chat_screen.sessions.switching)
-        await running.until(lambda: not app.chat_screen.models.loading, 60)
+        await running.until(lambda: not app.chat_screen.activity.switching)
+        await running.until(lambda: not app.chat_screen.activity.loading, 60)
         return running
 
     yield begin

@@ -64,7 +64,7 @@ class Run:
             await self.shoot("models-plan")
             await self.press("escape", "g")
             await self.until(lambda: self.app.screen is self.app.chat_screen)
-            await self.until(lambda: not self.app.chat_screen.models.loading)
+            await self.until(lambda: not self.app.chat_screen.activity.loading)
             await self.press("ctrl+o", "2")
             await self.sees("Qwen3-30B-A3B")
             await self.press("down", "down")
@@ -77,7 +77,7 @@ class Run:
             self.hub.rate = 400_000
             await self.press("enter")
             await self.sees("4 downloads", "left")
-            await self.until(lambda: self.app.downloads.states()[0].done > 3_500_000)
+            await self.until(lambda: self.app.context.downloads.states()[0].done > 3_500_000)
             await self.shoot("downloads")
             await self.press("escape")
             await self.press(*"What can you do", "question_mark", "enter")

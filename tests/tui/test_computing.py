@@ -9,8 +9,8 @@ import pytest
 from engine.errors import EngineError, KtchatError, MemoryShortError, ModelFileError, RequestError
 from engine.machine.probes import gpu as gpu_probe
 from engine.machine.types import Gpu
-from ktchat.common.settings import Wishes
-from ktchat.screens.chat.computing import WAYS
+from ktchat.common.settings import Overrides
+from ktchat.screens.chat.presets import PRESETS
 from tests.support.fake_engine import FakeEngine, Reply
 from tests.tui.conftest import Running, Start
 
@@ -40,7 +40,7 @@ async def test_a_long_name_gives_way_to_where_it_runs(start: Start) -> None:
 @pytest.mark.parametrize("error", [NO_DEVICE, NO_GPU])
 async def test_one_key_goes_on_with_the_cpu(start: Start, error: KtchatError) -> None:
     run = await start(engine=FakeEngine(["fine"], load_error=error, gpu="GPU"), size=(80, 24))
-    before = run.screen.settings.settings
+    before = run.screen.context.settings.settings
     await run.sees(error.what, "F5")
     assert run.screen.status.words == f"{error}  {OFFER}"
     await run.press("f5")
@@ -48,7 +48,7 @@ async def test_one_key_goes_on_with_the_cpu(start: Start, error: KtchatError) ->
     last = run.engine.loads[-1]
     assert (last.device, last.kv, len(run.engine.loads)) == ("cpu", "f16", 2)
     assert (await run.ask("hello")).reply == "fine"
-    after = run.screen.settings.read()
+    after = run.screen.context.settings.read()
     assert replace(after, recent_models=(), last_model="") == before  # for this run only
     await run.press("f5")
     await run.sees("runs on the CPU already")
@@ -88,7 +88,7 @@ async def test_the_cpu_is_offered_where_it_may_help(
 async def test_what_was_said_while_loading_stands_together(start: Start) -> None:
     said = "The GPU's memory ran out: 1 GB was asked for\nThe context is 4096 tokens and not 8192"
     run = await start(engine=FakeEngine(load_notice=said))
-    await run.until(lambda: run.chat.loaded is not None and not run.screen.models.loading)
+    await run.until(lambda: run.chat.loaded is not None and not run.screen.activity.loading)
     assert run.screen.status.words == said.replace("\n", ". ") + "."
 
 
@@ -99,33 +99,36 @@ async def chosen(run: Running, words: str) -> None:
     await run.press(*({" ": "space", ":": "colon"}.get(letter, letter) for letter in words))
     await run.until(lambda: "loaded again" in run.text())
     await run.press("enter")
-    await run.until(lambda: len(run.engine.loads) > loads and not run.screen.models.loading)
+    await run.until(lambda: len(run.engine.loads) > loads and not run.screen.activity.loading)
 
 
 async def test_the_palette_keeps_how_models_are_loaded(start: Start) -> None:
     run = await start(engine=FakeEngine(gpu="GPU"))
-    await run.until(lambda: run.chat.loaded is not None and not run.screen.models.loading)
-    run.screen.settings.wishes = Wishes(context=512, device="gpu")
+    await run.until(lambda: run.chat.loaded is not None and not run.screen.activity.loading)
+    run.screen.context.settings.overrides = Overrides(context=512, device="gpu")
     await chosen(run, "device: cpu")
-    assert run.screen.settings.read().device == "cpu"
+    assert run.screen.context.settings.read().device == "cpu"
     assert run.engine.loads[-1].device == "cpu" and run.engine.loads[-1].context == 512
     await run.sees("· CPU ")
     await chosen(run, "context: auto")
-    assert run.engine.loads[-1].context == "auto" and run.screen.settings.read().context == "auto"
+    assert (
+        run.engine.loads[-1].context == "auto"
+        and run.screen.context.settings.read().context == "auto"
+    )
 
 
 async def test_while_a_reply_is_written_nothing_is_loaded(start: Start) -> None:
     engine = FakeEngine([Reply("word " * 500, token_seconds=0.01)], gpu="GPU")
     run = await start(engine=engine)
-    await run.until(lambda: run.chat.loaded is not None and not run.screen.models.loading)
+    await run.until(lambda: run.chat.loaded is not None and not run.screen.activity.loading)
     run.screen.prompt.put("hello")
     await run.press("enter")
     await run.until(lambda: run.chat.busy)
     await run.press("f5")
     await run.sees("a reply is being written")
-    assert run.screen.settings.load("").device == "auto"
-    run.screen.models.change(next(way for way in WAYS if way.change == {"kv": "q8"}))
+    assert run.screen.context.settings.load("").device == "auto"
+    run.screen.models.change(next(preset for preset in PRESETS if preset.change == {"kv": "q8"}))
     await run.sees("kept: it holds when a model is loaded next")
-    assert run.screen.settings.load("").kv == "q8" and len(engine.loads) == 1
+    assert run.screen.context.settings.load("").kv == "q8" and len(engine.loads) == 1
     await run.press("escape")
     await run.until(lambda: not run.chat.busy)

@@ -15,7 +15,7 @@ from kernels.cpu.build import build
 from ktchat.common.settings import SettingsFile
 from ktchat.library.downloads import Downloads
 from ktchat.screens.models.choose import ChooseScreen
-from ktchat.screens.models.models import ModelScreen
+from ktchat.screens.models.manager import ModelManager
 from ktchat.widgets.field import Field
 from ktchat.widgets.models.model_table import Rows
 from tests.support.fake_engine import Reply
@@ -29,8 +29,8 @@ SLOW = 1_200_000
 """Bytes a second of each connection."""
 
 
-def manager(run: Running) -> ModelScreen:
-    assert isinstance(run.app.screen, ModelScreen)
+def manager(run: Running) -> ModelManager:
+    assert isinstance(run.app.screen, ModelManager)
     return run.app.screen
 
 
@@ -44,7 +44,7 @@ def kept(home: Path) -> int:
 async def search(run: Running, words: str) -> None:
     """Ctrl+O, search, words."""
     await run.press("ctrl+o")
-    await run.until(lambda: isinstance(run.app.screen, ModelScreen))
+    await run.until(lambda: isinstance(run.app.screen, ModelManager))
     await run.press("3")
     await run.until(lambda: isinstance(run.app.focused, Field))
     await run.type(words)
@@ -66,7 +66,9 @@ async def test_a_split_model_is_searched_planned_pulled_killed_twice_verified_an
     hub.rate = SLOW
     await run.press("enter")
     await run.sees("4 downloads", "Tiny-MoE Q4_K")
-    await run.until(lambda: 0 < (state := run.app.downloads.states()[0]).done < state.total, 10)
+    await run.until(
+        lambda: 0 < (state := run.app.context.downloads.states()[0]).done < state.total, 10
+    )
     await run.press("ctrl+q")
     await run.until(lambda: not run.app.is_running)
 
@@ -85,7 +87,7 @@ async def test_a_split_model_is_searched_planned_pulled_killed_twice_verified_an
     await run.sees("paused")
     await run.press("space")
     await run.sees("here, checksum is right", "100 %")
-    path = Path(run.app.downloads.states()[0].path)
+    path = Path(run.app.context.downloads.states()[0].path)
     await run.press("1")
     await run.sees("tiny qwen3moe")
     while Path(manager(run).local.table.key) != path:
@@ -101,10 +103,10 @@ async def test_a_split_model_is_searched_planned_pulled_killed_twice_verified_an
     await run.until(lambda: run.chat.conversation.last and not run.chat.busy, 30)
     figures = run.last.figures
     assert figures is not None and figures.reply_tokens > 0
-    assert run.screen.settings.read().last_model == str(path)
+    assert run.screen.context.settings.read().last_model == str(path)
     await run.until(lambda: (home / "cache" / "speeds.json").exists())
     await run.press("ctrl+o")
-    await run.until(lambda: isinstance(run.app.screen, ModelScreen))
+    await run.until(lambda: isinstance(run.app.screen, ModelManager))
     local = manager(run).local
     await run.until(lambda: str(path) in local.models)
     plan = local.models[str(path)].plan
@@ -143,7 +145,7 @@ async def test_a_download_is_paused_resumed_and_cancelled_by_keys(
     await run.sees("suits this machine")
     hub.rate = SLOW
     await run.press("enter")
-    downloads = run.app.downloads
+    downloads = run.app.context.downloads
     await run.until(lambda: downloads.states() and downloads.states()[0].done > 0, 10)
     await run.press("space")
     await run.sees("paused")

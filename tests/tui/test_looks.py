@@ -108,7 +108,7 @@ async def test_themes_are_chosen_and_remembered(start: Start, theme: str) -> Non
     run = await start(MARKDOWN)
     await run.ask("show")
     run.app.theme = theme
-    await run.until(lambda: run.screen.settings.read().theme in (theme, ""))
+    await run.until(lambda: run.screen.context.settings.read().theme in (theme, ""))
     await run.sees("bold")
     again = await start()
     assert again.app.theme == theme

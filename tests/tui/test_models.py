@@ -15,7 +15,7 @@ from engine.plan.speed import record_run
 from engine.protocol import Figures
 from ktchat.common import usage
 from ktchat.common.paths import guide_model
-from ktchat.screens.models.models import ModelScreen
+from ktchat.screens.models.manager import ModelManager
 from ktchat.widgets.field import Field
 from ktchat.widgets.models.model_table import Column, Row, layout
 from ktchat.widgets.models.plan_bars import device_lines
@@ -29,12 +29,12 @@ __all__ = ["hub"]
 GB = 10**9
 
 
-async def opened(run: Running) -> ModelScreen:
+async def opened(run: Running) -> ModelManager:
     """The model manager, its first page filled."""
     await run.press("ctrl+o")
-    await run.until(lambda: isinstance(run.app.screen, ModelScreen))
+    await run.until(lambda: isinstance(run.app.screen, ModelManager))
     screen = run.app.screen
-    assert isinstance(screen, ModelScreen)
+    assert isinstance(screen, ModelManager)
     await run.sees("ktchat guide", "tok/s")
     return screen
 
@@ -45,7 +45,7 @@ def tiny(home: Path) -> Path:
     return tiny_model("qwen3moe", home / "models", expert_type="Q4_K")
 
 
-async def to_model(run: Running, screen: ModelScreen, path: Path) -> None:
+async def to_model(run: Running, screen: ModelManager, path: Path) -> None:
     """Put the cursor on a model, by keys."""
     await run.until(lambda: str(path) in screen.local.models)
     for _ in range(20):
@@ -72,7 +72,7 @@ async def test_a_typed_path_is_loaded_and_remembered(
     await run.press("enter")
     await run.until(lambda: run.chat.loaded is not None and run.chat.loaded.name == "Other-8B")
     assert run.lines()[0].startswith(" Other-8B")
-    assert run.screen.settings.read().last_model == str(model)
+    assert run.screen.context.settings.read().last_model == str(model)
 
 
 async def test_a_path_is_completed_with_tab(start: Start, hub: HubServer, home: Path) -> None:
@@ -308,7 +308,7 @@ async def test_a_model_that_fails_leaves_the_one_before(start: Start) -> None:
     run.engine.load_error = ModelFileError("Bad.gguf is damaged", "It is cut off", "Get it again")
     run.screen.models.load("/models/Bad.gguf")
     await run.sees("Bad.gguf is damaged. It is cut off. Get it again.")
-    await run.until(lambda: run.chat.loaded is not None and not run.screen.models.loading)
+    await run.until(lambda: run.chat.loaded is not None and not run.screen.activity.loading)
     assert run.lines()[0].lower().startswith(" fake")
     await run.ask("hello?")
     await run.sees("still here")

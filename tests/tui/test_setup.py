@@ -12,11 +12,12 @@ from engine.machine import profiles
 from engine.machine.probes import gpu as gpu_probe
 from engine.machine.types import Gpu, Problem
 from ktchat.common.settings import SettingsFile
-from ktchat.library import shelf
+from ktchat.library import plans, versions
 from ktchat.screens.dialogs.path_dialog import PathDialog
 from ktchat.screens.models.choose import ChooseScreen
-from ktchat.screens.models.models import ModelScreen
-from ktchat.screens.models.setup import MACHINE, MODEL, READY, SetupScreen
+from ktchat.screens.models.manager import ModelManager
+from ktchat.screens.models.setup import SetupScreen
+from ktchat.screens.models.setup_steps import Step
 from tests.support.fake_engine import FakeEngine
 from tests.support.hub_server import HubServer, Repo
 from tests.support.tiny import tiny_model
@@ -44,7 +45,7 @@ async def test_the_first_start_shows_the_machine_and_what_runs_well(
     start: Start, hub: HubServer
 ) -> None:
     run = await at_models(start)
-    assert wizard(run).step == MODEL
+    assert wizard(run).step == Step.MODEL
     await run.sees("GB", "~", "●", "short by", "context", "quality")
     assert all(len(line) <= 80 for line in run.lines())
     assert not hub.requests  # nobody is asked before a model is chosen
@@ -83,9 +84,9 @@ async def test_every_step_is_skipped_with_escape_and_nothing_is_asked_twice(
     start: Start, hub: HubServer, home: Path
 ) -> None:
     run = await start(model=None)
-    assert wizard(run).step == MACHINE
+    assert wizard(run).step == Step.MACHINE
     await run.press("escape")
-    assert wizard(run).step == MODEL
+    assert wizard(run).step == Step.MODEL
     await run.press("escape")
     await run.until(lambda: run.app.screen is run.screen)
     assert SettingsFile(home / "settings.toml").settings.setup_done
@@ -108,7 +109,7 @@ async def test_a_model_is_downloaded_while_one_talks_to_the_guide(
     hub.repos[entry.model.repository] = Repo(named)
     hub.rate = 1_200_000
     await run.press("enter")
-    await run.until(lambda: wizard(run).step == READY)
+    await run.until(lambda: wizard(run).step == Step.READY)
     await run.sees("%", "The download goes on while you chat")
     await run.press("space")
     await run.sees("paused")
@@ -151,13 +152,13 @@ async def test_details_search_and_a_file_are_one_key_away(start: Start, hub: Hub
     await run.until(lambda: isinstance(run.app.screen, ChooseScreen))
     await run.sees("suits this machine", "Q4_K_M", "experts", "KV cache", "limited by")
     await run.press("escape", "slash")
-    await run.until(lambda: isinstance(run.app.screen, ModelScreen))
+    await run.until(lambda: isinstance(run.app.screen, ModelManager))
     await run.press("escape")
     await run.until(lambda: isinstance(run.app.screen, SetupScreen))
     await run.press("o")
     await run.until(lambda: isinstance(run.app.screen, PathDialog))
     await run.press("escape")
-    assert wizard(run).step == MODEL
+    assert wizard(run).step == Step.MODEL
 
 
 async def test_a_gpu_is_shown_and_it_is_said_why_it_is_not_used(
@@ -177,7 +178,7 @@ async def test_a_gpu_is_shown_and_it_is_said_why_it_is_not_used(
 async def test_plans_with_a_gpu_are_shown_with_its_bar_and_verdict(
     start: Start, hub: HubServer, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr(shelf, "machine", lambda measure, device=None: profiles.load("4060-32gb"))
+    monkeypatch.setattr(plans, "machine", lambda measure, device=None: profiles.load("4060-32gb"))
     run = await start(size=size, model=None)
     await run.sees("RTX 4060", "reads up to 272 GB/s", "ktchat computes on the GPU")
     await run.press("enter")
@@ -223,7 +224,7 @@ async def test_a_damaged_catalogue_is_said_and_the_guide_is_there(
     def damaged(machine: hardware.Hardware) -> list[object]:
         raise KtchatError("catalog.json is damaged", "It ends too early", "Install ktchat again")
 
-    monkeypatch.setattr(shelf, "catalogue", damaged)
+    monkeypatch.setattr(versions, "catalogue", damaged)
     run = await start("hello", model=None)
     await run.press("enter")
     await run.sees("catalog.json is damaged")

@@ -12,7 +12,7 @@ from engine.machine import gpu_trial
 from engine.machine.gpu_trial import GpuFacts
 from engine.machine.types import Gpu, Hardware, Software
 from ktchat.cli import main
-from ktchat.library import shelf
+from ktchat.library import plans
 
 GB = 10**9
 COMPLETE = Software("0.3.36", torch="2.13.0", torch_cuda="13.0", triton="3.7", native=True)
@@ -39,7 +39,7 @@ class Doctor:
             self.tried += 1
             return list(facts)
 
-        self._monkeypatch.setattr(shelf, "machine", lambda measure, fresh: machine)
+        self._monkeypatch.setattr(plans, "machine", lambda measure, fresh: machine)
         self._monkeypatch.setattr(gpu_trial, "ask", ask)
         assert main(["doctor", *arguments]) == 0
         return self._capsys.readouterr().out

@@ -27,11 +27,11 @@ class Place:
         self.conversation = Conversation(title="t", turns=[Turn("one")])
 
     def refuse(self) -> None:
-        self.store.path = Path("/proc/nowhere/ktchat.db")
-        self.store._disconnect()
+        self.store.database.path = Path("/proc/nowhere/ktchat.db")
+        self.store.database.close()
 
     def accept(self) -> None:
-        self.store.path = self.folder / "data" / "ktchat.db"
+        self.store.database.path = self.folder / "data" / "ktchat.db"
 
     def touch(self, text: str = "", tokens: int = 0) -> None:
         turn = self.conversation.turns[0]
@@ -174,12 +174,12 @@ async def test_a_disk_that_hangs_does_not_hold_up_the_chat(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(saving, "FLUSH_SECONDS", 0.05)
-    place.store._lock.acquire()
+    place.store.database.lock.acquire()
     place.touch("a")
     try:
         assert not await place.saver.flush()
     finally:
-        place.store._lock.release()
+        place.store.database.lock.release()
     await until(lambda: not place.saver.pending and not place.saver._saves)
     assert place.saved() == "a"
 

@@ -14,7 +14,7 @@ from engine.protocol import Load, Sampling
 from ktchat import cli
 from ktchat.cli import load_options
 from ktchat.common.errors import SettingsError
-from ktchat.common.settings import MAX_RECENT, Settings, SettingsFile, Wishes
+from ktchat.common.settings import MAX_RECENT, Overrides, Settings, SettingsFile
 
 
 @pytest.fixture
@@ -129,8 +129,8 @@ def test_models_are_loaded_as_the_settings_say_unless_the_command_line_does(
     assert file.load("/m") == Load("/m")
     file.update(context=context, device="cpu", kv="q8")
     assert SettingsFile(path).load("/m") == Load("/m", context, device="cpu", kv="q8")  # type: ignore[arg-type]
-    wishes = Wishes(context=77, device="gpu")
-    assert SettingsFile(path, wishes).load("/m") == Load("/m", 77, device="gpu", kv="q8")
+    overrides = Overrides(context=77, device="gpu")
+    assert SettingsFile(path, overrides).load("/m") == Load("/m", 77, device="gpu", kv="q8")
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -139,9 +139,9 @@ def test_the_command_line_says_how_to_load(before: bool) -> None:
     arguments = [*options, "run", "hi"] if before else ["run", *options, "hi"]
     assert cli._command(arguments) == "run"
     args = cli._parser("run").parse_args(arguments)
-    assert load_options.wishes(args) == Wishes("auto", "gpu", "q8")
+    assert load_options.overrides(args) == Overrides("auto", "gpu", "q8")
     args = cli._parser("").parse_args(["--ctx", "5000"])
-    assert load_options.wishes(args) == Wishes(5000)
+    assert load_options.overrides(args) == Overrides(5000)
 
 
 def test_unknown_names_are_left_out(path: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import sqlite3
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from ktchat.common.errors import (
 )
 from ktchat.store import schema
 from ktchat.store.conversation import Conversation, Turn
+from ktchat.store.locks import Locks
 from ktchat.store.records import session_values, turn_values
 from ktchat.store.repair import is_sound
 from ktchat.store.store import Store
@@ -208,6 +210,24 @@ def test_a_session_is_held_by_one_store_at_a_time(store: Store) -> None:
     assert list((store.path.parent / "locks").iterdir()) == []
 
 
+def test_what_waits_for_a_lock_gets_it_when_it_is_let_go(tmp_path: Path) -> None:
+    one, other = Locks(tmp_path), Locks(tmp_path)
+    assert one.acquire("repair")
+    held = threading.Event()
+
+    def wait() -> None:
+        with other.hold("repair"):
+            held.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert not held.wait(0.05)
+    one.release("repair")
+    assert held.wait(5)
+    thread.join()
+    assert one.acquire("repair")
+
+
 def test_locks_left_by_dead_processes_are_swept(store: Store) -> None:
     folder = store.path.parent / "locks"
     folder.mkdir(parents=True)
@@ -387,7 +407,7 @@ def test_an_instance_that_finds_the_file_already_repaired_leaves_it(store: Store
     store.close()
     store.path.write_bytes(b"junk" * 5000)
     store.save_conversation(a_session("two"))
-    other._repair()
+    other.database._repair()
     assert other.notices == []
     assert [session.title for session in other.sessions()] == ["two"]
     other.close()

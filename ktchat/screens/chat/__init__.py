@@ -1,1 +1,1 @@
-"""The chat screen: its frame, and what happens in it to replies, sessions and the model."""
+"""The chat screen: its frame, and the flows of replies, sessions, models and downloads."""

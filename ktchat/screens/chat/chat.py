@@ -1,25 +1,24 @@
-"""The chat screen: what its parts say, and what the keys do.
+"""The chat screen: what each message of a widget and each key does.
 
-Knows which message and which action means what; the parts are in `frame`, the order of things is in
-`replies`, `session_flow` and `model_flow`. What opens above it is imported when it opens: the first frame
-does not wait for it.
+What opens above it is imported when it opens: the first frame does not wait for it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import events
 from textual.binding import BindingType
 from textual.widgets import TextArea
 
 from engine.errors import KtchatError
-from ktchat.common.settings import SettingsFile
 from ktchat.screens.chat import keys
+from ktchat.screens.chat.download_flow import DownloadFlow
 from ktchat.screens.chat.frame import Frame
 from ktchat.screens.chat.model_flow import ModelFlow
 from ktchat.screens.chat.replies import Replies
 from ktchat.screens.chat.session_flow import SessionFlow
+from ktchat.screens.chat.session_listing import SessionListing
 from ktchat.widgets.chat.message import MessageView
 from ktchat.widgets.chat.prompt import Prompt
 from ktchat.widgets.chat.prompt_view import PromptView
@@ -30,72 +29,21 @@ from ktchat.widgets.chat.welcome import Welcome
 from ktchat.widgets.formats import counted
 
 if TYPE_CHECKING:
-    from ktchat.app import KtchatApp
-    from ktchat.session.chat import ChatSession
+    from ktchat.context import AppContext
 
 
 class ChatScreen(Frame):
     """The screen of the program."""
 
-    app: KtchatApp
     BINDINGS: ClassVar[list[BindingType]] = [*keys.BINDINGS]
 
-    def __init__(self, settings: SettingsFile) -> None:
-        super().__init__(settings)
-        self.chat: ChatSession | None = None
-        """Comes after the first frame."""
-        self.replies = Replies(self)
-        self.sessions = SessionFlow(self)
-        self.models = ModelFlow(self)
-
-    async def show_conversation(self, chat: ChatSession, typed: str = "") -> None:
-        """Show the session that is open, with its unsent text and what was `typed` already."""
-        settings = self.settings.settings
-        turns = chat.conversation.turns
-        self.prompt.put(chat.draft + typed)
-        await self.transcript.show(turns, unfolded=not settings.thinking_folded)
-        self.header.show_context(chat.context_used, chat.context_size)
-        self.refresh_status()
-
-    def refresh_status(self) -> None:
-        """What holds now, in words and keys."""
-        chat, replies = self.chat, self.replies
-        has_turns = chat is not None and bool(chat.conversation.turns)
-        self.transcript.display, self.welcome.display = has_turns, not has_turns
-        self.prompt.set_class(replies.editing, "editing")
-        busy = chat is not None and (chat.busy or bool(self.models.loading))
-        standing = ""
-        if replies.waiting:
-            what = "this reply ends" if chat is not None and chat.busy else "the model is there"
-            standing = f"your message is sent when {what} · Esc takes it back"
-        elif replies.editing:
-            standing = (
-                "editing your last message · Enter replaces the turn · Esc leaves it as it was"
-            )
-        elif chat is not None and chat.busy and not self.transcript.at_end:
-            standing = "the reply goes on below · Ctrl+End"
-        elif chat is not None and chat.read_only:
-            standing = "this session is open in another ktchat: it can only be read here"
-        elif self.header.nearly_full and not busy and self.size.width < 60:
-            standing = "context nearly full"
-        self.status.stand(standing)
-        self._show_keys(busy)
-
-    def _show_keys(self, busy: bool) -> None:
-        if isinstance(self.focused, SessionList):
-            shown = keys.SESSIONS
-        elif isinstance(self.focused, MessageView):
-            shown = keys.MESSAGE
-        else:
-            shown = keys.EDITING if self.replies.editing else keys.STREAMING if busy else keys.IDLE
-        self.key_bar.show(shown)
-
-    def remember(self, **changes: Any) -> None:
-        """Change settings; ones that cannot be saved hold until the program ends."""
-        try:
-            self.settings.update(**changes)
-        except KtchatError as error:
-            self.status.say(str(error), "warning")
+    def __init__(self, context: AppContext) -> None:
+        super().__init__(context)
+        self.listing = SessionListing(self, context)
+        self.replies = Replies(self, self.activity, self.listing)
+        self.sessions = SessionFlow(self, self.activity, self.listing, self.replies)
+        self.models = ModelFlow(self, self.activity)
+        self.downloads = DownloadFlow(self, self.activity, self.models)
 
     # What the widgets say.
 
@@ -109,7 +57,7 @@ class ChatScreen(Frame):
         self.status.say(f"the paste was cut to {counted(message.limit, 'character')}", "warning")
 
     def on_text_area_changed(self, message: TextArea.Changed) -> None:
-        if self.chat is not None and not self.replies.editing and not self.sessions.switching:
+        if self.chat is not None and not self.activity.editing and not self.activity.switching:
             self.chat.keep_draft(self.prompt.text)
 
     async def on_message_view_copy(self, message: MessageView.Copy) -> None:
@@ -189,7 +137,7 @@ class ChatScreen(Frame):
         """Show or hide the session list; on a narrow screen above the conversation."""
         shown = not self.session_list.display
         if self.is_wide:
-            self.remember(session_list=shown)
+            self.context.remember(session_list=shown)
         self.place_parts(overlay=shown)
         (self.session_list if shown else self.prompt).focus()
 
@@ -248,18 +196,18 @@ class ChatScreen(Frame):
 
     def action_fold_thinking(self) -> None:
         """Fold or unfold all thinking."""
-        folded = not self.settings.settings.thinking_folded
-        self.remember(thinking_folded=folded)
+        folded = not self.context.settings.settings.thinking_folded
+        self.context.remember(thinking_folded=folded)
         self.transcript.fold_thinking(not folded)
         self.status.say("thinking is folded" if folded else "thinking is unfolded")
 
     def action_models(self) -> None:
         """Choose another model."""
-        from ktchat.screens.models.models import ModelScreen
+        from ktchat.screens.models.manager import ModelManager
 
         chat = self.chat
         current = chat.loaded.path if chat is not None and chat.loaded else ""
-        self.app.push_screen(ModelScreen(current), self._model_chosen)
+        self.app.push_screen(ModelManager(self.context, current), self._model_chosen)
 
     def action_load_on_cpu(self) -> None:
         """Load the model on the CPU, until the program ends."""
@@ -269,7 +217,7 @@ class ChatScreen(Frame):
         """All keys."""
         from ktchat.screens.dialogs.dialogs import HelpDialog
 
-        self.app.push_screen(HelpDialog())
+        self.app.push_screen(HelpDialog([(key.shown, key.help) for key in keys.KEYS]))
 
     # Inside.
 

@@ -1,6 +1,6 @@
-"""Copying text: through the terminal (OSC 52), and through the desktop's own program if there is one.
+"""Copies text through the terminal (OSC 52), and through the desktop's own program if there is one.
 
-Many terminals ignore OSC 52, and over ssh the desktop is elsewhere: both ways are tried.
+Many terminals ignore OSC 52, and over ssh the desktop is elsewhere: both are tried.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import sys
+from typing import Any
 
 from textual.app import App
 
@@ -23,7 +24,7 @@ _PROGRAMS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 _SECONDS = 2.0
 
 
-async def copy(app: App[None], text: str) -> None:
+async def copy(app: App[Any], text: str) -> None:
     """Put `text` on the clipboard."""
     app.copy_to_clipboard(text)
     command = _command()

@@ -1,11 +1,7 @@
-"""Downloads as the chat screen tells of them: how far they are, and which model arrived.
-
-Knows the status line of the chat and when a model may be opened. The queue is `ktchat.library.downloads`.
-"""
+"""Downloads as the chat tells of them: how far they are, and which model arrived."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from engine.common.threads import ask
@@ -13,23 +9,24 @@ from ktchat.library.downloads import stage_words, status_line, title
 
 if TYPE_CHECKING:
     from engine.downloads.download import DownloadProgress
-    from ktchat.app import KtchatApp
-
-WAIT = 0.05
-"""Seconds between two looks whether a model may be loaded now."""
+    from ktchat.screens.chat.activity import Activity
+    from ktchat.screens.chat.frame import Frame
+    from ktchat.screens.chat.model_flow import ModelFlow
 
 
 class DownloadFlow:
-    """From the queue to the chat."""
+    """From the download queue to the chat."""
 
-    def __init__(self, app: KtchatApp) -> None:
-        self._app = app
+    def __init__(self, frame: Frame, activity: Activity, models: ModelFlow) -> None:
+        self._frame = frame
+        self._activity = activity
+        self._models = models
         self.arrived: str | None = None
         """Path of the model that was downloaded last."""
 
     async def follow(self) -> None:
         """Say what becomes of the downloads, until the program ends."""
-        downloads, status = self._app.downloads, self._app.chat_screen.status
+        downloads, status = self._activity.context.downloads, self._frame.status
         await ask(downloads.start)
         left = [state for state in downloads.states() if state.stage == "paused"]
         if left:
@@ -43,7 +40,7 @@ class DownloadFlow:
                 self._tell(progress)
 
     def _tell(self, progress: DownloadProgress) -> None:
-        status, name = self._app.chat_screen.status, title(progress.key)
+        status, name = self._frame.status, title(progress.key)
         if progress.stage == "done":
             self.arrived = progress.path
             status.say(f"{name} is here", button=("open it", "app.open_arrived"), seconds=60.0)
@@ -52,13 +49,13 @@ class DownloadFlow:
 
     def open(self, path: str | None) -> None:
         """Open a model as soon as no other one is being loaded; None: stay with the present one."""
-        self._app.chat_screen.prompt.focus()
+        self._frame.prompt.focus()
         if path is not None:
-            self._app.run_worker(self._open(path), group="open", exclusive=True,
-                                 exit_on_error=False)  # fmt: skip
+            self._frame.app.run_worker(
+                self._open(path), group="open", exclusive=True, exit_on_error=False
+            )
 
     async def _open(self, path: str) -> None:
-        screen = self._app.chat_screen
-        while screen.chat is None or screen.models.loading:
-            await asyncio.sleep(WAIT)
-        screen.models.load(path)
+        activity = self._activity
+        await activity.until(lambda: activity.context.chat is not None and not activity.loading)
+        self._models.load(path)

@@ -1,6 +1,6 @@
-"""Writing the prompt in the person's own editor.
+"""The prompt in the person's own editor: $VISUAL or $EDITOR on a private temporary file.
 
-Knows $VISUAL, $EDITOR and a private temporary file. The screen is suspended meanwhile.
+The screen is suspended meanwhile.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from textual.app import App, SuspendNotSupported
 
@@ -24,7 +25,7 @@ class EditorError(KtchatError):
     """The editor could not be run, or what it left could not be read."""
 
 
-def edit(app: App[None], text: str) -> str:
+def edit(app: App[Any], text: str) -> str:
     """Let the person edit `text`; returns what the editor left. Raises `EditorError`.
 
     Blocks the event loop: the terminal belongs to the editor.
@@ -40,7 +41,7 @@ def edit(app: App[None], text: str) -> str:
         Path(name).unlink(missing_ok=True)
 
 
-def _run(app: App[None], command: list[str]) -> None:
+def _run(app: App[Any], command: list[str]) -> None:
     """Lend the terminal to the editor until it ends."""
     failure: OSError | None = None
     code = 0

@@ -1,11 +1,8 @@
-"""The frame of the chat screen: which parts there are and where they stand.
-
-Knows widgets and the size of the window. Knows nothing of what they are about.
-"""
+"""The frame of the chat screen: its widgets, where they stand, and what they show of the chat."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import events
 from textual.app import ComposeResult
@@ -13,20 +10,24 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
 
-from ktchat.common.settings import SettingsFile
+from ktchat.common import words
+from ktchat.common.text import one_line
 from ktchat.screens.chat import keys
+from ktchat.screens.chat.activity import Activity
 from ktchat.widgets.bars import Header, KeyBar, Status
+from ktchat.widgets.chat.message import MessageView
 from ktchat.widgets.chat.prompt import Prompt
 from ktchat.widgets.chat.session_list import SessionList
 from ktchat.widgets.chat.transcript import Transcript
 from ktchat.widgets.chat.welcome import Welcome
-from ktchat.widgets.small import TooSmall
+from ktchat.widgets.too_small import TooSmall, is_too_small
+
+if TYPE_CHECKING:
+    from ktchat.context import AppContext
+    from ktchat.session.chat import ChatSession
 
 WIDE = 100
 """Columns from which the session list stands beside the conversation."""
-
-LEAST = (36, 9)
-"""Columns and rows below which only a line says that the window is too small."""
 
 
 class Row(Horizontal):
@@ -52,9 +53,10 @@ class Frame(Screen[None]):
         Binding("ctrl+down", "scroll_by(3)", "Scroll down", show=False),
     ]
 
-    def __init__(self, settings: SettingsFile) -> None:
+    def __init__(self, context: AppContext) -> None:
         super().__init__()
-        self.settings = settings
+        self.context = context
+        self.activity = Activity(context)
         self.header = Header()
         self.session_list = SessionList()
         self.transcript = Transcript()
@@ -113,13 +115,76 @@ class Frame(Screen[None]):
     def place_parts(self, overlay: bool | None = None) -> None:
         """Fit the parts to the size of the window; with `overlay`, show or hide the session list
         above the conversation where it has no place beside it."""
-        width, height = self.app.size
-        small = width < LEAST[0] or height < LEAST[1]
+        small = is_too_small(self.app.size)
         if small != self.has_class("-small"):
             self.set_class(small, "-small")
             if not small:
                 self.call_after_refresh(self.prompt.focus)
         self.set_class(not self.is_wide, "-narrow")
         self._overlay = not self.is_wide and (self._overlay if overlay is None else overlay)
-        shown = self.settings.settings.session_list if self.is_wide else self._overlay
+        shown = self.context.settings.settings.session_list if self.is_wide else self._overlay
         self.session_list.display = shown
+
+    # What they show.
+
+    @property
+    def chat(self) -> ChatSession | None:
+        """The chat; it comes after the first frame."""
+        return self.context.chat
+
+    async def show_conversation(self, chat: ChatSession, typed: str = "") -> None:
+        """Show the session that is open, with its unsent text and what was `typed` already."""
+        folded = self.context.settings.settings.thinking_folded
+        self.prompt.put(chat.draft + typed)
+        await self.transcript.show(chat.conversation.turns, unfolded=not folded)
+        self.header.show_context(chat.context_used, chat.context_size)
+        self.refresh_status()
+
+    def show_model(self, chat: ChatSession) -> None:
+        """Show the model that is there."""
+        model = chat.loaded
+        if model is None:
+            self.header.show_model("no model")
+            self.header.show_context(0, 0)
+            return
+        name, quantisation = one_line(model.name, 60), one_line(model.quantisation, 20)
+        other = one_line(model.runtime, 20) if model.runtime != "native" else ""
+        parts = (quantisation, other, words.place(model.device))
+        self.header.show_model(name, " · ".join(filter(None, parts)))
+        self.header.show_context(chat.context_used, chat.context_size)
+        self.welcome.show_model(name)
+
+    def refresh_status(self) -> None:
+        """What holds now, in words and keys."""
+        chat = self.chat
+        has_turns = chat is not None and bool(chat.conversation.turns)
+        self.transcript.display, self.welcome.display = has_turns, not has_turns
+        self.prompt.set_class(self.activity.editing, "editing")
+        self.status.stand(self._standing_words())
+        self._show_keys()
+
+    def _standing_words(self) -> str:
+        chat, activity = self.chat, self.activity
+        if activity.queued is not None:
+            what = "this reply ends" if activity.replying else "the model is there"
+            return f"your message is sent when {what} · Esc takes it back"
+        if activity.editing:
+            return "editing your last message · Enter replaces the turn · Esc leaves it as it was"
+        if activity.replying and not self.transcript.at_end:
+            return "the reply goes on below · Ctrl+End"
+        if chat is not None and chat.read_only:
+            return "this session is open in another ktchat: it can only be read here"
+        if self.header.nearly_full and not activity.busy and self.size.width < 60:
+            return "context nearly full"
+        return ""
+
+    def _show_keys(self) -> None:
+        if isinstance(self.focused, SessionList):
+            shown = keys.SESSIONS
+        elif isinstance(self.focused, MessageView):
+            shown = keys.MESSAGE
+        elif self.activity.editing:
+            shown = keys.EDITING
+        else:
+            shown = keys.STREAMING if self.activity.busy else keys.IDLE
+        self.key_bar.show(shown)

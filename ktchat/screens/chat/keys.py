@@ -1,4 +1,4 @@
-"""The keys: one table for the bindings, the help, the key bar and the command palette."""
+"""The keys of the chat: one table for the bindings, the help, the key bar and the palette."""
 
 from __future__ import annotations
 

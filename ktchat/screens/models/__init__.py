@@ -1,1 +1,1 @@
-"""The screens on which models are chosen: the manager and the first-start wizard."""
+"""The screens on which models are chosen: the model manager and the first-start wizard."""

@@ -1,6 +1,6 @@
-"""Versions of one model: which quantisation, and what each makes of this machine.
+"""The versions of one model, and how each runs on this machine.
 
-Knows how versions are listed and planned. Dismissed with the number of the one to download.
+The screen is dismissed with the number of the version to download, or with None.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from textual.widgets import Static
 
 from engine.common.threads import ask
 from engine.errors import KtchatError
-from ktchat.library import shelf
+from ktchat.library import versions
 from ktchat.widgets.bars import KeyBar, Status
 from ktchat.widgets.lines import styled
 from ktchat.widgets.models.model_cells import fit_cell, size_cell, speed_cell
@@ -26,7 +26,7 @@ from ktchat.widgets.tab_bar import TabBar
 
 if TYPE_CHECKING:
     from engine.plan.memory_plan import MemoryPlan
-    from ktchat.library.shelf import Choice
+    from ktchat.library.versions import Choice
 
 PAUSE = 0.2
 """Seconds that the cursor rests on a version before its headers are read."""
@@ -86,7 +86,7 @@ class ChooseScreen(Screen[int | None]):
             return
         self._about.update(Content(choice.title) + styled(f"  {choice.about}", "$foreground 60%"))
         self._show(at=str(choice.best))
-        if isinstance(choice, shelf.CatalogueChoice):
+        if isinstance(choice, versions.CatalogueChoice):
             for number in range(len(choice.versions)):
                 await self._plan(number)
 
@@ -114,7 +114,7 @@ class ChooseScreen(Screen[int | None]):
             cells=(
                 name,
                 size_cell(version.size, version.computed),
-                fit_cell(known, shelf.rough_fit(version.size, self._choice.hardware)),
+                fit_cell(known, versions.rough_fit(version.size, self._choice.hardware)),
                 speed_cell(known),
                 Content(str(version.files) if version.files > 1 else ""),
             ),

@@ -1,6 +1,6 @@
-"""The downloads: how far they are, and pausing, resuming and cancelling them.
+"""The tab of downloads: how far they are; pausing, resuming and cancelling them.
 
-Knows the queue's list, which it draws again several times a second while it is shown.
+It is drawn again several times a second while it is shown.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from textual.binding import Binding, BindingType
 from engine.common.threads import ask
 from engine.common.units import byte_size
 from ktchat.library.downloads import title
-from ktchat.screens.dialogs.path_dialog import Question
-from ktchat.screens.models.pages import NEXT, Page, Shown
+from ktchat.screens.dialogs.dialogs import Question
+from ktchat.screens.models.page import NEXT, Host, Page, Shown
 from ktchat.widgets.formats import short_path
 from ktchat.widgets.models.download_row import COLUMNS, download_row
 from ktchat.widgets.models.model_table import ModelTable
 
 if TYPE_CHECKING:
     from engine.plan.memory_plan import MemoryPlan
-    from ktchat.screens.models.models import ModelScreen
 
 INTERVAL = 0.25
 NONE = "Nothing is being downloaded. Choose a model in the catalogue, or search the hub."
@@ -43,8 +42,8 @@ class DownloadPage(Page):
         Binding("c", "clear", show=False),
     ]
 
-    def __init__(self, desk: ModelScreen) -> None:
-        super().__init__(desk, ModelTable(COLUMNS))
+    def __init__(self, host: Host) -> None:
+        super().__init__(host, ModelTable(COLUMNS))
 
     def compose(self) -> Iterator[ModelTable]:
         yield self.table
@@ -57,19 +56,19 @@ class DownloadPage(Page):
         self.run_worker(self._start(), group="start", exclusive=True, exit_on_error=False)
 
     async def _start(self) -> None:
-        await ask(self.desk.app.downloads.start)
+        await ask(self.host.context.downloads.start)
         self.draw()
 
     def draw(self) -> None:
         """Show how far everything is."""
         if self.display:
-            states = self.desk.app.downloads.states()
+            states = self.host.context.downloads.states()
             self.table.show([download_row(state) for state in states], NONE)
-            self.desk.show_plan()
-        self.desk.show_tabs()
+            self.host.show_plan()
+        self.host.show_tabs()
 
     def plan(self, key: str) -> tuple[MemoryPlan | None, str]:
-        state = self.desk.app.downloads.state(key)
+        state = self.host.context.downloads.state(key)
         if state is None or not key:
             return None, ""
         done = f"{byte_size(state.done)} of {byte_size(state.total)}"
@@ -81,15 +80,15 @@ class DownloadPage(Page):
 
     def action_open(self) -> None:
         """Open the model if it is here; else pause or resume."""
-        state = self.desk.app.downloads.state(self.table.key)
+        state = self.host.context.downloads.state(self.table.key)
         if state is not None and state.stage == "done":
-            self.desk.dismiss(state.path)
+            self.host.open_model(state.path)
         else:
             self.action_pause()
 
     def action_pause(self) -> None:
         """Pause a download, or go on with it."""
-        downloads = self.desk.app.downloads
+        downloads = self.host.context.downloads
         state = downloads.state(self.table.key)
         if state is None:
             return
@@ -100,7 +99,7 @@ class DownloadPage(Page):
 
     def action_cancel(self) -> None:
         """Stop a download and delete what came of it, after a question."""
-        downloads = self.desk.app.downloads
+        downloads = self.host.context.downloads
         state = downloads.state(self.table.key)
         if state is None or state.stage in ("done", "cancelled"):
             return
@@ -113,7 +112,7 @@ class DownloadPage(Page):
 
     def action_clear(self) -> None:
         """Take finished downloads from the list; the models stay."""
-        downloads = self.desk.app.downloads
+        downloads = self.host.context.downloads
         for state in downloads.states():
             downloads.forget(state.key)
         self.draw()

@@ -1,7 +1,4 @@
-"""The models on this machine: listed, opened, checked, deleted and taken in.
-
-Knows what may be done with which model. Bytes and folders are the engine's.
-"""
+"""The tab of models on this machine: opening, checking, deleting and importing them."""
 
 from __future__ import annotations
 
@@ -16,11 +13,13 @@ from engine.common.threads import ask
 from engine.common.units import byte_size
 from engine.errors import KtchatError
 from ktchat.common.text import one_line
-from ktchat.library import shelf
-from ktchat.library.shelf import LocalModel
-from ktchat.screens.dialogs.path_dialog import Details, PathDialog, Question, Way
-from ktchat.screens.models.local_model import Check, StoppedError, details
-from ktchat.screens.models.pages import NEXT, Page, Shown
+from ktchat.library import local_models
+from ktchat.library.local_models import LocalModel
+from ktchat.library.models import Source
+from ktchat.screens.dialogs.dialogs import Details, Question
+from ktchat.screens.dialogs.path_dialog import ImportMode, PathDialog
+from ktchat.screens.models.model_details import Check, StoppedError, details
+from ktchat.screens.models.page import NEXT, Host, Page, Shown
 from ktchat.widgets.formats import clock, short_path
 from ktchat.widgets.lines import styled
 from ktchat.widgets.models.model_cells import DIM, local_cells
@@ -28,7 +27,6 @@ from ktchat.widgets.models.model_table import Column, ModelTable, Row
 
 if TYPE_CHECKING:
     from engine.plan.memory_plan import MemoryPlan
-    from ktchat.screens.models.models import ModelScreen
 
 
 class LocalPage(Page):
@@ -50,7 +48,7 @@ class LocalPage(Page):
         Binding("i", "details", show=False),
     ]
 
-    def __init__(self, desk: ModelScreen) -> None:
+    def __init__(self, host: Host) -> None:
         columns = (
             Column("model"),
             Column("quantisation", rank=3),
@@ -60,7 +58,7 @@ class LocalPage(Page):
             Column("context", "right", rank=4),
             Column("last used", "right", rank=2),
         )
-        super().__init__(desk, ModelTable(columns))
+        super().__init__(host, ModelTable(columns))
         self.models: dict[str, LocalModel] = {}
         self._checking: Check | None = None
 
@@ -76,16 +74,16 @@ class LocalPage(Page):
         self.run_worker(self._list(), group="list", exclusive=True, exit_on_error=False)
 
     async def _list(self) -> None:
-        hardware = await self.desk.machine()
-        recent = self.desk.app.chat_screen.settings.settings.recent_models
+        hardware = await self.host.machine()
+        recent = self.host.context.settings.settings.recent_models
         found: dict[str, LocalModel] = {}
-        ours = shelf.local_models(recent, hardware)
+        ours = local_models.own_models(recent, hardware)
         while (local := await ask(next, ours, None)) is not None:
             found[local.entry.path] = local
             self.models = {**self.models, **found} if self.models else dict(found)
             self._show()
         known = {os.path.realpath(path) for path in found}
-        foreign = shelf.foreign_models(hardware, known)
+        foreign = local_models.foreign_models(hardware, known)
         while (local := await ask(next, foreign, None)) is not None:
             found[local.entry.path] = local
         self.models = found
@@ -94,14 +92,14 @@ class LocalPage(Page):
     def _show(self, at: str | None = None) -> None:
         rows = [self._row(local) for local in self.models.values()]
         rows.sort(key=lambda row: _GROUPS.index(row.group))
-        where = one_line(str(self.desk.app.downloads.folder), 200)
+        where = one_line(str(self.host.context.downloads.folder), 200)
         none = f"No models yet. Download one from the catalogue, or put GGUF files into {where}"
         self.table.show(rows, none, at)
-        self.desk.show_plan()
+        self.host.show_plan()
 
     def _row(self, local: LocalModel) -> Row:
         entry = local.entry
-        loaded = self.desk.current and os.path.realpath(entry.path) == self.desk.current
+        loaded = self.host.current and os.path.realpath(entry.path) == self.host.current
         return Row(
             key=entry.path,
             cells=(
@@ -118,7 +116,7 @@ class LocalPage(Page):
         local = self.models.get(key)
         if local is None:
             return None, ""
-        where = "built in" if local.entry.source == "guide" else short_path(local.entry.path)
+        where = "built in" if local.entry.source == Source.GUIDE else short_path(local.entry.path)
         return local.plan, where
 
     @property
@@ -137,28 +135,30 @@ class LocalPage(Page):
         if local is None:
             return
         if local.entry.error:
-            self.desk.say(local.entry.error, "warning")
+            self.host.say(local.entry.error, "warning")
         else:
-            self.desk.dismiss(local.entry.path)
+            self.host.open_model(local.entry.path)
 
     def action_path(self) -> None:
         """Name a file, to open it or to take it in."""
         self.app.push_screen(PathDialog(), self._path_named)
 
-    def _path_named(self, answer: tuple[Way, Path] | None) -> None:
+    def _path_named(self, answer: tuple[ImportMode, Path] | None) -> None:
         if answer is None:
             return
-        way, path = answer
-        if way == "open":
-            self.desk.dismiss(str(path))
+        mode, path = answer
+        if mode is ImportMode.OPEN:
+            self.host.open_model(str(path))
         else:
-            self.run_worker(self._take(path, way == "move"), group="take", exit_on_error=False)
+            self.run_worker(
+                self._take(path, mode is ImportMode.MOVE), group="take", exit_on_error=False
+            )
 
     def action_take_in(self) -> None:
         """Link another program's model into the models folder."""
         local = self.chosen
         if local is None or local.found is None:
-            self.desk.say("a links a model of another program; for a file of yours press o")
+            self.host.say("a links a model of another program; for a file of yours press o")
             return
         found = local.found
         self.run_worker(
@@ -170,13 +170,13 @@ class LocalPage(Page):
     async def _take(self, path: Path, move: bool, name: str = "", checksum: str = "") -> None:
         from engine.downloads.import_local import import_model
 
-        folder = self.desk.app.downloads.folder
+        folder = self.host.context.downloads.folder
         try:
             done = await ask(import_model, path, folder, move, name, checksum)
         except KtchatError as error:
-            self.desk.say(str(error), "error")
+            self.host.say(str(error), "error")
             return
-        self.desk.say(f"{done.path.name} was {done.mode} into the models folder")
+        self.host.say(f"{done.path.name} was {done.mode} into the models folder")
         self.begin()
 
     def action_delete(self) -> None:
@@ -185,13 +185,13 @@ class LocalPage(Page):
         if local is None:
             return
         name, entry = local.entry.name, local.entry
-        if os.path.realpath(entry.path) == self.desk.current:
-            self.desk.say(f"{name} is loaded: open another model first", "warning")
-        elif entry.source == "guide":
-            self.desk.say("the built-in guide stays: it weighs little", "warning")
+        if os.path.realpath(entry.path) == self.host.current:
+            self.host.say(f"{name} is loaded: open another model first", "warning")
+        elif entry.source == Source.GUIDE:
+            self.host.say("the built-in guide stays: it weighs little", "warning")
         elif not local.deletable:
             where = local.program or "outside the models folder"
-            self.desk.say(f"{name} belongs to {where}: ktchat only reads it", "warning")
+            self.host.say(f"{name} belongs to {where}: ktchat only reads it", "warning")
         else:
             question = f"Delete {name} {entry.quantisation}, {byte_size(entry.size)}?"
             self.app.push_screen(
@@ -205,13 +205,13 @@ class LocalPage(Page):
     async def _delete_now(self, path: str) -> None:
         name = self.models[path].entry.name
         try:
-            freed = await ask(shelf.delete, Path(path))
+            freed = await ask(local_models.delete, Path(path))
         except KtchatError as error:
-            self.desk.say(str(error), "error")
+            self.host.say(str(error), "error")
             return
         self.models.pop(path, None)
         self._show()
-        self.desk.say(f"{name} was deleted: {byte_size(freed)} are free again")
+        self.host.say(f"{name} was deleted: {byte_size(freed)} are free again")
         self.begin()
 
     def action_verify(self) -> None:
@@ -228,19 +228,19 @@ class LocalPage(Page):
 
         path, name = Path(local.entry.path), local.entry.name
         check = self._checking = Check()
-        timer = self.set_interval(0.2, lambda: self.desk.say(f"{name}: {check.words}"))
+        timer = self.set_interval(0.2, lambda: self.host.say(f"{name}: {check.words}"))
         known = record_of(path) is not None
         try:
-            folder = None if local.program else self.desk.app.downloads.folder
+            folder = None if local.program else self.host.context.downloads.folder
             parts = await ask(verify, path, True, check.report, folder)
         except StoppedError:
-            self.desk.say(f"{name} was not checked to the end")
+            self.host.say(f"{name} was not checked to the end")
         except KtchatError as error:
-            self.desk.say(str(error), "error")
+            self.host.say(str(error), "error")
         else:
             sha = parts[0].checksum.partition(":")[2][:12]
             words = "is intact" if known else "had no checksum; it has one from now on"
-            self.desk.say(f"{name} {words} · {len(parts)} files · {sha} …")
+            self.host.say(f"{name} {words} · {len(parts)} files · {sha} …")
         finally:
             timer.stop()
             self._checking = None

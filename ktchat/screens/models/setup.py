@@ -1,7 +1,7 @@
-"""The first start: what this machine is, which model suits it, getting that model.
+"""The first start: what this machine is, which model suits it, downloading that model.
 
-Knows the three steps and what each one says. Every step can be left with Esc; the built-in guide
-answers meanwhile. Dismissed with the path of a model to open, or with None for the guide.
+Every step can be left with Esc; the built-in guide answers meanwhile. The screen is dismissed with
+the path of a model to open, or with None for the guide.
 """
 
 from __future__ import annotations
@@ -15,26 +15,19 @@ from textual.binding import Binding, BindingType
 
 from engine.common.threads import ask
 from engine.errors import KtchatError
-from ktchat.library import shelf
-from ktchat.screens.dialogs.path_dialog import PathDialog, Way
-from ktchat.screens.models.desk import Desk
-from ktchat.screens.models.hub_pages import CATALOGUE_COLUMNS, catalogue_row
-from ktchat.screens.models.setup_steps import (
-    CATALOGUE,
-    KEYS,
-    MACHINE,
-    MODEL,
-    READY,
-    STEPS,
-    here_row,
-)
+from ktchat.library import local_models, plans, versions
+from ktchat.library.models import Source
+from ktchat.screens.dialogs.path_dialog import ImportMode, PathDialog
+from ktchat.screens.models.catalogue_page import CATALOGUE_COLUMNS, catalogue_row
+from ktchat.screens.models.model_screen import ModelScreen
+from ktchat.screens.models.setup_steps import CATALOGUE, KEYS, STEPS, Step, here_row
 from ktchat.widgets.formats import short_path
 from ktchat.widgets.models.arrival import Arrival
 from ktchat.widgets.models.machine_lines import MachineLines
 from ktchat.widgets.models.model_table import ModelTable, Row
 from ktchat.widgets.models.plan_bars import PlanBars
-from ktchat.widgets.small import TooSmall
 from ktchat.widgets.tab_bar import TabBar
+from ktchat.widgets.too_small import TooSmall
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +35,7 @@ if TYPE_CHECKING:
     from engine.catalog.catalog import Ranked
     from engine.hub.client import Hub
     from engine.machine.types import Hardware
+    from ktchat.context import AppContext
 
 INTERVAL = 0.25
 ROOMY = 34
@@ -50,7 +44,7 @@ MOST_HERE = 20
 """Models of this machine, and as many of other programs, that are listed here; the manager has all."""
 
 
-class SetupScreen(Desk):
+class SetupScreen(ModelScreen):
     """The wizard."""
 
     AUTO_FOCUS = ""
@@ -71,16 +65,16 @@ class SetupScreen(Desk):
     SetupScreen > ModelTable { padding: 1 0 0 0; }
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.step = MACHINE
+    def __init__(self, context: AppContext) -> None:
+        super().__init__(context)
+        self.step = Step.MACHINE
         self.tabs = TabBar("ktchat", STEPS)
         self.lines, self.bars, self.progress = MachineLines(), PlanBars(), Arrival()
         self.table = ModelTable(CATALOGUE_COLUMNS)
         self.key = ""
         """The download that was begun here."""
         self._ranked: dict[str, Ranked] = {}
-        self._here: dict[str, shelf.LocalModel] = {}
+        self._here: dict[str, local_models.LocalModel] = {}
 
     def compose(self) -> ComposeResult:
         yield self.tabs
@@ -93,7 +87,7 @@ class SetupScreen(Desk):
         yield TooSmall()
 
     def on_mount(self) -> None:
-        self.go(MACHINE)
+        self.go(Step.MACHINE)
         self.table.show([], "measuring this machine, then ranking models for it …")
         self.set_interval(INTERVAL, self._draw)
         self.run_worker(self._look(), group="look", exit_on_error=False)
@@ -102,34 +96,36 @@ class SetupScreen(Desk):
         self.fit()
         self._place()
 
-    def go(self, step: int) -> None:
+    def go(self, step: Step) -> None:
         """Show a step."""
         self.step = step
         self.tabs.show(step)
         self.key_bar.show(KEYS[step])
         self._place()
-        if step == MODEL:
+        if step == Step.MODEL:
             self.table.list.focus()
         else:
             self.set_focus(None)
 
     def _place(self) -> None:
         step, roomy = self.step, self.app.size.height >= ROOMY
-        self.lines.display = step == MACHINE or (step == MODEL and self.app.size.height >= 20)
-        self.lines.show_all(step == MACHINE)
-        self.table.display = step == MODEL
-        self.bars.display = step == MODEL and roomy
-        self.progress.display = step == READY
+        self.lines.display = step == Step.MACHINE or (
+            step == Step.MODEL and self.app.size.height >= 20
+        )
+        self.lines.show_all(step == Step.MACHINE)
+        self.table.display = step == Step.MODEL
+        self.bars.display = step == Step.MODEL and roomy
+        self.progress.display = step == Step.READY
 
     # Looking.
 
     async def _look(self) -> None:
-        device = self.app.chat_screen.settings.load("").device
-        self.lines.show(await ask(shelf.machine, False, device=device), measuring=True)
-        hardware = self._hardware = await ask(shelf.machine, True, device=device)
+        device = self.context.settings.load("").device
+        self.lines.show(await ask(plans.machine, False, device=device), measuring=True)
+        hardware = self._hardware = await ask(plans.machine, True, device=device)
         self.lines.show(hardware)
         try:
-            ranked = await ask(shelf.catalogue, hardware)
+            ranked = await ask(versions.catalogue, hardware)
         except KtchatError as error:
             self.table.show([], str(error))
             return
@@ -139,12 +135,14 @@ class SetupScreen(Desk):
 
     async def _look_here(self, hardware: Hardware) -> None:
         """Models that are here already: in the models folder, and those of other programs."""
-        settings = self.app.chat_screen.settings.settings
+        settings = self.context.settings.settings
         recent = settings.recent_models
-        ours = await ask(lambda: list(islice(shelf.local_models(recent, hardware), MOST_HERE)))
+        ours = await ask(lambda: list(islice(local_models.own_models(recent, hardware), MOST_HERE)))
         known = {os.path.realpath(one.entry.path) for one in ours}
-        others = await ask(lambda: list(islice(shelf.foreign_models(hardware, known), MOST_HERE)))
-        able = [one for one in (*ours, *others) if one.entry.source != "guide"]
+        others = await ask(
+            lambda: list(islice(local_models.foreign_models(hardware, known), MOST_HERE))
+        )
+        able = [one for one in (*ours, *others) if one.entry.source != Source.GUIDE]
         self._here = {one.entry.path: one for one in able if not one.entry.error}
 
     def _fill(self) -> None:
@@ -157,8 +155,8 @@ class SetupScreen(Desk):
         self.table.show(rows, "", at)
 
     def _draw(self) -> None:
-        if self.step == READY:
-            self.progress.show(self.app.downloads.state(self.key))
+        if self.step == Step.READY:
+            self.progress.show(self.context.downloads.state(self.key))
 
     def on_model_table_moved(self, message: ModelTable.Moved) -> None:
         """Show the plan of the model under the cursor."""
@@ -179,50 +177,50 @@ class SetupScreen(Desk):
                             exit_on_error=False)  # fmt: skip
 
     async def _get(self, entry: Ranked, hardware: Hardware) -> None:
-        choice = shelf.CatalogueChoice(entry.model, hardware, await self._hub())
+        choice = versions.CatalogueChoice(entry.model, hardware, await self._hub())
         await ask(choice.open)
         self.pull(choice, choice.best)
 
-    async def refused(self, choice: shelf.Choice, error: KtchatError) -> None:
+    async def refused(self, choice: versions.Choice, error: KtchatError) -> None:
         await super().refused(choice, error)
         self.say(f"{error} Meanwhile g talks to the built-in guide, o opens a file.", "error")
 
     def pulling(self, key: str) -> None:
         self.key = key
         self._remember()
-        self.go(READY)
+        self.go(Step.READY)
         self._draw()
 
     async def _hub(self) -> Hub:
-        return await ask(lambda: self.app.downloads.hub)
+        return await ask(lambda: self.context.downloads.hub)
 
     # Actions.
 
     def action_forward(self) -> None:
         """Go on; at the end open what came, or talk to the guide meanwhile."""
-        if self.step == MACHINE:
-            self.go(MODEL)
-        elif self.step == MODEL:
+        if self.step == Step.MACHINE:
+            self.go(Step.MODEL)
+        elif self.step == Step.MODEL:
             self.table.list.action_select()
         else:
-            state = self.app.downloads.state(self.key)
+            state = self.context.downloads.state(self.key)
             self.leave(state.path if state is not None and state.stage == "done" else None)
 
     def action_skip(self) -> None:
         """Skip this step."""
-        if self.step == MACHINE:
-            self.go(MODEL)
+        if self.step == Step.MACHINE:
+            self.go(Step.MODEL)
         else:
             self.leave(None)
 
     def action_back(self) -> None:
         """The step before."""
-        self.go(max(MACHINE, self.step - 1))
+        self.go(Step(max(Step.MACHINE, self.step - 1)))
 
     def action_tab(self, number: int) -> None:
         """A step that was clicked."""
-        if number < READY or self.key:
-            self.go(number)
+        if number < Step.READY or self.key:
+            self.go(Step(number))
 
     def action_guide(self) -> None:
         """Talk to the guide."""
@@ -230,36 +228,36 @@ class SetupScreen(Desk):
 
     def action_pause(self) -> None:
         """Pause the download, or go on with it."""
-        state = self.app.downloads.state(self.key) if self.step == READY else None
+        state = self.context.downloads.state(self.key) if self.step == Step.READY else None
         if state is not None and state.is_active:
-            self.app.downloads.pause(state.key)
+            self.context.downloads.pause(state.key)
         elif state is not None:
-            self.app.downloads.resume(state.key)
+            self.context.downloads.resume(state.key)
 
     def action_details(self) -> None:
         """All versions of the model under the cursor, with their plans."""
-        if self.step == MODEL and self.table.key in self._ranked:
+        if self.step == Step.MODEL and self.table.key in self._ranked:
             self.run_worker(self._details(self.table.key), group="details", exit_on_error=False)
 
     async def _details(self, key: str) -> None:
         if self._hardware is not None:
             model, hub = self._ranked[key].model, await self._hub()
-            self.choose(shelf.CatalogueChoice(model, self._hardware, hub))
+            self.choose(versions.CatalogueChoice(model, self._hardware, hub))
 
     def action_search(self) -> None:
         """The model manager, at the search."""
-        from ktchat.screens.models.models import TABS, ModelScreen
+        from ktchat.screens.models.manager import TABS, ModelManager
 
         def answered(path: str | None) -> None:
             if path is not None:
                 self.leave(path)
 
-        self.app.push_screen(ModelScreen(tab=TABS.index("search")), answered)
+        self.app.push_screen(ModelManager(self.context, tab=TABS.index("search")), answered)
 
     def action_path(self) -> None:
         """Open a file."""
 
-        def answered(answer: tuple[Way, Path] | None) -> None:
+        def answered(answer: tuple[ImportMode, Path] | None) -> None:
             if answer is not None:
                 self.leave(str(answer[1]))
 
@@ -271,4 +269,4 @@ class SetupScreen(Desk):
         self.dismiss(path)
 
     def _remember(self) -> None:
-        self.app.chat_screen.remember(setup_done=True)
+        self.context.remember(setup_done=True)

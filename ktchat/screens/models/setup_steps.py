@@ -1,27 +1,33 @@
-"""The steps of the first start: their names, their keys, and the rows of models that are here.
-
-Knows words only. What a key does is the screen's (`ktchat.screens.models.setup`).
-"""
+"""The steps of the first start: their names, their keys, and the rows of models that are here."""
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 from textual.content import Content
 
-from ktchat.library.shelf import LocalModel
+from ktchat.library.local_models import LocalModel
 from ktchat.widgets.models.model_cells import local_cells
 from ktchat.widgets.models.model_table import Row
 
 STEPS = ("This machine", "A model", "Ready")
-MACHINE, MODEL, READY = range(3)
+
+
+class Step(IntEnum):
+    """The steps, in their order."""
+
+    MACHINE, MODEL, READY = range(3)
+
+
 HERE, CATALOGUE = "on this machine", "to download: what runs best here comes first"
 
-KEYS: dict[int, tuple[tuple[str, str, str], ...]] = {
-    MACHINE: (
+KEYS: dict[Step, tuple[tuple[str, str, str], ...]] = {
+    Step.MACHINE: (
         ("Enter", "choose a model", "screen.forward"),
         ("g", "talk to the guide", "screen.guide"),
         ("Esc", "skip", "screen.skip"),
     ),
-    MODEL: (
+    Step.MODEL: (
         ("Enter", "download, open", "screen.forward"),
         ("i", "details", "screen.details"),
         ("/", "search", "screen.search"),
@@ -29,7 +35,7 @@ KEYS: dict[int, tuple[tuple[str, str, str], ...]] = {
         ("g", "guide", "screen.guide"),
         ("Esc", "skip", "screen.skip"),
     ),
-    READY: (
+    Step.READY: (
         ("Enter", "go on", "screen.forward"),
         ("Space", "pause, resume", "screen.pause"),
         ("Backspace", "another model", "screen.back"),

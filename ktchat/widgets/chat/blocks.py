@@ -1,8 +1,7 @@
-"""What each Markdown block looks like.
+"""Each Markdown block as rows of cells.
 
-Knows syntax trees and rows of cells. Knows nothing of sources, streams, messages or widgets. Styles
-are component classes; links and the `copy` of a code block are actions of the widget that shows
-them: `open_link(url)` and `copy_code(number)`.
+Styles are component classes. Links and the `copy` of a code block are actions of the widget that
+shows them: `open_link(url)` and `copy_code(number)`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Syntax colours for code blocks.
 
-Knows languages and token types. A block is coloured in chunks, so that a block that grows while it
-streams costs one chunk and not the whole. The colours are component classes (`.code-keyword`),
-which the style sheet gives a meaning.
+A block is coloured in chunks, so that a block that grows while it streams costs one chunk and not the
+whole. The colours are component classes (`.code-keyword`), which the style sheet gives a meaning.
 """
 
 from __future__ import annotations

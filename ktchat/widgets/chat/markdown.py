@@ -1,9 +1,8 @@
 """Markdown as rows of cells, for text that grows while it is shown.
 
-Knows how a document is parsed piece by piece. Knows nothing of how a piece looks (see `blocks`),
-of messages or of widgets. A document is a list of blocks (paragraph, heading, code, table, quote,
-one top-level list item); appending parses and lays out the last block again and nothing before it,
-so that the cost of a word does not grow with the reply.
+A document is a list of blocks (paragraph, heading, code, table, quote, one top-level list item).
+Appending parses and lays out the last block again and nothing before it, so that the cost of a word
+does not grow with the reply. What a block looks like is in `blocks`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A message in the transcript: a header row and rows of text, drawn line by line.
 
-Knows rows, selection, focus and clicks. Knows nothing of the session; what the person asks for
-goes up as a message. One widget a message and no children: a transcript of hundreds stays light.
+It handles selection, focus and clicks; what the person asks for goes up as a message. One widget a
+message and no children: a transcript of hundreds stays light.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class MessageView(Widget, can_focus=True):
 
     @dataclass
     class Typed(Message):
-        """A letter that means nothing here: it is for the prompt."""
+        """A character that means nothing here: it is for the prompt."""
 
         text: str
 

@@ -1,6 +1,6 @@
 """Plain text that grows, as rows of cells: a message as it was typed, the model's thinking.
 
-Knows lines and widths. Only the last line is broken again when text is added.
+Only the last line is broken again when text is added.
 """
 
 from __future__ import annotations

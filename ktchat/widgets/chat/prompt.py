@@ -1,7 +1,6 @@
-"""The prompt: a box of lines that grows with what is typed.
+"""The prompt: a box of lines that grows with what is typed, with the history of prompts.
 
-Knows keys and the history of prompts. Knows nothing of the session: sending, stopping and the
-editor are messages.
+Sending, stopping and the editor are messages to the screen.
 """
 
 from __future__ import annotations
@@ -117,7 +116,7 @@ class Prompt(TextArea):
     async def _on_key(self, event: events.Key) -> None:
         """Do what a key of the box means before the next key is looked at.
 
-        By default a bound key bubbles up to the application first, and letters that were typed
+        By default a bound key bubbles up to the application first, and characters that were typed
         after an Enter overtake it.
         """
         binding = next(iter(self._bindings.key_to_bindings.get(event.key, ())), None)

@@ -1,7 +1,4 @@
-"""What the person said, in the transcript.
-
-Knows a `Turn`. Knows nothing of the session.
-"""
+"""The person's message in the transcript."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The model's reply, in the transcript, while it comes and after.
-
-Knows a `Turn` and the engine's events, and how each looks. Knows nothing of the session.
-"""
+"""The model's reply in the transcript, while it comes and after."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from textual.message import Message
 from engine.protocol import Event, Notice, Prefilled, Progress, Text, Thinking
 from ktchat.common import words
 from ktchat.common.text import one_line
-from ktchat.store.conversation import Turn
+from ktchat.store.conversation import Turn, TurnState
 from ktchat.widgets.chat.markdown import Document
 from ktchat.widgets.chat.message import MessageView, actions
 from ktchat.widgets.chat.plain import PlainText
@@ -59,7 +56,7 @@ class ReplyView(MessageView):
         self._thinking = PlainText(turn.thinking, ".thinking")
         self._thought_seconds = 0.0
         self._notices: list[str] = []
-        self._live = _Live(started=time.monotonic()) if turn.state == "streaming" else None
+        self._live = _Live(started=time.monotonic()) if turn.state == TurnState.STREAMING else None
         self._pending: list[str] = []
         self._reserved = 0
 
@@ -211,7 +208,7 @@ class ReplyView(MessageView):
         turn = self.turn
         if self._live is not None:
             return []
-        if turn.state == "failed" and turn.error is not None:
+        if turn.state == TurnState.FAILED and turn.error is not None:
             return self._failure(width)
         ending = _ENDINGS.get(turn.state) or _REASONS.get(turn.reason or "")
         if ending is None:
@@ -264,8 +261,8 @@ _EVENTS: dict[type, Callable[..., None]] = {
     Notice: ReplyView._noticed,
 }
 _ENDINGS = {
-    "stopped": ("stopped", ".note"),
-    "interrupted": ("interrupted: the program ended before the reply did", ".note"),
+    TurnState.STOPPED: ("stopped", ".note"),
+    TurnState.INTERRUPTED: ("interrupted: the program ended before the reply did", ".note"),
 }
 _REASONS = {
     "length": ("the reply reached its limit of tokens", ".note"),

@@ -1,7 +1,6 @@
-"""The session list: saved sessions by age, the open one marked.
+"""The session list: saved sessions by age, the open one marked, those just deleted struck through.
 
-Knows summaries and what was deleted a moment ago. Knows nothing of the store; opening, renaming and
-deleting are messages.
+Opening, renaming and deleting are messages to the screen.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ class SessionList(OptionList):
             self._current = current
             self._fill()
 
-    def bury(self, session: str) -> None:
+    def mark_deleted(self, session: str) -> None:
         """Show a session as deleted; it can be brought back."""
         for summary in self._sessions:
             if summary.id == session:

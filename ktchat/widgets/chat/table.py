@@ -1,7 +1,4 @@
-"""Tables as rows of cells, fitted to a width.
-
-Knows column widths and alignment. Knows nothing of Markdown or widgets.
-"""
+"""Markdown tables as rows of cells, fitted to a width."""
 
 from __future__ import annotations
 

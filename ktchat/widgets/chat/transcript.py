@@ -1,7 +1,7 @@
 """The transcript: the turns of a conversation, the newest at the end.
 
-Knows which turns are on the screen (the last ones; older ones join when the reader scrolls up) and
-keeps the view at the end only while the reader is there. Knows nothing of the session.
+Only the last turns are on the screen; older ones join when the reader scrolls up. The view follows
+the end only while the reader is there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What stands where the conversation will be, while there is none."""
+"""The welcome, which stands where the conversation will be."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""One download by itself, with what can be done meanwhile: the last step of the wizard.
-
-Knows progress as the queue reports it. Knows nothing of the queue.
-"""
+"""One download by itself, and what can be done meanwhile: the last step of the wizard."""
 
 from __future__ import annotations
 

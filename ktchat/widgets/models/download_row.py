@@ -1,7 +1,4 @@
-"""A download as a row of the table: its bar, how far it is and what it does.
-
-Knows progress as the queue reports it. Knows nothing of the queue.
-"""
+"""A download as a row of the table: its bar, how far it is, and what it is doing."""
 
 from __future__ import annotations
 

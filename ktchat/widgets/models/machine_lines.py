@@ -1,7 +1,4 @@
-"""This machine in a line a part: the first page of the wizard.
-
-Knows how a machine is shown. Knows nothing of how it is looked at.
-"""
+"""This machine, one line a part: the first step of the wizard."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Cells of the model tables: sizes, fit, speeds.
 
-Knows the words and colours of a plan. A measured speed stands plain, a predicted one with `~`.
+A measured speed stands plain, a predicted one with `~`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ktchat.widgets.lines import styled
 
 if TYPE_CHECKING:
     from engine.plan.memory_plan import MemoryPlan
-    from ktchat.library.shelf import LocalModel
+    from ktchat.library.local_models import LocalModel
 
 DIM = "$foreground 60%"
 

@@ -1,8 +1,7 @@
 """A table of models: a heading and rows of cells that fit every width, one of them chosen.
 
-Knows columns, groups and the cursor. Knows nothing of what the rows are about. Columns that have no
-room are left out, those of the highest rank first; a long text flows over empty cells beside it. A click puts the cursor on a row; a second one
-chooses it, as Enter does.
+Columns that have no room are left out, those of the highest rank first; a long text flows over empty
+cells beside it. A click puts the cursor on a row; a second one chooses it, as Enter does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A plan as bars: where every gigabyte of a device goes, and in words how it will run.
-
-Knows a plan's ledger and colours. Knows nothing of how a plan is made.
-"""
+"""A memory plan as bars: where every gigabyte of a device goes, and in words how it will run."""
 
 from __future__ import annotations
 

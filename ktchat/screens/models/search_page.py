@@ -1,7 +1,4 @@
-"""The catalogue and the search: models that are not here yet.
-
-Knows how they are listed and what fits. Choosing a version and downloading it is the desk's.
-"""
+"""The tab of the search: repositories of the hub with GGUF files, and which of them fit."""
 
 from __future__ import annotations
 
@@ -18,106 +15,17 @@ from engine.common.threads import ask
 from engine.common.units import short_count
 from engine.errors import KtchatError
 from ktchat.common.text import one_line
-from ktchat.library import shelf
-from ktchat.screens.models.pages import NEXT, Page, Shown
+from ktchat.library import versions
+from ktchat.screens.models.page import NEXT, Host, Page, Shown
 from ktchat.widgets.field import Field
 from ktchat.widgets.formats import counted
 from ktchat.widgets.lines import styled
-from ktchat.widgets.models.model_cells import DIM, context_cell, fit_cell, size_cell, speed_cell
+from ktchat.widgets.models.model_cells import DIM, size_cell
 from ktchat.widgets.models.model_table import Column, ModelTable, Row
 
 if TYPE_CHECKING:
-    from engine.catalog.catalog import Ranked
     from engine.hub.client import Hub, SearchHit
     from engine.plan.memory_plan import MemoryPlan
-    from ktchat.screens.models.models import ModelScreen
-
-CATALOGUE_COLUMNS = (
-    Column("model"),
-    Column("quantisation", rank=4),
-    Column("size", "right"),
-    Column("fit"),
-    Column("speed", "right", rank=1),
-    Column("context", "right", rank=3),
-    Column("quality", rank=2),
-)
-
-
-class CataloguePage(Page):
-    """Models people run at home, what suits this machine first."""
-
-    KEYS: ClassVar[tuple[Shown, ...]] = (
-        ("Enter", "versions, download", "screen.page('choose')"),
-        ("/", "search the hub", "screen.tab(2)"),
-        *NEXT,
-    )
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("i", "choose", show=False),
-        Binding("slash", "screen.tab(2)", show=False),
-    ]
-
-    def __init__(self, desk: ModelScreen) -> None:
-        super().__init__(desk, ModelTable(CATALOGUE_COLUMNS))
-        self.ranked: dict[str, Ranked] = {}
-
-    def compose(self) -> Iterator[ModelTable]:
-        yield self.table
-
-    def begin(self) -> None:
-        """Rank the catalogue, once."""
-        if not self.ranked:
-            self.table.show([], "ranking the catalogue for this machine …")
-            self.run_worker(self._rank(), group="rank", exclusive=True, exit_on_error=False)
-
-    async def _rank(self) -> None:
-        try:
-            hardware = await self.desk.machine()
-            ranked = await ask(shelf.catalogue, hardware)
-        except KtchatError as error:
-            self.table.show([], str(error))
-            return
-        self.ranked = {entry.model.id: entry for entry in ranked}
-        self.table.show([catalogue_row(entry) for entry in ranked])
-        self.desk.show_plan()
-
-    def plan(self, key: str) -> tuple[MemoryPlan | None, str]:
-        entry = self.ranked.get(key)
-        if entry is None:
-            return None, ""
-        return entry.plan, f"{entry.model.good_at} · {entry.model.licence}"
-
-    def on_model_table_chosen(self, message: ModelTable.Chosen) -> None:
-        self.action_choose()
-
-    def action_choose(self) -> None:
-        """Choose a version of the model under the cursor."""
-        self.run_worker(self._choose(), group="choose", exclusive=True, exit_on_error=False)
-
-    async def _choose(self) -> None:
-        entry = self.ranked.get(self.table.key)
-        if entry is not None:
-            hub = await ask(lambda: self.desk.app.downloads.hub)
-            hardware = await self.desk.machine()
-            self.desk.choose(shelf.CatalogueChoice(entry.model, hardware, hub))
-
-
-def catalogue_row(entry: Ranked) -> Row:
-    """A model of the catalogue in the version that suits the machine."""
-    dots = max(1, min(5, round(entry.quality / 18)))
-    quality = styled("●" * dots, "$accent") + styled("○" * (5 - dots), "$foreground 35%")
-    return Row(
-        key=entry.model.id,
-        cells=(
-            Content(one_line(entry.model.name, 60)),
-            Content(entry.quant.name),
-            size_cell(entry.quant.bytes, entry.quant.source == "computed"),
-            fit_cell(entry.plan),
-            speed_cell(entry.plan),
-            context_cell(entry.plan),
-            quality,
-        ),
-        dim=not entry.plan.fits,
-    )
 
 
 class SearchPage(Page):
@@ -137,7 +45,7 @@ class SearchPage(Page):
     SearchPage > Field { margin: 0 1 1 1; background: $surface; }
     """
 
-    def __init__(self, desk: ModelScreen) -> None:
+    def __init__(self, host: Host) -> None:
         columns = (
             Column("repository"),
             Column("suits here", rank=2),
@@ -147,10 +55,10 @@ class SearchPage(Page):
             Column("downloads", "right", rank=4),
             Column("updated", rank=6),
         )
-        super().__init__(desk, ModelTable(columns))
+        super().__init__(host, ModelTable(columns))
         self.field = Field(placeholder="name of a model on the hub", compact=True)
         self.hits: dict[str, SearchHit] = {}
-        self._looked: dict[str, shelf.HubChoice | str] = {}
+        self._looked: dict[str, versions.HubChoice | str] = {}
         self.asking = False
         """The hub is being asked for repositories."""
 
@@ -176,7 +84,7 @@ class SearchPage(Page):
     async def _search(self, words: str) -> None:
         self.asking = True
         try:
-            hub = await ask(lambda: self.desk.app.downloads.hub)
+            hub = await ask(lambda: self.host.context.downloads.hub)
             hits = await ask(hub.search, words)
         except KtchatError as error:
             self.table.show([], str(error))
@@ -191,9 +99,9 @@ class SearchPage(Page):
 
     async def _look(self, hub: Hub) -> None:
         """List the files of the first repositories, to say what fits."""
-        hardware = await self.desk.machine()
-        for repo in list(self.hits)[: shelf.LOOKED_AT]:
-            choice = shelf.HubChoice(repo, hardware, hub)
+        hardware = await self.host.machine()
+        for repo in list(self.hits)[: versions.LOOKED_AT]:
+            choice = versions.HubChoice(repo, hardware, hub)
             try:
                 await ask(choice.open)
                 self._looked[repo] = choice
@@ -204,15 +112,15 @@ class SearchPage(Page):
     def _show(self) -> None:
         none = "The hub has no repository of that name with GGUF files."
         self.table.show([self._row(hit) for hit in self.hits.values()], none)
-        self.desk.show_plan()
+        self.host.show_plan()
 
     def _row(self, hit: SearchHit) -> Row:
         looked = self._looked.get(hit.repo)
-        known = looked if isinstance(looked, shelf.HubChoice) else None
+        known = looked if isinstance(looked, versions.HubChoice) else None
         version = known.versions[known.best] if known is not None else None
         fit = ""
         if known is not None and version is not None:
-            fit = shelf.rough_fit(version.size, known.hardware)
+            fit = versions.rough_fit(version.size, known.hardware)
         elif hit.gated:
             fit = "gated"
         return Row(
@@ -249,8 +157,8 @@ class SearchPage(Page):
     async def _choose(self) -> None:
         repo = self.table.key
         if repo:
-            hub = await ask(lambda: self.desk.app.downloads.hub)
-            self.desk.choose(shelf.HubChoice(repo, await self.desk.machine(), hub))
+            hub = await ask(lambda: self.host.context.downloads.hub)
+            self.host.choose(versions.HubChoice(repo, await self.host.machine(), hub))
 
     def action_words(self) -> None:
         """Back to the words of the search."""

@@ -1,8 +1,4 @@
-"""What the model screens have in common: the machine, downloads, and the way from choice to queue.
-
-Knows the order of asking the hub and queueing. The lists themselves are in `pages`, `hub_pages` and
-`setup`.
-"""
+"""What the manager and the wizard share: the machine, the status line, queueing a download."""
 
 from __future__ import annotations
 
@@ -13,25 +9,25 @@ from textual.screen import Screen
 
 from engine.common.threads import ask
 from engine.errors import KtchatError
-from ktchat.library import shelf
+from ktchat.library import plans, versions
 from ktchat.library.downloads import title
-from ktchat.screens.chat.frame import LEAST
 from ktchat.widgets.bars import KeyBar, Status
+from ktchat.widgets.too_small import is_too_small
 
 if TYPE_CHECKING:
     from engine.machine.types import Hardware
-    from ktchat.app import KtchatApp
-    from ktchat.library.shelf import Choice
+    from ktchat.context import AppContext
+    from ktchat.library.versions import Choice
 
 
-class Desk(Screen[str | None]):
+class ModelScreen(Screen[str | None]):
     """A screen on which models are chosen. Dismissed with the path of one, or with None."""
 
-    app: KtchatApp
-    DEFAULT_CSS = "Desk.-small > * { display: none; }"
+    DEFAULT_CSS = "ModelScreen.-small > * { display: none; }"
 
-    def __init__(self) -> None:
+    def __init__(self, context: AppContext) -> None:
         super().__init__()
+        self.context = context
         self.status = Status()
         self.key_bar = KeyBar(())
         self._hardware: Hardware | None = None
@@ -39,8 +35,7 @@ class Desk(Screen[str | None]):
 
     def fit(self) -> None:
         """In a window that is too small only that is said."""
-        width, height = self.app.size
-        self.set_class(width < LEAST[0] or height < LEAST[1], "-small")
+        self.set_class(is_too_small(self.app.size), "-small")
 
     def say(self, words: str, severity: str = "information") -> None:
         """Words under the list, made safe to draw."""
@@ -50,11 +45,10 @@ class Desk(Screen[str | None]):
         """This machine; looked at once, its memory measured when nothing else goes on."""
         async with self._looking:
             if self._hardware is None:
-                device = self.app.chat_screen.settings.load("").device
-                found = await ask(shelf.machine, False, device=device)
-                chat = self.app.chat_screen.chat
-                if not found.memory.read_gb_s and not (chat is not None and chat.busy):
-                    found = await ask(shelf.machine, True, device=device)
+                device = self.context.settings.load("").device
+                found = await ask(plans.machine, False, device=device)
+                if not found.memory.read_gb_s and not self.context.replying:
+                    found = await ask(plans.machine, True, device=device)
                 self._hardware = found
             return self._hardware
 
@@ -76,7 +70,7 @@ class Desk(Screen[str | None]):
         self.say(f"asking the hub for {choice.title} {choice.versions[number].label}")
         try:
             model = await ask(choice.model, number)
-            key = await ask(self.app.downloads.add, model)
+            key = await ask(self.context.downloads.add, model)
         except KtchatError as error:
             await self.refused(choice, error)
             return
@@ -88,9 +82,9 @@ class Desk(Screen[str | None]):
         from engine.hub.errors import NoModelError
 
         self.say(str(error), "error")
-        if isinstance(error, NoModelError) and isinstance(choice, shelf.CatalogueChoice):
+        if isinstance(error, NoModelError) and isinstance(choice, versions.CatalogueChoice):
             repo = choice.model_.repository
-            self.choose(shelf.HubChoice(repo, choice.hardware, choice.hub))
+            self.choose(versions.HubChoice(repo, choice.hardware, choice.hub))
 
     def pulling(self, key: str) -> None:
         """A download was queued."""

@@ -1,27 +1,30 @@
-"""The model manager: models here, the catalogue, the hub, downloads.
+"""The model manager: its tabs, and what stands around them.
 
-Knows its tabs and what stands around them. What each tab does is its page's. Dismissed with the
-path of the model to open; loading it is the chat screen's.
+It is dismissed with the path of the model to open. The chat screen loads it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from ktchat.library.downloads import percent
-from ktchat.screens.models.desk import Desk
+from ktchat.screens.models.catalogue_page import CataloguePage
 from ktchat.screens.models.download_page import DownloadPage
-from ktchat.screens.models.hub_pages import CataloguePage, SearchPage
 from ktchat.screens.models.local_page import LocalPage
-from ktchat.screens.models.pages import Page
+from ktchat.screens.models.model_screen import ModelScreen
+from ktchat.screens.models.page import Page
+from ktchat.screens.models.search_page import SearchPage
 from ktchat.widgets.models.plan_bars import PlanBars
-from ktchat.widgets.small import TooSmall
 from ktchat.widgets.tab_bar import TabBar
+from ktchat.widgets.too_small import TooSmall
+
+if TYPE_CHECKING:
+    from ktchat.context import AppContext
 
 TABS = ("installed", "catalogue", "search", "downloads")
 DOWNLOADS = TABS.index("downloads")
@@ -31,7 +34,7 @@ WIDE = 140
 """Columns from which the plan stands beside the list."""
 
 
-class ModelScreen(Desk):
+class ModelManager(ModelScreen):
     """Choose, get and keep models."""
 
     AUTO_FOCUS = ""
@@ -42,16 +45,16 @@ class ModelScreen(Desk):
         *(Binding(str(n + 1), f"tab({n})", show=False) for n in range(len(TABS))),
     ]
     DEFAULT_CSS = """
-    ModelScreen > KeyBar { dock: bottom; }
-    ModelScreen > PlanBars { padding: 1 2 0 2; min-height: 8; max-height: 14; }
-    ModelScreen.-low > PlanBars { display: none; }
-    ModelScreen.-wide > PlanBars {
+    ModelManager > KeyBar { dock: bottom; }
+    ModelManager > PlanBars { padding: 1 2 0 2; min-height: 8; max-height: 14; }
+    ModelManager.-low > PlanBars { display: none; }
+    ModelManager.-wide > PlanBars {
         dock: right; width: 58; max-height: 100%; padding: 3 2 0 2;
     }
     """
 
-    def __init__(self, current: str = "", tab: int = 0) -> None:
-        super().__init__()
+    def __init__(self, context: AppContext, current: str = "", tab: int = 0) -> None:
+        super().__init__(context)
         self.current = os.path.realpath(current) if current else ""
         """Real path of the model that is loaded."""
         self._tab = tab
@@ -102,8 +105,12 @@ class ModelScreen(Desk):
 
     def show_tabs(self) -> None:
         """Mark the open tab, and say behind the downloads how far they are."""
-        states = [state for state in self.app.downloads.states() if state.is_active]
+        states = [state for state in self.context.downloads.states() if state.is_active]
         self.tabs.show(self._tab, percent(states[0]) if states else "")
+
+    def open_model(self, path: str) -> None:
+        """Leave, and have a model opened."""
+        self.dismiss(path)
 
     def pulling(self, key: str) -> None:
         """A download was queued: show it."""

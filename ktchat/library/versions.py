@@ -1,33 +1,23 @@
-"""Models with what this machine makes of them: on disk, in the catalogue, on the hub.
+"""Versions of one model to choose from: quantisations of the catalogue or of a hub repository.
 
-Knows where each kind comes from and how its plan is made. Knows nothing of screens. Every function
-blocks, from tens of milliseconds to some seconds, and imports what it needs: for a thread.
+Every function blocks, from tens of milliseconds to some seconds, and imports what it needs: call it
+in a thread.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from engine.errors import KtchatError, RequestError
-from ktchat.common import usage
-from ktchat.common.paths import models_folder, settings_file
-from ktchat.common.settings import SettingsFile, Wishes
 from ktchat.common.text import one_line
-from ktchat.library.models import ModelEntry, Source, describe, find_models
+from ktchat.library.plans import load_settings, plan_of
 
 if TYPE_CHECKING:
     from engine.catalog.catalog import CatalogModel, Ranked
-    from engine.downloads.import_local import FoundModel
     from engine.hub.client import Hub
     from engine.hub.names import HubModel
     from engine.machine.types import Hardware
     from engine.plan.memory_plan import MemoryPlan
-    from engine.protocol import Device, Load
-    from engine.spec.spec import ModelSpec
 
 LOOKED_AT = 10
 """Repositories of a search whose files are listed, to say what fits."""
@@ -35,120 +25,11 @@ HEADROOM = 1 << 30
 """Bytes that a model needs beside its weights, roughly; for a first look at sizes alone."""
 
 
-def machine(measure: bool, fresh: bool = False, device: Device | None = None) -> Hardware:
-    """This machine; with `measure` what was never measured is (up to 2.5 s), with `fresh` all of it.
-
-    Where `device`, or without it the setting of that name, says cpu, plans leave its GPUs alone.
-    """
-    from engine.machine.probe import probe
-
-    device = device or _settings().device
-    found = probe(models_folder(), measure=measure, fresh=fresh)
-    return replace(found, use_gpus=device != "cpu")
-
-
-# On disk.
-
-
-@dataclass(frozen=True, slots=True)
-class LocalModel:
-    """A model on this machine. `plan` is None when its file cannot be read."""
-
-    entry: ModelEntry
-    plan: MemoryPlan | None = None
-    opened: float = 0.0
-    """When it was opened last; 0: not known."""
-    program: str = ""
-    """The other program whose folder it lies in; empty: it is ours."""
-    found: FoundModel | None = None
-
-    @property
-    def deletable(self) -> bool:
-        """Whether it lies in the models folder."""
-        return self.entry.source == "folder" and not self.program
-
-
-def local_models(recent: Sequence[str], hardware: Hardware) -> Iterator[LocalModel]:
-    """The guide, the models folder, files opened before; each with its plan."""
-    times = usage.opened()
-    for path, source in find_models(recent):
-        yield _local(path, source, hardware, times)
-
-
-def foreign_models(hardware: Hardware, known: set[str]) -> Iterator[LocalModel]:
-    """Models of other programs whose real paths are not in `known`."""
-    from engine.downloads.import_local import find_models as find_foreign
-
-    times = usage.opened()
-    for found in find_foreign():
-        if os.path.realpath(found.path) not in known:
-            local = _local(str(found.path), "recent", hardware, times)
-            yield LocalModel(local.entry, local.plan, local.opened, found.program, found)
-
-
-def _local(path: str, source: Source, hardware: Hardware, times: dict[str, float]) -> LocalModel:
-    entry = describe(path, source)
-    plan = None
-    if not entry.error:
-        try:
-            plan = plan_of_file(Path(path), hardware)
-        except (KtchatError, OSError):
-            plan = None
-    return LocalModel(entry, plan, times.get(os.path.realpath(path), 0.0))
-
-
-def local_model(path: Path, hardware: Hardware) -> LocalModel:
-    """The model in a file."""
-    return _local(str(path), "recent", hardware, usage.opened())
-
-
-def plan_of_file(path: Path, hardware: Hardware) -> MemoryPlan:
-    """The plan for a file. Raises `KtchatError`."""
-    from engine.gguf.file import GGUFFile
-    from engine.spec.reader import read_spec
-
-    with GGUFFile.open(path) as file:
-        return plan_of(read_spec(file), hardware)
-
-
-def plan_of(spec: ModelSpec, hardware: Hardware) -> MemoryPlan:
-    """The plan for a model, with the context and the KV cache that the settings wish for."""
-    from engine.plan.planner import make_plan
-
-    load = _settings()
-    try:
-        return make_plan(spec, hardware, load.context, kv=load.kv)
-    except RequestError:  # the CPU keeps its KV cache in float16
-        return make_plan(spec, hardware, load.context)
-
-
-def _settings() -> Load:
-    """How the settings have models loaded."""
-    return SettingsFile(settings_file()).settings.load("", Wishes())
-
-
-def delete(path: Path) -> int:
-    """Delete a model of the models folder; bytes set free. Raises `KtchatError`."""
-    from engine.downloads.integrity import remove, remove_empty_folders
-
-    folder = models_folder()
-    if folder.absolute() not in path.absolute().parents:
-        raise KtchatError(
-            "Nothing was deleted", "Only what lies in the models folder is", "Delete it yourself"
-        )
-    freed = remove(path)
-    remove_empty_folders(path.parent, folder)
-    return freed
-
-
-# Catalogue and hub: a repository in several quantisations.
-
-
 def catalogue(hardware: Hardware) -> list[Ranked]:
     """The catalogue, what suits the machine best first. Raises `KtchatError`."""
     from engine.catalog import catalog
 
-    return catalog.rank(catalog.load(), hardware, _settings().context)
+    return catalog.rank(catalog.load(), hardware, load_settings().context)
 
 
 def hub_name(name: str, hardware: Hardware) -> str:

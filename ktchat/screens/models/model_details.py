@@ -1,10 +1,11 @@
-"""A model on this machine, in words; and its check against the checksum, which a thread does."""
+"""The details of a model on this machine in words, and the progress of its checksum."""
 
 from __future__ import annotations
 
 from engine.common.units import byte_size
 from engine.plan.report import words as plan_lines
-from ktchat.library.shelf import LocalModel
+from ktchat.library.local_models import LocalModel
+from ktchat.library.models import Source
 from ktchat.widgets.formats import short_path
 
 
@@ -32,7 +33,7 @@ def details(local: LocalModel) -> list[tuple[str, str]]:
 
     entry, plan = local.entry, local.plan
     rows = [
-        ("file", "built in" if entry.source == "guide" else short_path(entry.path, 1000)),
+        ("file", "built in" if entry.source == Source.GUIDE else short_path(entry.path, 1000)),
         ("size", byte_size(entry.size)),
         ("architecture", entry.architecture),
         ("quantisation", entry.quantisation),

@@ -1,0 +1,60 @@
+"""What is going on in the chat: loading, replying, switching sessions, editing, a queued message.
+
+`replies`, `session_flow` and `model_flow` change it and the frame shows it. `until` waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ktchat.context import AppContext
+
+
+class Activity:
+    """Shared by the parts of the chat screen. Who ends something calls `changed`."""
+
+    def __init__(self, context: AppContext) -> None:
+        self.context = context
+        self.replying = False
+        """A reply is being written, or is about to be."""
+        self.switching = True
+        """What stands in the prompt is not (yet) the open session's."""
+        self.loading = ""
+        """Path of the model that is being loaded."""
+        self.wanted = ""
+        """Path of the model that was asked for last and not refused."""
+        self.refused = ""
+        """Path of the model whose loading failed last, until the conversation goes on without it."""
+        self.queued: str | None = None
+        """The message that waits for the model or for the end of a reply."""
+        self.put_aside: str | None = None
+        """The draft that an edit replaced in the prompt; None: nothing is being edited."""
+        self._change = asyncio.Event()
+
+    @property
+    def editing(self) -> bool:
+        """Whether the prompt holds the last message to be replaced."""
+        return self.put_aside is not None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a reply is being written or a model loaded."""
+        return self.replying or bool(self.loading)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a message could be sent now."""
+        return self.context.chat is not None and not (self.busy or self.switching)
+
+    def changed(self) -> None:
+        """Have everything that waits look again."""
+        self._change.set()
+        self._change = asyncio.Event()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds."""
+        while not holds():
+            await self._change.wait()
