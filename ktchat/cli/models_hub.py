@@ -17,6 +17,7 @@ from typing import Any
 
 from engine.common.units import byte_size, duration, short_count
 from engine.downloads.download import Download, DownloadProgress
+from engine.downloads.stage import Stage
 from engine.errors import KtchatError
 from engine.hub.client import Hub, SearchHit
 from engine.machine.types import Hardware
@@ -158,7 +159,7 @@ class _Plain:
     def draw(self, progress: DownloadProgress) -> None:
         """A line now and then, and whenever there is news."""
         now = time.monotonic()
-        news = progress.stage in ("waiting", "repairing") and progress.stage != self._stage
+        news = progress.stage in (Stage.WAITING, Stage.REPAIRING) and progress.stage != self._stage
         self._stage = progress.stage
         if news or now - self._last >= PLAIN_INTERVAL:
             self._last = now
@@ -178,7 +179,7 @@ class _Json(_Plain):
     def draw(self, progress: DownloadProgress) -> None:
         """A line."""
         now = time.monotonic()
-        if now - self._last >= 1.0 or progress.stage == "done":
+        if now - self._last >= 1.0 or progress.stage is Stage.DONE:
             self._last = now
             entry = dataclasses.asdict(dataclasses.replace(progress, error=None))
             entry["error"] = progress.error.to_dict() if progress.error else None
@@ -207,9 +208,9 @@ class _Line(_Plain):
 def words(progress: DownloadProgress) -> str:
     """Progress in a line: `3.1 GB of 18.6 GB · 52.0 MB/s · 5 min 1 s left`."""
     parts = [f"{byte_size(progress.done)} of {byte_size(progress.total)}"]
-    if progress.stage == "waiting" and progress.error is not None:
+    if progress.stage is Stage.WAITING and progress.error is not None:
         parts.append(f"waiting: {progress.error.why or progress.error.what}")
-    elif progress.stage != "downloading":
+    elif progress.stage is not Stage.DOWNLOADING:
         parts.append(progress.stage)
     elif progress.speed:
         parts.append(f"{byte_size(round(progress.speed))}/s")

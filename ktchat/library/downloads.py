@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.common.units import byte_size, duration
+from engine.downloads.stage import Stage
 from ktchat.common.text import one_line
 
 if TYPE_CHECKING:
@@ -123,12 +124,12 @@ def percent(progress: DownloadProgress) -> str:
 def status_line(states: Iterable[DownloadProgress]) -> str:
     """What goes on, in one short line; empty when nothing does."""
     active = [state for state in states if state.is_active]
-    running = [state for state in active if state.stage != "queued"] or active
+    running = [state for state in active if state.stage is not Stage.QUEUED] or active
     if not running:
         return ""
     first = running[0]
     name = title(first.key).partition(" ")[0]
-    if first.stage == "waiting":
+    if first.stage is Stage.WAITING:
         line = f"the download of {name} waits at {percent(first)}"
     else:
         line = f"downloading {name} {percent(first)}"
@@ -138,11 +139,11 @@ def status_line(states: Iterable[DownloadProgress]) -> str:
 def stage_words(progress: DownloadProgress) -> str:
     """What a download does and how fast: `52.0 MB/s · 5 min 1 s left`; safe to draw."""
     error = progress.error
-    if progress.stage == "failed":
+    if progress.stage is Stage.FAILED:
         return one_line(str(error), 400) if error is not None else "failed"
-    if progress.stage == "waiting" and error is not None:
+    if progress.stage is Stage.WAITING and error is not None:
         return f"waiting: {one_line(error.why or error.what, 200)}"
-    if progress.stage != "downloading":
+    if progress.stage is not Stage.DOWNLOADING:
         return _STAGES.get(progress.stage, progress.stage)
     if not progress.speed:
         return "downloading"
@@ -153,9 +154,9 @@ def stage_words(progress: DownloadProgress) -> str:
 
 
 _STAGES = {
-    "queued": "waits for its turn",
-    "starting": "asking the hub",
-    "checking": "checking the checksum",
-    "repairing": "mending what is damaged",
-    "done": "here, checksum is right",
+    Stage.QUEUED: "waits for its turn",
+    Stage.STARTING: "asking the hub",
+    Stage.CHECKING: "checking the checksum",
+    Stage.REPAIRING: "mending what is damaged",
+    Stage.DONE: "here, checksum is right",
 }

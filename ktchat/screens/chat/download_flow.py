@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine.common.threads import ask
+from engine.downloads.stage import Stage
 from ktchat.library.downloads import stage_words, status_line, title
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class DownloadFlow:
         """Say what becomes of the downloads, until the program ends."""
         downloads, status = self._activity.context.downloads, self._frame.status
         await ask(downloads.start)
-        left = [state for state in downloads.states() if state.stage == "paused"]
+        left = [state for state in downloads.states() if state.stage is Stage.PAUSED]
         if left:
             names = title(left[0].key) if len(left) == 1 else f"{len(left)} downloads"
             status.say(f"{names}: not finished and paused. Ctrl+O, downloads goes on", "warning")
@@ -41,10 +42,10 @@ class DownloadFlow:
 
     def _tell(self, progress: DownloadProgress) -> None:
         status, name = self._frame.status, title(progress.key)
-        if progress.stage == "done":
+        if progress.stage is Stage.DONE:
             self.arrived = progress.path
             status.say(f"{name} is here", button=("open it", "app.open_arrived"), seconds=60.0)
-        elif progress.stage == "failed":
+        elif progress.stage is Stage.FAILED:
             status.say(f"{name}: {stage_words(progress)}", "error")
 
     def open(self, path: str | None) -> None:

@@ -12,6 +12,7 @@ from textual.binding import Binding, BindingType
 
 from engine.common.threads import ask
 from engine.common.units import byte_size
+from engine.downloads.stage import Stage
 from ktchat.library.downloads import title
 from ktchat.screens.dialogs.dialogs import Question
 from ktchat.screens.models.page import NEXT, Host, Page, Shown
@@ -72,7 +73,7 @@ class DownloadPage(Page):
         if state is None or not key:
             return None, ""
         done = f"{byte_size(state.done)} of {byte_size(state.total)}"
-        where = "in" if state.stage == "done" else "goes to"
+        where = "in" if state.stage is Stage.DONE else "goes to"
         return None, f"{done} · {where} {short_path(state.path)}"
 
     def on_model_table_chosen(self, message: ModelTable.Chosen) -> None:
@@ -81,7 +82,7 @@ class DownloadPage(Page):
     def action_open(self) -> None:
         """Open the model if it is here; else pause or resume."""
         state = self.host.context.downloads.state(self.table.key)
-        if state is not None and state.stage == "done":
+        if state is not None and state.stage is Stage.DONE:
             self.host.open_model(state.path)
         else:
             self.action_pause()
@@ -94,14 +95,14 @@ class DownloadPage(Page):
             return
         if state.is_active:
             downloads.pause(state.key)
-        elif state.stage in ("paused", "failed"):
+        elif state.stage in (Stage.PAUSED, Stage.FAILED):
             downloads.resume(state.key)
 
     def action_cancel(self) -> None:
         """Stop a download and delete what came of it, after a question."""
         downloads = self.host.context.downloads
         state = downloads.state(self.table.key)
-        if state is None or state.stage in ("done", "cancelled"):
+        if state is None or state.stage in (Stage.DONE, Stage.CANCELLED):
             return
         key = state.key
         question = f"Cancel {title(key)} and delete the {byte_size(state.done)} that came?"

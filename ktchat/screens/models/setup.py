@@ -14,6 +14,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from engine.common.threads import ask
+from engine.downloads.stage import Stage
 from engine.errors import KtchatError
 from ktchat.library import local_models, plans, versions
 from ktchat.library.models import Source
@@ -204,7 +205,7 @@ class SetupScreen(ModelScreen):
             self.table.list.action_select()
         else:
             state = self.context.downloads.state(self.key)
-            self.leave(state.path if state is not None and state.stage == "done" else None)
+            self.leave(state.path if state is not None and state.stage is Stage.DONE else None)
 
     def action_skip(self) -> None:
         """Skip this step."""

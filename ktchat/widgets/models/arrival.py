@@ -8,6 +8,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from engine.common.units import byte_size
+from engine.downloads.stage import Stage
 from ktchat.library.downloads import percent, stage_words, title
 from ktchat.widgets.models.download_row import bar
 
@@ -39,7 +40,7 @@ class Arrival(Widget):
             state.stage, dim
         )
         cells = min(60, max(10, self.content_size.width - 8))
-        if state.stage == "done":
+        if state.stage is Stage.DONE:
             after = "Enter opens it."
         else:
             after = (

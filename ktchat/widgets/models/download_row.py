@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from engine.common.units import byte_size
+from engine.downloads.stage import Stage
 from ktchat.library.downloads import percent, stage_words, title
 from ktchat.widgets.lines import styled
 from ktchat.widgets.models.model_table import Column, Row
@@ -52,5 +53,5 @@ def bar(progress: DownloadProgress, cells: int) -> Content:
     halves = min(2 * cells, 2 * cells * progress.done // max(1, progress.total))
     full, half = divmod(halves, 2)
     done = "━" * full + "╸" * half
-    style = "$accent" if progress.stage != "failed" else "$foreground 50%"
+    style = "$accent" if progress.stage is not Stage.FAILED else "$foreground 50%"
     return styled(done, style) + styled("─" * (cells - len(done)), "$foreground 25%")
