@@ -46,7 +46,7 @@ class Tensor:
 class Rope:
     """Rotary position embedding of the features `offset .. offset + 2 * len(frequencies) - 1` of a head.
 
-    Pair i turns by `position * frequencies[i]` radians; cos and sin are multiplied by `magnitude`
+    Pair i is rotated by `position * frequencies[i]` radians; cos and sin are multiplied by `magnitude`
     (YaRN's attention factor). Pairs are (2i, 2i + 1) when `interleaved`, else (i, i + half).
     """
 
@@ -115,8 +115,8 @@ class CacheShape:
         return 2 * features
 
 
-Entry = Ints | Floats
-"""What a pass begins with: tokens (n,), or rows (n, hidden) of the layers before it."""
+PassInput = Ints | Floats
+"""What a pass begins with: tokens (n,), or the hidden state (n, hidden) that the layers before it made."""
 
 X = TypeVar("X")
 """A buffer of float32 activations."""
@@ -124,6 +124,9 @@ W = TypeVar("W")
 """Weights made ready by `matrix` or `vector`."""
 C = TypeVar("C")
 """A KV cache."""
+
+Forward = Callable[[PassInput, Ints, int], X]
+"""forward(pass_input, pages, start) -> the result's buffer"""
 
 
 class Ops(Protocol[X, W, C]):
@@ -155,10 +158,10 @@ class Ops(Protocol[X, W, C]):
         """Copy a page in every layer."""
         ...
 
-    def record(self, forward: Callable[[Entry, Ints, int], X]) -> Callable[[Entry, Ints, int], X]:
-        """`forward(entry, pages, start)` of one token, made quick to repeat, or `forward` itself.
+    def record(self, forward: Forward[X]) -> Forward[X]:
+        """`forward(pass_input, pages, start)` of one token, made quick to repeat, or `forward` itself.
 
-        It begins with `embed` or `enter` of its entry, and does the same ops with the same weights and
+        It begins with `embed` or `set_hidden` of its input, and does the same ops with the same weights and
         cache every time. What it returns is a buffer of its own.
         """
         ...
@@ -167,8 +170,8 @@ class Ops(Protocol[X, W, C]):
         """Rows of the (vocabulary, hidden) table: (n, hidden), dequantised to float32."""
         ...
 
-    def enter(self, rows: Floats) -> X:
-        """Rows that another op set computed, (n, hidden), in a buffer of their own."""
+    def set_hidden(self, rows: Floats) -> X:
+        """A hidden state that another op set computed, (n, hidden), in a buffer of its own."""
         ...
 
     def last_row(self, x: X) -> X:

@@ -64,9 +64,9 @@ public:
     // Null when `type` with this block has no product here, or ggml disagrees about the block.
     std::unique_ptr<Matrix> make_matrix(int type, int64_t block, size_t bytes) const;
 
-    // Packs the weights of `m` into panels of its own, on all threads; nothing happens to a type
+    // Repacks the weights of `m` into tiles of its own, on all threads; nothing happens to a type
     // that has none.
-    void pack(Matrix& m);
+    void repack(Matrix& m);
 
     Pool pool;
     const Kernels* const kernels;

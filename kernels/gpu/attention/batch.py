@@ -3,7 +3,7 @@
 Knows how a token finds its sequence, its position and its page. Does not know what is stored in a page.
 
 Positions are never passed to a kernel: each is derived from its sequence's length, new tokens included.
-A kernel that takes both once mixed them up, so that a new token could not attend to itself.
+A kernel that takes both once attn_out them up, so that a new token could not attend to itself.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def locate(
 
 
 @triton.jit
-def place(
+def kv_slot(
     sequence: tl.tensor,
     position: tl.tensor,
     inside: tl.tensor,

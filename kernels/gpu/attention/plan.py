@@ -21,7 +21,7 @@ class AttentionPlan:
     """The fixed shape of one attention launch.
 
     Each of `sequences` sequences has at most `queries` new tokens. A program handles `rows` rows and
-    steps through `positions` KV positions at a time. A latent key is counted with its turned tail.
+    steps through `positions` KV positions at a time. A latent key is counted with its rotated tail.
     """
 
     sequences: int

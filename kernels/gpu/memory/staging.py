@@ -15,7 +15,7 @@ from threading import Lock
 import torch
 
 from kernels.gpu.memory.side_stream import Mark, Reached, SideStream
-from kernels.gpu.memory.tracked_allocator import Holdings
+from kernels.gpu.memory.tracked_allocator import TrackedAllocator
 from kernels.gpu.quant.weight import PackedWeight
 from kernels.gpu.sizes import BLOCK_BYTES, BUFFERS
 from kernels.ops import Bytes, Tensor
@@ -82,12 +82,15 @@ class Staging:
     """
 
     def __init__(
-        self, holdings: Holdings, block: int = BLOCK_BYTES, stream: SideStream | None = None
+        self,
+        allocator: TrackedAllocator,
+        block: int = BLOCK_BYTES,
+        stream: SideStream | None = None,
     ) -> None:
-        device = holdings.device
+        device = allocator.device
         self.block = block
         self.stream = SideStream(device) if stream is None else stream
-        self._arrival = holdings.empty(block)
+        self._arrival = allocator.empty(block)
         pinned = device.type == "cuda"
         self._ring = deque(
             _Buffer(torch.empty(block, dtype=torch.uint8, pin_memory=pinned), Reached())

@@ -17,7 +17,7 @@ from torch import Tensor as Buffer
 from kernels.device import DeviceMemory, DeviceMemoryError
 
 
-class Holdings:
+class TrackedAllocator:
     """The memory of a device as one op set sees it. Any thread may use it.
 
     With `limit` the device has so many bytes for this op set, of which what it holds is taken: tests so
