@@ -17,6 +17,11 @@ import numpy.typing as npt
 
 from kernels.quants import QuantType
 
+PAGE_SIZE = 32
+"""Positions in a page of the KV cache, as the engine makes it."""
+PROMPT_CHUNK = 512
+"""Tokens of a prompt that one pass takes: enough to reuse each expert's weights, few enough to cancel soon."""
+
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]

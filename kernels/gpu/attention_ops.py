@@ -15,8 +15,13 @@ from kernels.gpu.attention import grouped, latent
 from kernels.gpu.attention.append import append_heads, append_latent
 from kernels.gpu.attention.batch import Batch
 from kernels.gpu.attention.kv_cache import GpuCache
-from kernels.gpu.attention.plan import AttentionPlan, Scratch, plan_attention
+from kernels.gpu.attention.plan import (
+    AttentionPlan,
+    plan_attention,
+    plan_latent_attention,
+)
 from kernels.gpu.attention.rope import RopeTable, rope_table, rotate
+from kernels.gpu.attention.scratch import Scratch
 from kernels.gpu.flashinfer.flash_ops import FlashOps
 from kernels.gpu.graph.inputs import Inputs, Table
 from kernels.gpu.quant import matmul
@@ -176,11 +181,11 @@ class AttentionOps:
             shape, q8 = (1, queries, heads), cache.key_scales is not None
             rest = (key, value, cache.positions, self._processors)
             plan = (
-                latent.plan_latent_attention(*shape, *rest, q8)
+                plan_latent_attention(*shape, *rest, q8)
                 if mla
                 else plan_attention(*shape, kv_heads, *rest, q8)
             )
-            plans[kind] = plan, plan.scratch(queries, self.device)
+            plans[kind] = plan, Scratch.allocate(plan, queries, self.device)
         return plans[kind]
 
 

@@ -33,8 +33,8 @@ from kernels.gpu.moe import experts
 from kernels.gpu.moe.routing import route as choose_experts
 from kernels.gpu.moe.streaming import ExpertStream
 from kernels.gpu.quant import matmul
-from kernels.gpu.quant.layout import BLOCK
 from kernels.gpu.quant.weight import PackedWeight
+from kernels.gpu.sizes import BLOCK
 from kernels.ops import CacheShape, Floats, Forward, Ints, Routing, Tensor
 from kernels.timing import DEVICE, Rows
 

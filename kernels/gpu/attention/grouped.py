@@ -20,7 +20,8 @@ from kernels.gpu.attention.online_softmax import (
     merge,
     rows_of_tile,
 )
-from kernels.gpu.attention.plan import AttentionPlan, Scratch, feature_block
+from kernels.gpu.attention.plan import AttentionPlan, feature_block
+from kernels.gpu.attention.scratch import Scratch
 
 
 def attention(

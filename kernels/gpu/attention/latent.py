@@ -20,50 +20,8 @@ from kernels.gpu.attention.online_softmax import (
     merge,
     rows_of_tile,
 )
-from kernels.gpu.attention.plan import (
-    AttentionPlan,
-    Scratch,
-    feature_block,
-    tile_rows,
-    with_splits,
-)
-
-
-def plan_latent_attention(
-    sequences: int,
-    queries: int,
-    heads: int,
-    latent: int,
-    rope: int,
-    max_length: int,
-    processors: int,
-    in_8_bits: bool = False,
-) -> AttentionPlan:
-    """Tiles and splits for absorbed MLA; `latent` is 512 and `rope` 64 in every known model.
-
-    A tile of 32 rows and 32 positions takes 76 of the 99 KB of shared memory of a consumer GPU. With
-    one stage it would take 102: the cached rows then lie there twice, as keys and as values. Rows in 8
-    bits take as much, with a third stage.
-    """
-    if min(sequences, queries, heads, latent, rope, max_length, processors) < 1:
-        raise ValueError(
-            f"{queries} tokens of {sequences} sequences, {heads} heads of {latent}+{rope}"
-        )
-    rows = tile_rows(queries * heads, 32)
-    plan = AttentionPlan(
-        sequences=sequences,
-        queries=queries,
-        heads=heads,
-        kv_heads=1,
-        key=latent + rope,
-        value=latent,
-        splits=1,
-        rows=rows,
-        positions=32,
-        warps=8,
-        stages=3 if in_8_bits else 2,
-    )
-    return with_splits(plan, max_length, processors)
+from kernels.gpu.attention.plan import AttentionPlan, feature_block
+from kernels.gpu.attention.scratch import Scratch
 
 
 def latent_attention(

@@ -12,7 +12,8 @@ import triton.language as tl
 from torch import Tensor as X
 
 from kernels.gpu.attention.batch import Batch
-from kernels.gpu.attention.plan import AttentionPlan, Scratch, feature_block
+from kernels.gpu.attention.plan import AttentionPlan, feature_block
+from kernels.gpu.attention.scratch import Scratch
 
 LOG2_E = 1.4426950408889634
 

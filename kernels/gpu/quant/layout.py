@@ -16,12 +16,10 @@ from dataclasses import dataclass
 
 import torch
 
-BLOCK = 32
-"""Columns that share four words, in every type."""
+from kernels.gpu.sizes import ALIGNMENT
+
 SLOTS = 8
 """Columns of a block that a lane has."""
-ALIGNMENT = 128
-"""Every plane begins at a multiple of so many bytes: one cache line."""
 _WORD = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint32}
 
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor as Buffer
 
 from kernels.gpu.quant import matmul_kernels as kernels
-from kernels.gpu.quant.layout import BLOCK, SLOTS
+from kernels.gpu.quant.layout import SLOTS
 from kernels.gpu.quant.weight import PackedWeight
+from kernels.gpu.sizes import BLOCK
 
 GEMV_MAX_ROWS = 8
 """Rows that the vector product takes at once; more go to the tensor cores."""

@@ -12,8 +12,9 @@ from torch import Tensor as Buffer
 
 from kernels.gpu.quant.codebooks import codebook
 from kernels.gpu.quant.formats import FORMATS, Format
-from kernels.gpu.quant.layout import BLOCK, plane_starts
+from kernels.gpu.quant.layout import plane_starts
 from kernels.gpu.quant.packing import pack
+from kernels.gpu.sizes import BLOCK
 from kernels.quants import QuantType
 
 

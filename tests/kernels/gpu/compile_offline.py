@@ -26,9 +26,10 @@ from kernels.gpu.attention.append import append_heads, append_latent
 from kernels.gpu.attention.batch import Batch
 from kernels.gpu.attention.grouped import attention
 from kernels.gpu.attention.kv_cache import Rows
-from kernels.gpu.attention.latent import latent_attention, plan_latent_attention
-from kernels.gpu.attention.plan import AttentionPlan, plan_attention
+from kernels.gpu.attention.latent import latent_attention
+from kernels.gpu.attention.plan import AttentionPlan, plan_attention, plan_latent_attention
 from kernels.gpu.attention.rope import rope_table, rotate
+from kernels.gpu.attention.scratch import Scratch
 from kernels.gpu.elementwise import gated_add, rms_norm, swiglu
 from kernels.gpu.moe.routing import route
 from kernels.ops import Rope, Routing
@@ -114,7 +115,7 @@ def latent(queries: int, heads: int, kind: str = "f16") -> None:
 
 
 def scratch(plan: AttentionPlan, tokens: int) -> Any:
-    return plan.scratch(tokens, "cpu")
+    return Scratch.allocate(plan, tokens, "cpu")
 
 
 def appends(interleaved: bool, kind: str = "f16") -> None:
