@@ -1,4 +1,4 @@
-"""What an op set with a memory of its own offers beyond the ops: what a hybrid forward pass is built on.
+"""What an op set with a memory of its own offers beyond the ops; a hybrid forward pass is built on it.
 
 `kernels.gpu.gpu_ops.GpuOps` is one; the tests simulate another over the reference.
 """
@@ -84,7 +84,7 @@ class DeviceOps(Ops[X, W, C], Protocol[X, W, C]):
         ...
 
     def memory(self) -> DeviceMemory:
-        """Free and total bytes. What a pass took for its own time is not free: the next one takes it again."""
+        """Free and total bytes. What a pass allocates for its own time is not free: the next one takes it again."""
         ...
 
     def active(self) -> AbstractContextManager[None]:

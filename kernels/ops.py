@@ -1,9 +1,9 @@
 """The op set: the few coarse operations that a forward pass is written over.
 
-A forward pass handles `n` new tokens of one sequence, at positions `start .. start + n - 1`.
-Activations are float32, row-major, (n, features). What a buffer is belongs to the implementation:
-a torch tensor in `kernels.reference`, a numpy array in `kernels.cpu`. Weights stay in their GGUF
-type. Ops whose name ends in `_add` add to `residual` in place.
+A forward pass handles `n` new tokens of one sequence, at positions `start .. start + n - 1`. Activations
+are float32, row-major, (n, features). What a buffer is belongs to the implementation: a torch tensor in
+`kernels.reference` and `kernels.gpu`, a numpy array in `kernels.cpu`. Weights stay in their GGUF type. Ops
+whose name ends in `_add` add to `residual` in place.
 """
 
 from __future__ import annotations
@@ -16,11 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels.quants import QuantType
-
-PAGE_SIZE = 32
-"""Positions in a page of the KV cache, as the engine makes it."""
-PROMPT_CHUNK = 512
-"""Tokens of a prompt that one pass takes: enough to reuse each expert's weights, few enough to cancel soon."""
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -148,7 +143,7 @@ class Ops(Protocol[X, W, C]):
         ...
 
     def repacks(self, tensor: Tensor) -> bool:
-        """Whether `matrix` copies these weights, so that the file's bytes may be given back."""
+        """Whether `matrix` copies these weights, so that the file's pages may be released."""
         ...
 
     def vector(self, tensor: Tensor) -> W:
@@ -289,7 +284,7 @@ class Ops(Protocol[X, W, C]):
     def moe_add(self, x: X, ids: X, weights: X, gate: W, up: W, down: W, residual: X) -> None:
         """residual += sum over chosen experts of weight * down(silu(gate(x)) * up(x)).
 
-        An id of -1 is no expert: one that another op set computes.
+        An id of -1 is no expert, or one that another op set computes.
         """
         ...
 

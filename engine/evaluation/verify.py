@@ -38,7 +38,8 @@ from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
 from engine.text.tokenizer import Part, Tokenizer
 from kernels.cpu import CpuOps
-from kernels.ops import PAGE_SIZE, Floats, Ops
+from kernels.ops import Floats, Ops
+from kernels.sizes import PAGE_SIZE
 
 TEXTS = (
     "A mixture-of-experts model keeps many small networks in every layer and asks only a few of"

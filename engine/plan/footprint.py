@@ -7,7 +7,7 @@ Knows nothing of machines.
 from __future__ import annotations
 
 from engine.spec.spec import Group, ModelSpec
-from kernels.ops import PAGE_SIZE, PROMPT_CHUNK
+from kernels.sizes import PAGE_SIZE, PROMPT_CHUNK
 
 PAGE = PAGE_SIZE
 """Positions in a page of the KV cache; the cache has one page more than the context needs."""

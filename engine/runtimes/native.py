@@ -17,14 +17,14 @@ from engine.model.weights import Report
 from engine.protocol import Computed
 from engine.runtimes.prefix_cache import CachedSequence, PrefixCache
 from engine.spec.spec import ModelSpec
-from kernels import ops as op_set
+from kernels import sizes
 from kernels.ops import Floats
 from kernels.timing import Watched
 
-PAGE_SIZE = op_set.PAGE_SIZE
+PAGE_SIZE = sizes.PAGE_SIZE
 """Positions in a KV page."""
 
-CHUNK = op_set.PROMPT_CHUNK
+CHUNK = sizes.PROMPT_CHUNK
 """Tokens prefilled at once: enough to reuse each expert's weights, few enough to cancel soon."""
 
 

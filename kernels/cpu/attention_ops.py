@@ -1,4 +1,4 @@
-"""Attention over the paged cache: shape checks and one native call an op."""
+"""Attention over the paged KV cache on the CPU: shape checks, and one native call an op."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The native library's C ABI for Python (`op_table` has its signatures), and ggml's functions that it is given.
+"""Loads the native library and gives it ggml's functions; `op_table` has its signatures.
 
 A call releases the GIL.
 """

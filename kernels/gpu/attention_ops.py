@@ -1,7 +1,6 @@
-"""The attention half of `GpuOps`: rope, the paged cache, grouped-query and latent attention.
+"""The attention half of `GpuOps`: RoPE, the paged KV cache, grouped-query and latent attention.
 
-Launches flashinfer or the kernels of `rope`, `append`, `attention` and `latent_attention`; knows their
-plans and the shapes of the op set, not how anything is computed.
+Chooses between flashinfer and the Triton kernels of `attention/`, and makes their plans.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """`GpuOps`: the op set on one GPU. Weights stay in their GGUF type, activations are float32 tensors.
 
-Chooses kernels by the number of rows and launches them; nothing here waits for the device but
-`to_numpy` and `stream_moe_add`. Knows no model. One thread at a time uses a GpuOps, inside `active`, on
-torch's current stream.
+Chooses kernels by the number of rows and launches them; nothing here waits for the device but `to_numpy`
+and `stream_moe_add`. One thread at a time uses a GpuOps, inside `active`, on torch's current stream.
 """
 
 from __future__ import annotations

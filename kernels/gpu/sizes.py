@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kernels.ops import PROMPT_CHUNK
 from kernels.quants import QuantType
+from kernels.sizes import PROMPT_CHUNK
 
 BLOCK = 32
 """Columns that share four words, in every type; rows without blocks (F32, F16, BF16) are filled up to it."""

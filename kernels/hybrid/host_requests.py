@@ -1,4 +1,4 @@
-"""The expert requests of a device's captured pass: one a layer, served by the host while the pass is replayed."""
+"""The expert requests of a captured pass: one a layer, served by the host while the pass is replayed."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Which experts have a slot on the device: those that a conversation wants most, layer by layer.
+"""Which experts have a slot on the device: those that a conversation uses most, layer by layer.
 
-Uses are counted and forgotten slowly, so that the count is a mean of how often and how lately (LFU with
+Uses are counted and decay slowly, so that the count is a mean of how often and how lately (LFU with
 exponential decay). Every layer has slots of its own: one list for all layers thrashes, because a token
-visits every layer. Knows neither weights nor devices. Arithmetic on arrays of a few thousand numbers:
-a token costs some tens of microseconds.
+visits every layer. Only arithmetic on arrays of a few thousand numbers: a token costs some tens of
+microseconds.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-// The C ABI, whose table is ops.inc.h. Nothing throws across it: memory that runs out becomes kNoMemory.
-// Pointers and shapes come checked from Python; page, expert and token numbers, which are data, are checked
-// by the ops.
+// The C ABI, whose table is ops.inc.h. Nothing throws across it: memory that runs out becomes
+// kNoMemory. Pointers and shapes come checked from Python; page, expert and token numbers, which
+// are data, are checked by the ops.
 
 #include <cstring>
 #include <new>
@@ -210,8 +210,8 @@ int call(Context* c, const Command& command) {
 
 }  // namespace
 
-// Runs the commands in order; stops at the first that fails and returns its status. `stamps` may be null;
-// else it gets `count` + 1 times: command i runs from stamp i to stamp i + 1.
+// Runs the commands in order; stops at the first that fails and returns its status. `stamps` may be
+// null; else it gets `count` + 1 times: command i runs from stamp i to stamp i + 1.
 KTCHAT_API int kt_replay(Context* c, const Command* commands, int64_t count, int64_t* stamps) {
     for (int64_t i = 0; i < count; i++) {
         if (stamps) stamps[i] = now_ns();

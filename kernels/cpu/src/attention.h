@@ -1,5 +1,5 @@
-// The KV cache's ops: append and attend, grouped-query and latent. Shapes are checked by the
-// caller; page numbers are checked here.
+// The ops on the paged KV cache: append and attention, grouped-query and latent. Shapes are checked
+// by the caller; page numbers are checked here.
 #pragma once
 
 #include "context.h"

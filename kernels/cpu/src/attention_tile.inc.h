@@ -1,6 +1,6 @@
 // Attention of a few query rows over one range of the KV cache, in tiles of positions: scores exist
-// only for one tile, softmax is kept running (Milakov and Gimelshein, 2018; Dao et al., 2022). Keys
-// and values are widened to float32 once a tile and shared by all query rows.
+// only for one tile, and the softmax is online (Milakov and Gimelshein, 2018; Dao et al., 2022).
+// Keys and values are widened to float32 once a tile and shared by all query rows.
 
 namespace ktchat::KTCHAT_ISA {
 namespace {
@@ -122,8 +122,8 @@ inline void score(const float* q, const float* keys, int dk, float* scores, Ahea
 
 // outputs += scores @ values for Q rows and V vectors of features.
 template <int Q, int V>
-inline void add_weighted(const float* scores, const float* values, int value_stride, int count, float* out,
-                int dv) {
+inline void add_weighted(const float* scores, const float* values, int value_stride, int count,
+                         float* out, int dv) {
     Vec acc[Q][V];
     for (int i = 0; i < Q; i++) {
         for (int v = 0; v < V; v++) acc[i][v] = load(out + i * dv + v * W);
@@ -152,8 +152,8 @@ inline void add_values(const float* scores, const TileBuffers& b, int count, flo
     }
 }
 
-// One step of the online softmax: one row's scores become weights relative to the running maximum, and
-// what was summed before is rescaled to it.
+// One step of the online softmax: one row's scores become weights relative to the running maximum,
+// and what was summed before is rescaled to it.
 inline void softmax_step(float* scores, int visible, float& running_max, float& running_sum,
                          float* out, int dv) {
     for (int j = visible > 0 ? visible : 0; j < kTile; j++) scores[j] = -INFINITY;

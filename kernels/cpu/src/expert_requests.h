@@ -1,5 +1,6 @@
-// Requests of a device to the host: compute these routed experts for one token of one layer. The arrays lie
-// in memory that both sides see; kernels/cpu/expert_requests.py describes the struct to ctypes.
+// Requests of a device to the host: compute these routed experts for one token of one layer. The
+// arrays lie in memory that both sides see; kernels/cpu/expert_requests.py describes the struct to
+// ctypes.
 #pragma once
 
 #include "experts.h"
@@ -31,11 +32,12 @@ void compute(ExpertRequest& request);
 
 }  // namespace ktchat
 
-// Serves `count` requests in the order in which the device submits them. Each is completed, so that the
-// device never waits for ever: after a failure, or `patience` ns without a request, with what is there.
-// Returns the first failure; kLate where the device submitted nothing.
+// Serves `count` requests in the order in which the device submits them. Each is completed, so that
+// the device never waits for ever: after a failure, or `patience` ns without a request, with what
+// is there. Returns the first failure; kLate where the device submitted nothing.
 extern "C" __attribute__((visibility("default"))) int kt_serve_requests(
     ktchat::ExpertRequest* const* requests, int64_t count, int64_t patience);
 
-// Serves one request, for a device that calls the host in the order of its work (a CUDA host function).
+// Serves one request, for a device that calls the host in the order of its work (a CUDA host
+// function).
 extern "C" __attribute__((visibility("default"))) void kt_serve_request(void* request);

@@ -1,6 +1,6 @@
 // The fused mixture of experts: every chosen expert of a layer is one work list, in four phases:
-// pack x; gate and up with SwiGLU; pack the hidden rows; down with the weighted sum. Where `down` has
-// repacked tiles the hidden rows are packed as they are computed, and the third phase is empty.
+// pack x; gate and up with SwiGLU; pack the hidden rows; down with the weighted sum. Where `down`
+// has repacked tiles the hidden rows are packed as they are computed, and the third phase is empty.
 
 #include "experts.h"
 
@@ -90,8 +90,8 @@ void gate_up(const Context& c, const Experts& w, int64_t expert, int64_t begin, 
 }
 
 // residual += weighted sum over the pairs of their down products, for rows [begin, end). `sums` has
-// n * (end - begin) floats. Expert by expert, so that each one's rows are one stretch of memory and its
-// inputs stay near while they pass.
+// n * (end - begin) floats. Expert by expert, so that each one's rows are one stretch of memory and
+// its inputs stay near while they pass.
 void down_add(const Context& c, const Matrix& down, const Pairs& pairs, int64_t begin, int64_t end,
               const void* const* hidden, int64_t n, float* sums, float* residual) {
     const int64_t height = end - begin;
@@ -115,7 +115,8 @@ void down_add(const Context& c, const Matrix& down, const Pairs& pairs, int64_t 
     }
 }
 
-// Rows of a chunk of `down_add`: long stretches stream better, but every thread should get some chunks.
+// Rows of a chunk of `down_add`: long stretches stream better, but every thread should get some
+// chunks.
 int64_t down_rows(const Matrix& down, int64_t n, int threads) {
     constexpr int64_t kLongest = 128;  // sums of 512 tokens then still fit the second-level cache
     const int64_t tile = tile_rows(down, n);

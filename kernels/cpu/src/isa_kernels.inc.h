@@ -1,5 +1,6 @@
-// All kernels of one instruction set. Each isa_*.cpp includes this once, with KTCHAT_ISA (the namespace)
-// and KTCHAT_ISA_NAME defined and its own compiler flags. The order matters: the table comes last.
+// All kernels of one instruction set. Each isa_*.cpp includes this once, with KTCHAT_ISA (the
+// namespace) and KTCHAT_ISA_NAME defined and its own compiler flags. The order matters: the table
+// comes last.
 
 #include "simd.h"
 #include "float_tile.inc.h"

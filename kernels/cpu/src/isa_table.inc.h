@@ -1,4 +1,4 @@
-// The table of this instruction set's kernels.
+// The kernels of this instruction set, in the order of `struct Kernels`.
 
 namespace ktchat::KTCHAT_ISA {
 namespace {

@@ -10,9 +10,9 @@ namespace ktchat {
 struct Matrix;
 struct Tile16Type;
 
-// One tile of a product: y[t * rows + r] = dot(row r of `w`, x[t]) for r < rows, t < tokens. `w` points at the first row;
-// the activations are in the matrix's format. `next`, if not null, is what this thread will read
-// after these rows: a hint to fetch it ahead.
+// One tile of a product: y[t * rows + r] = dot(row r of `w`, x[t]) for r < rows, t < tokens. `w`
+// points at the first row; the activations are in the matrix's format. `next`, if not null, is what
+// this thread will read after these rows: a hint to fetch it ahead.
 using TileKernel = void (*)(const Matrix& m, const uint8_t* w, int rows, const uint8_t* next,
                             const void* const* x, int tokens, float* y);
 

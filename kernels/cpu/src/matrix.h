@@ -1,4 +1,4 @@
-// Weights as the kernels see them, and the formats that activations are brought into for them.
+// Weights and KV caches as the kernels see them, and the formats that activations are converted to.
 #pragma once
 
 #include "ggml_abi.h"
@@ -10,8 +10,8 @@ namespace ktchat {
 // How the activations of a product are stored.
 enum Format : int { kFloat, kQ8_0, kQ8_1, kQ8_K, kTile16, kFormats };
 
-// (count, rows, cols) weights in their GGUF type, borrowed from the caller or repacked into tiles of
-// our own. `kernel` is the only way in which their bytes are read in products.
+// (count, rows, cols) weights in their GGUF type, borrowed from the caller or repacked into tiles
+// of our own. `kernel` is the only way in which their bytes are read in products.
 struct Matrix {
     Matrix() = default;
     Matrix(const Matrix&) = delete;

@@ -1,4 +1,5 @@
-// The table of ops.inc.h at compile time: the kinds of a function's arguments, and calls of recorded ops.
+// The table of ops.inc.h at compile time: the kinds of a function's arguments, and calls of
+// recorded ops.
 #pragma once
 
 #include <cstdint>

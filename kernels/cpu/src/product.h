@@ -1,4 +1,4 @@
-// Tiles of a product: how rows are cut into chunks of work and chunks into tiles.
+// A matrix product: rows are cut into chunks of work for the threads, and chunks into tiles.
 #pragma once
 
 #include <algorithm>
@@ -17,9 +17,9 @@ inline int64_t tile_rows(const Matrix& m, int64_t tokens) {
 }
 constexpr int kTileFloats = kTokenTile * 2 * kTile16Rows;
 
-// How the rows of one of `copies` matrices are cut: whole tiles, in stretches long enough to stream well,
-// yet enough of them that all threads end together. The cut is a matter of balance only: results are
-// the same for any.
+// How the rows of one of `copies` matrices are cut: whole tiles, in stretches long enough to stream
+// well, yet enough of them that all threads end together. The cut is a matter of balance only:
+// results are the same for any.
 struct RowChunks {
     int64_t rows;
     int64_t step;

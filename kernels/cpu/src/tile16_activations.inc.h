@@ -1,13 +1,13 @@
-// Activations made ready for repacked tiles (ActivationRow of tile16.h): int8 with a scale for every 32
-// columns, rounded to nearest.
+// Activations made ready for repacked tiles (ActivationRow of tile16.h): int8 with a scale for
+// every 32 columns, rounded to nearest.
 
 #include "tile16.h"
 
 namespace ktchat::KTCHAT_ISA {
 namespace {
 
-// Columns [first, first + count) of a row in the tile format: int8 with a scale for every 32 columns,
-// rounded to nearest.
+// Columns [first, first + count) of a row in the tile format: int8 with a scale for every 32
+// columns, rounded to nearest.
 void quantise_tile16_part(const float* x, void* y, int64_t cols, int64_t first, int64_t count) {
     auto* q = static_cast<int8_t*>(y);
     auto* scales = reinterpret_cast<float*>(q + cols);

@@ -1,5 +1,5 @@
-// Products of repacked tiles with many tokens (GEMM): 256 columns of two tiles are unpacked into the
-// first-level cache, then all tokens pass by. What multiplies is the same for every type.
+// Products of repacked tiles with many tokens (GEMM): 256 columns of two tiles are unpacked into
+// the first-level cache, then all tokens pass by. What multiplies is the same for every type.
 
 #include <algorithm>
 
@@ -85,8 +85,8 @@ inline void multiply_depth(const Unpacked& u, int slices, int64_t first, const A
 }
 
 template <int P, int Group, bool Wide>
-void multiply_tokens(const Unpacked& u, int slices, int64_t first, const ActivationRow* x, int tokens,
-                     float (*sums)[kPair * kTile16Rows]) {
+void multiply_tokens(const Unpacked& u, int slices, int64_t first, const ActivationRow* x,
+                     int tokens, float (*sums)[kPair * kTile16Rows]) {
     constexpr int T = W == 16 ? 6 : 2;  // what 32 registers hold, or 16
     int t = 0;
     for (; t + T <= tokens; t += T) {

@@ -1,5 +1,5 @@
-// Products of repacked tiles with up to 4 tokens (GEMV): a slice of 32 columns is multiplied as it is
-// unpacked. Each byte of weights is read once, and memory is the limit.
+// Products of repacked tiles with up to 4 tokens (GEMV): a slice of 32 columns is multiplied as it
+// is unpacked. Each byte of weights is read once, and memory is the limit.
 
 #include "tile16.h"
 
@@ -23,7 +23,9 @@ inline void stream_tile(const uint8_t* tile, size_t block_bytes, int64_t cols,
                 // A few lines between the arithmetic: a core has few outstanding misses.
                 if (lane == 0) {
                     const size_t end = block_bytes * static_cast<size_t>(b + 1) / kSlices;
-                    for (; fetched < end; fetched += 64) __builtin_prefetch(block + kAhead + fetched);
+                    for (; fetched < end; fetched += 64) {
+                        __builtin_prefetch(block + kAhead + fetched);
+                    }
                 }
                 const int64_t slice = c / 32 + b;
                 Bytes w[8];

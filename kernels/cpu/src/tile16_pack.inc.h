@@ -1,6 +1,6 @@
-// What the packers of all repacked tiles (tile16.h) share: the codes of 16 rows are interleaved, and their
-// bits packed again. How a type's block is read from the file stands in tile16_pack32.inc.h and
-// tile16_pack256.inc.h.
+// What the packers of all repacked tiles (tile16.h) share: the codes of 16 rows are interleaved,
+// and their bits packed again. How a type's block is read from the file stands in
+// tile16_pack32.inc.h and tile16_pack256.inc.h.
 
 #include "tile16.h"
 
@@ -11,7 +11,8 @@ namespace {
 
 constexpr int R = kTile16Rows;
 
-// The codes of a block before packing: `q` row by row, `vectors[g]` = columns 4g .. 4g + 3 of all rows.
+// The codes of a block before packing: `q` row by row, `vectors[g]` = columns 4g .. 4g + 3 of all
+// rows.
 template <int Cols>
 struct BlockCodes {
     alignas(64) uint8_t q[R][Cols];
@@ -24,7 +25,8 @@ struct BlockCodes {
     }
 };
 
-// Vector v of a slice (8 vectors) holds the low nibbles of vector v and those of vector v + 4 above them.
+// Vector v of a slice (8 vectors) holds the low nibbles of vector v and those of vector v + 4 above
+// them.
 template <int Cols>
 uint8_t* pack_nibbles(const BlockCodes<Cols>& codes, uint8_t* out) {
     for (int b = 0; b < Cols / 32; b++) {
@@ -38,7 +40,8 @@ uint8_t* pack_nibbles(const BlockCodes<Cols>& codes, uint8_t* out) {
     return out;
 }
 
-// Bits `shift`, `shift + 1` of four vectors in one: vector v of a slice holds v, v + 2, v + 4, v + 6.
+// Bits `shift`, `shift + 1` of four vectors in one: vector v of a slice holds v, v + 2, v + 4, v +
+// 6.
 template <int Cols>
 uint8_t* pack_pairs(const BlockCodes<Cols>& codes, int shift, uint8_t* out) {
     for (int b = 0; b < Cols / 32; b++) {

@@ -1,5 +1,5 @@
-// Packers of the types whose blocks are 256 columns, with a scale of their own for every 16 or 32: the K
-// types and IQ4_XS. The comment of each packer is the layout of the block that it writes.
+// Packers of the types whose blocks are 256 columns, with a scale of their own for every 16 or 32:
+// the K types and IQ4_XS. The comment of each packer is the layout of the block that it writes.
 
 #include "tile16.h"
 

@@ -1,5 +1,5 @@
-// Packers of the types whose blocks are 32 columns: a float16 scale (MXFP4: a power of two), then codes.
-// The comment of each packer is the layout of the block that it writes.
+// Packers of the types whose blocks are 32 columns: a float16 scale (MXFP4: a power of two), then
+// codes. The comment of each packer is the layout of the block that it writes.
 
 #include "tile16.h"
 

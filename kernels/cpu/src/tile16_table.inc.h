@@ -1,5 +1,5 @@
-// The types that have repacked tiles, by their number in enum ggml_type. A new type is a line here, a
-// packer, and a struct in tile16_types.inc.h.
+// The types that have repacked tiles, by their number in enum ggml_type. A new type is a line here,
+// a packer, and a struct in tile16_types.inc.h.
 
 #include "tile16.h"
 

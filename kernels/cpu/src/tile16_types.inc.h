@@ -1,7 +1,8 @@
-// The types that have repacked tiles (tile16.h): how a slice of 32 columns becomes 8 vectors of unsigned
-// bytes, and what its scales and minima are.
+// The types that have repacked tiles (tile16.h): how a slice of 32 columns becomes 8 vectors of
+// unsigned bytes, and what its scales and minima are.
 //
-// AVX2 takes a tile as two halves of 8 rows, a plain machine as four quarters: `lane` is the first row.
+// AVX2 takes a tile as two halves of 8 rows, a plain machine as four quarters: `lane` is the first
+// row.
 
 #include "tile16.h"
 
@@ -132,8 +133,9 @@ alignas(16) constexpr uint8_t kFp4[16] = {12, 13, 14, 15, 16, 18, 20, 24,
                                           12, 11, 10, 9,  8,  6,  4,  0};  // + 12
 
 // ---- the types ----------------------------------------------------------------------------------
-// `Header` is what a block's slices share. `unpack` gives slice b; `scales` gives scale and minimum (what
-// is subtracted for every unit of activation) of group g: 32 columns, or 16 where kGroup says so.
+// `Header` is what a block's slices share. `unpack` gives slice b; `scales` gives scale and minimum
+// (what is subtracted for every unit of activation) of group g: 32 columns, or 16 where kGroup says
+// so.
 
 template <int Offset, bool Table>
 struct Type32 {  // Q4_0, IQ4_NL
@@ -198,7 +200,8 @@ struct ScaleAndMinimum {
     }
 };
 
-// Scale g of `Count` 6-bit ones: nibbles at `Low`, two to a byte; upper pairs at `High`, four to a byte.
+// Scale g of `Count` 6-bit ones: nibbles at `Low`, two to a byte; upper pairs at `High`, four to a
+// byte.
 template <int Low, int High, int Count>
 inline IntVec split_scale(const uint8_t* block, int g, int lane) {
     const IntVec low = widen(block + Low + 16 * (g % (Count / 2)) + lane);

@@ -1,7 +1,7 @@
-"""Keys and values on their way to the paged cache: head norms and rope, then storing.
+"""Keys and values on their way to the paged KV cache: head norms and RoPE, then storing.
 
-Knows the feature layouts of grouped-query and latent rows and where a token's row lies;
-`kernels.gpu.attention.kv_cache` knows how its numbers are stored.
+The feature layouts of grouped-query and latent rows are here; how a row's numbers are stored is
+`kv_cache`'s.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Causal grouped-query attention over the paged cache in Triton, for decode and prefill alike.
+"""Causal grouped-query attention over the paged KV cache in Triton, for decode and prefill alike.
 
-Knows where queries, keys and values lie; `kernels.gpu.attention.online_softmax` has the arithmetic. Scores are
-never written to memory.
+Loads queries, keys and values; `online_softmax` has the arithmetic. Scores are never written to memory.
 """
 
 from __future__ import annotations

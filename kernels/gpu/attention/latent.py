@@ -1,7 +1,7 @@
 """Absorbed multi-head latent attention (DeepSeek-V2, 2024) over the paged latent cache in Triton.
 
-One KV head for all query heads: a cached row is [latent, rotated tail], and its latent part is the value
-too, so that it is read once for both. The products with k_b and v_b are not done here.
+One KV head serves all query heads: a cached row is [latent, rotated tail], and its latent part is the value
+too, so that it is read once for both. The products with k_b and v_b are the caller's.
 """
 
 from __future__ import annotations

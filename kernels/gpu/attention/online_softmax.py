@@ -1,8 +1,8 @@
-"""What every attention kernel shares: row tiles, the online softmax, and the merge of splits.
+"""What the attention kernels share: row tiles, the online softmax, and the merge of splits.
 
-Flash-decoding (Dao et al., 2023): the rows of one KV head, which are (token, query head) pairs, form
-tiles; the KV positions are divided into `splits` parts that are merged by their log-sum-exp. Lengths
-are read on the device, so that a captured graph stays right as sequences grow.
+Flash-decoding (Dao et al., 2023): the rows of one KV head, which are (token, query head) pairs, form tiles;
+the KV positions are divided into `splits` parts that are merged by their log-sum-exp. Lengths are read on
+the device, so that a captured graph stays right as sequences grow.
 """
 
 from __future__ import annotations

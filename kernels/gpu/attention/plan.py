@@ -1,4 +1,4 @@
-"""The fixed shape of an attention launch: tiles, splits of the KV positions, and the scratch that splits need.
+"""The fixed shape of an attention launch: row tiles, splits of the KV positions, and their scratch memory.
 
 Arithmetic without torch, so that a memory plan counts with the same numbers. Everything that a captured
 graph depends on is decided here.

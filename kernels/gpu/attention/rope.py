@@ -25,7 +25,10 @@ _RADIANS = tl.constexpr(2 * math.pi / 2**32)
 
 @dataclass(frozen=True, slots=True)
 class RopeTable:
-    """`kernels.ops.Rope` on the device: `frequencies` (pairs,) int64, 2**64 being a full rotation a position."""
+    """`kernels.ops.Rope` on the device.
+
+    `frequencies` are (pairs,) int64: 2**64 is a full rotation a position.
+    """
 
     frequencies: X
     interleaved: bool

@@ -1,7 +1,8 @@
 """Three calls of the CUDA driver that torch lacks: a stream writes a word, waits for one, or calls a host
 function.
 
-All three may be captured into a graph (batch memory operation nodes since CUDA 11.7, host nodes since 10). https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEMOP.html
+All three may be captured into a graph (batch memory operation nodes since CUDA 11.7, host nodes since 10):
+https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEMOP.html
 """
 
 from __future__ import annotations

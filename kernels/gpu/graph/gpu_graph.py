@@ -1,8 +1,7 @@
 """The forward pass of one token as a CUDA graph: one launch a token instead of some hundred.
 
-The first token runs as always, which compiles the kernels and makes the buffers; then the pass is
-captured, and later tokens refill its inputs (`kernels.gpu.graph.inputs`) and replay it. Knows no op.
-KTCHAT_GPU_GRAPH=0 switches it off.
+The first token runs op by op, which compiles the kernels and makes the buffers; then the pass is captured,
+and later tokens refill its inputs (`inputs`) and replay it. KTCHAT_GPU_GRAPH=0 switches it off.
 """
 
 from __future__ import annotations

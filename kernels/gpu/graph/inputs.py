@@ -1,7 +1,7 @@
-"""What changes from one forward pass to the next: embedding rows, and where new tokens go.
+"""What changes from one forward pass to the next: its hidden state, and the KV slots of its new tokens.
 
-Both lie at fixed places on the device, so that a captured graph finds the next token's where it found
-the first one's. Copies start in pinned memory and are ordered by the stream: the host waits for none.
+All lie at fixed addresses on the device, so that a captured graph finds the next token's where it found the
+first one's. Copies start in pinned memory and are ordered by the stream: the host waits for none.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def staged(values: Floats | Ints, device: torch.device) -> X:
 
 
 class Refill(Protocol):
-    """Something that every layer of a step reads and that stays where it is from step to step."""
+    """Something that every layer of a pass reads, at the same address in every pass."""
 
     def write(self, pages: Ints, start: int, n: int) -> object:
-        """Say what n tokens at `start` need; nothing is done where that is said already."""
+        """Write what n tokens at `start` need; nothing is done where it is there already."""
         ...
 
 
@@ -107,7 +107,7 @@ class Row:
 
 
 class Inputs:
-    """The places and rows of one op set, and which of them the last one-token pass read.
+    """The KV slots and rows of one op set, and which of them the last one-token pass read.
 
     While a graph is captured nothing is copied from the host: what the pass before it left is there.
     """

@@ -1,7 +1,6 @@
-"""Weights on their way from a mapped file to a device: blocks through pinned memory, packed where they arrive.
+"""Weights on their way from a mapped file to a device: in blocks, through pinned memory, packed on arrival.
 
-Several blocks are read at once, by threads, while those before them are copied. Knows how bytes travel;
-not which weights there are.
+Several blocks are read at once, by threads, while those before them are copied.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The weights that an op set has on its device: loaded whole, or expert by expert into slots.
-
-Knows how a file's tensor gets there and that memory may not suffice; not which products read it.
-"""
+"""The weights on one device: loaded whole, or expert by expert into slots."""
 
 from __future__ import annotations
 

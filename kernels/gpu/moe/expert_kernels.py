@@ -1,7 +1,7 @@
 """The chosen experts of a few tokens in two launches: gate, up and SwiGLU, then down and the weighted sum.
 
-A token's experts differ, so that every weight is read for one row: these are vector products, as
-`quantised_kernels.gemv`, with the same decoders and the same order of a block's columns.
+A token's experts differ, so that every weight is read for one row: these are GEMVs, as `quant.matmul_kernels`
+has them, with the same decoders and the same order of a block's columns.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The routed experts' feed-forward over packed weights: few tokens in float32, many on the tensor cores.
 
-Knows products and their order; not where experts come from. An id below zero is an expert that is not here.
+An id below zero is an expert that is not here.
 """
 
 from __future__ import annotations

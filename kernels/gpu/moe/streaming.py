@@ -1,7 +1,7 @@
-"""A layer's experts that are not on the device pass through it: some are copied while others compute.
+"""A layer's experts that are not on the device are streamed through it: some are copied while others compute.
 
-It has two buffers, used alternately. Made for long chunks, in which most experts have tokens and each of them many.
-Knows which experts a chunk needs, and when a buffer may be filled again.
+Two buffers are used alternately. Made for long chunks, in which most experts have tokens and each of them
+many.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Decoders in Triton for the types whose numbers are indices in a codebook (quantised_tables).
+"""Decoders in Triton for the types whose numbers are indices into a codebook (`codebooks`).
 
-The same arguments and results as in quantised_decode. Places are cut to the codebook's size by their
-bits, so that no file can make one read beside it.
+Arguments and results are those of `decoders`. An index is cut to the codebook's size by its bits, so that no
+file can make one read beside it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The codebooks of the types whose numbers are indices in a table, asked of ggml.
+"""The codebooks that types such as IQ2_XXS and MXFP4 index, asked of ggml.
 
-ggml dequantises blocks made up for the purpose: scale one, no signs, the index asked for. So no
-table is copied here, and a type means what it means in llama.cpp.
+ggml dequantises blocks made up for the purpose: scale one, no signs, the index asked for. So no table is
+copied here, and a type means what it means in llama.cpp.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 One function a type, shared by every product. All take the same arguments:
 
-planes  the type's planes (quantised_formats), typed pointers to matrix 0
+planes  the type's planes (`formats`), typed pointers to matrix 0
 table   the type's codebook, int8, or None
 first   where the matrix begins, in bytes after matrix 0
 at      index of the block of 32 columns among the matrix's blocks, (1, rows, blocks, 1), int64

@@ -1,7 +1,6 @@
-"""Products with weights that stay in their GGUF type on the device.
+"""Matrix products with weights that stay in their GGUF type on the device: GEMV for few rows, GEMM for many.
 
-Knows layouts, launches and which product suits how many rows; not where weights come from or which
-experts are resident. Rows of activations are float32 or float16, (n, cols), contiguous; results float32.
+Rows of activations are float32 or float16, (n, cols), contiguous; results are float32.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from kernels.gpu.quant.weight import PackedWeight
 from kernels.gpu.sizes import BLOCK
 
 GEMV_MAX_ROWS = 8
-"""Rows that the vector product takes at once; more go to the tensor cores."""
+"""Rows that the GEMV takes at once; more go to the tensor cores."""
 _GEMV_ROWS = {1: 16, 2: 16, 4: 16, 8: 8}
 """Rows of a tile by rows of activations: more sums for eight would not fit a thread's registers."""
 _GEMV_BLOCKS = 8
@@ -109,7 +108,7 @@ def multiprocessors(device: torch.device) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Fp16Activations:
-    """Activations for the tensor cores: float16, (n, 8, blocks, 4), and what to multiply rows with.
+    """Activations for the tensor cores: float16, (n, 8, blocks, 4), and what to multiply rows by.
 
     Each row is divided by a power of two that brings its largest magnitude to 2^14 .. 2^15, so that
     nothing overflows float16 and little falls below its normal numbers. Made once for all the weights

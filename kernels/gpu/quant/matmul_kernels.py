@@ -1,7 +1,7 @@
-"""The two products in Triton, for every type: few rows by vector arithmetic, many by tensor cores.
+"""The GEMV and the GEMM in Triton, for every type.
 
-Both read a tile of weights once, have it decoded (quantised_decode) and use it for all the rows they
-hold. Nothing dequantised is ever stored.
+Both read a tile of weights once, decode it and use it for all the rows they hold. Nothing dequantised is
+ever stored.
 """
 
 from __future__ import annotations

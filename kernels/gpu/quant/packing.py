@@ -1,4 +1,4 @@
-"""The kernel that moves a file's bits into a weight's planes, as `quantised_layout` says they lie.
+"""The kernel that moves a file's bits into a weight's planes, in the order of `layout`.
 
 One launch a plane, for any number of matrices; needs no memory of its own.
 """

@@ -1,7 +1,4 @@
-"""Weights that stay in their GGUF type on a device, packed once as they are loaded.
-
-Knows layouts and sizes; not what the numbers mean, which products there are, or where files lie.
-"""
+"""Weights that stay in their GGUF type on a device, packed once as they are loaded."""
 
 from __future__ import annotations
 
