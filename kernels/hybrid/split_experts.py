@@ -119,7 +119,7 @@ class SplitExperts(Generic[X, W, C]):
         elif self._device.capturing:
             self._submit(x, ids, weights, stacks, residual)
         else:
-            self._ask(x, ids, weights, stacks, residual)
+            self._op_by_op(x, ids, weights, stacks, residual)
 
     def join(self) -> None:
         """Adds what the host has computed to the residual that waits for it."""
@@ -136,7 +136,7 @@ class SplitExperts(Generic[X, W, C]):
 
     # Op by op
 
-    def _ask(self, x: X, ids: X, weights: X, stacks: Stacks[W], residual: X) -> None:
+    def _op_by_op(self, x: X, ids: X, weights: X, stacks: Stacks[W], residual: X) -> None:
         """The host begins with its experts and goes on while the device computes its own."""
         device = self._device
         chosen: Any = device.to_numpy(ids)
