@@ -1,1 +1,1 @@
-"""The op set: `reference` (float32 torch, the oracle), `cpu` (C++), `gpu` (Triton) and `hybrid` (both)."""
+"""The op set: `reference` (float32 torch, the oracle), `cpu` (C++), `gpu` (Triton), `hybrid` (both)."""

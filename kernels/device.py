@@ -1,6 +1,6 @@
-"""What an op set with a memory of its own offers beyond the ops: what a hybrid forward pass is built on.
+"""What an op set with a memory of its own offers beyond the ops; a hybrid forward pass is built on it.
 
-`kernels.gpu.GpuOps` is one; the tests simulate another over the reference.
+`kernels.gpu.gpu_ops.GpuOps` is one; the tests simulate another over the reference.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any, Generic, Literal, Protocol
 from kernels.ops import C, Floats, Ints, Ops, Tensor, W, X
 from kernels.timing import Rows
 
-HandOver = Literal["stream memory operations", "host functions", "none"]
-"""How captured work on a device asks the host for experts: flags that the device's stream writes and
-waits for, functions that it calls on the host, or not at all: then the host asks, and waits."""
+HostSync = Literal["stream memory operations", "host functions", "none"]
+"""How captured work on a device gets experts from the host: flags that the device's stream writes and
+waits for, functions that it calls on the host, or not at all: then nothing is captured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Copy(Generic[W]):
     expert: int
 
 
-class Letter(Protocol):
-    """One layer's question to the host, and its answer: arrays that both sides read and write.
+class ExpertRequest(Protocol):
+    """One layer's request to the host, and its result: arrays that both sides read and write.
 
     `kernels.cpu.expert_requests` makes them in memory that `DeviceOps.shared` gives.
     """
@@ -54,14 +54,14 @@ class Letter(Protocol):
     """(1, top_k)"""
     weights: Floats
     """(1, top_k)"""
-    answer: Floats
+    result: Floats
     """(1, hidden)"""
-    asked: Ints
-    """(1,): 1 once the question is there; the host takes it back."""
-    answered: Ints
-    """(1,): 1 once the answer is there; the device takes it back."""
+    submitted: Ints
+    """(1,): 1 once x, ids and weights are there; the host lowers it."""
+    completed: Ints
+    """(1,): 1 once the result is there; the device lowers it."""
     address: int
-    """Of the native letter, for a host function."""
+    """Of the native struct, for a host function."""
 
 
 class DeviceOps(Ops[X, W, C], Protocol[X, W, C]):
@@ -71,8 +71,8 @@ class DeviceOps(Ops[X, W, C], Protocol[X, W, C]):
     """
 
     @property
-    def hand_over(self) -> HandOver:
-        """How captured passes ask the host here."""
+    def host_sync(self) -> HostSync:
+        """How captured passes synchronise with the host here."""
         ...
 
     def close(self) -> None:
@@ -84,7 +84,7 @@ class DeviceOps(Ops[X, W, C], Protocol[X, W, C]):
         ...
 
     def memory(self) -> DeviceMemory:
-        """Free and total bytes. What a pass took for its own time is not free: the next one takes it again."""
+        """Free and total bytes. What a pass allocates for its own time is not free: the next one takes it again."""
         ...
 
     def active(self) -> AbstractContextManager[None]:
@@ -128,7 +128,7 @@ class DeviceOps(Ops[X, W, C], Protocol[X, W, C]):
         """Wait until everything that was asked for is done; raises what failed in it."""
         ...
 
-    # Captured work that asks the host
+    # Captured work that needs experts of the host
 
     @property
     def capturing(self) -> bool:
@@ -139,10 +139,10 @@ class DeviceOps(Ops[X, W, C], Protocol[X, W, C]):
         """A zeroed numpy array of host memory that the device reads and writes in its stream."""
         ...
 
-    def post(self, letter: Letter, x: X, ids: X, weights: X) -> None:
-        """In the device's order of work: put a question into the letter, and say so."""
+    def submit(self, request: ExpertRequest, x: X, ids: X, weights: X) -> None:
+        """In the device's order of work: fill the request, and raise its flag."""
         ...
 
-    def collect(self, letter: Letter, residual: X) -> None:
-        """In the device's order of work: wait for the letter's answer, and add it to the residual."""
+    def wait(self, request: ExpertRequest, residual: X) -> None:
+        """In the device's order of work: wait for the request's result, and add it to the residual."""
         ...

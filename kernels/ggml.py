@@ -1,7 +1,6 @@
-"""ggml's own conversions, from the libraries that llama-cpp-python ships.
+"""ggml's own dequantisation, from the libraries that llama-cpp-python ships.
 
-Knows where the libraries lie and how a block of a GGUF type becomes float32. Importing this module
-loads nothing; llama_cpp itself is never imported.
+Importing this module loads nothing; llama_cpp itself is never imported.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The op set: the few coarse operations that a forward pass is written over.
 
-A forward pass handles `n` new tokens of one sequence, at positions `start .. start + n - 1`.
-Activations are float32, row-major, (n, features). What a buffer is belongs to the implementation:
-a torch tensor in `kernels.reference`, a numpy array in `kernels.cpu`. Weights stay in their GGUF
-type. Ops whose name ends in `_add` add to `residual` in place.
+A forward pass handles `n` new tokens of one sequence, at positions `start .. start + n - 1`. Activations
+are float32, row-major, (n, features). What a buffer is belongs to the implementation: a torch tensor in
+`kernels.reference` and `kernels.gpu`, a numpy array in `kernels.cpu`. Weights stay in their GGUF type. Ops
+whose name ends in `_add` add to `residual` in place.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Tensor:
 class Rope:
     """Rotary position embedding of the features `offset .. offset + 2 * len(frequencies) - 1` of a head.
 
-    Pair i turns by `position * frequencies[i]` radians; cos and sin are multiplied by `magnitude`
+    Pair i is rotated by `position * frequencies[i]` radians; cos and sin are multiplied by `magnitude`
     (YaRN's attention factor). Pairs are (2i, 2i + 1) when `interleaved`, else (i, i + half).
     """
 
@@ -115,8 +115,8 @@ class CacheShape:
         return 2 * features
 
 
-Entry = Ints | Floats
-"""What a pass begins with: tokens (n,), or rows (n, hidden) of the layers before it."""
+PassInput = Ints | Floats
+"""What a pass begins with: tokens (n,), or the hidden state (n, hidden) that the layers before it made."""
 
 X = TypeVar("X")
 """A buffer of float32 activations."""
@@ -124,6 +124,9 @@ W = TypeVar("W")
 """Weights made ready by `matrix` or `vector`."""
 C = TypeVar("C")
 """A KV cache."""
+
+Forward = Callable[[PassInput, Ints, int], X]
+"""forward(pass_input, pages, start) -> the result's buffer"""
 
 
 class Ops(Protocol[X, W, C]):
@@ -140,7 +143,7 @@ class Ops(Protocol[X, W, C]):
         ...
 
     def repacks(self, tensor: Tensor) -> bool:
-        """Whether `matrix` copies these weights, so that the file's bytes may be given back."""
+        """Whether `matrix` copies these weights, so that the file's pages may be released."""
         ...
 
     def vector(self, tensor: Tensor) -> W:
@@ -155,10 +158,10 @@ class Ops(Protocol[X, W, C]):
         """Copy a page in every layer."""
         ...
 
-    def record(self, forward: Callable[[Entry, Ints, int], X]) -> Callable[[Entry, Ints, int], X]:
-        """`forward(entry, pages, start)` of one token, made quick to repeat, or `forward` itself.
+    def record(self, forward: Forward[X]) -> Forward[X]:
+        """`forward(pass_input, pages, start)` of one token, made quick to repeat, or `forward` itself.
 
-        It begins with `embed` or `enter` of its entry, and does the same ops with the same weights and
+        It begins with `embed` or `set_hidden` of its input, and does the same ops with the same weights and
         cache every time. What it returns is a buffer of its own.
         """
         ...
@@ -167,8 +170,8 @@ class Ops(Protocol[X, W, C]):
         """Rows of the (vocabulary, hidden) table: (n, hidden), dequantised to float32."""
         ...
 
-    def enter(self, rows: Floats) -> X:
-        """Rows that another op set computed, (n, hidden), in a buffer of their own."""
+    def set_hidden(self, rows: Floats) -> X:
+        """A hidden state that another op set computed, (n, hidden), in a buffer of its own."""
         ...
 
     def last_row(self, x: X) -> X:
@@ -281,7 +284,7 @@ class Ops(Protocol[X, W, C]):
     def moe_add(self, x: X, ids: X, weights: X, gate: W, up: W, down: W, residual: X) -> None:
         """residual += sum over chosen experts of weight * down(silu(gate(x)) * up(x)).
 
-        An id of -1 is no expert: one that another op set computes.
+        An id of -1 is no expert, or one that another op set computes.
         """
         ...
 

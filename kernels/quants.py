@@ -1,6 +1,6 @@
-"""The table of GGUF tensor types: name, elements in a block, bytes in a block.
+"""The table of GGUF tensor types: name, elements in a block, bytes of a block.
 
-Knows sizes only; the arithmetic of a type is ggml's. Numbers and layouts are those of ggml.h.
+Numbers and layouts are those of ggml.h. The arithmetic of a type is ggml's.
 """
 
 from __future__ import annotations

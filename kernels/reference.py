@@ -6,7 +6,7 @@ float32, and attention is the textbook formula over all positions at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor as X
 from torch.nn import functional
 
 from kernels import ggml
-from kernels.ops import CacheShape, Entry, Floats, Ints, Rope, Routing, Tensor
+from kernels.ops import CacheShape, Floats, Forward, Ints, Rope, Routing, Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class ReferenceOps:
         cache.keys[:, target] = cache.keys[:, source]
         cache.values[:, target] = cache.values[:, source]
 
-    def record(self, forward: Callable[[Entry, Ints, int], X]) -> Callable[[Entry, Ints, int], X]:
+    def record(self, forward: Forward[X]) -> Forward[X]:
         return forward
 
     def embed(self, table: Weight, tokens: Ints) -> X:
@@ -104,7 +104,7 @@ class ReferenceOps:
         rows = Tensor(tensor.name, tensor.type, (len(tokens), tensor.cols), data)
         return torch.from_numpy(ggml.dequantise(rows).copy())
 
-    def enter(self, rows: Floats) -> X:
+    def set_hidden(self, rows: Floats) -> X:
         return torch.from_numpy(rows).clone()
 
     def last_row(self, x: X) -> X:
@@ -210,8 +210,8 @@ class ReferenceOps:
         absorbed = torch.einsum("nhd,hld->nhl", queries[..., :nope], k_b.float())
         queries = torch.cat([absorbed, queries[..., nope:]], dim=-1)
         keys = rows.expand(-1, heads, -1)
-        mixed = _attend(queries, keys, keys[..., :latent], scale, start)
-        return torch.einsum("nhl,hvl->nhv", mixed, v_b.float()).flatten(1)
+        attn_out = _attend(queries, keys, keys[..., :latent], scale, start)
+        return torch.einsum("nhl,hvl->nhv", attn_out, v_b.float()).flatten(1)
 
     def route(
         self, x: X, norm: Weight, eps: float, router: Weight, bias: Weight | None, routing: Routing
@@ -273,9 +273,9 @@ def _rotate(x: X, rope: Rope, offset: int, start: int) -> None:
     half = len(frequencies)
     first = part[..., 0::2] if rope.interleaved else part[..., :half]
     second = part[..., 1::2] if rope.interleaved else part[..., half:]
-    turned = first * cos - second * sin, first * sin + second * cos
-    first.copy_(turned[0])
-    second.copy_(turned[1])
+    rotated = first * cos - second * sin, first * sin + second * cos
+    first.copy_(rotated[0])
+    second.copy_(rotated[1])
 
 
 def _attend(q: X, k: X, v: X, scale: float, start: int) -> X:

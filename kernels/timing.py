@@ -1,6 +1,6 @@
-"""Who is told how long ops took: the little that an op set needs to know of a trace.
+"""Who is told how long ops took: all that an op set needs to know of a trace.
 
-All times are nanoseconds of `time.perf_counter_ns`, which on Linux is CLOCK_MONOTONIC.
+Times are nanoseconds of `time.perf_counter_ns`, which on Linux is CLOCK_MONOTONIC.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Stamps = Sequence[int] | npt.NDArray[np.int64]
 NATIVE = "native ops"
 """Ops of the CPU's op set that Python called, or that are repeated as a step."""
 HOST = "host experts"
-"""Experts that the host computed while a device asked for them."""
+"""Expert requests of a captured pass, as the host served them."""
 DEVICE = "device"
 """Captured passes of a GPU, from their first work to their last. Waiting for the host is a part of them."""
 

@@ -39,8 +39,7 @@ from engine.spec.spec import ModelSpec
 from engine.text.tokenizer import Part, Tokenizer
 from kernels.cpu import CpuOps
 from kernels.ops import Floats, Ops
-
-PAGE_SIZE = 32
+from kernels.sizes import PAGE_SIZE
 
 TEXTS = (
     "A mixture-of-experts model keeps many small networks in every layer and asks only a few of"

@@ -93,7 +93,7 @@ def _facts(gpu: int) -> GpuFacts:
             _check_product(ops)
             return GpuFacts(
                 name,
-                ops.hand_over,
+                ops.host_sync,
                 ops.attention_kernel(CacheShape(1, 1, 32, 4, 128, 128), 32),
                 _gb_s("cuda", 2),
                 _gb_s("cpu", 1),

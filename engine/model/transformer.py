@@ -18,7 +18,7 @@ from engine.gguf.file import GGUFFile
 from engine.model.layers import Layer, LayerAt, Span
 from engine.model.weights import Report, WeightLoader
 from engine.spec.spec import ModelSpec
-from kernels.ops import C, CacheKind, CacheShape, Entry, Floats, Ints, Ops, W, X
+from kernels.ops import C, CacheKind, CacheShape, Floats, Ints, Ops, PassInput, W, X
 
 
 class Stage(Generic[X, W, C]):
@@ -33,7 +33,7 @@ class Stage(Generic[X, W, C]):
             Layer(ops, load, spec, rope, LayerAt(first + place, place)) for place in range(count)
         ]
         self.cache: C | None = None
-        self.forward_one: Callable[[Entry, Ints, int], X]
+        self.forward_one: Callable[[PassInput, Ints, int], X]
         """Its pass for one token, recorded."""
 
     def run(self, x: X, span: Span, last: bool) -> X:
@@ -133,7 +133,7 @@ class Transformer(Generic[X, W, C]):
         return self._forward(tokens, pages, start, last=False)
 
     def _forward(self, tokens: Ints, pages: Ints, start: int, last: bool) -> Floats:
-        entry: Entry = tokens
+        entry: PassInput = tokens
         for stage in self.stages:
             with _active(stage.ops):
                 if last and len(tokens) == 1:
@@ -144,11 +144,13 @@ class Transformer(Generic[X, W, C]):
             entry = rows
         return rows
 
-    def _pass(self, stage: Stage[X, W, C], entry: Entry, pages: Ints, start: int, last: bool) -> X:
+    def _pass(
+        self, stage: Stage[X, W, C], entry: PassInput, pages: Ints, start: int, last: bool
+    ) -> X:
         """One stage's: from tokens or rows to rows, or to logits from the last stage."""
         ops, final = stage.ops, stage is self.stages[-1]
         first: Any = entry
-        x = ops.embed(self._embedding, first) if stage is self.stages[0] else ops.enter(first)
+        x = ops.embed(self._embedding, first) if stage is self.stages[0] else ops.set_hidden(first)
         x = stage.run(x, Span(pages, start, len(entry)), last and final)
         if final:
             (x,) = ops.norm_linear(x, self._norm, self.spec.eps, [self._output])

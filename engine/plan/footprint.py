@@ -6,10 +6,11 @@ Pure arithmetic over a spec; tests/engine/test_plan_measured.py holds it against
 from __future__ import annotations
 
 from engine.spec.spec import Group, ModelSpec
+from kernels.sizes import PAGE_SIZE, PROMPT_CHUNK
 
-PAGE = 32
+PAGE = PAGE_SIZE
 """Positions in a page of the KV cache; the cache has one page more than the context needs."""
-CHUNK = 512
+CHUNK = PROMPT_CHUNK
 """Tokens prefilled at once."""
 
 PROCESS = 60_000_000

@@ -12,6 +12,9 @@ from engine.machine.types import Gpu
 from engine.plan.footprint import CHUNK, PAGE
 from engine.protocol import KvKind
 from engine.spec.spec import Group, GroupSize, ModelSpec
+from kernels.gpu.attention.plan import AttentionPlan, plan_attention, plan_latent_attention
+from kernels.gpu.flashinfer.shapes import LATENT, LATENT_ROPE, supports
+from kernels.gpu.flashinfer.workspace import WORKSPACE_BYTES
 from kernels.gpu.sizes import BLOCK_BYTES, BUCKETS, STREAM_BUFFER
 
 MIB = 1 << 20
@@ -22,12 +25,8 @@ CUBLAS = 32 * MIB
 """cuBLAS's workspace: torch's default on Hopper, 8 MiB elsewhere."""
 GRAPHS = 64 * MIB
 """A captured pass: its nodes, and the pool of its one-token activations. Assumed."""
-FLASH = (128 + 2 * 8) * MIB
-"""flashinfer's workspace (`kernels.gpu.flashinfer.wrappers.WORKSPACE_BYTES`) and what its wrappers for decoding and
-for prompts have of their own."""
-FLASH_HEADS = frozenset({64, 128, 256})
-FLASH_LATENT = (512, 64)
-"""Heads that flashinfer takes, as in kernels.gpu.flashinfer.wrappers."""
+FLASH = WORKSPACE_BYTES + 2 * 8 * MIB
+"""flashinfer's workspace and what its wrappers for decoding and for prompts have of their own."""
 UNEVEN = 1.1
 """Activations in torch's allocator, whose blocks do not fit each other exactly. Assumed."""
 LARGE, ROUNDED = 10 * MIB, 2 * MIB
@@ -35,8 +34,6 @@ LARGE, ROUNDED = 10 * MIB, 2 * MIB
 
 PROCESSORS = 132
 """Multiprocessors that splits of attention are counted for: an RTX 4090 has 128, an H200 132."""
-SPLIT_POSITIONS, MAX_SPLITS = 256, 64
-"""As in kernels.gpu.attention.plan."""
 
 SMALL_GPU = 17 << 30
 """A GPU of 16 GB or less; the driver counts a little differently."""
@@ -90,8 +87,8 @@ def work_bytes(spec: ModelSpec, context: int, flash: bool, streams: bool) -> int
 def takes_flash(spec: ModelSpec) -> bool:
     """Whether flashinfer has kernels for this model's heads."""
     if spec.mla is not None:
-        return (spec.mla.kv_lora, spec.mla.rope) == FLASH_LATENT
-    return spec.head_dim == spec.value_dim and spec.head_dim in FLASH_HEADS
+        return (spec.mla.kv_lora, spec.mla.rope) == (LATENT, LATENT_ROPE)
+    return supports(spec.head_dim, spec.value_dim)
 
 
 def _largest_expert(spec: ModelSpec) -> int:
@@ -103,7 +100,7 @@ def _largest_expert(spec: ModelSpec) -> int:
 def activation_bytes(spec: ModelSpec) -> int:
     """Bytes a token of a chunk takes at most, in the parts of a layer one after the other.
 
-    float32 but for what goes to the tensor cores: `quantised.halves` holds its padded copy, the scaled
+    float32 but for what goes to the tensor cores: `kernels.gpu.quant.matmul.fp16_activations` holds its padded copy, the scaled
     values and two of float16 for a moment, 10 bytes a feature, beside the input's 4.
     """
     hidden, moe, mla = spec.hidden, spec.moe, spec.mla
@@ -127,17 +124,16 @@ def activation_bytes(spec: ModelSpec) -> int:
 
 def attention_scratch(spec: ModelSpec, context: int) -> int:
     """Bytes of the parts that splits of attention leave: one plan for each bucket of new tokens."""
-    wide = max(spec.head_dim, spec.value_dim) > 128 or spec.mla is not None
-    kv_heads, value = (1, spec.mla.kv_lora) if spec.mla else (spec.kv_heads, spec.value_dim)
-    useful = min(MAX_SPLITS, -(-context // SPLIT_POSITIONS))
-    total = 0
-    for queries in BUCKETS:
-        rows = queries * (spec.heads // max(1, kv_heads))
-        tile = min(max(16, 1 << (rows - 1).bit_length()), 32 if wide else 64)
-        blocks = -(-rows // tile) * max(1, kv_heads)
-        splits = max(1, min(useful, -(-2 * PROCESSORS // blocks)))
-        total += queries * spec.heads * splits * (value + 1) * 4 if splits > 1 else 0
-    return total
+    return sum(_attention(spec, new, context).scratch_bytes(new) for new in BUCKETS)
+
+
+def _attention(spec: ModelSpec, queries: int, context: int) -> AttentionPlan:
+    context = max(1, context)
+    if spec.mla is not None:
+        row = spec.mla.kv_lora, spec.mla.rope
+        return plan_latent_attention(1, queries, spec.heads, *row, context, PROCESSORS)
+    heads = spec.heads, max(1, spec.kv_heads), spec.head_dim, spec.value_dim
+    return plan_attention(1, queries, *heads, context, PROCESSORS)
 
 
 def _rounding(spec: ModelSpec) -> int:

@@ -16,13 +16,14 @@ from engine.model.weights import Report
 from engine.protocol import Computed
 from engine.runtimes.prefix_cache import CachedSequence, PrefixCache
 from engine.spec.spec import ModelSpec
+from kernels import sizes
 from kernels.ops import Floats
 from kernels.timing import Rows, Watched
 
-PAGE_SIZE = 32
+PAGE_SIZE = sizes.PAGE_SIZE
 """Positions in a KV page."""
 
-CHUNK = 512
+CHUNK = sizes.PROMPT_CHUNK
 """Tokens prefilled at once: enough to reuse each expert's weights, few enough to cancel soon."""
 
 

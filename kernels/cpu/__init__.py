@@ -1,6 +1,6 @@
 """The op set on the CPU: C++ kernels behind a C ABI, called through ctypes.
 
-`CpuOps` is imported when it is first asked for, so that the build needs no numpy.
+`CpuOps` is imported when it is first used, so that the build needs no numpy.
 """
 
 from __future__ import annotations

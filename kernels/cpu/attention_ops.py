@@ -1,4 +1,4 @@
-"""Attention over the paged cache: shape checks and one native call an op."""
+"""Attention over the paged KV cache on the CPU: shape checks, and one native call an op."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class AttentionOps(NativeContext):
             vector_pointer(k_norm, shape.key),
             eps,
             self._rope(rope),
-            *self._place(cache, layer, pages, start, n),
+            *self._kv_slots(cache, layer, pages, start, n),
         )
 
     def attention(
@@ -73,7 +73,7 @@ class AttentionOps(NativeContext):
             address(q),
             heads,
             scale,
-            *self._place(cache, layer, pages, start, n),
+            *self._kv_slots(cache, layer, pages, start, n),
             address(out),
         )
         return out
@@ -91,20 +91,20 @@ class AttentionOps(NativeContext):
         pages: Ints,
         start: int,
     ) -> None:
-        shape, turned = cache.shape, 2 * len(rope.frequencies)
+        shape, rotated = cache.shape, 2 * len(rope.frequencies)
         n = rows_of(kv, shape.key)
-        expect(q, n, heads * (rope.offset + turned))
-        if shape.heads != 1 or heads < 1 or turned >= shape.key:
-            raise ValueError(f"{shape} holds no latent rows with {turned} turned features")
+        expect(q, n, heads * (rope.offset + rotated))
+        if shape.heads != 1 or heads < 1 or rotated >= shape.key:
+            raise ValueError(f"{shape} holds no latent rows with {rotated} rotated features")
         self._call(
             "kt_latent_append",
             address(q),
             heads,
             address(kv),
-            vector_pointer(norm, shape.key - turned),
+            vector_pointer(norm, shape.key - rotated),
             eps,
             self._rope(rope),
-            *self._place(cache, layer, pages, start, n),
+            *self._kv_slots(cache, layer, pages, start, n),
         )
 
     def latent_attention(
@@ -133,7 +133,7 @@ class AttentionOps(NativeContext):
             scale,
             k_b.pointer,
             v_b.pointer,
-            *self._place(cache, layer, pages, start, n),
+            *self._kv_slots(cache, layer, pages, start, n),
             address(out),
         )
         return out

@@ -1,4 +1,4 @@
-"""What CpuOps hands out: weights, caches, and the checks on the arrays that it is given.
+"""Weights and KV caches of `CpuOps`, and the checks on the arrays that it is given.
 
 Every array reaches native code through these checks, so that a wrong shape is a `ValueError` here
 and never a stray read there.
@@ -76,13 +76,13 @@ class Weight:
             self._free(self.pointer)
 
 
-def has_panels(tensor: Tensor) -> bool:
-    """Whether products take these weights from panels rather than from the file's bytes."""
-    return bool(load().kt_has_panels(tensor.type.id))
+def has_tiles(tensor: Tensor) -> bool:
+    """Whether products read these weights from repacked tiles rather than from the file's bytes."""
+    return bool(load().kt_has_tiles(tensor.type.id))
 
 
-def matrix(context: int, tensor: Tensor, pack: bool = True) -> Weight:
-    """A matrix of `tensor`: packed into panels, or over its data, which stay referenced.
+def matrix(context: int, tensor: Tensor, repack: bool = True) -> Weight:
+    """A matrix of `tensor`: repacked into tiles, or over its data, which stay referenced.
 
     Raises `ValueError`.
     """
@@ -104,11 +104,11 @@ def matrix(context: int, tensor: Tensor, pack: bool = True) -> Weight:
         tensor.rows,
         tensor.cols,
         data.ctypes.data,
-        int(pack),
+        int(repack),
     )
     if not pointer:
         raise ValueError(f"{tensor.name}: ggml has no product for {kind.name} weights")
-    keep = None if pack and has_panels(tensor) else data
+    keep = None if repack and has_tiles(tensor) else data
     return Weight(pointer, count, tensor.rows, tensor.cols, len(tensor.shape) == 3, keep)
 
 

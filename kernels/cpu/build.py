@@ -1,7 +1,7 @@
 """Compiles the native library: `python -m kernels.cpu.build [--sanitize]`.
 
-Knows the compiler's flags for each instruction set. Objects are named by a hash of all that goes
-into them, so a build without changes does nothing and a changed file compiles alone.
+Each instruction set has compiler flags of its own. Objects are named by a hash of all that goes into them,
+so a build without changes does nothing and a changed file compiles alone.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What every op needs: the native context, and arguments that are remembered between calls.
+"""What every op on the CPU needs: the native context, and arguments that are cached between calls.
 
-Knows no op. One thread at a time uses a context.
+One thread at a time uses a context.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy.typing as npt
 from kernels.cpu import native
 from kernels.cpu.buffers import Array, Cache, expect_ints, rope_struct, routing_struct
 from kernels.cpu.cores import default_threads, physical_cores
-from kernels.cpu.step import Forward, Recording, Step, op_name
-from kernels.ops import Entry, Ints, Rope, Routing
+from kernels.cpu.step import Recording, Step, op_name
+from kernels.ops import Forward, Ints, PassInput, Rope, Routing
 from kernels.timing import NATIVE, OpTimes, Rows
 
 _FLOAT = np.dtype(np.float32)
@@ -26,13 +26,12 @@ _FLOAT = np.dtype(np.float32)
 class NativeContext:
     """A native context with its threads."""
 
-    times: OpTimes | None = None
-    """Is told the times of every op while it is set."""
-
     def __init__(
         self, threads: int | None = None, isa: str | None = None, pin: bool = False
     ) -> None:
         self._context = 0
+        self.times: OpTimes | None = None
+        """Is told the times of every op while it is set."""
         self._native = native.load()
         self.threads = default_threads() if threads is None else threads
         self.isa = native.choose_isa() if isa is None else isa
@@ -58,20 +57,20 @@ class NativeContext:
         """Tell `rows` the times of every op from now on; None ends that."""
         self.times = None if rows is None else rows.row(NATIVE)
 
-    def record(self, forward: Forward) -> Forward:
-        """`forward(entry, pages, start)` of one token, run as one native call from the second time on.
+    def record(self, forward: Forward[Array]) -> Forward[Array]:
+        """`forward(pass_input, pages, start)` of one token, run as one native call from the second time on.
 
         It must do the same ops with the same weights and the same cache each time.
         """
         step: Step | None = None
 
-        def run(entry: Entry, pages: Ints, start: int) -> Array:
+        def run(pass_input: PassInput, pages: Ints, start: int) -> Array:
             nonlocal step
             if step is not None:
-                return step.run(self._alive(), entry, pages, start, self.times)
+                return step.run(self._alive(), pass_input, pages, start, self.times)
             recording = self._recording = Recording()
             try:
-                result = forward(entry, pages, start)
+                result = forward(pass_input, pages, start)
             finally:
                 self._recording = None
             step = Step(recording, result)
@@ -102,7 +101,7 @@ class NativeContext:
             raise ValueError("this CpuOps is closed")
         return self._context
 
-    def _place(
+    def _kv_slots(
         self, cache: Cache, layer: int, pages: Ints, start: int, n: int
     ) -> tuple[int, int, int, int, int, int]:
         if self._pages is None or self._pages[0] is not pages:

@@ -1,6 +1,6 @@
-"""How many threads pay, and which instruction sets to try.
+"""How many threads the kernels use: physical cores within the affinity mask and the cgroup's CPU quota.
 
-Knows Linux's view of cores, affinity and cgroup limits; elsewhere it falls back to `os.cpu_count`.
+Both are read as Linux has them; elsewhere `os.cpu_count` stands in.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""`CpuOps`: the op set on the CPU. Checks shapes, then makes one native call an op.
+"""`CpuOps`: the op set on the CPU. Checks shapes, then makes one native call an op; the work is in src/.
 
-Knows neither threads nor instruction sets beyond their choice; the work is in src/. One thread at a
-time uses a CpuOps; several may live in one process.
+One thread at a time uses a CpuOps; several may live in one process.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kernels.cpu import native
 from kernels.cpu.attention_ops import AttentionOps
 from kernels.cpu.buffers import (
     Array,
@@ -19,13 +17,14 @@ from kernels.cpu.buffers import (
     address,
     expect,
     expect_matrix,
-    has_panels,
+    has_tiles,
     matrix,
     rows_of,
     vector,
     vector_pointer,
 )
 from kernels.cpu.feed_forward_ops import FeedForwardOps
+from kernels.cpu.op_table import MAX_WEIGHTS
 from kernels.ops import CacheShape, Floats, Ints, Tensor
 
 
@@ -44,10 +43,10 @@ class CpuOps(AttentionOps, FeedForwardOps):
         return matrix(self._alive(), tensor)
 
     def table(self, tensor: Tensor) -> Weight:
-        return matrix(self._alive(), tensor, pack=False)
+        return matrix(self._alive(), tensor, repack=False)
 
     def repacks(self, tensor: Tensor) -> bool:
-        return has_panels(tensor)
+        return has_tiles(tensor)
 
     def vector(self, tensor: Tensor) -> Weight:
         return vector(tensor)
@@ -61,7 +60,7 @@ class CpuOps(AttentionOps, FeedForwardOps):
         cache.keys[:, target] = cache.keys[:, source]
         cache.values[:, target] = cache.values[:, source]
 
-    def enter(self, rows: Floats) -> Array:
+    def set_hidden(self, rows: Floats) -> Array:
         buffer = self._buffer(*rows.shape)
         buffer[...] = rows
         return buffer
@@ -102,7 +101,7 @@ class CpuOps(AttentionOps, FeedForwardOps):
         weights: Sequence[Weight],
         biases: Sequence[Weight | None] | None = None,
     ) -> list[Array]:
-        if len(weights) > native.MAX_WEIGHTS:
+        if len(weights) > MAX_WEIGHTS:
             return self._norm_linear_in_parts(x, norm, eps, weights, biases)
         cols = x.shape[-1]
         n = rows_of(x, cols)
@@ -116,7 +115,7 @@ class CpuOps(AttentionOps, FeedForwardOps):
             outs.append(out)
             bias = None if biases is None else vector_pointer(biases[i], rows)
             products += (weight.pointer, address(out), bias)
-        products += (None,) * (3 * native.MAX_WEIGHTS - len(products))
+        products += (None,) * (3 * MAX_WEIGHTS - len(products))
         self._call(
             "kt_norm_linear",
             address(x),
@@ -139,8 +138,8 @@ class CpuOps(AttentionOps, FeedForwardOps):
     ) -> list[Array]:
         normed = x if norm is None else self.norm(x, norm, eps)
         outs: list[Array] = []
-        for i in range(0, len(weights), native.MAX_WEIGHTS):
-            part = slice(i, i + native.MAX_WEIGHTS)
+        for i in range(0, len(weights), MAX_WEIGHTS):
+            part = slice(i, i + MAX_WEIGHTS)
             outs += self.norm_linear(
                 normed, None, eps, weights[part], None if biases is None else biases[part]
             )

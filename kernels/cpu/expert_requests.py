@@ -1,8 +1,9 @@
-"""Routed experts on the host for a device that asks while it works: questions and answers in shared memory.
+"""Routed experts on the host for a device that asks while it works: requests and results in shared memory.
 
-A device's captured pass cannot call Python. It puts a layer's question into a `Letter` and raises a
-flag; one native call answers a token's letters one after another (`Letters.follow`), or the device
-calls `kt_answer` itself. Knows no device: only memory that it and the host both see.
+A device's captured pass cannot call Python. It puts a layer's activations and expert ids into an
+`ExpertRequest` and raises a flag; one native call serves a token's requests one after another
+(`RequestQueue.serve`), or the device calls `kt_serve_request` itself. All that matters about the device
+is the memory that it and the host both see.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ from kernels.cpu.context import NativeContext
 from kernels.ops import Floats, Ints
 
 PATIENCE = 20.0
-"""Seconds without a question after which a device is taken to have failed."""
+"""Seconds without a request after which a device is taken to have failed."""
 
 Shared = Callable[[tuple[int, ...], Any], Any]
 """Makes a zeroed array, (shape, kind), that the device sees too."""
 
 
 class _Struct(ctypes.Structure):
-    """`struct Letter` of letters.h."""
+    """`struct ExpertRequest` of expert_requests.h."""
 
     _fields_ = (
         *((name, c_void_p) for name in ("context", "gate", "up", "down", "x", "ids", "weights")),
-        *((name, c_void_p) for name in ("slots", "here", "answer", "asked", "answered")),
+        *((name, c_void_p) for name in ("slots", "host_ids", "result", "submitted", "completed")),
         *((name, c_int64) for name in ("top_k", "hidden", "status", "begun", "done")),
     )
 
 
-class Letter:
-    """One layer's question and answer (`kernels.device.Letter`).
+class ExpertRequest:
+    """One layer's request and its result (`kernels.device.ExpertRequest`).
 
     `slots` (experts,) int32 says which experts the device computes itself; None: none.
     """
@@ -58,55 +59,56 @@ class Letter:
         self.x: Floats = shared((1, gate.cols), np.float32)
         self.ids: Ints = shared((1, top_k), np.int32)
         self.weights: Floats = shared((1, top_k), np.float32)
-        self.answer: Floats = shared((1, gate.cols), np.float32)
-        self.asked: Ints = shared((1,), np.int32)
-        self.answered: Ints = shared((1,), np.int32)
-        self._here = np.empty(top_k, dtype=np.int32)
+        self.result: Floats = shared((1, gate.cols), np.float32)
+        self.submitted: Ints = shared((1,), np.int32)
+        self.completed: Ints = shared((1,), np.int32)
+        self._host_ids = np.empty(top_k, dtype=np.int32)
         self._keep = ops, experts, slots
         self._struct = _Struct(
             *(ops._alive(), gate.pointer, up.pointer, down.pointer),
             *(address(array) for array in (self.x, self.ids, self.weights)),
             None if slots is None else address(slots),
-            *(address(array) for array in (self._here, self.answer, self.asked, self.answered)),
+            *(address(array) for array in (self._host_ids, self.result)),
+            *(address(flag) for flag in (self.submitted, self.completed)),
             *(top_k, gate.cols, 0, 0, 0),
         )
         self.address = ctypes.addressof(self._struct)
 
     def check(self) -> None:
-        """Raise what went wrong in the last answer."""
+        """Raise what went wrong in the last result."""
         native.check(self._struct.status)
 
     @property
     def span(self) -> tuple[int, int]:
-        """When the last answer was begun and done, in ns of the steady clock."""
+        """When the last result was begun and done, in ns of the steady clock."""
         return self._struct.begun, self._struct.done
 
 
-class Letters:
-    """The letters of one token's pass, in the order in which the device asks."""
+class RequestQueue:
+    """The requests of one token's pass, in the order in which the device submits them."""
 
-    def __init__(self, letters: Sequence[Letter]) -> None:
-        self._letters = list(letters)
-        self._pointers = (c_void_p * len(letters))(*(letter.address for letter in letters))
+    def __init__(self, requests: Sequence[ExpertRequest]) -> None:
+        self._requests = list(requests)
+        self._pointers = (c_void_p * len(requests))(*(request.address for request in requests))
         self._native = native.load()
 
-    def follow(self, patience: float = PATIENCE) -> None:
-        """Answer every letter as the device asks. Raises what an answer's failure means, and
-        `TimeoutError` where the device does not ask."""
-        count = len(self._letters)
-        native.check(self._native.kt_follow(self._pointers, count, int(patience * 1e9)))
+    def serve(self, patience: float = PATIENCE) -> None:
+        """Compute every request as the device submits it. Raises what a failure means, and
+        `TimeoutError` where the device submits nothing."""
+        count = len(self._requests)
+        native.check(self._native.kt_serve_requests(self._pointers, count, int(patience * 1e9)))
 
     def release(self) -> None:
-        """Nobody asks any more: `follow` goes through, and what it still answers is worth nothing."""
-        for letter in self._letters:
-            letter.asked[0] = 1
+        """The device submits nothing more: `serve` goes through, and what it still computes is worthless."""
+        for request in self._requests:
+            request.submitted[0] = 1
 
     def clear(self) -> None:
-        """No question and no answer is there. The device must be idle, and nobody following."""
-        for letter in self._letters:
-            letter.asked[0] = letter.answered[0] = 0
+        """Lower all flags. The device must be idle, and nobody serving."""
+        for request in self._requests:
+            request.submitted[0] = request.completed[0] = 0
 
     def check(self) -> None:
-        """Raise what went wrong in answers that the device called for itself."""
-        for letter in self._letters:
-            letter.check()
+        """Raise what went wrong in results that the device called for itself."""
+        for request in self._requests:
+            request.check()

@@ -1,4 +1,4 @@
-"""Router, experts and dense feed-forward: shape checks and one native call an op."""
+"""Router, experts and dense feed-forward on the CPU: shape checks, and one native call an op."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The native library's C ABI for Python, and ggml's functions that it is given.
+"""Loads the native library and gives it ggml's functions; `op_table` has its signatures.
 
-Knows the signatures of src/api.cpp; knows nothing of shapes. A call releases the GIL.
+A call releases the GIL.
 """
 
 from __future__ import annotations
@@ -8,18 +8,16 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Sequence
-from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_void_p
+from ctypes import POINTER, c_float, c_int, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
 from kernels import ggml
 from kernels.cpu.build import build
+from kernels.cpu.op_table import FUNCTIONS, OPS
 
 ISAS = ("avx512vnni", "avx512", "avx2", "plain")
 """Instruction sets with kernels of their own, best first."""
-
-MAX_WEIGHTS = 4
-"""Products that one call of kt_norm_linear takes."""
 
 
 class NativeError(RuntimeError):
@@ -52,59 +50,14 @@ class RoutingStruct(ctypes.Structure):
     )
 
 
-_P, _N, _F = c_void_p, c_int64, c_float
-_PLACE = (_P, _N, _P, _N, _N, _N)  # cache, layer, pages, page count, start, n
-_SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
-    "kt_supported": (c_int, (c_char_p,)),
-    "kt_open": (_P, (_P, _P, c_char_p, c_int, _P, c_int)),
-    "kt_close": (None, (_P,)),
-    "kt_matrix": (_P, (_P, c_int, _N, c_size_t, _N, _N, _N, _P, c_int)),
-    "kt_has_panels": (c_int, (c_int,)),
-    "kt_matrix_free": (None, (_P,)),
-    "kt_cache": (_P, (_P, _P, _N, _N, _N, _N, _N, _N)),
-    "kt_cache_free": (None, (_P,)),
-    "kt_embed": (c_int, (_P, _P, _P, _N, _P)),
-    "kt_norm": (c_int, (_P, _P, _N, _N, _P, _F, _P)),
-    "kt_norm_linear": (c_int, (_P, _P, _N, _N, _P, _F, c_int, *([_P] * 3 * MAX_WEIGHTS))),
-    "kt_linear_add": (c_int, (_P, _P, _N, _P, _P)),
-    "kt_rope_append": (c_int, (_P, _P, _N, _P, _P, _P, _P, _F, _P, *_PLACE)),
-    "kt_attention": (c_int, (_P, _P, _N, _F, *_PLACE, _P)),
-    "kt_latent_append": (c_int, (_P, _P, _N, _P, _P, _F, _P, *_PLACE)),
-    "kt_latent_attention": (c_int, (_P, _P, _N, _F, _P, _P, *_PLACE, _P)),
-    "kt_route": (c_int, (_P, _P, _N, _P, _F, _P, _P, _P, _P, _P, _P)),
-    "kt_moe_add": (c_int, (_P, _P, _N, _P, _P, _N, _P, _P, _P, _P)),
-    "kt_ffn_add": (c_int, (_P, _P, _N, _P, _P, _P, _P, _P)),
-    "kt_softmax": (None, (_P, _P, _N)),
-    "kt_replay": (c_int, (_P, _P, _N, _P)),
-    "kt_follow": (c_int, (_P, _N, _N)),
-    "kt_answer": (None, (_P,)),
-}
-
-FLOAT = c_float
-
-
-def kinds_of(name: str) -> tuple[type, ...]:
-    """The types of a function's arguments after the context."""
-    return _SIGNATURES[name][1][1:]
-
-
-PLACE_AT: dict[str, int] = {
-    "kt_rope_append": 7,
-    "kt_attention": 2,
-    "kt_latent_append": 5,
-    "kt_latent_attention": 4,
-}
-"""Where the cache stands among the arguments that are not floating-point; layer, pages, page count,
-start and n follow it."""
-
-
 def layer_of(name: str, arguments: Sequence[object]) -> int | None:
-    """The layer that a call is for; None where its arguments do not say."""
-    if name not in PLACE_AT:
+    """The layer that a call of an op is for; None where its arguments do not say."""
+    op = OPS[name]
+    if op.kv_slots is None:
         return None
-    pairs = zip(kinds_of(name), arguments, strict=True)
-    integers = [value for kind, value in pairs if kind is not FLOAT]
-    layer = integers[PLACE_AT[name] + 1]
+    pairs = zip(op.expanded, arguments, strict=True)
+    integers = [value for kind, value in pairs if kind != "f"]
+    layer = integers[op.kv_slots + 1]
     assert isinstance(layer, int)
     return layer
 
@@ -136,9 +89,9 @@ def load() -> ctypes.CDLL:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise NativeError(f"{path} cannot be loaded: {error}") from error
-    for name, (result, arguments) in _SIGNATURES.items():
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
+    for symbol, line in FUNCTIONS.items():
+        function = getattr(library, symbol)
+        function.restype, function.argtypes = line.restype, line.argtypes
     return library
 
 

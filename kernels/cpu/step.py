@@ -1,13 +1,12 @@
 """The forward pass of one token as one native call.
 
-The first token's ops run one by one and are written down with their arguments; later tokens repeat the
-list with another token, position and page table. Python then takes no time between two ops, and the
-interpreter's lock is given up once a token and not fifty times. Knows no model.
+The first token's ops run one by one and are recorded with their arguments; later tokens replay the list
+with another token, position and page table. Python then takes no time between two ops, and the GIL is
+released once a token and not fifty times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,29 +14,12 @@ import numpy.typing as npt
 
 from kernels.cpu import native
 from kernels.cpu.buffers import Array, expect_ints
-from kernels.ops import Entry, Ints
+from kernels.cpu.op_table import MOST_ARGUMENTS, NUMBERS, OPS
+from kernels.ops import Ints, PassInput
 from kernels.timing import OpTimes
 
-Forward = Callable[[Entry, Ints, int], Array]
-"""forward(entry, pages, start) -> the result's buffer"""
-
-_OPS = (
-    "kt_embed",
-    "kt_norm",
-    "kt_norm_linear",
-    "kt_linear_add",
-    "kt_rope_append",
-    "kt_attention",
-    "kt_latent_append",
-    "kt_latent_attention",
-    "kt_route",
-    "kt_moe_add",
-    "kt_ffn_add",
-)
-"""The numbers of `call` in src/api.cpp."""
-
-_ARGUMENTS = 18
-_COMMAND = np.dtype([("op", np.int64), ("scalar", np.float64), ("a", np.int64, _ARGUMENTS)])
+_COMMAND = np.dtype([("op", np.int64), ("scalar", np.float64), ("a", np.int64, MOST_ARGUMENTS)])
+"""`Command` of src/op_table.h."""
 
 
 class Recording:
@@ -49,48 +31,53 @@ class Recording:
 
 
 class Step:
-    """A recorded forward pass of one token. Its first buffer is what it begins with: token or row."""
+    """A recorded forward pass of one token. Its first buffer is its input: a token or a hidden state."""
 
     def __init__(self, recording: Recording, result: Array) -> None:
         self._buffers = recording.buffers
-        self._entry = recording.buffers[0]
+        self._input = recording.buffers[0]
         self._commands = np.zeros(len(recording.calls), dtype=_COMMAND)
         self._arguments: npt.NDArray[np.int64] = self._commands["a"]
         self._names = [op_name(name) for name, _ in recording.calls]
         self._layers = [native.layer_of(*call) for call in recording.calls]
-        places: list[int] = []
+        with_slots: list[int] = []
         columns: list[int] = []
         written: list[tuple[int, int]] = []
         for number, (name, arguments) in enumerate(recording.calls):
             integers = self._write(number, name, arguments)
-            if name in native.PLACE_AT:
-                places.append(number)
-                columns.append(native.PLACE_AT[name] + 2)
+            kv_slots = OPS[name].kv_slots
+            if kv_slots is not None:
+                with_slots.append(number)
+                columns.append(kv_slots + 2)
             if result.ctypes.data in integers:
                 written.append((number, integers.index(result.ctypes.data)))
         self._result = result
         # Logits are written by one op, straight to where they go; a residual by many.
         self._direct = written[0] if len(written) == 1 else None
-        self._rows, self._pages = np.array(places), np.array(columns)
+        self._rows, self._pages = np.array(with_slots), np.array(columns)
 
     def _write(self, number: int, name: str, arguments: tuple[Any, ...]) -> list[int]:
-        kinds = native.kinds_of(name)
         command = self._commands[number]
-        command["op"] = _OPS.index(name)
-        pairs = list(zip(kinds, arguments, strict=True))
-        scalars = [value for kind, value in pairs if kind is native.FLOAT]
-        integers = [int(value or 0) for kind, value in pairs if kind is not native.FLOAT]
+        command["op"] = NUMBERS[name]
+        pairs = list(zip(OPS[name].expanded, arguments, strict=True))
+        scalars = [value for kind, value in pairs if kind == "f"]
+        integers = [int(value or 0) for kind, value in pairs if kind != "f"]
         command["scalar"] = scalars[0] if scalars else 0.0
         command["a"][: len(integers)] = integers
         return integers
 
     def run(
-        self, context: int, entry: Entry, pages: Ints, start: int, times: OpTimes | None = None
+        self,
+        context: int,
+        pass_input: PassInput,
+        pages: Ints,
+        start: int,
+        times: OpTimes | None = None,
     ) -> Array:
         """The result for one token at position `start`, in a buffer of its own; `times` may follow."""
         expect_ints(pages, (pages.size,))
         result = np.empty(self._result.shape, dtype=np.float32)
-        self._entry[...] = entry
+        self._input[...] = pass_input
         rows, first = self._rows, self._pages
         self._arguments[rows, first] = pages.ctypes.data
         self._arguments[rows, first + 1] = pages.size

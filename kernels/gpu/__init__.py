@@ -1,1 +1,1 @@
-"""GPU kernels: weights in their GGUF types, on the device. Importing this package imports nothing."""
+"""The op set on a GPU, in Triton, with weights in their GGUF types. The package imports nothing."""

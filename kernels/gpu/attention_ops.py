@@ -1,7 +1,6 @@
-"""The attention half of `GpuOps`: rope, the paged cache, grouped-query and latent attention.
+"""The attention half of `GpuOps`: RoPE, the paged KV cache, grouped-query and latent attention.
 
-Launches flashinfer or the kernels of `rope`, `append`, `attention` and `latent_attention`; knows their
-plans and the shapes of the op set, not how anything is computed.
+Chooses between flashinfer and the Triton kernels of `attention/`, and makes their plans.
 """
 
 from __future__ import annotations
@@ -15,8 +14,13 @@ from kernels.gpu.attention import grouped, latent
 from kernels.gpu.attention.append import append_heads, append_latent
 from kernels.gpu.attention.batch import Batch
 from kernels.gpu.attention.kv_cache import GpuCache
-from kernels.gpu.attention.plan import AttentionPlan, Scratch, plan_attention
-from kernels.gpu.attention.rope import RopeTable, rope_table, turn
+from kernels.gpu.attention.plan import (
+    AttentionPlan,
+    plan_attention,
+    plan_latent_attention,
+)
+from kernels.gpu.attention.rope import RopeTable, rope_table, rotate
+from kernels.gpu.attention.scratch import Scratch
 from kernels.gpu.flashinfer.flash_ops import FlashOps
 from kernels.gpu.graph.inputs import Inputs, Table
 from kernels.gpu.quant import matmul
@@ -72,11 +76,11 @@ class AttentionOps:
     ) -> None:
         """As the op set says, but k itself is left as it was: only its form in the cache is read."""
         n, (kv_heads, key) = len(q), cache.keys.shape[3:]
-        batch, table = self._place(cache, pages, start, n), self._rope(rope)
+        batch, table = self._kv_slots(cache, pages, start, n), self._rope(rope)
         q_norm, k_norm = (
             (None, None) if norms is None else (as_vector(norms[0]), as_vector(norms[1]))
         )
-        turn(q.view(n, -1, key), q_norm, eps, table, table.offset, batch)
+        rotate(q.view(n, -1, key), q_norm, eps, table, table.offset, batch)
         heads = k.view(n, kv_heads, key), v.view(n, kv_heads, -1)
         rows = cache.key_rows(layer), cache.value_rows(layer)
         append_heads(*heads, k_norm, eps, table, batch, *rows)
@@ -89,11 +93,11 @@ class AttentionOps:
         flash = self._flash.grouped(cache, heads, scale, n)
         if flash is not None:
             self._inputs.renew(flash, pages, start, n)
-            mixed = flash.run(queries, cache.keys[layer], cache.values[layer], value=value)
-            return mixed.view(n, heads * value)
+            attn_out = flash.run(queries, cache.keys[layer], cache.values[layer], value=value)
+            return attn_out.view(n, heads * value)
         plan, scratch = self._plan(cache, False, n, heads, kv_heads, key, value)
         out = torch.empty(n, heads, value, device=self.device)
-        batch = self._place(cache, pages, start, n)
+        batch = self._kv_slots(cache, pages, start, n)
         rows = cache.key_rows(layer), cache.value_rows(layer)
         grouped.attention(queries, *rows, batch, scale, plan, scratch, out)
         return out.view(n, heads * value)
@@ -112,8 +116,8 @@ class AttentionOps:
         start: int,
     ) -> None:
         n = len(q)
-        batch, table = self._place(cache, pages, start, n), self._rope(rope)
-        turn(q.view(n, heads, -1)[..., rope.offset :], None, eps, table, 0, batch)
+        batch, table = self._kv_slots(cache, pages, start, n), self._rope(rope)
+        rotate(q.view(n, heads, -1)[..., rope.offset :], None, eps, table, 0, batch)
         append_latent(kv, as_vector(norm), eps, table, batch, cache.key_rows(layer))
 
     def latent_attention(
@@ -132,19 +136,19 @@ class AttentionOps:
         n, (features, nope) = len(q), k_b.shape[1:]
         queries = q.view(n * heads, -1)
         absorbed = self._per_head(queries[:, :nope], k_b, n).view(n, heads, features)
-        turned = queries.view(n, heads, -1)[..., nope:]
+        rotated = queries.view(n, heads, -1)[..., nope:]
         flash = self._flash.latent(cache, heads, features, scale, n)
         if flash is not None:
             self._inputs.renew(flash, pages, start, n)
-            tails = turned.half().contiguous()
-            mixed = flash.run(absorbed, tails, cache.keys[layer], value=features)
+            tails = rotated.half().contiguous()
+            attn_out = flash.run(absorbed, tails, cache.keys[layer], value=features)
         else:
             tail = cache.keys.shape[4] - features
             plan, scratch = self._plan(cache, True, n, heads, 1, features, tail)
-            mixed = torch.empty(n, heads, features, device=self.device)
-            batch, rows = self._place(cache, pages, start, n), cache.key_rows(layer)
-            latent.latent_attention(absorbed, turned, rows, batch, scale, plan, scratch, mixed)
-        return self._per_head(mixed.view(n * heads, features), v_b, n).view(n, -1)
+            attn_out = torch.empty(n, heads, features, device=self.device)
+            batch, rows = self._kv_slots(cache, pages, start, n), cache.key_rows(layer)
+            latent.latent_attention(absorbed, rotated, rows, batch, scale, plan, scratch, attn_out)
+        return self._per_head(attn_out.view(n * heads, features), v_b, n).view(n, -1)
 
     def _per_head(self, x: X, weight: PackedWeight, n: int) -> X:
         """x (n * heads, cols), row t * heads + h times matrix h: (n * heads, rows)."""
@@ -152,13 +156,13 @@ class AttentionOps:
         if heads not in self._heads:
             self._heads[heads] = torch.arange(heads, dtype=torch.int32, device=self.device)
         ids = self._heads[heads].repeat(n)
-        if n <= matmul.FEW:
+        if n <= matmul.GEMV_MAX_ROWS:
             return matmul.expert_gemv(x, weight, ids)
         together = matmul.groups(ids, heads)
-        return matmul.grouped_gemm(matmul.halves(x), weight, together)
+        return matmul.grouped_gemm(matmul.fp16_activations(x), weight, together)
 
-    def _place(self, cache: GpuCache, pages: Ints, start: int, n: int) -> Batch:
-        return self._inputs.place(cache.pages, cache.page_size, pages, start, n)
+    def _kv_slots(self, cache: GpuCache, pages: Ints, start: int, n: int) -> Batch:
+        return self._inputs.kv_slots(cache.pages, cache.page_size, pages, start, n)
 
     def _rope(self, rope: Rope) -> RopeTable:
         if rope not in self._ropes:
@@ -176,11 +180,11 @@ class AttentionOps:
             shape, q8 = (1, queries, heads), cache.key_scales is not None
             rest = (key, value, cache.positions, self._processors)
             plan = (
-                latent.plan_latent_attention(*shape, *rest, q8)
+                plan_latent_attention(*shape, *rest, q8)
                 if mla
                 else plan_attention(*shape, kv_heads, *rest, q8)
             )
-            plans[kind] = plan, plan.scratch(queries, self.device)
+            plans[kind] = plan, Scratch.allocate(plan, queries, self.device)
         return plans[kind]
 
 

@@ -1,7 +1,7 @@
-"""RMSNorm, SwiGLU and the shared expert's gate: one pass over the rows each.
+"""RMSNorm, SwiGLU and the shared expert's gate, each in one pass over the rows.
 
-Every function writes to tensors that the caller owns and neither allocates nor waits, so that a CUDA
-graph can capture it. Rows may be strided, features are contiguous; arithmetic is float32.
+Every function writes to tensors that the caller owns and neither allocates nor waits, so that a CUDA graph
+can capture it. Rows may be strided, features are contiguous; arithmetic is float32.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """`GpuOps`: the op set on one GPU. Weights stay in their GGUF type, activations are float32 tensors.
 
-Chooses kernels by the number of rows and launches them; nothing here waits for the device but
-`to_numpy` and `stream_moe_add`. Knows no model. One thread at a time uses a GpuOps, inside `active`, on
-torch's current stream.
+Chooses kernels by the number of rows and launches them; nothing here waits for the device but `to_numpy`
+and `stream_moe_add`. One thread at a time uses a GpuOps, inside `active`, on torch's current stream.
 """
 
 from __future__ import annotations
@@ -25,23 +24,23 @@ from kernels.gpu.attention_ops import (
     as_vector,
 )
 from kernels.gpu.graph.gpu_graph import GraphForward, enabled
-from kernels.gpu.graph.host_sync import HandOverOps
+from kernels.gpu.graph.host_sync import HostSyncOps
 from kernels.gpu.graph.inputs import Table, to_device
-from kernels.gpu.memory.tracked_allocator import Holdings
+from kernels.gpu.memory.tracked_allocator import TrackedAllocator
 from kernels.gpu.memory.weight_store import WeightStore
 from kernels.gpu.moe import experts
 from kernels.gpu.moe.routing import route as choose_experts
 from kernels.gpu.moe.streaming import ExpertStream
 from kernels.gpu.quant import matmul
-from kernels.gpu.quant.layout import BLOCK
 from kernels.gpu.quant.weight import PackedWeight
-from kernels.ops import CacheShape, Entry, Floats, Ints, Routing, Tensor
+from kernels.gpu.sizes import BLOCK
+from kernels.ops import CacheShape, Floats, Forward, Ints, Routing, Tensor
 from kernels.timing import DEVICE, Rows
 
 __all__ = ["GpuCache", "GpuOps"]
 
 
-class GpuOps(AttentionOps, HandOverOps):
+class GpuOps(AttentionOps, HostSyncOps):
     """`kernels.device.DeviceOps` in Triton for one CUDA device: the current one where none is named.
 
     Device "cpu" is for tests: it needs TRITON_INTERPRET=1 before a kernel is imported, and raises
@@ -49,7 +48,6 @@ class GpuOps(AttentionOps, HandOverOps):
     """
 
     name = "gpu"
-    _pass: GraphForward | None = None
 
     def __init__(self, device: torch.device | str = "cuda", limit: int | None = None) -> None:
         device = torch.device(device)
@@ -58,11 +56,13 @@ class GpuOps(AttentionOps, HandOverOps):
             device = torch.device("cuda", index)
         elif os.environ.get("TRITON_INTERPRET") != "1":
             raise ValueError(f"on {device} the GPU's kernels run in Triton's interpreter only")
-        self._holdings = Holdings(device, limit)
-        self._store = WeightStore(self._holdings)
-        self._stream = ExpertStream(self._holdings, self._store)
+        self._allocator = TrackedAllocator(device, limit)
+        self._store = WeightStore(self._allocator)
+        self._stream = ExpertStream(self._allocator, self._store)
+        self._pass: GraphForward | None = None
+        HostSyncOps.__init__(self, device)
         with self.active():
-            super().__init__(device)
+            AttentionOps.__init__(self, device)
 
     def close(self) -> None:
         """Finish uploads and stop the threads that make them."""
@@ -71,12 +71,12 @@ class GpuOps(AttentionOps, HandOverOps):
     # The device
 
     def memory(self) -> DeviceMemory:
-        return self._holdings.memory()
+        return self._allocator.memory()
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """See `kernels.device.DeviceOps`; memory that runs out inside is a `DeviceMemoryError`."""
-        device = self._holdings.device
+        device = self._allocator.device
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             try:
                 yield
@@ -101,16 +101,16 @@ class GpuOps(AttentionOps, HandOverOps):
 
     def vector(self, tensor: Tensor) -> Weight:
         values = torch.from_numpy(ggml.dequantise(tensor).copy())
-        with self._holdings.room(values.nbytes):
+        with self._allocator.room(values.nbytes):
             vector = values.to(self.device)
-        self._holdings.keep(vector)
+        self._allocator.keep(vector)
         return vector
 
     def kv_cache(self, shape: CacheShape) -> GpuCache:
-        with self._holdings.room(shape.bytes_per_position * shape.pages * shape.page_size):
+        with self._allocator.room(shape.bytes_per_position * shape.pages * shape.page_size):
             cache = super().kv_cache(shape)
         planes = (cache.keys, cache.values, cache.key_scales, cache.value_scales)
-        self._holdings.keep(*(plane for plane in planes if plane is not None))
+        self._allocator.keep(*(plane for plane in planes if plane is not None))
         return cache
 
     def expert_slots(self, tensor: Tensor, slots: int) -> Weight:
@@ -121,7 +121,7 @@ class GpuOps(AttentionOps, HandOverOps):
 
     # Buffers
 
-    def record(self, forward: Callable[[Entry, Ints, int], X]) -> Callable[[Entry, Ints, int], X]:
+    def record(self, forward: Forward[X]) -> Forward[X]:
         if not enabled(self.device):
             return forward
         self._pass = GraphForward(self._inputs, forward)
@@ -136,8 +136,8 @@ class GpuOps(AttentionOps, HandOverOps):
         assert isinstance(table, Table), "a table is made by `table`"
         return self._inputs.rows(table, tokens)
 
-    def enter(self, rows: Floats) -> X:
-        return self._inputs.enter(rows)
+    def set_hidden(self, rows: Floats) -> X:
+        return self._inputs.set_hidden(rows)
 
     def last_row(self, x: X) -> X:
         return x[-1:]
@@ -227,18 +227,18 @@ def _linears(x: X, weights: Sequence[Weight], out: X | None = None) -> list[X]:
     float32: routers are, and a choice of experts shall not hang on rounding.
     """
     packed = [as_matrix(weight) for weight in weights]
-    if len(x) <= matmul.FEW:
+    if len(x) <= matmul.GEMV_MAX_ROWS:
         return [matmul.gemv(x, weight, out) for weight in packed]
     exact = [weight.type.name == "F32" for weight in packed]
-    halves = None if all(exact) else matmul.halves(x)
+    x16 = None if all(exact) else matmul.fp16_activations(x)
     results = []
     for weight, in_float32 in zip(packed, exact, strict=True):
         if in_float32:
             product = x @ _dense(weight).T
             results.append(product if out is None else out.add_(product))
         else:
-            assert halves is not None
-            results.append(matmul.gemm(halves, weight, out))
+            assert x16 is not None
+            results.append(matmul.gemm(x16, weight, out))
     return results
 
 

@@ -1,4 +1,4 @@
-"""Bytes and buckets on a GPU that a memory plan needs: arithmetic, with neither torch nor a GPU.
+"""Bytes and buckets on a GPU that a memory plan needs: arithmetic, without torch and without a GPU.
 
 - a weight: how many bytes of a file's block go to each plane (`quant.formats` says what the planes hold);
 - a transfer: pinned blocks while weights are loaded, buffers for streamed experts;
@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kernels.quants import QuantType
+from kernels.sizes import PROMPT_CHUNK
 
 BLOCK = 32
-"""Columns to which rows without blocks (F32, F16, BF16) are filled up."""
+"""Columns that share four words, in every type; rows without blocks (F32, F16, BF16) are filled up to it."""
 ALIGNMENT = 128
-"""Every plane begins at a multiple of so many bytes."""
+"""Every plane begins at a multiple of so many bytes: one cache line."""
 
 PLANES: dict[str, tuple[int, ...]] = {
     "F32": (4,),
@@ -99,12 +100,17 @@ def stream_bytes(layers: Sequence[Sequence[Kind]]) -> int:
     return 2 * max((STREAM_BUFFER, *(expert_bytes(stacks) for stacks in layers)))
 
 
-BUCKETS = (1, 8, 32, 128, 512)
-"""Passes that attention is planned, compiled and given scratch memory for. One of any number of tokens takes
-the next larger plan, so that a load can try them all: nothing is compiled or allocated in the middle of a
-conversation. The last is a chunk of a prompt (`engine.plan.footprint.CHUNK`)."""
+BUCKETS = (1, 8, 32, 128, PROMPT_CHUNK)
+"""Numbers of new tokens that attention is planned, compiled and given scratch memory for. A pass of any
+number takes the next larger plan, so that a load can try them all: nothing is compiled or allocated in the
+middle of a conversation."""
 
 
 def bucket(tokens: int) -> int:
     """The bucket that a pass of so many tokens is in; above the last one, a power of two."""
-    return next((size for size in BUCKETS if tokens <= size), 1 << (tokens - 1).bit_length())
+    return next((size for size in BUCKETS if tokens <= size), power_of_two(tokens))
+
+
+def power_of_two(count: int) -> int:
+    """The least power of two that is at least `count`."""
+    return 1 << (count - 1).bit_length()

@@ -1,7 +1,7 @@
 """Layers whose experts come and go: their slots on the device, filled beside the work.
 
-Joins `kernels.hybrid.residency`, which chooses, with a device's tables and uploads. A slot's expert is taken
-out of the table before the slot is filled and put in once it is; nobody waits for that.
+`residency` chooses the experts; this module keeps the device's tables and uploads. An expert is taken out
+of the table before its slot is filled and put in afterwards; nobody waits for that.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ UPLOADS_AFTER_CHUNK = 32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stack(Generic[W]):
-    """A stack of experts: on the device, or on the host, or there in slots and here as a whole."""
+    """A stack of experts: all on the device, or all on the host and some of them in slots on the device."""
 
     tensor: Tensor
     device: W | None
     host: Any
     slots: int
-    """Experts that have a place on the device; all of them where the host has none."""
+    """Experts that have room on the device; all of them where the host has none."""
 
     @property
     def layer(self) -> str:
@@ -73,7 +73,7 @@ class ExpertSlots(Generic[X, W, C]):
         self._most = UPLOADS_AFTER_CHUNK
 
     def move(self) -> None:
-        """Between two passes: what is filled may be read, what is wanted begins to be filled."""
+        """Between two passes: slots that are filled may be read, and wanted experts begin to be uploaded."""
         if self._filled is not None:
             if not self._filled():
                 return

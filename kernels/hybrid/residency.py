@@ -1,9 +1,9 @@
-"""Which experts have a slot on the device: those that a conversation wants most, layer by layer.
+"""Which experts have a slot on the device: those that a conversation uses most, layer by layer.
 
-Uses are counted and forgotten slowly, so that the count is a mean of how often and how lately (LFU with
+Uses are counted and decay slowly, so that the count is a mean of how often and how lately (LFU with
 exponential decay). Every layer has slots of its own: one list for all layers thrashes, because a token
-visits every layer. Knows neither weights nor devices. Arithmetic on arrays of a few thousand numbers:
-a token costs some tens of microseconds.
+visits every layer. Only arithmetic on arrays of a few thousand numbers: a token costs some tens of
+microseconds.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Residency:
         self._uses: npt.NDArray[np.float32] = np.zeros((layers, experts), dtype=np.float32)
         self._rows = np.arange(layers)
         self._moves: list[Move] = []
-        self.asked = self.found = 0
+        self.lookups = self.hits = 0
         """Experts that one-token passes chose, and those of them that had a slot."""
 
     def token(self, ids: Ints) -> None:
@@ -54,8 +54,8 @@ class Residency:
         rows = self._rows[:, None]
         self._uses *= DECAY
         self._uses[rows, ids] += 1.0  # a router never chooses an expert twice
-        self.asked += ids.size
-        self.found += int(np.count_nonzero(self.slot_of[rows, ids] >= 0))
+        self.lookups += ids.size
+        self.hits += int(np.count_nonzero(self.slot_of[rows, ids] >= 0))
 
     def chunk(self, layer: int, ids: Ints) -> None:
         """Count a prompt's choices in one layer, ids (n, top_k); later tokens weigh more."""

@@ -1,12 +1,11 @@
 """Two op sets in one forward pass: attention and all that is dense on a device, routed experts on both.
 
-Everything but routed experts is the device's; those are `kernels.hybrid.split_experts`'. Knows no device: the
-tests simulate one.
+Everything but routed experts is passed on to the device; those are `kernels.hybrid.split_experts`'.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Generic
 
@@ -14,7 +13,20 @@ from kernels.device import DeviceMemory, DeviceOps
 from kernels.hybrid.expert_slots import Stack
 from kernels.hybrid.residency import Residency
 from kernels.hybrid.split_experts import Slots, SplitExperts
-from kernels.ops import C, CacheShape, Entry, Floats, Ints, Ops, Rope, Routing, Tensor, W, X
+from kernels.ops import (
+    C,
+    CacheShape,
+    Floats,
+    Forward,
+    Ints,
+    Ops,
+    PassInput,
+    Rope,
+    Routing,
+    Tensor,
+    W,
+    X,
+)
 from kernels.timing import Rows
 
 
@@ -59,7 +71,7 @@ class SplitOps(Generic[X, W, C]):
         return self._experts.time_chunk(tokens, top_k)
 
     def watch(self, rows: Rows | None) -> None:
-        """Captured passes, the host's answers to them, and the host's ops."""
+        """Captured passes, the requests that the host serves for them, and the host's ops."""
         self._experts.watch(rows)
         with self._device.active():
             self._device.watch(rows)
@@ -95,14 +107,14 @@ class SplitOps(Generic[X, W, C]):
 
     # Passes and buffers
 
-    def record(self, forward: Callable[[Entry, Ints, int], X]) -> Callable[[Entry, Ints, int], X]:
-        """Captured on the device, where it can hand over by itself or need not."""
+    def record(self, forward: Forward[X]) -> Forward[X]:
+        """Captured on the device, where it can synchronise with the host by itself or need not."""
         on_host = self._experts.on_host
-        if on_host and self._device.hand_over == "none":
+        if on_host and self._device.host_sync == "none":
             return forward
 
-        def complete(entry: Entry, pages: Ints, start: int) -> X:
-            x = forward(entry, pages, start)
+        def complete(pass_input: PassInput, pages: Ints, start: int) -> X:
+            x = forward(pass_input, pages, start)
             self._experts.join()  # a stage may end with experts
             return x
 
@@ -119,9 +131,9 @@ class SplitOps(Generic[X, W, C]):
         self._experts.join()
         return self._device.last_row(x)
 
-    def enter(self, rows: Floats) -> X:
+    def set_hidden(self, rows: Floats) -> X:
         self._begin()
-        return self._device.enter(rows)
+        return self._device.set_hidden(rows)
 
     def from_numpy(self, x: Floats) -> X:
         return self._device.from_numpy(x)
@@ -224,21 +236,21 @@ class SplitOps(Generic[X, W, C]):
 
 
 class _Step(Generic[X]):
-    """A token's pass: op by op the first time, which captures it; then repeated, with the host's answers."""
+    """A token's pass: op by op the first time, which captures it; then replayed, with the host's experts."""
 
-    def __init__(self, experts: Any, forward: Callable[[Entry, Ints, int], X]) -> None:
+    def __init__(self, experts: Any, forward: Forward[X]) -> None:
         self._experts, self._forward = experts, forward
         self._captured = False
 
-    def __call__(self, entry: Entry, pages: Ints, start: int) -> X:
+    def __call__(self, pass_input: PassInput, pages: Ints, start: int) -> X:
         if not self._captured:
-            result = self._forward(entry, pages, start)
+            result = self._forward(pass_input, pages, start)
             self._experts.captured()
             self._captured = True
             return result
         self._experts.begin()
-        with self._experts.answering():
-            return self._forward(entry, pages, start)
+        with self._experts.replay():
+            return self._forward(pass_input, pages, start)
 
 
 def _routed(tensor: Tensor) -> bool:

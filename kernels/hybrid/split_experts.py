@@ -1,30 +1,31 @@
 """Routed experts of which some are on a device and the others on the host: who computes what, and when.
 
-Called op by op, a layer asks the device for the router's choice, and waits; a long chunk's absent
-experts may pass through the device's buffers instead. In a captured pass the device puts its questions
-into letters, which the host answers while the token runs. Knows no device.
+Called op by op, a layer reads the router's choice from the device, and waits; a long chunk's absent experts
+may pass through the device's buffers instead. A captured pass submits requests, which the host serves
+while the token runs.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Generic
 
 import numpy as np
 
-from kernels.cpu.cpu_ops import CpuOps
-from kernels.cpu.expert_requests import Letter, Letters
+from kernels.cpu.expert_requests import ExpertRequest
 from kernels.device import DeviceOps
 from kernels.hybrid.expert_slots import ExpertSlots, Stack
+from kernels.hybrid.host_requests import HostRequests
+from kernels.hybrid.pass_state import Computing, PassState, Submitted
 from kernels.hybrid.residency import Residency
 from kernels.ops import C, Floats, Ops, Tensor, W, X
-from kernels.timing import HOST, OpTimes, Rows, Watched
+from kernels.timing import Rows, Watched
 
 Slots = Callable[[Tensor], int]
-"""How many experts of a stack have a place on the device. All of them: the host has none of the layer's;
+"""How many experts of a stack have a slot on the device. All of them: the host has none of the layer's;
 fewer: the host has every one."""
 
 Stacks = tuple[Stack[W], Stack[W], Stack[W]]
@@ -32,7 +33,11 @@ Stacks = tuple[Stack[W], Stack[W], Stack[W]]
 
 
 class SplitExperts(Generic[X, W, C]):
-    """The experts of a `kernels.hybrid.split.SplitOps`. One thread at a time uses them."""
+    """The experts of a `kernels.hybrid.split.SplitOps`. One thread at a time uses them.
+
+    A pass is `begin`, then `add` and `join` for each layer, or `begin` and then `replay`; `finish` once the
+    device has done it. `PassState` raises `PassOrderError` for any other order.
+    """
 
     def __init__(
         self, device: DeviceOps[X, W, C], host: Ops[Floats, Any, Any], slots: Slots
@@ -45,13 +50,8 @@ class SplitExperts(Generic[X, W, C]):
         self._layers: dict[str, list[Stack[W]]] = {}
         self._slots: ExpertSlots[X, W, C] | None = None
         self._thread = ThreadPoolExecutor(1, "host experts")
-        self._pending: tuple[Future[Floats], X] | None = None
-        self._posted: tuple[Letter, X] | None = None
-        self._letters: dict[str, Letter] = {}
-        self._post_office = Letters([])
-        self._answered = False
-        self._times: OpTimes | None = None
-        self._untold = False
+        self._pass: PassState[X] = PassState()
+        self._requests: HostRequests[X, W, C] = HostRequests(device, host, self._thread)
 
     def close(self) -> None:
         """Stop the thread."""
@@ -64,7 +64,7 @@ class SplitExperts(Generic[X, W, C]):
         count, slots = tensor.shape[0], self._slots_of(tensor)
         if not 0 <= slots <= count:
             raise ValueError(f"{slots} slots for {count} experts of {tensor.name}")
-        if slots == count:
+        if self._is_whole(tensor):
             stack: Stack[W] = Stack(tensor, self._device.matrix(tensor), None, slots)
         else:
             there = self._device.expert_slots(tensor, slots) if slots else None
@@ -74,8 +74,12 @@ class SplitExperts(Generic[X, W, C]):
 
     def repacks(self, tensor: Tensor) -> bool:
         """As the op set that has the whole stack says."""
-        whole = self._slots_of(tensor) == tensor.shape[0]
-        return self._device.repacks(tensor) if whole else self._host.repacks(tensor)
+        owner = self._device if self._is_whole(tensor) else self._host
+        return owner.repacks(tensor)
+
+    def _is_whole(self, tensor: Tensor) -> bool:
+        """Whether the device has all experts of a stack, and the host none."""
+        return self._slots_of(tensor) == tensor.shape[0]
 
     @property
     def on_host(self) -> bool:
@@ -91,10 +95,8 @@ class SplitExperts(Generic[X, W, C]):
 
     def begin(self) -> None:
         """Before a pass: experts move, and what a pass that failed has left is forgotten."""
-        self._tell()
-        if self._pending is not None:
-            wait([self._pending[0]])
-        self._pending = self._posted = None
+        self._requests.tell()
+        self._pass.begin()
         if self._slots is None:
             adapting = [stacks for stacks in self._layers.values() if stacks[0].adapts]
             self._slots = ExpertSlots(self._device, adapting)
@@ -102,32 +104,30 @@ class SplitExperts(Generic[X, W, C]):
 
     def finish(self) -> None:
         """The device has done a pass: what it chose is counted, and what failed is raised."""
-        if not self._answered:
+        if not self._pass.finish():
             return
-        self._answered = False
-        self._post_office.check()
+        self._requests.check()
         if self._slots is not None and self._slots.layers:
-            chosen = [self._letters[layer].ids for layer in self._slots.layers]
-            self._slots.residency.token(np.concatenate(chosen))
+            self._slots.residency.token(self._requests.chosen(self._slots.layers))
 
     def add(self, x: X, ids: X, weights: X, stacks: Stacks[W], residual: X) -> None:
         """residual += the experts; the host's when `join` is called."""
         self.join()
+        self._pass.require_running()
         if stacks[0].host is None:
             self._on_device(x, ids, weights, stacks, residual)
         elif self._device.capturing:
-            self._post(x, ids, weights, stacks, residual)
+            self._submit(x, ids, weights, stacks, residual)
         else:
-            self._ask(x, ids, weights, stacks, residual)
+            self._op_by_op(x, ids, weights, stacks, residual)
 
     def join(self) -> None:
         """Adds what the host has computed to the residual that waits for it."""
-        if self._posted is not None:
-            (letter, residual), self._posted = self._posted, None
-            self._device.collect(letter, residual)
-        if self._pending is not None:
-            (work, residual), self._pending = self._pending, None
-            self._device.add(self._device.from_numpy(work.result()), residual)
+        owed = self._pass.take()
+        if isinstance(owed, Submitted):
+            self._device.wait(owed.request, owed.residual)
+        elif owed is not None:
+            self._device.add(self._device.from_numpy(owed.work.result()), owed.residual)
 
     def _on_device(self, x: X, ids: X, weights: X, stacks: Stacks[W], residual: X) -> None:
         gate, up, down = (stack.device for stack in stacks)
@@ -136,15 +136,15 @@ class SplitExperts(Generic[X, W, C]):
 
     # Op by op
 
-    def _ask(self, x: X, ids: X, weights: X, stacks: Stacks[W], residual: X) -> None:
+    def _op_by_op(self, x: X, ids: X, weights: X, stacks: Stacks[W], residual: X) -> None:
         """The host begins with its experts and goes on while the device computes its own."""
         device = self._device
         chosen: Any = device.to_numpy(ids)
-        if len(chosen) == 1 and device.hand_over != "none":
-            self._letter(stacks, chosen.shape[1])
+        if len(chosen) == 1 and device.host_sync != "none":
+            self._request(stacks, chosen.shape[1])
         absent, slots = chosen, None
         if stacks[0].adapts:
-            assert self._slots is not None, "a pass begins with `embed`"
+            assert self._slots is not None, "made by `begin`"
             slots = self._slots.of(stacks[0])[chosen]
             if not self.host_rests:
                 self._slots.chunk(stacks[0], chosen)
@@ -156,10 +156,11 @@ class SplitExperts(Generic[X, W, C]):
                 device.stream_moe_add(x, there, weights, gate, up, down, residual)
             else:
                 rows = device.to_numpy(x), absent, device.to_numpy(weights)
-                self._pending = self._thread.submit(self._compute, *rows, stacks), residual
+                work = self._thread.submit(self._compute, *rows, stacks)
+                self._pass.owe(Computing(work, residual))
         # What a capture will launch is launched before it, wanted or not: the driver loads no kernel
         # while it captures (CUDA error 900 out of Triton's load_binary).
-        tried = self.host_rests or (len(chosen) == 1 and device.hand_over != "none")
+        tried = self.host_rests or (len(chosen) == 1 and device.host_sync != "none")
         if slots is not None and (tried or (slots >= 0).any()):
             assert self._slots is not None
             here = device.look_up(ids, self._slots.table(stacks[0]))
@@ -205,71 +206,35 @@ class SplitExperts(Generic[X, W, C]):
 
     # Captured
 
-    def _letter(self, stacks: Stacks[W], top_k: int) -> Letter:
-        """A layer's, made when its first token runs op by op: nothing may be allocated in a capture."""
-        layer = stacks[0].layer
-        if layer not in self._letters:
-            assert isinstance(self._host, CpuOps), "letters are answered by the native library"
-            gate, up, down = (stack.host for stack in stacks)
-            slots = self._slots.of(stacks[0]) if self._slots and stacks[0].adapts else None
-            experts = gate, up, down
-            self._letters[layer] = Letter(self._host, experts, top_k, slots, self._device.shared)
-        return self._letters[layer]
+    def _request(self, stacks: Stacks[W], top_k: int) -> ExpertRequest:
+        gate, up, down = (stack.host for stack in stacks)
+        slots = self._slots.of(stacks[0]) if self._slots and stacks[0].adapts else None
+        return self._requests.request(stacks[0].layer, (gate, up, down), top_k, slots)
 
-    def _post(self, x: X, ids: X, weights: X, stacks: Stacks[W], residual: X) -> None:
-        """Asks first, so that the host computes while the device does."""
+    def _submit(self, x: X, ids: X, weights: X, stacks: Stacks[W], residual: X) -> None:
+        """Submits first, so that the host computes while the device does."""
         chosen: Any = ids
-        letter = self._letter(stacks, chosen.shape[1])
-        self._device.post(letter, x, ids, weights)
+        request = self._request(stacks, chosen.shape[1])
+        self._device.submit(request, x, ids, weights)
         if stacks[0].adapts:
-            assert self._slots is not None, "a pass begins with `embed`"
+            assert self._slots is not None, "made by `begin`"
             here = self._device.look_up(ids, self._slots.table(stacks[0]))
             self._on_device(x, here, weights, stacks, residual)
-        self._posted = letter, residual
+        self._pass.owe(Submitted(request, residual))
 
     def captured(self) -> None:
-        """A pass was captured: its letters are all there are, in the order of the layers."""
-        made = self._letters  # in the order of first use: a chunk's last layer has one row too
-        self._letters = {layer: made[layer] for layer in self._layers if layer in made}
-        self._post_office = Letters(list(self._letters.values()))
+        """A pass was captured: it is what `replay` will repeat."""
+        self._pass.require_running()
+        self._requests.captured(self._layers)
 
     @contextmanager
-    def answering(self) -> Iterator[None]:
-        """Inside, the device begins to repeat a token; the host does its part beside that.
-
-        Not after it in the same thread: launching may wait for room in the device's queue, and the calls
-        behind it for memory or a kernel to be loaded, which may wait for the device, and it waits for us.
-        """
-        if self._device.hand_over == "stream memory operations":
-            work = self._thread.submit(self._post_office.follow)
-            try:
-                yield
-                work.result()
-            except BaseException:
-                # No flag may stay up: the next token's first answer would be to this one's question.
-                self._post_office.release()
-                wait([work])
-                self._device.settle()
-                self._post_office.clear()
-                raise
-        else:
+    def replay(self) -> Iterator[None]:
+        """Inside, the device launches the captured pass; the host serves its requests beside that."""
+        with self._pass.replay(), self._requests.served():
             yield
-        self._answered = self._untold = True
-
-    # Times
 
     def watch(self, rows: Rows | None) -> None:
         """As `kernels.timing.Watched` says."""
-        self._tell()
-        self._untold = False
-        self._times = None if rows is None else rows.row(HOST)
+        self._requests.watch(rows)
         if isinstance(self._host, Watched):
             self._host.watch(rows)
-
-    def _tell(self) -> None:
-        """The last captured pass's answers, which are all there once its result was read."""
-        if self._times is None or not self._untold:
-            return
-        self._untold = False
-        for layer, letter in self._letters.items():
-            self._times.ops(("moe_add",), (int(layer.rpartition(".")[2]),), letter.span)

@@ -17,8 +17,6 @@ from engine.gguf.file import GGUFFile
 from engine.machine.types import Hardware
 from engine.model.transformer import Transformer, cache_shape
 from engine.plan.gpu_footprint import (
-    FLASH_HEADS,
-    FLASH_LATENT,
     PROCESSORS,
     attention_scratch,
     layer_kv_bytes,
@@ -28,9 +26,8 @@ from engine.plan.gpu_ledger import GpuRoom
 from engine.protocol import KvKind
 from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
-from kernels.gpu.attention.latent import plan_latent_attention
-from kernels.gpu.attention.plan import AttentionPlan, plan_attention
-from kernels.gpu.flashinfer import wrappers as flash
+from kernels.gpu.attention.plan import AttentionPlan, plan_attention, plan_latent_attention
+from kernels.gpu.attention.scratch import Scratch
 from kernels.gpu.quant.weight import packed_bytes
 from kernels.gpu.sizes import BUCKETS
 from kernels.ops import CacheShape, Tensor
@@ -102,7 +99,7 @@ def test_splits_take_what_the_attention_plans_take(numbers: Any, context: int) -
     model = spec(numbers)
     total = 0
     for queries in BUCKETS:
-        scratch = attention(model, queries, context).scratch(queries, "meta")
+        scratch = Scratch.allocate(attention(model, queries, context), queries, "meta")
         bytes_of = 4 * (scratch.parts.numel() + scratch.sums.numel())
         total += bytes_of if len(scratch.sums) > 1 else 0
     assert attention_scratch(model, context) == total
@@ -132,6 +129,5 @@ def test_activations_are_those_of_the_op_set() -> None:
 
 
 def test_flashinfer_takes_the_heads_that_it_says() -> None:
-    assert FLASH_HEADS == flash.HEAD_SIZES and FLASH_LATENT == (flash.LATENT, flash.LATENT_ROPE)
     assert takes_flash(spec(QWEN3_30B)) and takes_flash(spec(DEEPSEEK_V3))
     assert not takes_flash(spec(dataclasses.replace(QWEN3_30B, head=96)))

@@ -41,16 +41,16 @@ class Blind(SimulatedDevice):
 
 
 class Deaf(SimulatedDevice):
-    """What the host answers is lost in every other layer."""
+    """The host's results are lost in every other layer."""
 
     lost = False
 
-    def collect(self, letter: Any, residual: Any) -> None:
+    def wait(self, request: Any, residual: Any) -> None:
         self.lost = not self.lost
         if not self.lost:
-            super().collect(letter, residual)
+            super().wait(request, residual)
         else:
-            super().collect(letter, residual.clone())
+            super().wait(request, residual.clone())
 
 
 @pytest.fixture(autouse=True)

@@ -77,7 +77,7 @@ def block_size(kind: str) -> int:
 def rounded_activations(x: Floats, weights: QuantType) -> Floats:
     """x as products with block types round it: 8 bits, a scale each 32 (ggml's K types: 256) columns."""
     shape = x.shape
-    packed = bool(load().kt_has_panels(weights.id))
+    packed = bool(load().kt_has_tiles(weights.id))
     if packed:
         x = x.reshape(-1, 32)
         scale = np.abs(x).max(axis=1, keepdims=True) / np.float32(127.0)

@@ -46,12 +46,12 @@ def run_grouped(ops: Any, convert: Any, shape: CacheShape, heads: int, n: int, s
     norms = tuple(ops.vector(tensor(normal(seed, shape.key))) for seed in (4, 5))
     cache = ops.kv_cache(shape)
     pages = shuffled_pages(shape.pages)
-    turn = rope(shape.key // 4, offset=shape.key // 4)
+    with_rope = rope(shape.key // 4, offset=shape.key // 4)
     q = None
     for begin in [*range(0, start, 50), start]:
         end = length if begin == start else min(begin + 50, start)
         q, k, v = (convert(part[begin:end].copy()) for part in inputs)
-        ops.rope_append(q, k, v, norms, EPS, turn, cache, 1, pages, begin)
+        ops.rope_append(q, k, v, norms, EPS, with_rope, cache, 1, pages, begin)
     return q, ops.attention(q, heads, 0.7 / shape.key**0.5, cache, 1, pages, start)
 
 
@@ -118,15 +118,17 @@ def test_attention_survives_scores_that_would_overflow(isa: str) -> None:
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("interleaved", [False, True])
 @pytest.mark.parametrize(("pairs", "offset"), [(32, 0), (13, 3), (8, 48), (1, 0), (20, 24)])
-def test_rope_turns_queries_and_keys(isa: str, interleaved: bool, pairs: int, offset: int) -> None:
+def test_rope_rotates_queries_and_keys(
+    isa: str, interleaved: bool, pairs: int, offset: int
+) -> None:
     ops = cpu_ops(2, isa)
     shape = CacheShape(1, 3, 16, heads=2, key=64, value=8)
-    turn = rope(pairs, offset, interleaved, magnitude=1.3)
+    with_rope = rope(pairs, offset, interleaved, magnitude=1.3)
     caches, queries = [], []
     for target, convert in ((ops, lambda x: x), (REFERENCE, torch_copy)):
         cache = target.kv_cache(shape)
         q, k, v = convert(normal(1, 9, 256)), convert(normal(2, 9, 128)), convert(normal(3, 9, 16))
-        target.rope_append(q, k, v, None, EPS, turn, cache, 0, shuffled_pages(3), 29)
+        target.rope_append(q, k, v, None, EPS, with_rope, cache, 0, shuffled_pages(3), 29)
         caches.append(cache)
         queries.append(q)
     assert relative_error(*queries) < 1e-6
@@ -138,10 +140,10 @@ def test_rope_turns_queries_and_keys(isa: str, interleaved: bool, pairs: int, of
 
 
 def run_latent(ops: Any, convert: Any, heads: int, n: int, start: int, kinds: Any) -> Any:
-    nope, turned, latent, value = 64, 16, 96, 40
-    shape = CacheShape(2, 24, 16, heads=1, key=latent + turned, value=0)
+    nope, rotated, latent, value = 64, 16, 96, 40
+    shape = CacheShape(2, 24, 16, heads=1, key=latent + rotated, value=0)
     cache, pages = ops.kv_cache(shape), shuffled_pages(24)
-    turn = rope(turned // 2, offset=nope, interleaved=True)
+    with_rope = rope(rotated // 2, offset=nope, interleaved=True)
     norm = ops.vector(tensor(normal(1, latent)))
     k_b = ops.matrix(tensor(normal(2, heads, latent, nope, scale=0.1), kinds[0]))
     v_b = ops.matrix(tensor(normal(3, heads, value, latent, scale=0.1), kinds[1]))
@@ -149,9 +151,9 @@ def run_latent(ops: Any, convert: Any, heads: int, n: int, start: int, kinds: An
     for begin, end in ((0, start), (start, start + n)):
         if begin == end:
             continue
-        q = convert(normal(4, start + n, heads * (nope + turned))[begin:end].copy())
-        kv = convert(normal(5, start + n, latent + turned)[begin:end].copy())
-        ops.latent_append(q, heads, kv, norm, EPS, turn, cache, 1, pages, begin)
+        q = convert(normal(4, start + n, heads * (nope + rotated))[begin:end].copy())
+        kv = convert(normal(5, start + n, latent + rotated)[begin:end].copy())
+        ops.latent_append(q, heads, kv, norm, EPS, with_rope, cache, 1, pages, begin)
     return q, ops.latent_attention(q, heads, 0.11, k_b, v_b, cache, 1, pages, start)
 
 

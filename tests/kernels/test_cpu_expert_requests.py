@@ -1,4 +1,4 @@
-"""Experts that a device asks for: the same sums as `moe_add`, and no question left without an answer."""
+"""Experts that a device requests: the same sums as `moe_add`, and no request left uncompleted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kernels.cpu import CpuOps
-from kernels.cpu.expert_requests import Letter, Letters
+from kernels.cpu.expert_requests import ExpertRequest, RequestQueue
 from kernels.ops import Ints, Tensor
 from kernels.quants import BY_NAME
 
@@ -23,8 +23,8 @@ def stack(rows: int, cols: int) -> Tensor:
     return Tensor("x", BY_NAME["F32"], values.shape, values.reshape(-1).view(np.uint8))
 
 
-class Office:
-    """A host with one stack of experts a layer, and the device's end of every letter."""
+class Host:
+    """A host with one stack of experts a layer, and the device's end of every request."""
 
     def __init__(self, slots: Ints | None = None) -> None:
         self.ops = CpuOps(2)
@@ -32,90 +32,92 @@ class Office:
             tuple(map(self.ops.matrix, (stack(WIDTH, HIDDEN), stack(WIDTH, HIDDEN), stack(HIDDEN, WIDTH))))
             for _ in range(LAYERS)
         ]  # fmt: skip
-        self.letters = [Letter(self.ops, layer, TOP_K, slots, np.zeros) for layer in self.layers]
-        for letter in self.letters:
-            letter.x[:] = RNG.standard_normal(letter.x.shape)
-            letter.weights[:] = RNG.random(letter.weights.shape)
-            letter.ids[0] = RNG.permutation(EXPERTS)[:TOP_K]
+        self.requests = [
+            ExpertRequest(self.ops, layer, TOP_K, slots, np.zeros) for layer in self.layers
+        ]
+        for request in self.requests:
+            request.x[:] = RNG.standard_normal(request.x.shape)
+            request.weights[:] = RNG.random(request.weights.shape)
+            request.ids[0] = RNG.permutation(EXPERTS)[:TOP_K]
 
-    def ask(self) -> None:
-        """What a device does: raise a flag, wait for the other and take it back."""
-        for letter in self.letters:
-            letter.asked[0] = 1
-            while not letter.answered[0]:
+    def submit(self) -> None:
+        """What a device does: raise a flag, wait for the other and lower it."""
+        for request in self.requests:
+            request.submitted[0] = 1
+            while not request.completed[0]:
                 time.sleep(0)
-            letter.answered[0] = 0
+            request.completed[0] = 0
 
     def wanted(self, number: int, ids: Ints) -> Any:
-        letter, total = self.letters[number], np.zeros((1, HIDDEN), np.float32)
-        self.ops.moe_add(letter.x, ids, letter.weights, *self.layers[number], total)
+        request, total = self.requests[number], np.zeros((1, HIDDEN), np.float32)
+        self.ops.moe_add(request.x, ids, request.weights, *self.layers[number], total)
         return total
 
 
-def exchange(office: Office) -> None:
-    device = threading.Thread(target=office.ask)
+def exchange(host: Host) -> None:
+    device = threading.Thread(target=host.submit)
     device.start()
-    Letters(office.letters).follow(5.0)
+    RequestQueue(host.requests).serve(5.0)
     device.join(5.0)
     assert not device.is_alive()
 
 
-def test_every_layer_is_answered_with_its_own_experts() -> None:
-    office = Office()
+def test_every_layer_gets_its_own_experts() -> None:
+    host = Host()
     for _ in range(3):  # tokens
-        exchange(office)
-        for number, letter in enumerate(office.letters):
-            assert np.array_equal(letter.answer, office.wanted(number, letter.ids))
-            begun, done = letter.span
+        exchange(host)
+        for number, request in enumerate(host.requests):
+            assert np.array_equal(request.result, host.wanted(number, request.ids))
+            begun, done = request.span
             assert 0 < begun <= done
 
 
 def test_experts_with_a_slot_are_left_to_the_device() -> None:
     slots = np.array([-1, 0, -1, 1, -1, -1], np.int32)
-    office = Office(slots)
-    exchange(office)
-    for number, letter in enumerate(office.letters):
-        here = np.where(slots[letter.ids] >= 0, -1, letter.ids).astype(np.int32)
-        assert np.array_equal(letter.answer, office.wanted(number, here))
+    host = Host(slots)
+    exchange(host)
+    for number, request in enumerate(host.requests):
+        here = np.where(slots[request.ids] >= 0, -1, request.ids).astype(np.int32)
+        assert np.array_equal(request.result, host.wanted(number, here))
     slots[:] = 0  # as residency changes between tokens
-    exchange(office)
-    assert all(not letter.answer.any() for letter in office.letters)
+    exchange(host)
+    assert all(not request.result.any() for request in host.requests)
 
 
 def test_a_wrong_id_is_an_error_and_the_device_goes_on() -> None:
-    office = Office()
-    office.letters[1].ids[0, 0] = EXPERTS
+    host = Host()
+    host.requests[1].ids[0, 0] = EXPERTS
     with pytest.raises(IndexError, match="out of range"):
-        exchange(office)
-    office.letters[1].ids[0, 0] = 0
-    exchange(office)
+        exchange(host)
+    host.requests[1].ids[0, 0] = 0
+    exchange(host)
 
 
-def test_a_device_that_never_asks_is_given_up() -> None:
-    office = Office()
+def test_a_device_that_submits_nothing_is_given_up() -> None:
+    host = Host()
     with pytest.raises(TimeoutError, match="did not ask"):
-        Letters(office.letters).follow(0.01)
-    assert all(letter.answered[0] for letter in office.letters)  # should it come back, it ends
+        RequestQueue(host.requests).serve(0.01)
+    assert all(request.completed[0] for request in host.requests)  # should it come back, it ends
 
 
-def test_a_device_may_call_for_an_answer_itself() -> None:
+def test_a_device_may_call_for_a_result_itself() -> None:
     from kernels.cpu import native
 
-    office = Office()
-    letter = office.letters[0]
-    native.load().kt_answer(letter.address)
-    assert np.array_equal(letter.answer, office.wanted(0, letter.ids))
-    letter.check()
-    letter.ids[0, 0] = -2
-    native.load().kt_answer(letter.address)
+    host = Host()
+    request = host.requests[0]
+    native.load().kt_serve_request(request.address)
+    assert np.array_equal(request.result, host.wanted(0, request.ids))
+    request.check()
+    request.ids[0, 0] = -2
+    native.load().kt_serve_request(request.address)
     with pytest.raises(IndexError):
-        Letters(office.letters).check()
+        RequestQueue(host.requests).check()
 
 
 def test_experts_of_other_shapes_are_refused() -> None:
-    office = Office()
-    gate, up, down = office.layers[0]
+    host = Host()
+    gate, up, down = host.layers[0]
     with pytest.raises(ValueError, match="wanted"):
-        Letter(office.ops, (gate, down, up), TOP_K, None, np.zeros)
+        ExpertRequest(host.ops, (gate, down, up), TOP_K, None, np.zeros)
     with pytest.raises(ValueError, match="slots"):
-        Letter(office.ops, (gate, up, down), TOP_K, np.zeros(3, np.int32), np.zeros)
+        ExpertRequest(host.ops, (gate, up, down), TOP_K, np.zeros(3, np.int32), np.zeros)

@@ -38,9 +38,9 @@ def test_wanted_experts_get_slots_and_follow_a_change_of_topic() -> None:
     for popular in (list(range(6)), list(range(20, 26))):
         settle(residency, 250, popular)
         assert (residency.slot_of[:, popular] >= 0).all()
-    residency.asked = residency.found = 0
+    residency.lookups = residency.hits = 0
     settle(residency, 100, popular)
-    assert residency.found / residency.asked > 0.85  # a tenth of the tokens choose anyone
+    assert residency.hits / residency.lookups > 0.85  # a tenth of the tokens choose anyone
 
 
 def test_no_slot_is_anybodys_while_it_is_filled() -> None:

@@ -19,8 +19,8 @@ from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer, page_table
 from engine.spec.reader import read_spec
 from kernels.cpu import CpuOps
-from kernels.cpu.expert_requests import Letters
-from kernels.device import HandOver
+from kernels.cpu.expert_requests import RequestQueue
+from kernels.device import HostSync
 from kernels.hybrid.split import SplitOps
 from kernels.hybrid.split_experts import Slots
 from kernels.ops import Floats, Ops, Tensor
@@ -88,14 +88,14 @@ def test_logits_do_not_depend_on_where_experts_are(
     path = tiny_model(architecture, tmp_path, variant=variant)
     host = NumpyReference()
     host.close = lambda: None  # type: ignore[attr-defined]
-    with split(slots, SimulatedDevice(hand_over="none"), host) as ops:
+    with split(slots, SimulatedDevice(host_sync="none"), host) as ops:
         # Only the order of the sums differs.
         assert nmse(run(path, ops), run(path, ReferenceOps())) < 1e-10
 
 
 @pytest.mark.parametrize("slots", PLACES)
 @pytest.mark.parametrize(("architecture", "variant"), MOE_MODELS, ids=lambda name: name)
-def test_a_captured_token_is_handed_over_layer_by_layer(
+def test_a_captured_token_gets_the_hosts_experts_layer_by_layer(
     architecture: str, variant: str, slots: Slots, tmp_path: Path
 ) -> None:
     """The host's kernels round activations to 8 bits: no more than they do on the CPU alone."""
@@ -108,11 +108,11 @@ def test_a_captured_token_is_handed_over_layer_by_layer(
     assert ours <= 1.1 * nmse(run(path, CpuOps(2)), whole) + 1e-11
 
 
-@pytest.mark.parametrize("hand_over", ["none", "stream memory operations"])
-def test_experts_that_are_wanted_come_to_the_device(hand_over: HandOver, tmp_path: Path) -> None:
+@pytest.mark.parametrize("host_sync", ["none", "stream memory operations"])
+def test_experts_that_are_wanted_come_to_the_device(host_sync: HostSync, tmp_path: Path) -> None:
     """A conversation that repeats itself finds its experts there, and says what it said before."""
     path = tiny_model("qwen3moe", tmp_path)
-    device = SimulatedDevice(hand_over=hand_over)
+    device = SimulatedDevice(host_sync=host_sync)
     chunks, tokens = [1] * 60, [3, 4] * 30
     with split(half, device) as ops:
         got = logits(path, ops, chunks, tokens)
@@ -121,8 +121,8 @@ def test_experts_that_are_wanted_come_to_the_device(hand_over: HandOver, tmp_pat
         )
         residency = ops.residency
         assert residency is not None and (residency.slot_of >= 0).sum() > 4
-        if hand_over != "none":
-            assert residency.found > 0.3 * residency.asked
+        if host_sync != "none":
+            assert residency.hits > 0.3 * residency.lookups
     wanted = logits(path, ReferenceOps(), chunks, tokens)
     assert nmse(got, wanted) <= 1.1 * nmse(logits(path, CpuOps(2), chunks, tokens), wanted) + 1e-11
 
@@ -231,10 +231,10 @@ def eight_tokens(path: Path, device: SimulatedDevice, fails: type[Exception] | N
 
 
 def test_a_launch_may_wait_for_the_device(tmp_path: Path) -> None:
-    """A driver's queue may be full, or memory be asked for: whoever launches waits, and the host answers."""
+    """A driver's queue may be full, or memory be asked for: whoever launches waits, and the host serves."""
     path = tiny_model("qwen3moe", tmp_path)
     calm = eight_tokens(path, SimulatedDevice())
-    assert np.array_equal(eight_tokens(path, Troubled(after=SimulatedDevice.wait)), calm)
+    assert np.array_equal(eight_tokens(path, Troubled(after=SimulatedDevice.drain)), calm)
 
 
 @pytest.mark.parametrize(
@@ -249,9 +249,9 @@ def test_a_launch_may_wait_for_the_device(tmp_path: Path) -> None:
 def test_a_token_that_failed_leaves_no_flag_up(
     device: Any, fails: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the host would answer the next token's first question before it is asked."""
-    follow = Letters.follow
-    monkeypatch.setattr(Letters, "follow", lambda self: follow(self, 1.0))
+    """Else the host would serve the next token's first request before it is submitted."""
+    serve = RequestQueue.serve
+    monkeypatch.setattr(RequestQueue, "serve", lambda self: serve(self, 1.0))
     path = tiny_model("qwen3moe", tmp_path)
     calm = eight_tokens(path, SimulatedDevice())
     assert np.array_equal(eight_tokens(path, device(), fails), calm)

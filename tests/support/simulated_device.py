@@ -23,8 +23,8 @@ from kernels.device import (
     DeviceMemory,
     DeviceMemoryError,
     DeviceOps,
-    HandOver,
-    Letter,
+    ExpertRequest,
+    HostSync,
 )
 from kernels.ops import CacheShape, Floats, Ints, Tensor
 from kernels.reference import Cache, ReferenceOps, Weight
@@ -37,19 +37,19 @@ class SimulatedDevice(ReferenceOps):
     """`kernels.device.DeviceOps` with `total` bytes, of which other programs hold `others`."""
 
     name = "simulated"
-    times: OpTimes | None = None
-    delay = 0.0
-    """Seconds before the next captured pass begins."""
 
     def __init__(
         self,
         total: int = GIB,
         others: int = 0,
-        hand_over: HandOver = "stream memory operations",
+        host_sync: HostSync = "stream memory operations",
         polls: int = 2,
     ) -> None:
         super().__init__()
-        self.hand_over: HandOver = hand_over
+        self.host_sync: HostSync = host_sync
+        self.times: OpTimes | None = None
+        self.delay = 0.0
+        """Seconds before the next captured pass begins."""
         self.held = self.peak = 0
         self.others = others
         self.uploads: list[list[Copy[Any]]] = []
@@ -88,7 +88,7 @@ class SimulatedDevice(ReferenceOps):
         return cache
 
     def close(self) -> None:
-        self.wait()
+        self.drain()
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -174,31 +174,31 @@ class SimulatedDevice(ReferenceOps):
     def shared(self, shape: tuple[int, ...], kind: Any) -> Any:
         return np.zeros(shape, kind)
 
-    def post(self, letter: Letter, x: Any, ids: Any, weights: Any) -> None:
-        letter.x[:], letter.ids[:], letter.weights[:] = x.numpy(), ids.numpy(), weights.numpy()
-        letter.asked[0] = 1
+    def submit(self, request: ExpertRequest, x: Any, ids: Any, weights: Any) -> None:
+        request.x[:], request.ids[:], request.weights[:] = x.numpy(), ids.numpy(), weights.numpy()
+        request.submitted[0] = 1
 
-    def collect(self, letter: Letter, residual: Any) -> None:
+    def wait(self, request: ExpertRequest, residual: Any) -> None:
         deadline = time.monotonic() + 5
-        while not letter.answered[0]:
-            assert time.monotonic() < deadline, "no answer"
+        while not request.completed[0]:
+            assert time.monotonic() < deadline, "no result"
             time.sleep(0)
-        letter.answered[0] = 0
-        residual += torch.from_numpy(letter.answer)
+        request.completed[0] = 0
+        residual += torch.from_numpy(request.result)
 
     def to_numpy(self, x: Any) -> Floats:
         assert not self.capturing, "a captured pass cannot wait for the host"
-        self.wait()
+        self.drain()
         return super().to_numpy(x).copy()
 
     def settle(self) -> None:
-        self.wait()
+        self.drain()
 
     def watch(self, rows: Rows | None) -> None:
-        self.wait()
+        self.drain()
         self.times = None if rows is None else rows.row(DEVICE)
 
-    def wait(self) -> None:
+    def drain(self) -> None:
         """Until the work that was launched is done; raises what failed in it."""
         work, self.work = self.work, None
         if work is not None:
@@ -216,18 +216,18 @@ class Graph:
         self.result: Any = None
 
     def call(self, op: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        """One captured op; what talks to the host is not done now."""
+        """One captured op; what synchronises with the host is not done now."""
         if self._inside:  # of another op
             return op(self._device, *arguments)
         self._inside = True
-        waits = op.__name__ in ("post", "collect")
+        waits = op.__name__ in ("submit", "wait")
         result = None if waits else op(self._device, *arguments)
         self._inside = False
         self._ops.append((op, arguments, result))
         return result
 
     def launch(self, tokens: Ints, pages: Ints, start: int) -> Any:
-        self._device.wait()
+        self._device.drain()
         self._device.work = self._thread.submit(self._run, tokens.copy(), pages.copy(), start)
         return self.result
 
@@ -270,7 +270,7 @@ def _captured(op: Callable[..., Any]) -> Callable[..., Any]:
         if self._graph is None:
             self.loaded.add(kernel)
             return op(self, *values)
-        known = op.__name__ in ("post", "collect") or kernel in self.loaded
+        known = op.__name__ in ("submit", "wait") or kernel in self.loaded
         assert known, f"a kernel is loaded in a capture: {kernel}"
         return self._graph.call(op, values)
 
@@ -280,7 +280,7 @@ def _captured(op: Callable[..., Any]) -> Callable[..., Any]:
 for _name in (
     *(
         "embed",
-        "enter",
+        "set_hidden",
         "last_row",
         "norm",
         "norm_linear",
@@ -290,7 +290,7 @@ for _name in (
         "attention",
     ),
     *("latent_append", "latent_attention", "route", "moe_add", "ffn_add"),
-    *("look_up", "post", "collect"),
+    *("look_up", "submit", "wait"),
 ):
     setattr(SimulatedDevice, _name, _captured(getattr(SimulatedDevice, _name)))
 

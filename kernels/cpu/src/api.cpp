@@ -1,13 +1,15 @@
-// The C ABI, as kernels/cpu/native.py declares it. Nothing throws across it: memory that runs out
-// becomes kNoMemory. Pointers and shapes come checked from Python; page, expert and token numbers,
-// which are data, are checked by the ops.
+// The C ABI, whose table is ops.inc.h. Nothing throws across it: memory that runs out becomes
+// kNoMemory. Pointers and shapes come checked from Python; page, expert and token numbers, which
+// are data, are checked by the ops.
 
 #include <cstring>
 #include <new>
 
 #include "attention.h"
+#include "expert_requests.h"
 #include "experts.h"
 #include "linear.h"
+#include "op_table.h"
 #include "spin.h"
 
 using namespace ktchat;
@@ -73,9 +75,9 @@ KTCHAT_API Context* kt_open(ggml::GetTypeTraits traits, ggml::GetCpuTypeTraits c
 KTCHAT_API void kt_close(Context* c) { delete c; }
 
 // Null when there is no product for the type, its block differs from ggml's, or memory runs out.
-// `pack`: into panels, when the type has any; `data` is then not needed any more.
+// `repack`: into tiles of 16 rows, when the type has them; `data` is then not needed any more.
 KTCHAT_API Matrix* kt_matrix(Context* c, int type, int64_t block, size_t bytes, int64_t count,
-                             int64_t rows, int64_t cols, const uint8_t* data, int pack) {
+                             int64_t rows, int64_t cols, const uint8_t* data, int repack) {
     try {
         auto m = c->make_matrix(type, block, bytes);
         if (!m) return nullptr;
@@ -85,7 +87,7 @@ KTCHAT_API Matrix* kt_matrix(Context* c, int type, int64_t block, size_t bytes, 
         m->data = data;
         m->row_bytes = static_cast<size_t>(cols / block) * bytes;
         m->bytes = static_cast<size_t>(rows) * m->row_bytes;
-        if (pack) c->pack(*m);
+        if (repack) c->repack(*m);
         return m.release();
     } catch (const std::bad_alloc&) {
         return nullptr;
@@ -94,10 +96,8 @@ KTCHAT_API Matrix* kt_matrix(Context* c, int type, int64_t block, size_t bytes, 
 
 KTCHAT_API void kt_matrix_free(Matrix* m) { delete m; }
 
-// Whether `kt_matrix` can pack this type.
-KTCHAT_API int kt_has_panels(int type) {
-    return kernels_plain()->panel_type(type) != nullptr;
-}
+// Whether `kt_matrix` can repack this type.
+KTCHAT_API int kt_has_tiles(int type) { return kernels_plain()->tile16_type(type) != nullptr; }
 
 KTCHAT_API Cache* kt_cache(uint16_t* keys, uint16_t* values, int64_t layers, int64_t pages,
                            int64_t page_size, int64_t heads, int64_t key, int64_t value) {
@@ -117,12 +117,13 @@ KTCHAT_API int kt_norm(Context* c, const float* x, int64_t n, int64_t cols, cons
 }
 
 KTCHAT_API int kt_norm_linear(Context* c, const float* x, int64_t n, int64_t cols,
-                              const float* norm, float eps, int count, const Matrix* w0, float* y0,
-                              const float* b0, const Matrix* w1, float* y1, const float* b1,
-                              const Matrix* w2, float* y2, const float* b2, const Matrix* w3,
-                              float* y3, const float* b3) {
+                              const float* norm, float eps, int64_t count, const Matrix* w0,
+                              float* y0, const float* b0, const Matrix* w1, float* y1,
+                              const float* b1, const Matrix* w2, float* y2, const float* b2,
+                              const Matrix* w3, float* y3, const float* b3) {
     const Product products[kMaxWeights] = {{w0, y0, b0}, {w1, y1, b1}, {w2, y2, b2}, {w3, y3, b3}};
-    return guarded([&] { return norm_linear(*c, x, n, cols, norm, eps, products, count), kOk; });
+    const int used = static_cast<int>(count);
+    return guarded([&] { return norm_linear(*c, x, n, cols, norm, eps, products, used), kOk; });
 }
 
 KTCHAT_API int kt_linear_add(Context* c, const float* x, int64_t n, const Matrix* w,
@@ -134,37 +135,37 @@ KTCHAT_API int kt_rope_append(Context* c, float* q, int64_t q_heads, float* k, c
                               const float* q_norm, const float* k_norm, float eps, const Rope* rope,
                               const Cache* cache, int64_t layer, const int32_t* pages,
                               int64_t page_count, int64_t start, int64_t n) {
-    const Place place{cache, layer, pages, page_count, start, n};
-    if (const Status status = check_place(place)) return status;
+    const KvSlots slots{cache, layer, pages, page_count, start, n};
+    if (const Status status = check_kv_slots(slots)) return status;
     return guarded(
-        [&] { return rope_append(*c, q, q_heads, k, v, q_norm, k_norm, eps, *rope, place), kOk; });
+        [&] { return rope_append(*c, q, q_heads, k, v, q_norm, k_norm, eps, *rope, slots), kOk; });
 }
 
 KTCHAT_API int kt_attention(Context* c, const float* q, int64_t heads, float scale,
                             const Cache* cache, int64_t layer, const int32_t* pages,
                             int64_t page_count, int64_t start, int64_t n, float* out) {
-    const Place place{cache, layer, pages, page_count, start, n};
-    if (const Status status = check_place(place)) return status;
-    return guarded([&] { return attention(*c, q, heads, scale, place, out), kOk; });
+    const KvSlots slots{cache, layer, pages, page_count, start, n};
+    if (const Status status = check_kv_slots(slots)) return status;
+    return guarded([&] { return attention(*c, q, heads, scale, slots, out), kOk; });
 }
 
 KTCHAT_API int kt_latent_append(Context* c, float* q, int64_t heads, const float* kv,
                                 const float* norm, float eps, const Rope* rope, const Cache* cache,
                                 int64_t layer, const int32_t* pages, int64_t page_count,
                                 int64_t start, int64_t n) {
-    const Place place{cache, layer, pages, page_count, start, n};
-    if (const Status status = check_place(place)) return status;
-    return guarded([&] { return latent_append(*c, q, heads, kv, norm, eps, *rope, place), kOk; });
+    const KvSlots slots{cache, layer, pages, page_count, start, n};
+    if (const Status status = check_kv_slots(slots)) return status;
+    return guarded([&] { return latent_append(*c, q, heads, kv, norm, eps, *rope, slots), kOk; });
 }
 
 KTCHAT_API int kt_latent_attention(Context* c, const float* q, int64_t heads, float scale,
                                    const Matrix* k_b, const Matrix* v_b, const Cache* cache,
                                    int64_t layer, const int32_t* pages, int64_t page_count,
                                    int64_t start, int64_t n, float* out) {
-    const Place place{cache, layer, pages, page_count, start, n};
-    if (const Status status = check_place(place)) return status;
+    const KvSlots slots{cache, layer, pages, page_count, start, n};
+    if (const Status status = check_kv_slots(slots)) return status;
     return guarded(
-        [&] { return latent_attention(*c, q, heads, scale, *k_b, *v_b, place, out), kOk; });
+        [&] { return latent_attention(*c, q, heads, scale, *k_b, *v_b, slots, out), kOk; });
 }
 
 KTCHAT_API int kt_route(Context* c, const float* x, int64_t n, const float* norm, float eps,
@@ -188,72 +189,29 @@ KTCHAT_API int kt_ffn_add(Context* c, const float* x, int64_t n, const Matrix* g
     return guarded([&] { return ffn_add(*c, x, n, *gate, *up, *down, scaler, residual), kOk; });
 }
 
-// exp of every element, for the tests of its accuracy.
+// Softmax of one row, for the tests of its accuracy.
 KTCHAT_API void kt_softmax(const Context* c, float* x, int64_t n) { c->kernels->softmax(x, n); }
 
 // ---- many ops in one call -----------------------------------------------------------------------
 
 namespace {
 
-// An argument, read as what its parameter is.
-struct Argument {
-    int64_t bits;
-
-    template <class T>
-    operator T*() const {
-        return reinterpret_cast<T*>(bits);
-    }
-    operator int64_t() const { return bits; }
-    operator int() const { return static_cast<int>(bits); }
-};
-
-// The call of one op above, in the order of kernels/cpu/step.py: its arguments after the context, and
-// the floating-point one apart.
-struct Command {
-    int64_t op;
-    double scalar;
-    Argument a[18];
-};
-
 int call(Context* c, const Command& command) {
-    const Argument* a = command.a;
-    const float f = static_cast<float>(command.scalar);
-    switch (command.op) {
-        case 0:
-            return kt_embed(c, a[0], a[1], a[2], a[3]);
-        case 1:
-            return kt_norm(c, a[0], a[1], a[2], a[3], f, a[4]);
-        case 2:
-            return kt_norm_linear(c, a[0], a[1], a[2], a[3], f, a[4], a[5], a[6], a[7], a[8], a[9],
-                                  a[10], a[11], a[12], a[13], a[14], a[15], a[16]);
-        case 3:
-            return kt_linear_add(c, a[0], a[1], a[2], a[3]);
-        case 4:
-            return kt_rope_append(c, a[0], a[1], a[2], a[3], a[4], a[5], f, a[6], a[7], a[8], a[9],
-                                  a[10], a[11], a[12]);
-        case 5:
-            return kt_attention(c, a[0], a[1], f, a[2], a[3], a[4], a[5], a[6], a[7], a[8]);
-        case 6:
-            return kt_latent_append(c, a[0], a[1], a[2], a[3], f, a[4], a[5], a[6], a[7], a[8],
-                                    a[9], a[10]);
-        case 7:
-            return kt_latent_attention(c, a[0], a[1], f, a[2], a[3], a[4], a[5], a[6], a[7], a[8],
-                                       a[9], a[10]);
-        case 8:
-            return kt_route(c, a[0], a[1], a[2], f, a[3], a[4], a[5], a[6], a[7], a[8]);
-        case 9:
-            return kt_moe_add(c, a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8]);
-        case 10:
-            return kt_ffn_add(c, a[0], a[1], a[2], a[3], a[4], a[5], a[6]);
-        default:
-            return kBadArgument;
-    }
+    using Call = int (*)(Context*, const Command&);
+    constexpr Call calls[] = {
+#define OP(name, arguments) \
+    [](Context* c, const Command& command) { return call_recorded(kt_##name, c, command); },
+#include "ops.inc.h"
+    };
+    constexpr int64_t count = sizeof calls / sizeof *calls;
+    if (command.op < 0 || command.op >= count) return kBadArgument;
+    return calls[command.op](c, command);
 }
 
 }  // namespace
 
-// Runs the commands in order; stops at the first that fails and returns its status. `stamps` may be null;
-// else it gets `count` + 1 times: command i runs from stamp i to stamp i + 1.
+// Runs the commands in order; stops at the first that fails and returns its status. `stamps` may be
+// null; else it gets `count` + 1 times: command i runs from stamp i to stamp i + 1.
 KTCHAT_API int kt_replay(Context* c, const Command* commands, int64_t count, int64_t* stamps) {
     for (int64_t i = 0; i < count; i++) {
         if (stamps) stamps[i] = now_ns();
@@ -262,3 +220,10 @@ KTCHAT_API int kt_replay(Context* c, const Command* commands, int64_t count, int
     if (stamps) stamps[count] = now_ns();
     return kOk;
 }
+
+// ---- the table and the functions say the same ---------------------------------------------------
+
+#define OP(name, arguments) static_assert(is_op(kt_##name, arguments), "kt_" #name);
+#define FUNCTION(name, result, arguments) \
+    static_assert(has_kinds(kt_##name, *result, arguments), "kt_" #name);
+#include "ops.inc.h"

@@ -6,14 +6,14 @@
 
 namespace ktchat {
 
-Status check_place(const Place& p) {
-    const int64_t size = p.cache->page_size;
-    const int64_t used = (p.start + p.n + size - 1) / size;
-    if (p.layer < 0 || p.layer >= p.cache->layers || p.start < 0 || used > p.page_count) {
+Status check_kv_slots(const KvSlots& s) {
+    const int64_t size = s.cache->page_size;
+    const int64_t used = (s.start + s.n + size - 1) / size;
+    if (s.layer < 0 || s.layer >= s.cache->layers || s.start < 0 || used > s.page_count) {
         return kBadIndex;
     }
     for (int64_t i = 0; i < used; i++) {
-        if (p.pages[i] < 0 || p.pages[i] >= p.cache->pages) return kBadIndex;
+        if (s.pages[i] < 0 || s.pages[i] >= s.cache->pages) return kBadIndex;
     }
     return kOk;
 }
@@ -25,21 +25,21 @@ struct Slot {
     size_t offset;  // positions into the page
 };
 
-Slot slot_of(const Place& place, int64_t position) {
-    const int64_t size = place.cache->page_size;
-    return {static_cast<size_t>(place.pages[position / size]),
+Slot slot_of(const KvSlots& slots, int64_t position) {
+    const int64_t size = slots.cache->page_size;
+    return {static_cast<size_t>(slots.pages[position / size]),
             static_cast<size_t>(position % size)};
 }
 
-uint16_t* key_at(const Place& place, int64_t head, const Slot& slot) {
-    const Cache& c = *place.cache;
-    return c.keys + c.key_head(place.layer, head) + slot.page * c.key_page() +
+uint16_t* key_at(const KvSlots& slots, int64_t head, const Slot& slot) {
+    const Cache& c = *slots.cache;
+    return c.keys + c.key_head(slots.layer, head) + slot.page * c.key_page() +
            slot.offset * static_cast<size_t>(c.key);
 }
 
-uint16_t* value_at(const Place& place, int64_t head, const Slot& slot) {
-    const Cache& c = *place.cache;
-    return c.values + c.value_head(place.layer, head) + slot.page * c.value_page() +
+uint16_t* value_at(const KvSlots& slots, int64_t head, const Slot& slot) {
+    const Cache& c = *slots.cache;
+    return c.values + c.value_head(slots.layer, head) + slot.page * c.value_page() +
            slot.offset * static_cast<size_t>(c.value);
 }
 
@@ -58,12 +58,12 @@ void each_token(Context& c, int64_t n, const Body& body) {
 
 void rope_append(Context& c, float* q, int64_t q_heads, float* k, const float* v,
                  const float* q_norm, const float* k_norm, float eps, const Rope& rope,
-                 const Place& place) {
-    const Cache& cache = *place.cache;
+                 const KvSlots& slots) {
+    const Cache& cache = *slots.cache;
     const Kernels& kernels = *c.kernels;
-    c.rope.prepare(rope.frequencies, rope.pairs, rope.magnitude, place.start, place.n);
+    c.rope.prepare(rope.frequencies, rope.pairs, rope.magnitude, slots.start, slots.n);
 
-    const auto turn = [&](float* heads, int64_t count, const float* weight, int64_t t) {
+    const auto rotate = [&](float* heads, int64_t count, const float* weight, int64_t t) {
         for (int64_t h = 0; h < count; h++) {
             float* head = heads + h * cache.key;
             if (weight) kernels.rms_norm(head, weight, eps, cache.key, head);
@@ -72,29 +72,29 @@ void rope_append(Context& c, float* q, int64_t q_heads, float* k, const float* v
                            rope.interleaved);
         }
     };
-    each_token(c, place.n, [&](int64_t t) {
-        turn(q + t * q_heads * cache.key, q_heads, q_norm, t);
+    each_token(c, slots.n, [&](int64_t t) {
+        rotate(q + t * q_heads * cache.key, q_heads, q_norm, t);
         float* key = k + t * cache.heads * cache.key;
         const float* value = v + t * cache.heads * cache.value;
-        turn(key, cache.heads, k_norm, t);
-        const Slot slot = slot_of(place, place.start + t);
+        rotate(key, cache.heads, k_norm, t);
+        const Slot slot = slot_of(slots, slots.start + t);
         for (int64_t h = 0; h < cache.heads; h++) {
-            kernels.to_half(key + h * cache.key, key_at(place, h, slot), cache.key);
-            kernels.to_half(value + h * cache.value, value_at(place, h, slot), cache.value);
+            kernels.to_half(key + h * cache.key, key_at(slots, h, slot), cache.key);
+            kernels.to_half(value + h * cache.value, value_at(slots, h, slot), cache.value);
         }
     });
 }
 
 void latent_append(Context& c, float* q, int64_t heads, const float* kv, const float* norm,
-                   float eps, const Rope& rope, const Place& place) {
-    const int64_t features = place.cache->key, latent = features - 2 * rope.pairs;
+                   float eps, const Rope& rope, const KvSlots& slots) {
+    const int64_t features = slots.cache->key, latent = features - 2 * rope.pairs;
     const int64_t head_features = rope.offset + 2 * rope.pairs;
     const Kernels& kernels = *c.kernels;
     c.arena.reset();
-    float* rows = c.arena.take<float>(place.n * features);
-    c.rope.prepare(rope.frequencies, rope.pairs, rope.magnitude, place.start, place.n);
+    float* rows = c.arena.take<float>(slots.n * features);
+    c.rope.prepare(rope.frequencies, rope.pairs, rope.magnitude, slots.start, slots.n);
 
-    each_token(c, place.n, [&](int64_t t) {
+    each_token(c, slots.n, [&](int64_t t) {
         const float* cos = &c.rope.cos[static_cast<size_t>(t * rope.pairs)];
         const float* sin = &c.rope.sin[static_cast<size_t>(t * rope.pairs)];
         for (int64_t h = 0; h < heads; h++) {
@@ -106,7 +106,7 @@ void latent_append(Context& c, float* q, int64_t heads, const float* kv, const f
         std::memcpy(row + latent, kv + t * features + latent,
                     static_cast<size_t>(2 * rope.pairs) * sizeof(float));
         kernels.rotate(row + latent, cos, sin, rope.pairs, rope.interleaved);
-        kernels.to_half(row, key_at(place, 0, slot_of(place, place.start + t)), features);
+        kernels.to_half(row, key_at(slots, 0, slot_of(slots, slots.start + t)), features);
     });
 }
 

@@ -68,13 +68,13 @@ struct Partials {
 };
 
 // One range of one block. Partials are laid out [kv head][split][row].
-void attend(const Context& c, const Plan& plan, const Place& place, const float* q, float scale,
+void attend(const Context& c, const Plan& plan, const KvSlots& slots, const float* q, float scale,
             const Partials& partials, int64_t chunk, int worker) {
     const int64_t split = chunk % plan.splits;
     const int64_t block = chunk / plan.splits % plan.blocks;
     const int64_t head = chunk / plan.splits / plan.blocks;
     const int64_t first = block * kRows, rows = std::min(kRows, plan.rows - first);
-    const Cache& cache = *place.cache;
+    const Cache& cache = *slots.cache;
 
     const float* queries[kRows];
     int limits[kRows];
@@ -82,7 +82,7 @@ void attend(const Context& c, const Plan& plan, const Place& place, const float*
         const int64_t token = (first + i) / plan.group, member = (first + i) % plan.group;
         queries[i] =
             q + (token * plan.kv_heads * plan.group + head * plan.group + member) * plan.key;
-        limits[i] = static_cast<int>(place.start + token + 1);
+        limits[i] = static_cast<int>(slots.start + token + 1);
     }
     const size_t at = static_cast<size_t>((head * plan.splits + split) * plan.rows + first);
     AttentionTile tile;
@@ -90,11 +90,11 @@ void attend(const Context& c, const Plan& plan, const Place& place, const float*
     tile.limits = limits;
     tile.rows = static_cast<int>(rows);
     tile.scale = scale;
-    tile.keys = cache.keys + cache.key_head(place.layer, head);
-    tile.values = cache.values ? cache.values + cache.value_head(place.layer, head) : nullptr;
+    tile.keys = cache.keys + cache.key_head(slots.layer, head);
+    tile.values = cache.values ? cache.values + cache.value_head(slots.layer, head) : nullptr;
     tile.key_page_stride = cache.key_page();
     tile.value_page_stride = cache.value_page();
-    tile.pages = place.pages;
+    tile.pages = slots.pages;
     tile.page_size = static_cast<int>(cache.page_size);
     tile.key = static_cast<int>(plan.key);
     tile.value = static_cast<int>(plan.value);
@@ -120,36 +120,36 @@ void merge(const Context& c, const Plan& plan, const Partials& partials, int64_t
 
 }  // namespace
 
-void attention(Context& c, const float* q, int64_t heads, float scale, const Place& place,
+void attention(Context& c, const float* q, int64_t heads, float scale, const KvSlots& slots,
                float* out) {
-    const Cache& cache = *place.cache;
+    const Cache& cache = *slots.cache;
     c.arena.reset();
-    const Plan plan(place.n, cache.heads, heads / cache.heads, cache.key, cache.value, place.start);
+    const Plan plan(slots.n, cache.heads, heads / cache.heads, cache.key, cache.value, slots.start);
     const Partials partials(c, plan);
     const auto part = [&](int64_t chunk, int worker) {
-        attend(c, plan, place, q, scale, partials, chunk, worker);
+        attend(c, plan, slots, q, scale, partials, chunk, worker);
     };
     const auto join = [&](int64_t t, int) {
         for (int64_t h = 0; h < heads; h++) {
             merge(c, plan, partials, t, h, out + (t * heads + h) * cache.value);
         }
     };
-    c.pool.run({phase(plan.chunks(), part), phase(place.n, join)});
+    c.pool.run({phase(plan.chunks(), part), phase(slots.n, join)});
 }
 
 void latent_attention(Context& c, const float* q, int64_t heads, float scale, const Matrix& k_b,
-                      const Matrix& v_b, const Place& place, float* out) {
-    const int64_t n = place.n, nope = k_b.cols, latent = k_b.rows, value = v_b.rows;
-    const int64_t key = place.cache->key, rope = key - latent;
+                      const Matrix& v_b, const KvSlots& slots, float* out) {
+    const int64_t n = slots.n, nope = k_b.cols, latent = k_b.rows, value = v_b.rows;
+    const int64_t key = slots.cache->key, rope = key - latent;
     c.arena.reset();
-    const Plan plan(n, 1, heads, key, latent, place.start);
+    const Plan plan(n, 1, heads, key, latent, slots.start);
     const Partials partials(c, plan);
     // Head-major copies, so that each head is a contiguous (n, features) input of its products.
     float* bare = c.arena.take<float>(heads * n * nope);
     float* absorbed = c.arena.take<float>(n * heads * key);
-    float* mixed = c.arena.take<float>(heads * n * latent);
+    float* attn_out = c.arena.take<float>(heads * n * latent);
     const Inputs queries(c, bare, heads * n, nope, format_bit(k_b));
-    const Inputs latents(c, mixed, heads * n, latent, format_bit(v_b));
+    const Inputs latents(c, attn_out, heads * n, latent, format_bit(v_b));
     const RowChunks k_cut(c, k_b, n, 1, heads), v_cut(c, v_b, n, 1, heads);
 
     const auto split_heads = [&](int64_t t, int) {
@@ -172,11 +172,11 @@ void latent_attention(Context& c, const float* q, int64_t heads, float scale, co
                 });
     };
     const auto part = [&](int64_t chunk, int worker) {
-        attend(c, plan, place, absorbed, scale, partials, chunk, worker);
+        attend(c, plan, slots, absorbed, scale, partials, chunk, worker);
     };
     const auto join = [&](int64_t t, int) {
         for (int64_t h = 0; h < heads; h++) {
-            merge(c, plan, partials, t, h, mixed + (h * n + t) * latent);
+            merge(c, plan, partials, t, h, attn_out + (h * n + t) * latent);
             latents.pack(h * n + t);
         }
     };

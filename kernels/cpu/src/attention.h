@@ -1,12 +1,12 @@
-// The KV cache's ops: append and attend, grouped-query and latent. Shapes are checked by the
-// caller; page numbers are checked here.
+// The ops on the paged KV cache: append and attention, grouped-query and latent. Shapes are checked
+// by the caller; page numbers are checked here.
 #pragma once
 
 #include "context.h"
 
 namespace ktchat {
 
-// Rope's constants; `rope_start` is the position of the first token.
+// Rotary embedding of the features offset .. offset + 2 * pairs - 1 of a head (kernels.ops.Rope).
 struct Rope {
     const double* frequencies;
     int64_t pairs;
@@ -15,8 +15,8 @@ struct Rope {
     int32_t interleaved;
 };
 
-// Where the new tokens stand: positions start .. start + n - 1 of a sequence with these pages.
-struct Place {
+// The KV slots of new tokens: positions start .. start + n - 1 of a sequence with these pages.
+struct KvSlots {
     const Cache* cache;
     int64_t layer;
     const int32_t* pages;
@@ -26,19 +26,19 @@ struct Place {
 };
 
 // kBadIndex when the pages do not cover the positions or a page is outside the cache.
-Status check_place(const Place& place);
+Status check_kv_slots(const KvSlots& slots);
 
 // `q_norm` and `k_norm` are both null or both given.
 void rope_append(Context& c, float* q, int64_t q_heads, float* k, const float* v,
                  const float* q_norm, const float* k_norm, float eps, const Rope& rope,
-                 const Place& place);
-void attention(Context& c, const float* q, int64_t heads, float scale, const Place& place,
+                 const KvSlots& slots);
+void attention(Context& c, const float* q, int64_t heads, float scale, const KvSlots& slots,
                float* out);
 
 // q rows have `heads` heads of rope.offset + 2 * pairs features; kv rows the cache's key features.
 void latent_append(Context& c, float* q, int64_t heads, const float* kv, const float* norm,
-                   float eps, const Rope& rope, const Place& place);
+                   float eps, const Rope& rope, const KvSlots& slots);
 void latent_attention(Context& c, const float* q, int64_t heads, float scale, const Matrix& k_b,
-                      const Matrix& v_b, const Place& place, float* out);
+                      const Matrix& v_b, const KvSlots& slots, float* out);
 
 }  // namespace ktchat

@@ -1,6 +1,6 @@
 // Attention of a few query rows over one range of the KV cache, in tiles of positions: scores exist
-// only for one tile, softmax is kept running (Milakov and Gimelshein, 2018; Dao et al., 2022). Keys
-// and values are widened to float32 once a tile and shared by all query rows.
+// only for one tile, and the softmax is online (Milakov and Gimelshein, 2018; Dao et al., 2022).
+// Keys and values are widened to float32 once a tile and shared by all query rows.
 
 namespace ktchat::KTCHAT_ISA {
 namespace {
@@ -122,8 +122,8 @@ inline void score(const float* q, const float* keys, int dk, float* scores, Ahea
 
 // outputs += scores @ values for Q rows and V vectors of features.
 template <int Q, int V>
-inline void mix(const float* scores, const float* values, int value_stride, int count, float* out,
-                int dv) {
+inline void add_weighted(const float* scores, const float* values, int value_stride, int count,
+                         float* out, int dv) {
     Vec acc[Q][V];
     for (int i = 0; i < Q; i++) {
         for (int v = 0; v < V; v++) acc[i][v] = load(out + i * dv + v * W);
@@ -142,24 +142,25 @@ inline void mix(const float* scores, const float* values, int value_stride, int 
 }
 
 template <int Q>
-inline void mix_row(const float* scores, const TileBuffers& b, int count, float* out) {
+inline void add_values(const float* scores, const TileBuffers& b, int count, float* out) {
     int f = 0;
     for (; f + 4 * W <= b.dv; f += 4 * W) {
-        mix<Q, 4>(scores, b.values + f, b.value_stride, count, out + f, b.dv);
+        add_weighted<Q, 4>(scores, b.values + f, b.value_stride, count, out + f, b.dv);
     }
     for (; f < b.dv; f += W) {
-        mix<Q, 1>(scores, b.values + f, b.value_stride, count, out + f, b.dv);
+        add_weighted<Q, 1>(scores, b.values + f, b.value_stride, count, out + f, b.dv);
     }
 }
 
-// Turns one row's scores into weights relative to the running maximum, and rescales what was
-// summed.
-inline void soften(float* scores, int visible, float& top, float& total, float* out, int dv) {
+// One step of the online softmax: one row's scores become weights relative to the running maximum,
+// and what was summed before is rescaled to it.
+inline void softmax_step(float* scores, int visible, float& running_max, float& running_sum,
+                         float* out, int dv) {
     for (int j = visible > 0 ? visible : 0; j < kTile; j++) scores[j] = -INFINITY;
     Vec best = load(scores);
     for (int j = W; j < kTile; j += W) best = max(best, load(scores + j));
-    const float peak = maximum(best);
-    const float next = peak > top ? peak : top;
+    const float tile_max = maximum(best);
+    const float next = tile_max > running_max ? tile_max : running_max;
     if (next == -INFINITY) {  // nothing visible yet
         std::memset(scores, 0, kTile * sizeof(float));
         return;
@@ -170,13 +171,13 @@ inline void soften(float* scores, int visible, float& top, float& total, float* 
         store(scores + j, weight);
         part += weight;
     }
-    if (next != top) {
-        const float shrink = exp1(top - next);
-        total *= shrink;
+    if (next != running_max) {
+        const float shrink = exp1(running_max - next);
+        running_sum *= shrink;
         for (int f = 0; f < dv; f += W) store(out + f, load(out + f) * shrink);
-        top = next;
+        running_max = next;
     }
-    total += sum(part);
+    running_sum += sum(part);
 }
 
 void attention_tile(const AttentionTile& a) {
@@ -205,33 +206,33 @@ void attention_tile(const AttentionTile& a) {
         }
         for (r = 0; r < a.rows; r++) {
             const int64_t visible = a.limits[r] - begin;
-            soften(b.scores + r * kTile, static_cast<int>(visible < count ? visible : count),
-                   a.maxima[r], a.sums[r], a.outputs + r * b.dv, b.dv);
+            softmax_step(b.scores + r * kTile, static_cast<int>(visible < count ? visible : count),
+                         a.maxima[r], a.sums[r], a.outputs + r * b.dv, b.dv);
         }
         for (r = 0; r + 4 <= a.rows; r += 4) {
-            mix_row<4>(b.scores + r * kTile, b, count, a.outputs + r * b.dv);
+            add_values<4>(b.scores + r * kTile, b, count, a.outputs + r * b.dv);
         }
-        for (; r < a.rows; r++) mix_row<1>(b.scores + r * kTile, b, count, a.outputs + r * b.dv);
+        for (; r < a.rows; r++) add_values<1>(b.scores + r * kTile, b, count, a.outputs + r * b.dv);
     }
 }
 
 void attention_merge(const float* outputs, size_t stride, const float* maxima, const float* sums,
                      size_t sum_stride, int splits, int value, float* out) {
-    float top = -INFINITY;
+    float max_of_all = -INFINITY;
     for (int s = 0; s < splits; s++) {
         const float m = maxima[static_cast<size_t>(s) * sum_stride];
-        top = m > top ? m : top;
+        max_of_all = m > max_of_all ? m : max_of_all;
     }
-    double total = 0;
+    double sum_of_all = 0;
     for (int f = 0; f < value; f++) out[f] = 0;
     for (int s = 0; s < splits; s++) {
         const size_t at = static_cast<size_t>(s) * sum_stride;
         if (maxima[at] == -INFINITY) continue;
-        const float weight = exp1(maxima[at] - top);
-        total += static_cast<double>(weight) * static_cast<double>(sums[at]);
+        const float weight = exp1(maxima[at] - max_of_all);
+        sum_of_all += static_cast<double>(weight) * static_cast<double>(sums[at]);
         add_scaled(out, weight, outputs + static_cast<size_t>(s) * stride, value);
     }
-    const float scale = static_cast<float>(1.0 / total);
+    const float scale = static_cast<float>(1.0 / sum_of_all);
     for (int f = 0; f < value; f++) out[f] *= scale;
 }
 

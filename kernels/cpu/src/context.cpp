@@ -101,18 +101,18 @@ void tile_vec_dot(const Matrix& m, const uint8_t* w, int rows, const uint8_t* ne
     }
 }
 
-constexpr int kFormatTypes[kPanel] = {ggml::F32, ggml::Q8_0, ggml::Q8_1, ggml::Q8_K};
+constexpr int kFormatTypes[kTile16] = {ggml::F32, ggml::Q8_0, ggml::Q8_1, ggml::Q8_K};
 
 }  // namespace
 
 Context::Context(ggml::GetTypeTraits traits, ggml::GetCpuTypeTraits cpu_traits,
                  const Kernels* table, int threads, const std::vector<int>& cpus)
     : pool(threads, cpus), kernels(table), traits_(traits), cpu_traits_(cpu_traits) {
-    for (int f = kFloat + 1; f < kPanel; f++) {
+    for (int f = kFloat + 1; f < kTile16; f++) {
         const auto* type = traits_(kFormatTypes[f]);
         formats[f] = {type->block, type->bytes, cpu_traits_(kFormatTypes[f])->from_float};
     }
-    formats[kPanel] = {kPanelBlock, kPanelBlockBytes, kernels->quantise_panel_row};
+    formats[kTile16] = {kActivationGroup, kActivationGroupBytes, kernels->quantise_tile16_row};
 }
 
 std::unique_ptr<Matrix> Context::make_matrix(int type, int64_t block, size_t bytes) const {
@@ -124,21 +124,21 @@ std::unique_ptr<Matrix> Context::make_matrix(int type, int64_t block, size_t byt
     m->to_float = traits->to_float;
     m->vec_dot = nullptr;
     if (type == ggml::F32 || type == ggml::F16 || type == ggml::BF16) {
-        m->tile = type == ggml::F32   ? kernels->tile_f32
-                  : type == ggml::F16 ? kernels->tile_f16
-                                      : kernels->tile_bf16;
+        m->kernel = type == ggml::F32   ? kernels->tile_f32
+                    : type == ggml::F16 ? kernels->tile_f16
+                                        : kernels->tile_bf16;
         return m;
     }
     const auto* cpu = cpu_traits_(type);
     if (!cpu->vec_dot || !traits->to_float) return nullptr;
-    for (int f = kFloat + 1; f < kPanel; f++) {
+    for (int f = kFloat + 1; f < kTile16; f++) {
         if (cpu->vec_dot_type == kFormatTypes[f] && formats[f].from_float &&
             block % formats[f].block == 0) {
             m->format = static_cast<Format>(f);
         }
     }
     if (m->format == kFloat) return nullptr;
-    m->tile = tile_vec_dot;
+    m->kernel = tile_vec_dot;
     m->vec_dot = cpu->vec_dot;
     return m;
 }
@@ -147,8 +147,8 @@ namespace {
 
 constexpr size_t kHugePage = 2 << 20;
 
-// Memory of our own from the system, in huge pages if it has them. Some bytes more, since kernels
-// fetch ahead. Throws std::bad_alloc.
+// Memory of our own from the system, in huge pages if it has them. Throws std::bad_alloc. Kernels
+// prefetch past its end, which is no access and needs no room there.
 uint8_t* map_memory(size_t bytes) {
     void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -163,30 +163,32 @@ Matrix::~Matrix() {
     if (owned) munmap(const_cast<uint8_t*>(data), owned);
 }
 
-void Context::pack(Matrix& m) {
-    const PanelType* type = kernels->panel_type(m.type);
+void Context::repack(Matrix& m) {
+    const Tile16Type* type = kernels->tile16_type(m.type);
     if (!type) return;
-    const int64_t cells = m.cols / type->cols, panels = (m.rows + kPanelRows - 1) / kPanelRows;
-    const size_t panel_bytes = static_cast<size_t>(cells) * type->cell;
-    const size_t total = static_cast<size_t>(m.count * panels) * panel_bytes;
+    const int64_t blocks = m.cols / type->cols, tiles = (m.rows + kTile16Rows - 1) / kTile16Rows;
+    const size_t tile_bytes = static_cast<size_t>(blocks) * type->block_bytes();
+    const size_t total = static_cast<size_t>(m.count * tiles) * tile_bytes;
     uint8_t* packed = map_memory(total);
-    const auto pack_panel = [&](int64_t chunk, int) {
-        const int64_t first = chunk % panels * kPanelRows;
-        const int rows = static_cast<int>(std::min<int64_t>(kPanelRows, m.rows - first));
-        const uint8_t* source = m.row(chunk / panels, first);
-        uint8_t* target = packed + static_cast<size_t>(chunk) * panel_bytes;
-        for (int64_t i = 0; i < cells; i++, source += type->block, target += type->cell) {
+    const auto pack_tile = [&](int64_t chunk, int) {
+        const int64_t first = chunk % tiles * kTile16Rows;
+        const int rows = static_cast<int>(std::min<int64_t>(kTile16Rows, m.rows - first));
+        const uint8_t* source = m.row(chunk / tiles, first);
+        uint8_t* target = packed + static_cast<size_t>(chunk) * tile_bytes;
+        for (int64_t i = 0; i < blocks; i++) {
             type->pack(source, m.row_bytes, rows, target);
+            source += type->row_block;
+            target += type->block_bytes();
         }
     };
-    pool.run({phase(m.count * panels, pack_panel)});
+    pool.run({phase(m.count * tiles, pack_tile)});
     m.data = packed;
     m.owned = total;
-    m.panel = type;
-    m.format = kPanel;
-    m.tile = kernels->panel_tile(m.type);
-    m.row_bytes = panel_bytes / kPanelRows;
-    m.bytes = static_cast<size_t>(panels) * panel_bytes;
+    m.tile16 = type;
+    m.format = kTile16;
+    m.kernel = type->kernel;
+    m.row_bytes = tile_bytes / kTile16Rows;
+    m.bytes = static_cast<size_t>(tiles) * tile_bytes;
 }
 
 // ---- activations --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@
 
 namespace ktchat {
 
-// Result of an op; kernels/cpu/native.py turns the rest into exceptions.
+// Result of an op; kernels/cpu/native.py raises an exception for all but kOk.
 enum Status : int { kOk = 0, kBadArgument = 1, kNoMemory = 2, kBadIndex = 3, kLate = 4 };
 
 // Scratch memory that lives until the next op. Pointers are aligned to 64 bytes.
@@ -36,7 +36,7 @@ private:
     size_t used_ = 0;  // of the last block
 };
 
-// cos and sin of one op's positions, remembered because every layer asks for the same.
+// cos and sin of one op's positions, cached because every layer asks for the same.
 struct RopeTable {
     std::vector<double> frequencies;
     float magnitude = 0;
@@ -64,9 +64,9 @@ public:
     // Null when `type` with this block has no product here, or ggml disagrees about the block.
     std::unique_ptr<Matrix> make_matrix(int type, int64_t block, size_t bytes) const;
 
-    // Packs the weights of `m` into panels of its own, on all threads; nothing happens to a type
+    // Repacks the weights of `m` into tiles of its own, on all threads; nothing happens to a type
     // that has none.
-    void pack(Matrix& m);
+    void repack(Matrix& m);
 
     Pool pool;
     const Kernels* const kernels;
@@ -79,7 +79,7 @@ private:
     const ggml::GetCpuTypeTraits cpu_traits_;
 };
 
-// n rows of activations, brought into the formats that some weights want.
+// n rows of activations, converted to the formats that some weights want.
 class Inputs {
 public:
     // Takes memory from the arena; nothing is converted yet.

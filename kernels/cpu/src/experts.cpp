@@ -1,6 +1,6 @@
 // The fused mixture of experts: every chosen expert of a layer is one work list, in four phases:
-// pack x; gate and up with SwiGLU; pack the hidden rows; down with the weighted sum. Where `down` has
-// panels the hidden rows are packed as they are computed, and the third phase is empty.
+// pack x; gate and up with SwiGLU; pack the hidden rows; down with the weighted sum. Where `down`
+// has repacked tiles the hidden rows are packed as they are computed, and the third phase is empty.
 
 #include "experts.h"
 
@@ -81,8 +81,8 @@ void gate_up(const Context& c, const Experts& w, int64_t expert, int64_t begin, 
         for (int64_t t = 0; t < tokens; t += kTokenTile) {
             const int count = static_cast<int>(std::min<int64_t>(kTokenTile, tokens - t));
             const uint8_t* next = r + rows < end ? w.gate.row(expert, r + rows) : nullptr;
-            w.gate.tile(w.gate, gate_rows, rows, up_rows, gate_x + t, count, gate);
-            w.up.tile(w.up, up_rows, rows, next, up_x + t, count, up);
+            w.gate.kernel(w.gate, gate_rows, rows, up_rows, gate_x + t, count, gate);
+            w.up.kernel(w.up, up_rows, rows, next, up_x + t, count, up);
             c.kernels->swiglu(gate, up, static_cast<int64_t>(rows) * count);
             for (int k = 0; k < count; k++) done(r, rows, t + k, gate + k * rows);
         }
@@ -90,8 +90,8 @@ void gate_up(const Context& c, const Experts& w, int64_t expert, int64_t begin, 
 }
 
 // residual += weighted sum over the pairs of their down products, for rows [begin, end). `sums` has
-// n * (end - begin) floats. Expert by expert, so that each one's rows are one stretch of memory and its
-// inputs stay near while they pass.
+// n * (end - begin) floats. Expert by expert, so that each one's rows are one stretch of memory and
+// its inputs stay near while they pass.
 void down_add(const Context& c, const Matrix& down, const Pairs& pairs, int64_t begin, int64_t end,
               const void* const* hidden, int64_t n, float* sums, float* residual) {
     const int64_t height = end - begin;
@@ -115,7 +115,8 @@ void down_add(const Context& c, const Matrix& down, const Pairs& pairs, int64_t 
     }
 }
 
-// Rows of a chunk of `down_add`: long stretches stream better, but every thread should get some chunks.
+// Rows of a chunk of `down_add`: long stretches stream better, but every thread should get some
+// chunks.
 int64_t down_rows(const Matrix& down, int64_t n, int threads) {
     constexpr int64_t kLongest = 128;  // sums of 512 tokens then still fit the second-level cache
     const int64_t tile = tile_rows(down, n);
@@ -131,8 +132,9 @@ void add_experts(Context& c, const float* x, int64_t n, Pairs& pairs, const Expe
     const auto gate_x = gather(c, inputs, w.gate.format, pairs);
     const auto up_x = w.up.format == w.gate.format ? gate_x : gather(c, inputs, w.up.format, pairs);
     const int64_t tokens_an_expert = (pairs.count + pairs.experts - 1) / pairs.experts;
-    // The rows of a tile depend on an expert's tokens: whole groups of 32 columns come only with panels.
-    const bool pack_at_once = w.down.format == kPanel && w.gate.panel;
+    // The rows of a tile depend on an expert's tokens: whole groups of 32 columns come only
+    // with repacked tiles.
+    const bool pack_at_once = w.down.format == kTile16 && w.gate.tile16;
     float* hidden = pack_at_once ? nullptr : c.arena.take<float>(pairs.count * width);
     const Inputs packed(c, hidden, pairs.count, width, format_bit(w.down));
     const RowChunks up_cut(c, w.gate, tokens_an_expert, 2, pairs.experts);
@@ -154,8 +156,8 @@ void add_experts(Context& c, const float* x, int64_t n, Pairs& pairs, const Expe
                 up_x + first, pairs.first[e + 1] - first,
                 [&](int64_t r, int rows, int64_t t, const float* y) {
                     if (pack_at_once) {
-                        void* row = const_cast<void*>(packed.rows(kPanel)[first + t]);
-                        c.kernels->quantise_panel_part(y, row, width, r, rows);
+                        void* row = const_cast<void*>(packed.rows(kTile16)[first + t]);
+                        c.kernels->quantise_tile16_part(y, row, width, r, rows);
                     } else {
                         std::memcpy(hidden + (first + t) * width + r, y,
                                     static_cast<size_t>(rows) * sizeof(float));

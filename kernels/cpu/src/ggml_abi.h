@@ -1,6 +1,6 @@
-// The part of ggml's C ABI that we call through pointers found at run time. Declarations of our
-// own: a mismatch with the library is caught at load (see `Ggml` in context.cpp), not at compile
-// time.
+// The part of ggml's C ABI that we call through pointers found at run time. The declarations are
+// our own: a mismatch with the library is caught when a matrix is made (`Context::make_matrix`
+// compares block sizes), not at compile time.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// The table of this instruction set's kernels.
+// The kernels of this instruction set, in the order of `struct Kernels`.
 
 namespace ktchat::KTCHAT_ISA {
 namespace {
@@ -8,10 +8,9 @@ const Kernels kTable = {
     float_tile<F32>,
     float_tile<F16>,
     float_tile<BF16>,
-    find_panel_type,
-    find_panel_tile,
-    quantise_panel_row,
-    quantise_panel_part,
+    find_tile16_type,
+    quantise_tile16_row,
+    quantise_tile16_part,
     rms_norm,
     swiglu,
     add_scaled,

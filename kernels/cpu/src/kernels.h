@@ -8,11 +8,11 @@
 namespace ktchat {
 
 struct Matrix;
-struct PanelType;
+struct Tile16Type;
 
-// y[t * rows + r] = dot(row r of `w`, x[t]) for r < rows, t < tokens. `w` points at the first row;
-// the activations are in the matrix's format. `next`, if not null, is what this thread will read
-// after these rows: a hint to fetch it ahead.
+// One tile of a product: y[t * rows + r] = dot(row r of `w`, x[t]) for r < rows, t < tokens. `w`
+// points at the first row; the activations are in the matrix's format. `next`, if not null, is what
+// this thread will read after these rows: a hint to fetch it ahead.
 using TileKernel = void (*)(const Matrix& m, const uint8_t* w, int rows, const uint8_t* next,
                             const void* const* x, int tokens, float* y);
 
@@ -46,12 +46,11 @@ struct Kernels {
     TileKernel tile_f32;
     TileKernel tile_f16;
     TileKernel tile_bf16;
-    const PanelType* (*panel_type)(int type);  // null when the type has no panels
-    TileKernel (*panel_tile)(int type);
-    // int8 activations for panels (PanelRow of panel.h); cols is a multiple of 32.
-    void (*quantise_panel_row)(const float* x, void* y, int64_t cols);
+    const Tile16Type* (*tile16_type)(int type);  // null when the type has no repacked tiles
+    // int8 activations for repacked tiles (ActivationRow of tile16.h); cols is a multiple of 32.
+    void (*quantise_tile16_row)(const float* x, void* y, int64_t cols);
     // The same for columns [first, first + count) of the row at y; both are multiples of 32.
-    void (*quantise_panel_part)(const float* x, void* y, int64_t cols, int64_t first,
+    void (*quantise_tile16_part)(const float* x, void* y, int64_t cols, int64_t first,
                                 int64_t count);
 
     // y = x / sqrt(mean(x^2) + eps) * weight
@@ -63,7 +62,7 @@ struct Kernels {
     float (*dot)(const float* a, const float* b, int64_t n);
     void (*softmax)(float* x, int64_t n);
     void (*sigmoid)(float* x, int64_t n);
-    // Pairs (2i, 2i + 1) when interleaved, else (i, i + pairs), turned by angle i.
+    // Pairs (2i, 2i + 1) when interleaved, else (i, i + pairs), rotated by angle i.
     void (*rotate)(float* x, const float* cos, const float* sin, int64_t pairs, bool interleaved);
     void (*to_half)(const float* x, uint16_t* y, int64_t n);
     void (*from_half)(const uint16_t* x, float* y, int64_t n);

@@ -67,7 +67,7 @@ void linear_add(Context& c, const float* x, int64_t n, const Matrix& m, float* r
 }
 
 Status embed(Context& c, const Matrix& table, const int32_t* tokens, int64_t n, float* y) {
-    if (table.panel) return kBadArgument;  // rows are not there one by one
+    if (table.tile16) return kBadArgument;  // rows are not there one by one
     for (int64_t t = 0; t < n; t++) {
         if (tokens[t] < 0 || tokens[t] >= table.rows) return kBadIndex;
     }

@@ -1,4 +1,4 @@
-// The dense ops. Shapes are checked by the caller.
+// The dense ops: norm, products, embedding. Shapes are checked by the caller.
 #pragma once
 
 #include "context.h"

@@ -1,17 +1,17 @@
-// Weights as the kernels see them, and the formats that activations are brought into for them.
+// Weights and KV caches as the kernels see them, and the formats that activations are converted to.
 #pragma once
 
 #include "ggml_abi.h"
 #include "kernels.h"
-#include "panel.h"
+#include "tile16.h"
 
 namespace ktchat {
 
 // How the activations of a product are stored.
-enum Format : int { kFloat, kQ8_0, kQ8_1, kQ8_K, kPanel, kFormats };
+enum Format : int { kFloat, kQ8_0, kQ8_1, kQ8_K, kTile16, kFormats };
 
-// (count, rows, cols) weights in their GGUF type, borrowed from the caller or packed into panels of
-// our own. `tile` is the only way in which their bytes are read in products.
+// (count, rows, cols) weights in their GGUF type, borrowed from the caller or repacked into tiles
+// of our own. `kernel` is the only way in which their bytes are read in products.
 struct Matrix {
     Matrix() = default;
     Matrix(const Matrix&) = delete;
@@ -25,14 +25,14 @@ struct Matrix {
     int64_t cols;
     const uint8_t* data;
     size_t row_bytes;
-    size_t bytes;                      // of one of `count`
-    const PanelType* panel = nullptr;  // null: rows as in the file
-    size_t owned = 0;                  // bytes mapped for panels
-    TileKernel tile;
+    size_t bytes;                        // of one of `count`
+    const Tile16Type* tile16 = nullptr;  // null: rows as in the file
+    size_t owned = 0;                    // bytes mapped for repacked tiles
+    TileKernel kernel;
     ggml::VecDot vec_dot;    // for `tile_vec_dot`
     ggml::ToFloat to_float;  // null for F32
 
-    // The first byte of a row; in panels, of a row that begins one.
+    // The first byte of a row; in repacked tiles, of a row that begins one.
     const uint8_t* row(int64_t index, int64_t r) const {
         return data + static_cast<size_t>(index) * bytes + static_cast<size_t>(r) * row_bytes;
     }

@@ -70,8 +70,8 @@ void Pool::run(const Phase* phases, size_t count) {
     }
 }
 
-// A phase later than `generation` is open. A worker looks at its own stretch only: looking at those that
-// others claim from would slow them down.
+// A phase later than `generation` is open. A worker looks at its own stretch only: looking at those
+// that others claim from would slow them down.
 bool Pool::opened_since(int worker, uint32_t generation) const {
     const uint64_t ticket =
         stretches_[static_cast<size_t>(worker)].ticket.load(std::memory_order_acquire);
@@ -96,8 +96,8 @@ bool Pool::work_one(Stretch& stretch, int worker) {
     }
 }
 
-// Does chunks until there are none. `generation` becomes that of the phase that was open at first; a phase
-// cannot end while chunks are done and not reported.
+// Does chunks until there are none. `generation` becomes that of the phase that was open at first;
+// a phase cannot end while chunks are done and not reported.
 void Pool::work(int worker, uint32_t& generation) {
     const auto first = static_cast<size_t>(worker), count = stretches_.size();
     const uint64_t seen = stretches_[first].ticket.load(std::memory_order_acquire);
@@ -109,7 +109,8 @@ void Pool::work(int worker, uint32_t& generation) {
     if (done && pending_.fetch_sub(done, std::memory_order_acq_rel) == done) advance(worker);
 }
 
-// Opens the next phase that has work, or finishes the run. Called by whoever reported the last chunk.
+// Opens the next phase that has work, or finishes the run. Called by whoever reported the last
+// chunk.
 void Pool::advance(int worker) {
     for (; next_ != end_ && next_->chunks <= 1; next_++) {
         if (next_->chunks == 1) next_->function(next_->self, 0, worker);

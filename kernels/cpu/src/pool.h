@@ -1,12 +1,12 @@
-// The thread pool. It knows chunks of work and when they are done; it does not know what they are.
+// The thread pool: runs phases of chunks on all threads.
 //
-// A call of `run` is a list of phases; phase p + 1 starts when every chunk of phase p is done. Every
-// worker has a stretch of a phase's chunks of its own and claims them one by one; when it has no more it
-// claims from the others' stretches. A claim by the owner touches only a cache line that it has already
-// (between two core complexes a line takes 0.2 us to come over), and a worker reads one stretch of memory.
-// A thread that the system has put aside delays only what it holds: completion counts chunks, never
-// threads, and the caller alone can do them all. A phase of one chunk is done by whoever ends the phase
-// before it.
+// A call of `run` is a list of phases; phase p + 1 starts when every chunk of phase p is done.
+// Every worker has a stretch of a phase's chunks of its own and claims them one by one; when it has
+// no more it claims from the others' stretches. A claim by the owner touches only a cache line that
+// it has already (between two core complexes a line takes 0.2 us to come over), and a worker reads
+// one stretch of memory. A thread that the system has put aside delays only what it holds:
+// completion counts chunks, never threads, and the caller alone can do them all. A phase of one
+// chunk is done by whoever ends the phase before it.
 #pragma once
 
 #include <atomic>
@@ -52,8 +52,8 @@ public:
     void run(const Phase* phases, size_t count);
 
 private:
-    // The stretch of a worker, in a cache line of its own. `ticket` is the generation of the phase (high
-    // half) and the next unclaimed chunk (low half, kClosed while the rest is being changed).
+    // The stretch of a worker, in a cache line of its own. `ticket` is the generation of the phase
+    // (high half) and the next unclaimed chunk (low half, kClosed while the rest is being changed).
     struct alignas(64) Stretch {
         std::atomic<uint64_t> ticket{0xffffffffu};
         std::atomic<uint32_t> end{0};

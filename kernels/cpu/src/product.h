@@ -1,4 +1,4 @@
-// Tiles of a product: how rows are cut into chunks of work and chunks into tiles.
+// A matrix product: rows are cut into chunks of work for the threads, and chunks into tiles.
 #pragma once
 
 #include <algorithm>
@@ -10,16 +10,16 @@ namespace ktchat {
 constexpr int kTokenTile = 64;
 
 // Rows of a tile. With few tokens memory is the limit and longer runs stream better; with many, a
-// block of rows should stay in the first-level cache while the tokens pass by. Two panels share the
-// tokens' broadcasts.
+// block of rows should stay in the first-level cache while the tokens pass by. Two repacked
+// tiles share the tokens' broadcasts.
 inline int64_t tile_rows(const Matrix& m, int64_t tokens) {
-    return m.panel || tokens <= 8 ? 2 * kPanelRows : kPanelRows;
+    return m.tile16 || tokens <= 8 ? 2 * kTile16Rows : kTile16Rows;
 }
-constexpr int kTileFloats = kTokenTile * 2 * kPanelRows;
+constexpr int kTileFloats = kTokenTile * 2 * kTile16Rows;
 
-// How the rows of one of `copies` matrices are cut: whole tiles, in stretches long enough to stream well,
-// yet enough of them that all threads end together. The cut is a matter of balance only: results are
-// the same for any.
+// How the rows of one of `copies` matrices are cut: whole tiles, in stretches long enough to stream
+// well, yet enough of them that all threads end together. The cut is a matter of balance only:
+// results are the same for any.
 struct RowChunks {
     int64_t rows;
     int64_t step;
@@ -56,7 +56,7 @@ void product(const Matrix& m, int64_t index, int64_t begin, int64_t end, const v
             const uint8_t* next = t + count < tokens ? w
                                   : r + rows < end   ? m.row(index, r + rows)
                                                      : last_next;
-            m.tile(m, w, rows, next, x + t, count, y);
+            m.kernel(m, w, rows, next, x + t, count, y);
             done(r, rows, t, count, y);
         }
     }

@@ -1,4 +1,4 @@
-// The router: norm, logits, choice. Follows llama.cpp's build_moe_ffn; ties go to the lower index.
+// The router: RMSNorm, logits, choice. As llama.cpp's build_moe_ffn; ties go to the lower index.
 
 #include <cmath>
 #include <cstring>

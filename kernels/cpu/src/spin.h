@@ -1,4 +1,4 @@
-// What who waits without sleeping needs: a pause between two looks, and the time.
+// For waiting without sleeping: a pause between two looks, and the time.
 #pragma once
 
 #include <cstdint>

@@ -1,1 +1,1 @@
-"""Attention on a GPU: paged KV cache, rope and append, grouped-query and latent attention."""
+"""Attention on a GPU: paged KV cache, RoPE and append, grouped-query and latent attention."""

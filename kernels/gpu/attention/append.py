@@ -1,7 +1,7 @@
-"""Keys and values on their way to the paged cache: head norms and rope, then storing.
+"""Keys and values on their way to the paged KV cache: head norms and RoPE, then storing.
 
-Knows the feature layouts of grouped-query and latent rows and where a token's row lies;
-`kernels.gpu.attention.kv_cache` knows how its numbers are stored.
+The feature layouts of grouped-query and latent rows are here; how a row's numbers are stored is
+`kv_cache`'s.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import triton
 import triton.language as tl
 from torch import Tensor as X
 
-from kernels.gpu.attention.batch import Batch, locate, place
+from kernels.gpu.attention.batch import Batch, kv_slot, locate
 from kernels.gpu.attention.kv_cache import Rows, store_row
-from kernels.gpu.attention.rope import RopeTable, check_pairs, check_rows, turned
+from kernels.gpu.attention.rope import RopeTable, check_pairs, check_rows, rotated_head
 from kernels.ops import Q8_BLOCK
 
 
@@ -45,7 +45,7 @@ def append_heads(
         k if norm is None else norm,
         *keys.planes,
         *values.planes,
-        table.turns,
+        table.frequencies,
         batch.lengths,
         batch.offsets,
         batch.pages,
@@ -88,7 +88,7 @@ def append_latent(kv: X, norm: X, eps: float, table: RopeTable, batch: Batch, ca
         kv,
         norm,
         *cache.planes,
-        table.turns,
+        table.frequencies,
         batch.lengths,
         batch.offsets,
         batch.pages,
@@ -117,7 +117,7 @@ def _append_heads(
     key_scales: tl.tensor,
     values: tl.tensor,
     value_scales: tl.tensor,
-    turns: tl.tensor,
+    frequencies: tl.tensor,
     lengths: tl.tensor,
     offsets: tl.tensor,
     pages: tl.tensor,
@@ -143,10 +143,10 @@ def _append_heads(
     head = tl.program_id(1)
     sequence, position = locate(token, lengths, offsets, SEQUENCES, SLOTS)
     real = sequence < SEQUENCES
-    page, slot = place(sequence, position, real, pages, pages_stride, PAGE_SIZE)
+    page, slot = kv_slot(sequence, position, real, pages, pages_stride, PAGE_SIZE)
     row = (page * PAGE_SIZE + slot) * KV_HEADS + head
-    key = turned(
-        k + token.to(tl.int64) * k_token + head * KEY, norm, turns, position, eps, magnitude,
+    key = rotated_head(
+        k + token.to(tl.int64) * k_token + head * KEY, norm, frequencies, position, eps, magnitude,
         KEY, KEY_BLOCK, OFFSET, PAIRS, INTERLEAVED, NORM,
     )  # fmt: skip
     store_row(key, keys, key_scales, row, real, KEY, 0, KEY, KEY_BLOCK)
@@ -162,7 +162,7 @@ def _append_latent(
     norm: tl.tensor,
     cache: tl.tensor,
     scales: tl.tensor,
-    turns: tl.tensor,
+    frequencies: tl.tensor,
     lengths: tl.tensor,
     offsets: tl.tensor,
     pages: tl.tensor,
@@ -182,7 +182,7 @@ def _append_latent(
     token = tl.program_id(0)
     sequence, position = locate(token, lengths, offsets, SEQUENCES, SLOTS)
     real = sequence < SEQUENCES
-    page, slot = place(sequence, position, real, pages, pages_stride, PAGE_SIZE)
+    page, slot = kv_slot(sequence, position, real, pages, pages_stride, PAGE_SIZE)
     row = page * PAGE_SIZE + slot
     from_kv = kv + token.to(tl.int64) * kv_token
     d = tl.arange(0, LATENT_BLOCK)
@@ -190,8 +190,8 @@ def _append_latent(
     latent = latent * tl.rsqrt(tl.sum(latent * latent, axis=0) / LATENT + eps)
     latent = latent * tl.load(norm + d, mask=d < LATENT, other=0.0)
     store_row(latent, cache, scales, row, real, LATENT + ROPE, 0, LATENT, LATENT_BLOCK)
-    tail = turned(
-        from_kv + LATENT, norm, turns, position, eps, magnitude,
+    tail = rotated_head(
+        from_kv + LATENT, norm, frequencies, position, eps, magnitude,
         ROPE, ROPE_BLOCK, 0, ROPE // 2, INTERLEAVED, False,
     )  # fmt: skip
     store_row(tail, cache, scales, row, real, LATENT + ROPE, LATENT, ROPE, ROPE_BLOCK)

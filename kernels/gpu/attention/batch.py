@@ -1,9 +1,8 @@
-"""Which tokens of a step belong to which sequence, as device tensors that kernels and graphs read.
+"""Which tokens of a pass belong to which sequence, as device tensors that kernels and graphs read.
 
-Knows how a token finds its sequence, its position and its page. Does not know what is stored in a page.
-
-Positions are never passed to a kernel: each is derived from its sequence's length, new tokens included.
-A kernel that takes both once mixed them up, so that a new token could not attend to itself.
+A kernel finds a token's sequence, position and page here. Positions are never passed to it: each is derived
+from its sequence's length, new tokens included. A kernel that takes both once mixed them up, so that a new
+token could not attend to itself.
 """
 
 from __future__ import annotations
@@ -95,7 +94,7 @@ def locate(
 
 
 @triton.jit
-def place(
+def kv_slot(
     sequence: tl.tensor,
     position: tl.tensor,
     inside: tl.tensor,

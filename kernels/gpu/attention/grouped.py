@@ -1,7 +1,6 @@
-"""Causal grouped-query attention over the paged cache in Triton, for decode and prefill alike.
+"""Causal grouped-query attention over the paged KV cache in Triton, for decode and prefill alike.
 
-Knows where queries, keys and values lie; `kernels.gpu.attention.online_softmax` has the arithmetic. Scores are
-never written to memory.
+Loads queries, keys and values; `online_softmax` has the arithmetic. Scores are never written to memory.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor as X
 
-from kernels.gpu.attention.batch import Batch, place
+from kernels.gpu.attention.batch import Batch, kv_slot
 from kernels.gpu.attention.kv_cache import Rows, load_rows
 from kernels.gpu.attention.online_softmax import (
     LOG2_E,
@@ -20,7 +19,8 @@ from kernels.gpu.attention.online_softmax import (
     merge,
     rows_of_tile,
 )
-from kernels.gpu.attention.plan import AttentionPlan, Scratch, feature_block
+from kernels.gpu.attention.plan import AttentionPlan, feature_block
+from kernels.gpu.attention.scratch import Scratch
 
 
 def attention(
@@ -118,21 +118,23 @@ def _attention(
     d = tl.arange(0, KEY_BLOCK)[None, :]
     from_q = q + (token * q_token + head * q_head)[:, None] + d
     queries = tl.load(from_q, mask=real[:, None] & (d < KEY), other=0.0).to(tl.float16)
-    peak = tl.full([ROWS], float("-inf"), tl.float32)
-    total = tl.zeros([ROWS], tl.float32)
-    mixed = tl.zeros([ROWS, VALUE_BLOCK], tl.float32)
+    running_max = tl.full([ROWS], float("-inf"), tl.float32)
+    running_sum = tl.zeros([ROWS], tl.float32)
+    attn_out = tl.zeros([ROWS, VALUE_BLOCK], tl.float32)
     for start in tl.range(begin, end, POSITIONS, num_stages=STAGES):
         position = start + tl.arange(0, POSITIONS)
         inside = position < end
-        page, slot = place(sequence, position, inside, pages, pages_stride, PAGE_SIZE)
+        page, slot = kv_slot(sequence, position, inside, pages, pages_stride, PAGE_SIZE)
         row = (page * PAGE_SIZE + slot) * (HEADS // GROUP) + kv_head
         k = load_rows(keys, key_scales, row, inside, KEY, 0, KEY, KEY_BLOCK)
         v = load_rows(values, value_scales, row, inside, VALUE, 0, VALUE, VALUE_BLOCK)
         scores = tl.dot(queries, tl.trans(k)) * scale
         seen = inside[None, :] & (position[None, :] < visible[:, None])
         scores = tl.where(seen, scores, float("-inf"))
-        peak, total, mixed = accumulate(scores, v, peak, total, mixed)
+        running_max, running_sum, attn_out = accumulate(
+            scores, v, running_max, running_sum, attn_out
+        )
     finish(
-        peak, total, mixed, token, head, real, out, parts, sums, out_token, out_head,
+        running_max, running_sum, attn_out, token, head, real, out, parts, sums, out_token, out_head,
         HEADS, VALUE, VALUE_BLOCK, SPLITS,
     )  # fmt: skip

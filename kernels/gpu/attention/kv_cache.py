@@ -1,7 +1,7 @@
 """How keys and values are stored on the GPU: float16, or 8 bits with a scale for every 32 features.
 
-The one place that knows the numbers of a cached row; where a row lies is for its callers to know.
-Rows in 8 bits are ggml's Q8_0 in two planes, so that a tile's numbers are read as whole words.
+The one module that knows the numbers of a cached row; its callers know where a row lies. Rows in 8 bits are
+ggml's Q8_0 in two planes, so that a tile's numbers are read as whole words.
 """
 
 from __future__ import annotations

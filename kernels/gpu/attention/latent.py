@@ -1,7 +1,7 @@
 """Absorbed multi-head latent attention (DeepSeek-V2, 2024) over the paged latent cache in Triton.
 
-One KV head for all query heads: a cached row is [latent, turned tail], and its latent part is the value
-too, so that it is read once for both. The products with k_b and v_b are not done here.
+One KV head serves all query heads: a cached row is [latent, rotated tail], and its latent part is the value
+too, so that it is read once for both. The products with k_b and v_b are the caller's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor as X
 
-from kernels.gpu.attention.batch import Batch, place
+from kernels.gpu.attention.batch import Batch, kv_slot
 from kernels.gpu.attention.kv_cache import Rows, load_rows
 from kernels.gpu.attention.online_softmax import (
     LOG2_E,
@@ -20,50 +20,8 @@ from kernels.gpu.attention.online_softmax import (
     merge,
     rows_of_tile,
 )
-from kernels.gpu.attention.plan import (
-    AttentionPlan,
-    Scratch,
-    feature_block,
-    tile_rows,
-    with_splits,
-)
-
-
-def plan_latent_attention(
-    sequences: int,
-    queries: int,
-    heads: int,
-    latent: int,
-    rope: int,
-    max_length: int,
-    processors: int,
-    in_8_bits: bool = False,
-) -> AttentionPlan:
-    """Tiles and splits for absorbed MLA; `latent` is 512 and `rope` 64 in every known model.
-
-    A tile of 32 rows and 32 positions takes 76 of the 99 KB of shared memory of a consumer GPU. With
-    one stage it would take 102: the cached rows then lie there twice, as keys and as values. Rows in 8
-    bits take as much, with a third stage.
-    """
-    if min(sequences, queries, heads, latent, rope, max_length, processors) < 1:
-        raise ValueError(
-            f"{queries} tokens of {sequences} sequences, {heads} heads of {latent}+{rope}"
-        )
-    rows = tile_rows(queries * heads, 32)
-    plan = AttentionPlan(
-        sequences=sequences,
-        queries=queries,
-        heads=heads,
-        kv_heads=1,
-        key=latent + rope,
-        value=latent,
-        splits=1,
-        rows=rows,
-        positions=32,
-        warps=8,
-        stages=3 if in_8_bits else 2,
-    )
-    return with_splits(plan, max_length, processors)
+from kernels.gpu.attention.plan import AttentionPlan, feature_block
+from kernels.gpu.attention.scratch import Scratch
 
 
 def latent_attention(
@@ -166,14 +124,14 @@ def _latent_attention(
     from_q = q_latent + (token * latent_token + head * latent_head)[:, None] + d
     queries = tl.load(from_q, mask=real[:, None] & (d < LATENT), other=0.0).to(tl.float16)
     from_q = q_rope + (token * rope_token + head * rope_head)[:, None] + e
-    turned = tl.load(from_q, mask=real[:, None] & (e < ROPE), other=0.0).to(tl.float16)
-    peak = tl.full([ROWS], float("-inf"), tl.float32)
-    total = tl.zeros([ROWS], tl.float32)
-    mixed = tl.zeros([ROWS, LATENT_BLOCK], tl.float32)
+    rotated = tl.load(from_q, mask=real[:, None] & (e < ROPE), other=0.0).to(tl.float16)
+    running_max = tl.full([ROWS], float("-inf"), tl.float32)
+    running_sum = tl.zeros([ROWS], tl.float32)
+    attn_out = tl.zeros([ROWS, LATENT_BLOCK], tl.float32)
     for start in tl.range(begin, end, POSITIONS, num_stages=STAGES):
         position = start + tl.arange(0, POSITIONS)
         inside = position < end
-        page, slot = place(sequence, position, inside, pages, pages_stride, PAGE_SIZE)
+        page, slot = kv_slot(sequence, position, inside, pages, pages_stride, PAGE_SIZE)
         row = page * PAGE_SIZE + slot
         latent = load_rows(cache, scales, row, inside, WIDTH, 0, LATENT, LATENT_BLOCK)
         value = latent
@@ -181,12 +139,14 @@ def _latent_attention(
             # A load of its own, because loads whose result two products take are not made ahead of time.
             value = load_rows(cache, scales, row, inside, WIDTH, 0, LATENT, LATENT_BLOCK, ".ca")
         tail = load_rows(cache, scales, row, inside, WIDTH, LATENT, ROPE, ROPE_BLOCK)
-        scores = tl.dot(turned, tl.trans(tail))
+        scores = tl.dot(rotated, tl.trans(tail))
         scores = tl.dot(queries, tl.trans(latent), scores) * scale
         seen = inside[None, :] & (position[None, :] < visible[:, None])
         scores = tl.where(seen, scores, float("-inf"))
-        peak, total, mixed = accumulate(scores, value, peak, total, mixed)
+        running_max, running_sum, attn_out = accumulate(
+            scores, value, running_max, running_sum, attn_out
+        )
     finish(
-        peak, total, mixed, token, head, real, out, parts, sums, out_token, out_head,
+        running_max, running_sum, attn_out, token, head, real, out, parts, sums, out_token, out_head,
         HEADS, LATENT, LATENT_BLOCK, SPLITS,
     )  # fmt: skip

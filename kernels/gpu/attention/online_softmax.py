@@ -1,8 +1,8 @@
-"""What every attention kernel shares: row tiles, the online softmax, and the merge of splits.
+"""What the attention kernels share: row tiles, the online softmax, and the merge of splits.
 
-Flash-decoding (Dao et al., 2023): the rows of one KV head, which are (token, query head) pairs, form
-tiles; the KV positions are divided into `splits` parts that are merged by their log-sum-exp. Lengths
-are read on the device, so that a captured graph stays right as sequences grow.
+Flash-decoding (Dao et al., 2023): the rows of one KV head, which are (token, query head) pairs, form tiles;
+the KV positions are divided into `splits` parts that are merged by their log-sum-exp. Lengths are read on
+the device, so that a captured graph stays right as sequences grow.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import triton.language as tl
 from torch import Tensor as X
 
 from kernels.gpu.attention.batch import Batch
-from kernels.gpu.attention.plan import AttentionPlan, Scratch, feature_block
+from kernels.gpu.attention.plan import AttentionPlan, feature_block
+from kernels.gpu.attention.scratch import Scratch
 
 LOG2_E = 1.4426950408889634
 
@@ -81,23 +82,27 @@ def rows_of_tile(
 
 @triton.jit
 def accumulate(
-    scores: tl.tensor, values: tl.tensor, peak: tl.tensor, total: tl.tensor, mixed: tl.tensor
+    scores: tl.tensor,
+    values: tl.tensor,
+    running_max: tl.tensor,
+    running_sum: tl.tensor,
+    attn_out: tl.tensor,
 ) -> tl.tensor:
     """One step of the online softmax in base 2 (Milakov and Gimelshein, 2018)."""
-    top = tl.maximum(peak, tl.max(scores, axis=1))
+    top = tl.maximum(running_max, tl.max(scores, axis=1))
     safe = tl.where(top == float("-inf"), 0.0, top)
-    shrink = tl.exp2(peak - safe)
+    shrink = tl.exp2(running_max - safe)
     weights = tl.exp2(scores - safe[:, None])
-    total = total * shrink + tl.sum(weights, axis=1)
-    mixed = tl.dot(weights.to(values.dtype), values, mixed * shrink[:, None])
-    return top, total, mixed
+    running_sum = running_sum * shrink + tl.sum(weights, axis=1)
+    attn_out = tl.dot(weights.to(values.dtype), values, attn_out * shrink[:, None])
+    return top, running_sum, attn_out
 
 
 @triton.jit
 def finish(
-    peak: tl.tensor,
-    total: tl.tensor,
-    mixed: tl.tensor,
+    running_max: tl.tensor,
+    running_sum: tl.tensor,
+    attn_out: tl.tensor,
     token: tl.tensor,
     head: tl.tensor,
     real: tl.tensor,
@@ -113,15 +118,15 @@ def finish(
 ) -> None:
     """Store a tile: the result itself, or this split's part of it."""
     e = tl.arange(0, VALUE_BLOCK)[None, :]
-    mixed = mixed / tl.where(total == 0.0, 1.0, total)[:, None]
+    attn_out = attn_out / tl.where(running_sum == 0.0, 1.0, running_sum)[:, None]
     mask = real[:, None] & (e < VALUE)
     if SPLITS == 1:
         target = out + token * out_token + head * out_head
-        tl.store(target[:, None] + e, mixed.to(out.dtype.element_ty), mask=mask)
+        tl.store(target[:, None] + e, attn_out.to(out.dtype.element_ty), mask=mask)
     else:
         part = (token * HEADS + head) * SPLITS + tl.program_id(2)
-        tl.store(parts + part[:, None] * VALUE + e, mixed, mask=mask)
-        tl.store(sums + part, peak + tl.log2(total), mask=real)
+        tl.store(parts + part[:, None] * VALUE + e, attn_out, mask=mask)
+        tl.store(sums + part, running_max + tl.log2(running_sum), mask=real)
 
 
 @triton.jit
@@ -148,15 +153,17 @@ def _merge(
     logs = tl.load(sums + first + split, mask=counted, other=float("-inf"))
     top = tl.max(logs, axis=0)
     safe = tl.where(top == float("-inf"), 0.0, top)
-    total = tl.sum(tl.exp2(logs - safe), axis=0)
+    weight_sum = tl.sum(tl.exp2(logs - safe), axis=0)
     e = tl.arange(0, VALUE_BLOCK)
     inside = real & (e < VALUE)
-    mixed = tl.zeros([VALUE_BLOCK], tl.float32)
+    attn_out = tl.zeros([VALUE_BLOCK], tl.float32)
     for s in range(SPLITS):
         log = tl.load(sums + first + s, mask=real, other=float("-inf"))
         part = tl.load(parts + (first + s) * VALUE + e, mask=inside, other=0.0)
-        mixed += part * tl.exp2(log - safe)
-    mixed = mixed / tl.where(total == 0.0, 1.0, total)
+        attn_out += part * tl.exp2(log - safe)
+    attn_out = attn_out / tl.where(weight_sum == 0.0, 1.0, weight_sum)
     tl.store(
-        out + token * out_token + head * out_head + e, mixed.to(out.dtype.element_ty), mask=inside
+        out + token * out_token + head * out_head + e,
+        attn_out.to(out.dtype.element_ty),
+        mask=inside,
     )

@@ -1,15 +1,14 @@
-"""The fixed shape of an attention launch: tiles, splits and the room that splits need.
+"""The fixed shape of an attention launch: row tiles, splits of the KV positions, and their scratch memory.
 
-Pure arithmetic and buffers; knows no kernel. Everything a captured graph depends on is decided here.
+Arithmetic without torch, so that a memory plan counts with the same numbers. Everything that a captured
+graph depends on is decided here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
-import triton
-from torch import Tensor as X
+from kernels.gpu.sizes import power_of_two
 
 MAX_SPLITS = 64
 SPLIT_POSITIONS = 256
@@ -21,7 +20,7 @@ class AttentionPlan:
     """The fixed shape of one attention launch.
 
     Each of `sequences` sequences has at most `queries` new tokens. A program handles `rows` rows and
-    steps through `positions` KV positions at a time. A latent key is counted with its turned tail.
+    steps through `positions` KV positions at a time. A latent key is counted with its rotated tail.
     """
 
     sequences: int
@@ -50,21 +49,13 @@ class AttentionPlan:
     def grid(self) -> tuple[int, int, int]:
         return self.sequences * self.tiles, self.kv_heads, self.splits
 
-    def scratch(self, tokens: int, device: torch.device | str) -> Scratch:
-        """Room for the parts of `tokens` tokens, to be kept as long as the plan."""
-        parts = tokens * self.heads * self.splits if self.splits > 1 else 0
-        return Scratch(
-            torch.empty(max(parts, 1), self.value, dtype=torch.float32, device=device),
-            torch.empty(max(parts, 1), dtype=torch.float32, device=device),
-        )
+    def parts(self, tokens: int) -> int:
+        """Partial results that splits leave of `tokens` tokens, to be merged; none for one split."""
+        return tokens * self.heads * self.splits if self.splits > 1 else 0
 
-
-@dataclass(frozen=True, slots=True)
-class Scratch:
-    """Every split's mean value and log2-sum-exp2, by (token, head, split)."""
-
-    parts: X
-    sums: X
+    def scratch_bytes(self, tokens: int) -> int:
+        """Bytes of those parts: a value and a sum each, float32."""
+        return self.parts(tokens) * (self.value + 1) * 4
 
 
 def plan_attention(
@@ -82,8 +73,8 @@ def plan_attention(
 
     Tiles of 16 rows, which decoding has, wait for memory: they read ahead, which takes 5 stages where
     page numbers are read first; in 8 bits they are of 64 positions, because loads ahead of time take at
-    least four bytes a thread, which is two scales. All tiles stay below the 99 KB of shared memory of a consumer GPU, and
-    registers do not spill (`tests/kernels/gpu/compile_offline.py` shows both).
+    least four bytes a thread, which is two scales. All tiles stay below the 99 KB of shared memory of a
+    consumer GPU, and registers do not spill (`tests/kernels/gpu/compile_offline.py` shows both).
     """
     if (
         min(sequences, queries, kv_heads, key, value, max_length, processors) < 1
@@ -111,9 +102,46 @@ def plan_attention(
     return with_splits(plan, max_length, processors)
 
 
+def plan_latent_attention(
+    sequences: int,
+    queries: int,
+    heads: int,
+    latent: int,
+    rope: int,
+    max_length: int,
+    processors: int,
+    in_8_bits: bool = False,
+) -> AttentionPlan:
+    """Tiles and splits for absorbed MLA; `latent` is 512 and `rope` 64 in every known model.
+
+    A tile of 32 rows and 32 positions takes 76 of the 99 KB of shared memory of a consumer GPU. With
+    one stage it would take 102: the cached rows then lie there twice, as keys and as values. Rows in 8
+    bits take as much, with a third stage.
+    """
+    if min(sequences, queries, heads, latent, rope, max_length, processors) < 1:
+        raise ValueError(
+            f"{queries} tokens of {sequences} sequences, {heads} heads of {latent}+{rope}"
+        )
+    rows = tile_rows(queries * heads, 32)
+    plan = AttentionPlan(
+        sequences=sequences,
+        queries=queries,
+        heads=heads,
+        kv_heads=1,
+        key=latent + rope,
+        value=latent,
+        splits=1,
+        rows=rows,
+        positions=32,
+        warps=8,
+        stages=3 if in_8_bits else 2,
+    )
+    return with_splits(plan, max_length, processors)
+
+
 def tile_rows(rows: int, most: int) -> int:
     """A tile for so many rows: a power of two from 16, the least that tensor cores take, to `most`."""
-    return int(min(max(16, triton.next_power_of_2(rows)), most))
+    return min(max(16, power_of_two(rows)), most)
 
 
 def with_splits(plan: AttentionPlan, max_length: int, processors: int) -> AttentionPlan:
@@ -125,4 +153,4 @@ def with_splits(plan: AttentionPlan, max_length: int, processors: int) -> Attent
 
 def feature_block(features: int) -> int:
     """Features of a tile: a power of two, at least the 16 that tensor cores take."""
-    return int(max(16, triton.next_power_of_2(features)))
+    return max(16, power_of_two(features))

@@ -1,8 +1,8 @@
 """Rotary embedding of queries, with the norm of their heads.
 
-Keys are turned by the same function on their way to the cache (`kernels.gpu.attention.append`). Angles are exact
-at every position: a frequency is kept as a 64-bit fixed-point fraction of a turn, so that position *
-frequency wraps around modulo one turn by itself, where a float32 product would be off by 0.004 rad at
+Keys are rotated by the same function on their way to the cache (`kernels.gpu.attention.append`). Angles
+are exact at every position: a frequency is kept as a 64-bit fixed-point fraction of a full rotation, so
+that position * frequency wraps around by itself, where a float32 product would be off by 0.004 rad at
 position 65536.
 """
 
@@ -25,28 +25,31 @@ _RADIANS = tl.constexpr(2 * math.pi / 2**32)
 
 @dataclass(frozen=True, slots=True)
 class RopeTable:
-    """`kernels.ops.Rope` on the device: `turns` (pairs,) int64, 2**64 being one turn a position."""
+    """`kernels.ops.Rope` on the device.
 
-    turns: X
+    `frequencies` are (pairs,) int64: 2**64 is a full rotation a position.
+    """
+
+    frequencies: X
     interleaved: bool
     offset: int
     magnitude: float
 
     @property
     def pairs(self) -> int:
-        return len(self.turns)
+        return len(self.frequencies)
 
 
 def rope_table(rope: Rope, device: torch.device | str) -> RopeTable:
     """The table of a plain or YaRN rope; frequencies are radians a position."""
     if not rope.frequencies:
         raise ValueError("a rope without frequencies")
-    turns = [round(f / (2 * math.pi) * 2**64) % 2**64 for f in rope.frequencies]
-    table = torch.from_numpy(np.array(turns, np.uint64).view(np.int64)).to(device)
+    frequencies = [round(f / (2 * math.pi) * 2**64) % 2**64 for f in rope.frequencies]
+    table = torch.from_numpy(np.array(frequencies, np.uint64).view(np.int64)).to(device)
     return RopeTable(table, rope.interleaved, rope.offset, rope.magnitude)
 
 
-def turn(x: X, norm: X | None, eps: float, table: RopeTable, offset: int, batch: Batch) -> None:
+def rotate(x: X, norm: X | None, eps: float, table: RopeTable, offset: int, batch: Batch) -> None:
     """Per head and in place: RMSNorm (when `norm`, (features,)), then rope of the features from `offset`.
 
     x is (n, heads, features), of any float type and any strides but the last. Rows of padding tokens are
@@ -55,10 +58,10 @@ def turn(x: X, norm: X | None, eps: float, table: RopeTable, offset: int, batch:
     n, heads, features = x.shape
     check_rows("x", x, n, heads, features)
     check_pairs(table, offset, features)
-    _turn[(n, heads)](
+    _rotate[(n, heads)](
         x,
         x if norm is None else norm,
-        table.turns,
+        table.frequencies,
         batch.lengths,
         batch.offsets,
         *x.stride()[:2],
@@ -83,16 +86,16 @@ def check_rows(name: str, x: X, *shape: int) -> None:
 
 
 def check_pairs(table: RopeTable, offset: int, features: int) -> None:
-    """Raise ValueError where the turned features are not all there."""
+    """Raise ValueError where the rotated features are not all there."""
     if offset < 0 or offset + 2 * table.pairs > features:
         raise ValueError(f"{table.pairs} pairs from {offset} of {features} features")
 
 
 @triton.jit
-def _turn(
+def _rotate(
     x: tl.tensor,
     norm: tl.tensor,
-    turns: tl.tensor,
+    frequencies: tl.tensor,
     lengths: tl.tensor,
     offsets: tl.tensor,
     x_token: tl.tensor,
@@ -111,8 +114,8 @@ def _turn(
     token = tl.program_id(0)
     sequence, position = locate(token, lengths, offsets, SEQUENCES, SLOTS)
     row = x + token.to(tl.int64) * x_token + tl.program_id(1) * x_head
-    y = turned(
-        row, norm, turns, position, eps, magnitude,
+    y = rotated_head(
+        row, norm, frequencies, position, eps, magnitude,
         FEATURES, BLOCK, OFFSET, PAIRS, INTERLEAVED, NORM,
     )  # fmt: skip
     tl.debug_barrier()  # a feature's neighbour has read it before it is written
@@ -121,10 +124,10 @@ def _turn(
 
 
 @triton.jit
-def turned(
+def rotated_head(
     row: tl.tensor,
     weight: tl.tensor,
-    turns: tl.tensor,
+    frequencies: tl.tensor,
     position: tl.tensor,
     eps: tl.tensor,
     magnitude: tl.tensor,
@@ -135,7 +138,7 @@ def turned(
     INTERLEAVED: tl.constexpr,
     NORM: tl.constexpr,
 ) -> tl.tensor:
-    """The normed and turned features of one head, (BLOCK,) float32. Feature d meets its partner."""
+    """The normed and rotated features of one head, (BLOCK,) float32. Feature d meets its partner."""
     d = tl.arange(0, BLOCK)
     inside = d < FEATURES
     local = d - OFFSET
@@ -154,8 +157,8 @@ def turned(
         scale = tl.rsqrt(tl.sum(x * x, axis=0) / FEATURES + eps)
         x = x * scale * tl.load(weight + d, mask=inside, other=0.0)
         y = y * scale * tl.load(weight + partner, mask=rotated, other=0.0)
-    turn = tl.load(turns + pair, mask=rotated, other=0) * position.to(tl.int64)
-    angle = (turn >> 32).to(tl.float32) * _RADIANS
+    fraction = tl.load(frequencies + pair, mask=rotated, other=0) * position.to(tl.int64)
+    angle = (fraction >> 32).to(tl.float32) * _RADIANS
     cos = tl.cos(angle) * magnitude
     sin = tl.sin(angle) * magnitude
     return tl.where(rotated, x * cos + tl.where(first, -y, y) * sin, x)

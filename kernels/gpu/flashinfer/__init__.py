@@ -1,1 +1,1 @@
-"""Attention by flashinfer, where it is installed and has the head size."""
+"""Attention by flashinfer, where it is installed and has kernels for a model's heads."""

@@ -1,6 +1,5 @@
-"""flashinfer inside the op set: where it is used, and its plans, one a step and not one a layer.
+"""flashinfer inside the op set: which caches take it, and its plans, one a step and not one a layer.
 
-Knows which caches flashinfer takes and when a plan is out of date; `kernels.gpu.flashinfer.wrappers` knows its wrappers.
 KTCHAT_GPU_FLASH=0 switches it off.
 """
 
@@ -18,6 +17,7 @@ from torch import Tensor as X
 from kernels.gpu.attention.kv_cache import GpuCache
 from kernels.gpu.flashinfer import wrappers as flash
 from kernels.gpu.flashinfer.indices import IndexBuffers
+from kernels.gpu.flashinfer.shapes import LATENT, LATENT_ROPE, supports
 from kernels.gpu.flashinfer.workspace import WORKSPACE_BYTES, decode_fits
 from kernels.gpu.flashinfer.wrappers import FlashDecode, FlashLatent, FlashPrefill, FlashShape
 from kernels.ops import CacheShape, Ints
@@ -83,9 +83,9 @@ class FlashOps:
         if shape.kind != "f16":
             return "flashinfer has no cache in 8 bits of this kind"
         if shape.value == 0:
-            wanted = flash.LATENT + flash.LATENT_ROPE
+            wanted = LATENT + LATENT_ROPE
             return "" if shape.key == wanted else f"flashinfer has no latent rows of {shape.key}"
-        if not flash.supports(shape.key, shape.value):
+        if not supports(shape.key, shape.value):
             return f"flashinfer has no heads of {shape.key} and {shape.value} features"
         if not decode_fits(heads, shape.heads, shape.value, self._processors):
             return f"flashinfer wants more memory for {heads} heads over {shape.heads}"
@@ -106,7 +106,7 @@ class FlashOps:
     ) -> Planned | None:
         """The same for absorbed MLA with `features` latent features."""
         shape = cache.shape
-        if self.obstacle(shape, heads) or features != flash.LATENT:
+        if self.obstacle(shape, heads) or features != LATENT:
             return None
         of = FlashShape(heads, 1, shape.key, features, shape.page_size, scale)
         return self._made(cache, (of, n == 1), partial(FlashLatent, graph=n == 1))

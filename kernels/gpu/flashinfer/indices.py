@@ -1,9 +1,8 @@
 """Page lists as flashinfer wants them, and the device buffers that its plans copy them to.
 
-Index arithmetic on the host; knows nothing of attention. Buffers belong to the plan: they are made once
-for `max_sequences`, and every batch size gets a view of exactly its own length. flashinfer copies into
-them whole, so that a buffer of any other length fails at the first step ("size of tensor a (4) must
-match the size of tensor b (5)").
+Buffers belong to the plan: they are made once for `max_sequences`, and every batch size gets a view of
+exactly its own length. flashinfer copies into them whole, so that a buffer of any other length fails at the
+first step ("size of tensor a (4) must match the size of tensor b (5)").
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How much of its float workspace a flashinfer plan takes, and splits of positions that fit in it.
+"""How much of its float workspace a flashinfer plan takes, and splits of the positions that fit in it.
 
-Arithmetic after flashinfer's scheduler (`PrefillPlan`), which fails in the middle of a conversation where
+The arithmetic of flashinfer's scheduler (`PrefillPlan`), which fails in the middle of a conversation where
 the workspace is too small. A tile is some rows, each a token with one of the query heads of a KV head;
 every split of every tile keeps a partial result of all query heads, although a tile has but some.
 """

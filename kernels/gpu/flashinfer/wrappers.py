@@ -1,7 +1,7 @@
 """flashinfer's paged attention where it is installed: decode, prefill and absorbed MLA.
 
-Knows what flashinfer wants of its caller (page lists on the host, one plan a step, float16) and which
-machines can run it. `kernels.gpu.attention.grouped` does the same work without it.
+flashinfer wants page lists on the host, one plan a step, and float16; `available` says which machines can
+run it. `kernels.gpu.attention` does the same work without it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,10 @@ import torch
 from torch import Tensor as X
 
 from kernels.gpu.flashinfer.indices import IndexBuffers, page_index, pinned, query_offsets
+from kernels.gpu.flashinfer.shapes import LATENT, LATENT_ROPE
 from kernels.gpu.flashinfer.workspace import prefill_split
 from kernels.ops import Ints
 
-HEAD_SIZES = frozenset({64, 128, 256})
-"""Heads that flashinfer is compiled for, keys and values alike; others take the Triton kernel."""
-LATENT, LATENT_ROPE = 512, 64
 COMPUTE_CAPABILITY = (8, 0)
 
 
@@ -71,11 +69,6 @@ def load() -> Any:
     return importlib.import_module("flashinfer")
 
 
-def supports(key: int, value: int) -> bool:
-    """Whether flashinfer has kernels for grouped-query heads of these sizes."""
-    return key == value and key in HEAD_SIZES
-
-
 @dataclass(frozen=True, slots=True)
 class FlashShape:
     """The heads of one layer kind. For MLA `key` is 576, `value` 512 and `kv_heads` 1."""
@@ -93,7 +86,7 @@ class FlashDecode:
 
     `plan` is called once a step, outside a graph; `run` once a layer, and may be captured. A wrapper is
     made for each batch size at its first plan, with about 8 MiB of its own; capture after that.
-    `workspace` is `flash_room.WORKSPACE_BYTES` zeros, which wrappers on one stream may share.
+    `workspace` is `workspace.WORKSPACE_BYTES` zeros, which wrappers on one stream may share.
     """
 
     def __init__(

@@ -1,1 +1,1 @@
-"""CUDA graphs: capture and replay of a pass, its inputs, and the host experts inside of it."""
+"""CUDA graphs: capture and replay of a pass, its inputs, and its synchronisation with the host."""

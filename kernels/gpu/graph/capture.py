@@ -1,7 +1,4 @@
-"""Capturing a CUDA graph: `torch.cuda.graph` with what it leaves to its callers.
-
-Knows streams, not what is captured.
-"""
+"""Capturing a CUDA graph: `torch.cuda.graph`, and what it leaves to its callers."""
 
 from __future__ import annotations
 

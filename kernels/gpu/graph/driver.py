@@ -1,8 +1,8 @@
-"""Three calls of the CUDA driver that torch does not have: words that a stream writes and waits for, and
-functions of the host that it calls.
+"""Three calls of the CUDA driver that torch lacks: a stream writes a word, waits for one, or calls a host
+function.
 
-Knows the driver's C ABI. All three may be captured into a graph (batch memory operation nodes since CUDA
-11.7, host nodes since 10). https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEMOP.html
+All three may be captured into a graph (batch memory operation nodes since CUDA 11.7, host nodes since 10):
+https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEMOP.html
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class DriverError(RuntimeError):
 
 
 class Streams(Protocol):
-    """What a hand-over asks of the driver; streams are the driver's handles, addresses bytes."""
+    """What host synchronisation asks of the driver; streams are the driver's handles, addresses bytes."""
 
     def write(self, stream: int, address: int, value: int) -> None:
         """Once all earlier work of the stream is done and visible: *address = value, 32 bits."""

@@ -1,14 +1,12 @@
 """The forward pass of one token as a CUDA graph: one launch a token instead of some hundred.
 
-The first token runs as always, which compiles the kernels and makes the buffers; then the pass is
-captured, and later tokens refill its inputs (`kernels.gpu.graph.inputs`) and replay it. Knows no op.
-KTCHAT_GPU_GRAPH=0 switches it off.
+The first token runs op by op, which compiles the kernels and makes the buffers; then the pass is captured,
+and later tokens refill its inputs (`inputs`) and replay it. KTCHAT_GPU_GRAPH=0 switches it off.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,11 +15,8 @@ from torch import Tensor as X
 from kernels.gpu.graph.capture import capturing
 from kernels.gpu.graph.inputs import Inputs, Refill
 from kernels.gpu.graph.pass_times import Marks, PassTimes
-from kernels.ops import Entry, Ints
+from kernels.ops import Forward, Ints, PassInput
 from kernels.timing import OpTimes
-
-Forward = Callable[[Entry, Ints, int], X]
-"""forward(entry, pages, start) -> the result's buffer"""
 
 _WARM_UPS = 2
 """Passes on a side stream before capture, as torch asks for: libraries make their workspaces."""
@@ -35,17 +30,17 @@ def enabled(device: torch.device) -> bool:
 class GraphForward:
     """`forward` of one token, captured at its first call. One stream and one thread at a time."""
 
-    def __init__(self, inputs: Inputs, forward: Forward) -> None:
+    def __init__(self, inputs: Inputs, forward: Forward[X]) -> None:
         self._inputs, self._forward = inputs, forward
         self._captured: Captured | None = None
 
-    def __call__(self, entry: Entry, pages: Ints, start: int) -> X:
+    def __call__(self, pass_input: PassInput, pages: Ints, start: int) -> X:
         """The result for one token at position `start`, in a buffer of its own."""
         if self._captured is None:
-            result = self._forward(entry, pages, start)
-            self._captured = Captured(self._inputs, self._forward, (entry, pages, start))
+            result = self._forward(pass_input, pages, start)
+            self._captured = Captured(self._inputs, self._forward, (pass_input, pages, start))
             return result
-        return self._captured.replay(entry, pages, start)
+        return self._captured.replay(pass_input, pages, start)
 
     def watch(self, times: OpTimes | None) -> None:
         """Tell `times` when passes ran that are replayed from now on; None ends that."""
@@ -56,15 +51,15 @@ class GraphForward:
 class Captured:
     """A graph and the buffers that it reads and writes.
 
-    Capturing repeats the first token, whose keys and values are then written again to the same places.
+    Capturing repeats the first token, whose keys and values are then written again to the same KV slots.
     """
 
     def __init__(
-        self, inputs: Inputs, forward: Forward, arguments: tuple[Entry, Ints, int]
+        self, inputs: Inputs, forward: Forward[X], arguments: tuple[PassInput, Ints, int]
     ) -> None:
-        assert inputs.entry is not None, "a pass begins with `embed` or `enter`"
-        self._entry: Any = inputs.entry
-        self._places: tuple[Refill, ...] = tuple(inputs.places)
+        assert inputs.source is not None, "a pass begins with `embed` or `set_hidden`"
+        self._input: Any = inputs.source
+        self._refills: tuple[Refill, ...] = tuple(inputs.refills)
         here, side = torch.cuda.current_stream(), torch.cuda.Stream()
         side.wait_stream(here)
         with torch.cuda.stream(side):
@@ -85,11 +80,11 @@ class Captured:
             self._times.tell()
         self._times = None if times is None else PassTimes(self._marks, times)
 
-    def replay(self, entry: Entry, pages: Ints, start: int) -> X:
+    def replay(self, pass_input: PassInput, pages: Ints, start: int) -> X:
         """The result for another token; its inputs are copied on the stream that replays."""
-        self._entry.write(entry)
-        for place in self._places:
-            place.write(pages, start, 1)
+        self._input.write(pass_input)
+        for refill in self._refills:
+            refill.write(pages, start, 1)
         # Made before: behind the launch the driver may wait for the device, which waits for the host.
         result = torch.empty_like(self._result)
         if self._times is not None:

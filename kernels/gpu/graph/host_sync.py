@@ -1,8 +1,8 @@
-"""How a captured pass on a GPU asks the host for experts and takes the answer, without Python in between.
+"""How a captured pass on a GPU gets experts from the host, without Python in between.
 
-Knows letters (`kernels.device.Letter`), streams and what the driver offers; not what is asked. Where the
-driver has them, the stream raises a flag in host memory and waits for another; else it calls a native
-function of the host from a side stream, which costs some 30 us more a layer.
+Requests (`kernels.device.ExpertRequest`) lie in pinned memory. Where the driver has stream memory
+operations, the stream raises a flag there and waits for another; else it calls a native function of the
+host from a side stream, which costs some 30 us more a layer.
 """
 
 from __future__ import annotations
@@ -18,29 +18,30 @@ import torch
 from torch import Tensor as X
 
 from kernels.cpu import native
-from kernels.device import HandOver, Letter
+from kernels.device import ExpertRequest, HostSync
 from kernels.gpu.graph.capture import capturing
 from kernels.gpu.graph.driver import Driver, DriverError, Streams
 from kernels.gpu.graph.gpu_graph import enabled
 from kernels.gpu.graph.inputs import staged
 from kernels.ops import Ints
 
-FLAGS: HandOver = "stream memory operations"
-FUNCTIONS: HandOver = "host functions"
+FLAGS: HostSync = "stream memory operations"
+FUNCTIONS: HostSync = "host functions"
 PROBE_SECONDS = 2.0
 """After which a probe that does not come back counts as failed."""
 
 
-class HandOverOps:
+class HostSyncOps:
     """The part of `kernels.device.DeviceOps` that captured passes need."""
 
-    device: torch.device
-    streams: Streams = Driver()
-    _kind: HandOver | None = None
-    _side: Any = None
+    def __init__(self, device: torch.device, streams: Streams | None = None) -> None:
+        self.device = device
+        self.streams: Streams = Driver() if streams is None else streams
+        self._kind: HostSync | None = None
+        self._side: Any = None
 
     @property
-    def hand_over(self) -> HandOver:
+    def host_sync(self) -> HostSync:
         """Found out by trying, the first time; where nothing is captured, nothing is tried."""
         if self._kind is None:
             self._kind = probe(self.device, self.streams) if enabled(self.device) else "none"
@@ -68,27 +69,27 @@ class HandOverOps:
         """See `kernels.device.DeviceOps`."""
         buffer.copy_(staged(values, self.device), non_blocking=True)
 
-    def post(self, letter: Letter, x: X, ids: X, weights: X) -> None:
-        """Copies the question out, then says so: the flag comes last, since a stream keeps its order."""
-        for target, source in ((letter.x, x), (letter.ids, ids), (letter.weights, weights)):
+    def submit(self, request: ExpertRequest, x: X, ids: X, weights: X) -> None:
+        """Copies the activations out, then raises the flag, which comes last: a stream keeps its order."""
+        for target, source in ((request.x, x), (request.ids, ids), (request.weights, weights)):
             torch.from_numpy(target).copy_(source, non_blocking=True)
-        if self.hand_over == FLAGS:
-            self.streams.write(self._handle(), letter.asked.ctypes.data, 1)
+        if self.host_sync == FLAGS:
+            self.streams.write(self._handle(), request.submitted.ctypes.data, 1)
             return
         side = self._side_stream()
         side.wait_stream(torch.cuda.current_stream(self.device))
-        self.streams.call(side.cuda_stream, native.address_of("kt_answer"), letter.address)
+        self.streams.call(side.cuda_stream, native.address_of("kt_serve_request"), request.address)
 
-    def collect(self, letter: Letter, residual: X) -> None:
-        """Waits in the stream. The flag is taken back before the letter can be posted again."""
-        if self.hand_over == FLAGS:
-            self.streams.wait(self._handle(), letter.answered.ctypes.data, 1)
-            self.streams.write(self._handle(), letter.answered.ctypes.data, 0)
+    def wait(self, request: ExpertRequest, residual: X) -> None:
+        """Waits in the stream. The flag is lowered before the request can be submitted again."""
+        if self.host_sync == FLAGS:
+            self.streams.wait(self._handle(), request.completed.ctypes.data, 1)
+            self.streams.write(self._handle(), request.completed.ctypes.data, 0)
         else:
             torch.cuda.current_stream(self.device).wait_stream(self._side_stream())
-        answer = torch.empty_like(residual)
-        answer.copy_(torch.from_numpy(letter.answer), non_blocking=True)
-        residual += answer
+        result = torch.empty_like(residual)
+        result.copy_(torch.from_numpy(request.result), non_blocking=True)
+        residual += result
 
     def _handle(self) -> int:
         if self.device.type != "cuda":
@@ -115,8 +116,8 @@ def pinned(shape: tuple[int, ...], kind: Any, device: torch.device) -> Any:
 # ---- what the driver can do --------------------------------------------------------------------------
 
 
-def probe(device: torch.device, streams: Streams) -> HandOver:
-    """The best hand-over that a small graph proves to work on this device."""
+def probe(device: torch.device, streams: Streams) -> HostSync:
+    """The best way that a small graph proves to work on this device."""
     if device.type != "cuda":
         return "none"
     for kind in (FLAGS, FUNCTIONS):
@@ -129,28 +130,28 @@ def probe(device: torch.device, streams: Streams) -> HandOver:
     return "none"
 
 
-def _works(kind: HandOver, device: torch.device, streams: Streams) -> bool:
-    """Whether a graph asks the host, waits for the answer and ends, twice."""
-    asked, answered = (pinned((1,), np.int32, device) for _ in range(2))
+def _works(kind: HostSync, device: torch.device, streams: Streams) -> bool:
+    """Whether a graph raises a flag, waits for the host's and ends, twice."""
+    submitted, completed = (pinned((1,), np.int32, device) for _ in range(2))
     graph = torch.cuda.CUDAGraph()
     with capturing(graph, torch.cuda.Stream(device)):
         stream = torch.cuda.current_stream(device).cuda_stream
         if kind == FLAGS:
-            streams.write(stream, asked.ctypes.data, 1)
-            streams.wait(stream, answered.ctypes.data, 1)
-            streams.write(stream, answered.ctypes.data, 0)
+            streams.write(stream, submitted.ctypes.data, 1)
+            streams.wait(stream, completed.ctypes.data, 1)
+            streams.write(stream, completed.ctypes.data, 0)
         else:
-            streams.call(stream, _raise_flag(), asked.ctypes.data)
+            streams.call(stream, _raise_flag(), submitted.ctypes.data)
     for _ in range(2):
-        asked[0] = 0
+        submitted[0] = 0
         done: Any = torch.cuda.Event()
         graph.replay()
         done.record()
-        heard = _until(lambda: bool(asked[0]))
-        answered[0] = 1  # even when nothing was heard: the stream must not wait for ever
+        heard = _until(lambda: bool(submitted[0]))
+        completed[0] = 1  # even when nothing was heard: the stream must not wait for ever
         if not _until(done.query) or not heard:
             return False
-        if kind == FLAGS and answered[0]:
+        if kind == FLAGS and completed[0]:
             return False
     return True
 

@@ -1,7 +1,7 @@
-"""What changes from one forward pass to the next: embedding rows, and where new tokens go.
+"""What changes from one forward pass to the next: its hidden state, and the KV slots of its new tokens.
 
-Both lie at fixed places on the device, so that a captured graph finds the next token's where it found
-the first one's. Copies start in pinned memory and are ordered by the stream: the host waits for none.
+All lie at fixed addresses on the device, so that a captured graph finds the next token's where it found the
+first one's. Copies start in pinned memory and are ordered by the stream: the host waits for none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kernels.gpu.attention.batch import Batch
 from kernels.ops import Floats, Ints, Tensor
 
 _LENGTH, _OFFSETS, _PAGES = 0, 4, 8
-"""Where the fields of a `Place` begin: each at 16 bytes, which kernels are compiled for."""
+"""Where the fields of a `KvSlots` begin: each at 16 bytes, which kernels are compiled for."""
 
 
 def to_device(values: Floats | Ints, device: torch.device) -> X:
@@ -35,14 +35,14 @@ def staged(values: Floats | Ints, device: torch.device) -> X:
 
 
 class Refill(Protocol):
-    """Something that every layer of a step reads and that stays where it is from step to step."""
+    """Something that every layer of a pass reads, at the same address in every pass."""
 
     def write(self, pages: Ints, start: int, n: int) -> object:
-        """Say what n tokens at `start` need; nothing is done where that is said already."""
+        """Write what n tokens at `start` need; nothing is done where it is there already."""
         ...
 
 
-class Place:
+class KvSlots:
     """One sequence's `Batch` at fixed addresses, for `n` new tokens at `start`."""
 
     def __init__(self, max_pages: int, page_size: int, device: torch.device) -> None:
@@ -107,56 +107,56 @@ class Row:
 
 
 class Inputs:
-    """The places and rows of one op set, and which of them the last one-token pass read.
+    """The KV slots and rows of one op set, and which of them the last one-token pass read.
 
     While a graph is captured nothing is copied from the host: what the pass before it left is there.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._places: dict[tuple[int, int, bool], Place] = {}
+        self._kv_slots: dict[tuple[int, int, bool], KvSlots] = {}
         self._row: Row | None = None
-        self.entry: Table | Row | None = None
-        self.places: list[Refill] = []
-        """Of the pass that began with the last entry of one token."""
+        self.source: Table | Row | None = None
+        self.refills: list[Refill] = []
+        """Of the pass that began with the last input of one token."""
 
     def rows(self, table: Table, tokens: Ints) -> X:
         """Embedding rows, (n, hidden), in a buffer of their own."""
         if len(tokens) != 1:
             return to_device(table.dequantise(tokens), self._device)
         if not _capturing(self._device):
-            self.entry, self.places = table, []
+            self.source, self.refills = table, []
             table.write(tokens)
         return table.row.clone()
 
-    def enter(self, rows: Floats) -> X:
+    def set_hidden(self, rows: Floats) -> X:
         """Rows of another op set, (n, hidden), in a buffer of their own."""
         if len(rows) != 1:
             return to_device(rows, self._device)
         if self._row is None:
             self._row = Row(torch.zeros(rows.shape, device=self._device))
         if not _capturing(self._device):
-            self.entry, self.places = self._row, []
+            self.source, self.refills = self._row, []
             self._row.write(rows)
         return self._row.row.clone()
 
-    def place(self, max_pages: int, page_size: int, pages: Ints, start: int, n: int) -> Batch:
+    def kv_slots(self, max_pages: int, page_size: int, pages: Ints, start: int, n: int) -> Batch:
         """The batch of n tokens at `start`; copied to the device once for all layers."""
         key = (max_pages, page_size, n == 1)
         if _capturing(self._device):
-            return self._places[key].batch
-        if key not in self._places:
-            self._places[key] = Place(max_pages, page_size, self._device)
-        place = self._places[key]
-        self.renew(place, pages, start, n)
-        return place.batch
+            return self._kv_slots[key].batch
+        if key not in self._kv_slots:
+            self._kv_slots[key] = KvSlots(max_pages, page_size, self._device)
+        slots = self._kv_slots[key]
+        self.renew(slots, pages, start, n)
+        return slots.batch
 
     def renew(self, refill: Refill, pages: Ints, start: int, n: int) -> None:
         """Write to `refill`, now and, if n is 1, before each replay of the pass if it is captured."""
         if _capturing(self._device):
             return
-        if n == 1 and refill not in self.places:
-            self.places.append(refill)
+        if n == 1 and refill not in self.refills:
+            self.refills.append(refill)
         refill.write(pages, start, n)
 
 

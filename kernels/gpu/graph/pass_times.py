@@ -1,7 +1,7 @@
 """When a GPU ran its captured passes, on the host's clock: for traces.
 
-Two events are part of a capture: their times leave out what launching costs, since the device itself takes
-them. Knows events and two clocks that run apart; not what a pass computes.
+Two events are part of a capture. The device itself records them, so their times leave out what launching
+costs; the two clocks run apart and are compared before and after.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Device memory: a tracked allocator, pinned staging, where weights lie."""
+"""Device memory: a tracked allocator, staging through pinned memory, and the weights on the device."""

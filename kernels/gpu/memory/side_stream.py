@@ -1,6 +1,6 @@
-"""A stream beside the one that ops are asked for on, and marks between the two.
+"""A CUDA stream beside the current one, and marks that order the two.
 
-On the CPU, where everything is done in the order of the calls, there is none, and all marks are reached.
+On the CPU, where work is done in the order of the calls, there is none, and all marks are reached.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Weights on their way from a mapped file to a device: blocks through pinned memory, packed where they arrive.
+"""Weights on their way from a mapped file to a device: in blocks, through pinned memory, packed on arrival.
 
-Several blocks are read at once, by threads, while those before them are copied. Knows how bytes travel;
-not which weights there are.
+Several blocks are read at once, by threads, while those before them are copied.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from threading import Lock
 import torch
 
 from kernels.gpu.memory.side_stream import Mark, Reached, SideStream
-from kernels.gpu.memory.tracked_allocator import Holdings
+from kernels.gpu.memory.tracked_allocator import TrackedAllocator
 from kernels.gpu.quant.weight import PackedWeight
 from kernels.gpu.sizes import BLOCK_BYTES, BUFFERS
 from kernels.ops import Bytes, Tensor
@@ -82,12 +81,15 @@ class Staging:
     """
 
     def __init__(
-        self, holdings: Holdings, block: int = BLOCK_BYTES, stream: SideStream | None = None
+        self,
+        allocator: TrackedAllocator,
+        block: int = BLOCK_BYTES,
+        stream: SideStream | None = None,
     ) -> None:
-        device = holdings.device
+        device = allocator.device
         self.block = block
         self.stream = SideStream(device) if stream is None else stream
-        self._arrival = holdings.empty(block)
+        self._arrival = allocator.empty(block)
         pinned = device.type == "cuda"
         self._ring = deque(
             _Buffer(torch.empty(block, dtype=torch.uint8, pin_memory=pinned), Reached())

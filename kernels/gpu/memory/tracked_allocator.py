@@ -1,7 +1,4 @@
-"""What an op set holds of its device's memory: counted as it is made, refused in words where there is none.
-
-Knows bytes, not what they are for.
-"""
+"""An op set's device memory: counted as it is allocated, with a clear error where there is none."""
 
 from __future__ import annotations
 
@@ -17,11 +14,11 @@ from torch import Tensor as Buffer
 from kernels.device import DeviceMemory, DeviceMemoryError
 
 
-class Holdings:
+class TrackedAllocator:
     """The memory of a device as one op set sees it. Any thread may use it.
 
-    With `limit` the device has so many bytes for this op set, of which what it holds is taken: tests so
-    simulate any card on the CPU, and on a GPU any smaller one. Without, the CPU has the machine's memory.
+    With `limit` the device has so many bytes for this op set, less what it holds: so tests simulate any
+    card on the CPU, and a smaller one on a GPU. Without, the CPU has the machine's memory.
     """
 
     def __init__(self, device: torch.device, limit: int | None = None) -> None:

@@ -1,7 +1,4 @@
-"""The weights that an op set has on its device: loaded whole, or expert by expert into slots.
-
-Knows how a file's tensor gets there and that memory may not suffice; not which products read it.
-"""
+"""The weights on one device: loaded whole, or expert by expert into slots."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import Any
 from kernels.device import Copy
 from kernels.gpu.memory.side_stream import Mark
 from kernels.gpu.memory.staging import Piece, Staging, pieces
-from kernels.gpu.memory.tracked_allocator import Holdings
+from kernels.gpu.memory.tracked_allocator import TrackedAllocator
 from kernels.gpu.quant.weight import PackedWeight, packed_bytes
 from kernels.ops import Tensor
 
@@ -24,10 +21,10 @@ class WeightStore:
     interpreter, which has one thread, an upload is done when it is asked for.
     """
 
-    def __init__(self, holdings: Holdings) -> None:
-        self._holdings = holdings
+    def __init__(self, allocator: TrackedAllocator) -> None:
+        self._allocator = allocator
         self._staging: Staging | None = None
-        on_gpu = holdings.device.type == "cuda"
+        on_gpu = allocator.device.type == "cuda"
         self._uploader = ThreadPoolExecutor(1, "uploads") if on_gpu else None
 
     def close(self) -> None:
@@ -41,7 +38,7 @@ class WeightStore:
     def staging(self) -> Staging:
         """The way to the device; its buffers are made when they are first needed."""
         if self._staging is None:
-            self._staging = Staging(self._holdings)
+            self._staging = Staging(self._allocator)
         return self._staging
 
     def load(self, tensor: Tensor) -> PackedWeight:
@@ -87,7 +84,7 @@ class WeightStore:
         return list(pieces(tensor, [copy.expert], weight, copy.slot, self.staging.block))
 
     def _make(self, tensor: Tensor, shape: tuple[int, ...]) -> PackedWeight:
-        with self._holdings.room(packed_bytes(tensor.type, shape)):
-            weight = PackedWeight.empty(tensor.type, shape, self._holdings.device)
-        self._holdings.keep(weight.data)
+        with self._allocator.room(packed_bytes(tensor.type, shape)):
+            weight = PackedWeight.empty(tensor.type, shape, self._allocator.device)
+        self._allocator.keep(weight.data)
         return weight

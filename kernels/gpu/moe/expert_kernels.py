@@ -1,7 +1,7 @@
 """The chosen experts of a few tokens in two launches: gate, up and SwiGLU, then down and the weighted sum.
 
-A token's experts differ, so that every weight is read for one row: these are vector products, as
-`quantised_kernels.gemv`, with the same decoders and the same order of a block's columns.
+A token's experts differ, so that every weight is read for one row: these are GEMVs, as `quant.matmul_kernels`
+has them, with the same decoders and the same order of a block's columns.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def swiglu(
     x_stride,
     gate_bytes,
     up_bytes,
-    sharers,
+    top_k,
     DECODE_GATE: tl.constexpr,
     DECODE_UP: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCKS: tl.constexpr,
 ):
-    """y[p] = silu(x[p // sharers] @ gate[ids[p]].T) * (x[p // sharers] @ up[ids[p]].T): (pairs, rows).
+    """y[p] = silu(x[p // top_k] @ gate[ids[p]].T) * (x[p // top_k] @ up[ids[p]].T): (pairs, rows).
 
     Zero for ids below zero. `gate` and `up` are planes, their matrices so many bytes apart. The grid is
     (row tiles, pairs).
@@ -42,7 +42,7 @@ def swiglu(
     expert = tl.load(ids + pair)
     end = tl.where(expert < 0, 0, blocks)
     expert = tl.maximum(expert, 0).to(tl.int64)
-    x += pair // sharers * x_stride
+    x += pair // top_k * x_stride
     first = tl.zeros([1, ROWS, BLOCKS, 4], tl.float32)
     second = tl.zeros([1, ROWS, BLOCKS, 4], tl.float32)
     slots = (0, 1, 2, 3, 4, 5, 6, 7)
@@ -94,8 +94,8 @@ def down_add(
     hidden += token * top_k * cols
     total = tl.zeros([1, ROWS, BLOCKS, 4], tl.float32)
     for start in range(0, top_k * blocks, BLOCKS):
-        place = start + tl.arange(0, BLOCKS)[None, None, :, None]
-        choice, block = place // blocks, place % blocks
+        index = start + tl.arange(0, BLOCKS)[None, None, :, None]
+        choice, block = index // blocks, index % blocks
         expert = tl.load(ids + choice, mask=choice < top_k, other=-1)
         here = expert >= 0
         weight = tl.load(weights + choice, mask=here, other=0.0)

@@ -1,6 +1,6 @@
 """The routed experts' feed-forward over packed weights: few tokens in float32, many on the tensor cores.
 
-Knows products and their order; not where experts come from. An id below zero is an expert that is not here.
+An id below zero is an expert that is not here.
 """
 
 from __future__ import annotations
@@ -54,18 +54,18 @@ Stacks = tuple[PackedWeight, PackedWeight, PackedWeight]
 def moe_add(x: X, ids: X, weights: X, stacks: Stacks, residual: X) -> None:
     """residual (n, hidden) += sum of each token's experts' results times their weights.
 
-    ids, (n, top_k) int32 on the device, are places in the stacks; weights are (n, top_k).
+    ids, (n, top_k) int32 on the device, are indices into the stacks; weights are (n, top_k).
     """
     gate, up, down = stacks
     n, top_k = ids.shape
     pairs = ids.view(-1)
-    if n <= matmul.FEW:
+    if n <= matmul.GEMV_MAX_ROWS:
         down_add(expert_swiglu(x, gate, up, pairs), down, ids, weights, residual)
         return
     together = matmul.groups(pairs, gate.shape[0])
-    halves = matmul.halves(x)
-    hidden = swiglu(*(matmul.grouped_gemm(halves, part, together) for part in (gate, up)))
-    out = matmul.grouped_gemm(matmul.halves(hidden), down, together)
+    x16 = matmul.fp16_activations(x)
+    hidden = swiglu(*(matmul.grouped_gemm(x16, part, together) for part in (gate, up)))
+    out = matmul.grouped_gemm(matmul.fp16_activations(hidden), down, together)
     add_weighted(out.view(n, top_k, -1), weights, residual)
 
 
@@ -127,6 +127,6 @@ def add_weighted(results: X, weights: X, residual: X) -> None:
 
 
 def swiglu(gate: X, up: X) -> X:
-    """silu(gate) * up, in the place of `gate`."""
+    """silu(gate) * up, written over `gate`."""
     elementwise.swiglu(gate, up, gate)
     return gate

@@ -1,4 +1,4 @@
-"""A router's logits become experts and weights, as `kernels.ops.Routing` describes; one program a token.
+"""The router's choice: logits to expert ids and weights (`kernels.ops.Routing`), one program a token.
 
 Experts form a (groups, experts a group) tile, one group where a model has none. Equal scores go to the
 lower index, groups and experts alike. A logit that is no number is chosen last: ids are always valid.

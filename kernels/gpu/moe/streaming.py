@@ -1,7 +1,7 @@
-"""A layer's experts that are not on the device pass through it: some are copied while others compute.
+"""A layer's experts that are not on the device are streamed through it: some are copied while others compute.
 
-Two buffers there take turns. Made for long chunks, in which most experts have tokens and each of them many.
-Knows which experts a chunk needs, and when a buffer may be filled again.
+Two buffers are used alternately. Made for long chunks, in which most experts have tokens and each of them
+many.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor as X
 from kernels.gpu.graph.inputs import to_device
 from kernels.gpu.memory.side_stream import Mark
 from kernels.gpu.memory.staging import pieces
-from kernels.gpu.memory.tracked_allocator import Holdings
+from kernels.gpu.memory.tracked_allocator import TrackedAllocator
 from kernels.gpu.memory.weight_store import WeightStore
 from kernels.gpu.moe.experts import Stacks, add_weighted, moe_add, swiglu
 from kernels.gpu.quant import matmul
-from kernels.gpu.quant.matmul import Groups, Halves
+from kernels.gpu.quant.matmul import Fp16Activations, Groups
 from kernels.gpu.quant.weight import PackedWeight, packed_bytes
 from kernels.gpu.sizes import experts_at_once, stream_bytes
 from kernels.ops import Ints, Tensor
@@ -86,8 +86,8 @@ class _Buffer:
 class ExpertStream:
     """Streams experts to one device. Its buffers, made when first needed, serve all layers."""
 
-    def __init__(self, holdings: Holdings, store: WeightStore) -> None:
-        self._holdings, self._store = holdings, store
+    def __init__(self, allocator: TrackedAllocator, store: WeightStore) -> None:
+        self._allocator, self._store = allocator, store
         self._buffers: tuple[_Buffer, ...] = ()
 
     def moe_add(
@@ -105,17 +105,17 @@ class ExpertStream:
         if not work:
             return
         self._make_buffers(stream_bytes([kinds]) // 2)
-        few = n <= matmul.FEW
+        few = n <= matmul.GEMV_MAX_ROWS
         groups = [] if few else _groups(work, x.device)
-        halves = None if few else matmul.halves(x)
+        x16 = None if few else matmul.fp16_activations(x)
         results = torch.zeros(0 if few else n, top_k, residual.shape[1], device=x.device)
         for number, part in enumerate(work):
             buffer = self._buffers[number % 2]
             stacks = self._fill(buffer, part.experts, tensors, at_once)
-            if halves is None:
+            if x16 is None:
                 moe_add(x, to_device(_slots(chosen, part), x.device), weights, stacks, residual)
             else:
-                _products(halves, groups[number], stacks, results.view(n * top_k, -1), top_k)
+                _products(x16, groups[number], stacks, results.view(n * top_k, -1), top_k)
             buffer.read = self._store.staging.stream.current_mark()
         if not few:
             add_weighted(results, weights, residual)
@@ -134,16 +134,18 @@ class ExpertStream:
     def _make_buffers(self, size: int) -> None:
         if not self._buffers or len(self._buffers[0].data) < size:
             self._buffers = ()
-            data = [self._holdings.empty(size) for _ in range(2)]
+            data = [self._allocator.empty(size) for _ in range(2)]
             allocated = self._store.staging.stream.current_mark()
             self._buffers = _Buffer(data[0], allocated), _Buffer(data[1], allocated)
 
 
-def _products(halves: Halves, grouped: Groups, stacks: Stacks, results: X, sharers: int) -> None:
+def _products(
+    x16: Fp16Activations, grouped: Groups, stacks: Stacks, results: X, top_k: int
+) -> None:
     """Write the rows of `results`, (pairs, hidden), that these groups serve."""
     gate, up, down = stacks
-    hidden = swiglu(*(matmul.gathered_gemm(halves, w, grouped, sharers) for w in (gate, up)))
-    matmul.scattered_gemm(matmul.halves(hidden), down, grouped, results)
+    hidden = swiglu(*(matmul.gathered_gemm(x16, w, grouped, top_k) for w in (gate, up)))
+    matmul.scattered_gemm(matmul.fp16_activations(hidden), down, grouped, results)
 
 
 def _slots(ids: Ints, part: Pass) -> Ints:

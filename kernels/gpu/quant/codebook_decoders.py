@@ -1,7 +1,7 @@
-"""Decoders in Triton for the types whose numbers are places in a codebook (quantised_tables).
+"""Decoders in Triton for the types whose numbers are indices into a codebook (`codebooks`).
 
-The same arguments and results as in quantised_decode. Places are cut to the codebook's size by their
-bits, so that no file can make one read beside it.
+Arguments and results are those of `decoders`. An index is cut to the codebook's size by its bits, so that no
+file can make one read beside it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from kernels.gpu.quant.decoders import bits, half, read
 
 
 @triton.jit
-def _look_up(table, place):
-    return tl.load(table + place).to(tl.float32)
+def _look_up(table, index):
+    return tl.load(table + index).to(tl.float32)
 
 
 @triton.jit
@@ -64,7 +64,7 @@ def nvfp4(planes, table, first, at, lane, mask, slots):
     return [half(k, scale0, scale1) * _look_up(table, bits(words, 4, k)) for k in slots]
 
 
-# ---- grids: a place stands for the magnitudes of 8 columns (two slots) or of 4 (one) --------------
+# ---- grids: a index stands for the magnitudes of 8 columns (two slots) or of 4 (one) --------------
 
 
 @triton.jit
@@ -83,20 +83,20 @@ def _all_signs(seven):
 
 
 @triton.jit
-def _eight(table, place, k: tl.constexpr, lane):
-    return _look_up(table, place * 8 + k % 2 * 4 + lane)
+def _eight(table, index, k: tl.constexpr, lane):
+    return _look_up(table, index * 8 + k % 2 * 4 + lane)
 
 
 @triton.jit
 def iq2_xxs(planes, table, first, at, lane, mask, slots):
     d = read(planes, 1, first, at >> 3, mask).to(tl.float32)
-    places = read(planes, 0, first, at * 2, mask)
+    indices = read(planes, 0, first, at * 2, mask)
     rest = read(planes, 0, first, at * 2 + 1, mask)
     scale = d * (0.5 + (rest >> 28).to(tl.float32)) * 0.25
     return [
         scale
         * _signed(
-            _eight(table, bits(places, 8, k // 2), k, lane),
+            _eight(table, bits(indices, 8, k // 2), k, lane),
             _all_signs(bits(rest, 7, k // 2)),
             k,
             lane,
@@ -149,8 +149,8 @@ def iq2_s(planes, table, first, at, lane, mask, slots):
 
 @triton.jit
 def _iq3_xxs_slot(planes, table, first, at, lane, mask, rest, k: tl.constexpr):
-    place = read(planes, 0, first, at * 8 + k, mask).to(tl.uint32)
-    return _signed(_look_up(table, place * 4 + lane), _all_signs(bits(rest, 7, k // 2)), k, lane)
+    index = read(planes, 0, first, at * 8 + k, mask).to(tl.uint32)
+    return _signed(_look_up(table, index * 4 + lane), _all_signs(bits(rest, 7, k // 2)), k, lane)
 
 
 @triton.jit
@@ -179,7 +179,7 @@ def iq3_s(planes, table, first, at, lane, mask, slots):
 
 @triton.jit
 def _iq1_slot(planes, table, first, at, lane, mask, high, k: tl.constexpr):
-    """Slot k of IQ1: `high` has three bits of the place, then the sign of the shift of 1/8."""
+    """Slot k of IQ1: `high` has three bits of the index, then the sign of the shift of 1/8."""
     low = read(planes, 0, first, at * 4 + k // 2, mask).to(tl.uint32)
     shift = tl.where((high & 8) != 0, -0.125, 0.125)
     return _eight(table, low | (high & 7) << 8, k, lane) + shift

@@ -1,7 +1,7 @@
-"""The codebooks of the types whose numbers are places in a table, asked of ggml.
+"""The codebooks that types such as IQ2_XXS and MXFP4 index, asked of ggml.
 
-ggml dequantises blocks made up for the purpose: scale one, no signs, the place asked for. So no
-table is copied here, and a type means what it means in llama.cpp.
+ggml dequantises blocks made up for the purpose: scale one, no signs, the index asked for. So no table is
+copied here, and a type means what it means in llama.cpp.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def codebook(name: str, device: torch.device) -> torch.Tensor:
 
 def _grid(name: str) -> npt.NDArray[np.int8]:
     grid, kind = _GRIDS[name], BY_NAME[name]
-    places = np.arange(grid.entries)
+    indices = np.arange(grid.entries)
     blocks = np.zeros((grid.entries, kind.bytes), dtype=np.uint8)
     blocks[:, :2] = np.array([grid.unit], dtype=np.float16).view(np.uint8)
-    blocks[:, grid.low] = places & 255
+    blocks[:, grid.low] = indices & 255
     if grid.entries > 256:
-        blocks[:, grid.high] = places >> 8
+        blocks[:, grid.high] = indices >> 8
     # IQ1_S adds 0.125 to what the grid says; rounding takes that off.
     return np.rint(_dequantise(name, blocks)[:, : grid.width]).astype(np.int8)
 

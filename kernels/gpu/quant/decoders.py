@@ -2,10 +2,10 @@
 
 One function a type, shared by every product. All take the same arguments:
 
-planes  the type's planes (quantised_formats), typed pointers to matrix 0
+planes  the type's planes (`formats`), typed pointers to matrix 0
 table   the type's codebook, int8, or None
 first   where the matrix begins, in bytes after matrix 0
-at      place of the block of 32 columns among the matrix's blocks, (1, rows, blocks, 1), int64
+at      index of the block of 32 columns among the matrix's blocks, (1, rows, blocks, 1), int64
 lane    0 .. 3, (1, 1, 1, 4)
 mask    which blocks there are, as `at`; what is left out reads as zero bytes
 slots   0 .. 7
@@ -21,11 +21,11 @@ import triton.language as tl
 
 
 @triton.jit
-def read(planes, plane: tl.constexpr, first, place, mask):
-    """Elements `place` of a plane."""
+def read(planes, plane: tl.constexpr, first, index, mask):
+    """Elements `index` of a plane."""
     pointer = planes[plane]
     start = first // (pointer.dtype.element_ty.primitive_bitwidth // 8)
-    return tl.load(pointer + start + place, mask=mask, other=0)
+    return tl.load(pointer + start + index, mask=mask, other=0)
 
 
 @triton.jit
@@ -209,12 +209,12 @@ def tq1_0(planes, table, first, at, lane, mask, slots):
 @triton.jit
 def _trit(planes, first, at, col, mask):
     """-1, 0 or 1: five to a byte in 32 bytes, then in 16, then four to a byte in 4."""
-    place = ((at & 7) * 32 + col).to(tl.int32)
-    middle, last = place - 160, place - 240
+    index = ((at & 7) * 32 + col).to(tl.int32)
+    middle, last = index - 160, index - 240
     byte = tl.where(
-        place < 160, place & 31, tl.where(last < 0, 32 + (middle & 15), 48 + (last & 3))
+        index < 160, index & 31, tl.where(last < 0, 32 + (middle & 15), 48 + (last & 3))
     )
-    digit = tl.where(place < 160, place >> 5, tl.where(last < 0, middle >> 4, last >> 2))
+    digit = tl.where(index < 160, index >> 5, tl.where(last < 0, middle >> 4, last >> 2))
     power = tl.where((digit & 1) != 0, 3, 1) * tl.where((digit & 2) != 0, 9, 1)
     power *= tl.where((digit & 4) != 0, 81, 1)
     code = read(planes, 0, first, (at >> 3) * 52 + byte, mask).to(tl.int32) * power & 255

@@ -1,6 +1,6 @@
 """The table of types on the GPU: each one's planes, decoder and codebook. A new type is one entry here.
 
-Places are byte offsets in the file's block, as the block_* structures of ggml-common.h have them.
+Starts and stops are byte offsets in the file's block, as the block_* structures of ggml-common.h have them.
 """
 
 from __future__ import annotations

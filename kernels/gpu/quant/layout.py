@@ -1,7 +1,7 @@
 """How the bytes of a GGUF matrix lie on a GPU: one plane a field, numbers in the order threads take.
 
-Knows bytes only; what they mean is `quantised_decode`'s. Nothing is quantised again: packing moves bits
-and loses none. Every row is cut into blocks of 32 columns. A plane holds one field of all blocks of a
+What the bytes mean is for the decoders. Nothing is quantised again: packing moves bits and loses none.
+Every row is cut into blocks of 32 columns. A plane holds one field of all blocks of a
 matrix, row after row, so that neighbouring threads read neighbouring bytes.
 
 The numbers of a block are packed as four words, one a lane: slot k of lane j is column 4 k + j. A
@@ -16,12 +16,10 @@ from dataclasses import dataclass
 
 import torch
 
-BLOCK = 32
-"""Columns that share four words, in every type."""
+from kernels.gpu.sizes import ALIGNMENT
+
 SLOTS = 8
 """Columns of a block that a lane has."""
-ALIGNMENT = 128
-"""Every plane begins at a multiple of so many bytes: one cache line."""
 _WORD = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint32}
 
 

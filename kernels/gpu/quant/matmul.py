@@ -1,7 +1,6 @@
-"""Products with weights that stay in their GGUF type on the device.
+"""Matrix products with weights that stay in their GGUF type on the device: GEMV for few rows, GEMM for many.
 
-Knows layouts, launches and which product suits how many rows; not where weights come from or which
-experts are resident. Rows of activations are float32 or float16, (n, cols), contiguous; results float32.
+Rows of activations are float32 or float16, (n, cols), contiguous; results are float32.
 """
 
 from __future__ import annotations
@@ -13,11 +12,12 @@ import torch
 from torch import Tensor as Buffer
 
 from kernels.gpu.quant import matmul_kernels as kernels
-from kernels.gpu.quant.layout import BLOCK, SLOTS
+from kernels.gpu.quant.layout import SLOTS
 from kernels.gpu.quant.weight import PackedWeight
+from kernels.gpu.sizes import BLOCK
 
-FEW = 8
-"""Rows that the vector product takes at once; more go to the tensor cores."""
+GEMV_MAX_ROWS = 8
+"""Rows that the GEMV takes at once; more go to the tensor cores."""
 _GEMV_ROWS = {1: 16, 2: 16, 4: 16, 8: 8}
 """Rows of a tile by rows of activations: more sums for eight would not fit a thread's registers."""
 _GEMV_BLOCKS = 8
@@ -36,14 +36,14 @@ def gemv(
     `splits` cuts the columns between programs; chosen when None so that a small matrix fills the GPU.
     Partial sums are added in a fixed order: the same bits every time.
     """
-    _check(x, weight, 1, FEW)
+    _check(x, weight, 1, GEMV_MAX_ROWS)
     return _gemv(x, weight, None, len(x), out, splits)
 
 
 def expert_gemv(x: Buffer, weight: PackedWeight, ids: Buffer, splits: int | None = None) -> Buffer:
     """y[p] = x[p // (pairs / len(x))] @ W[ids[p]].T for every pair p: (pairs, rows).
 
-    `ids`, (pairs,) int32 on the device, are places among the weight's matrices; below zero means
+    `ids`, (pairs,) int32 on the device, are indices of the weight's matrices; below zero means
     that the expert is not here: its row of y is zero.
     """
     _check(x, weight, 1, len(ids))
@@ -107,8 +107,8 @@ def multiprocessors(device: torch.device) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Halves:
-    """Activations for the tensor cores: float16, (n, 8, blocks, 4), and what to multiply rows with.
+class Fp16Activations:
+    """Activations for the tensor cores: float16, (n, 8, blocks, 4), and what to multiply rows by.
 
     Each row is divided by a power of two that brings its largest magnitude to 2^14 .. 2^15, so that
     nothing overflows float16 and little falls below its normal numbers. Made once for all the weights
@@ -119,7 +119,7 @@ class Halves:
     scales: Buffer
 
 
-def halves(x: Buffer) -> Halves:
+def fp16_activations(x: Buffer) -> Fp16Activations:
     """Activations (n, cols) made ready for `gemm` and `grouped_gemm`."""
     blocks = -(-x.shape[1] // BLOCK)
     x = torch.nn.functional.pad(x.float(), (0, blocks * BLOCK - x.shape[1]))
@@ -128,7 +128,7 @@ def halves(x: Buffer) -> Halves:
     # Column 32 b + 4 k + j of the file is slot k, block b, lane j.
     values = values.view(len(x), blocks, SLOTS, 4).transpose(1, 2).contiguous()
     scales = torch.ldexp(torch.ones_like(exponents, dtype=torch.float32), exponents)
-    return Halves(values, scales.view(-1))
+    return Fp16Activations(values, scales.view(-1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def groups(ids: Buffer, experts: int) -> Groups:
     return Groups(order.int(), tiles.int().contiguous(), size)
 
 
-def gemm(x: Halves, weight: PackedWeight, out: Buffer | None = None) -> Buffer:
+def gemm(x: Fp16Activations, weight: PackedWeight, out: Buffer | None = None) -> Buffer:
     """x @ W.T with float16 inputs and float32 sums, added to `out` (n, rows) when given: (n, rows)."""
     n = len(x.values)
     # Float32 weights fill the shared memory that more rows would need.
@@ -173,23 +173,23 @@ def gemm(x: Halves, weight: PackedWeight, out: Buffer | None = None) -> Buffer:
     return _gemm(y, x, weight, None, -(-n // size), size, add=out is not None)
 
 
-def grouped_gemm(x: Halves, weight: PackedWeight, grouped: Groups) -> Buffer:
+def grouped_gemm(x: Fp16Activations, weight: PackedWeight, grouped: Groups) -> Buffer:
     """y[p] = x[p // (pairs / n)] @ W[ids[p]].T for every pair p: (pairs, rows), zero where left out."""
     y = torch.zeros(len(grouped.order), weight.rows, device=x.values.device)
-    sharers = len(y) // len(x.values)
-    return _gemm(y, x, weight, grouped, len(grouped.tiles), grouped.size, False, sharers)
+    top_k = len(y) // len(x.values)
+    return _gemm(y, x, weight, grouped, len(grouped.tiles), grouped.size, False, top_k)
 
 
-def gathered_gemm(x: Halves, weight: PackedWeight, grouped: Groups, sharers: int) -> Buffer:
+def gathered_gemm(x: Fp16Activations, weight: PackedWeight, grouped: Groups, top_k: int) -> Buffer:
     """The same products in the order of `grouped`, which may hold some of the pairs: pair p reads
-    x[p // sharers]. (len(order), rows)
+    x[p // top_k]. (len(order), rows)
     """
     y = torch.empty(len(grouped.order), weight.rows, device=x.values.device)
     tiles = len(grouped.tiles)
-    return _gemm(y, x, weight, grouped, tiles, grouped.size, False, sharers, writes_ordered=True)
+    return _gemm(y, x, weight, grouped, tiles, grouped.size, False, top_k, writes_ordered=True)
 
 
-def scattered_gemm(x: Halves, weight: PackedWeight, grouped: Groups, out: Buffer) -> None:
+def scattered_gemm(x: Fp16Activations, weight: PackedWeight, grouped: Groups, out: Buffer) -> None:
     """Rows of x in the order of `grouped`, as `gathered_gemm` leaves them, to out[p] of their pairs p."""
     tiles = len(grouped.tiles)
     _gemm(out, x, weight, grouped, tiles, grouped.size, False, reads_ordered=True)
@@ -197,13 +197,13 @@ def scattered_gemm(x: Halves, weight: PackedWeight, grouped: Groups, out: Buffer
 
 def _gemm(
     y: Buffer,
-    x: Halves,
+    x: Fp16Activations,
     weight: PackedWeight,
     grouped: Groups | None,
     tiles: int,
     size: int,
     add: bool,
-    sharers: int = 1,
+    top_k: int = 1,
     reads_ordered: bool = False,
     writes_ordered: bool = False,
 ) -> Buffer:
@@ -213,7 +213,7 @@ def _gemm(
         *(y, x.values, x.scales),
         *(None, None) if grouped is None else (grouped.order, grouped.tiles),
         *(weight.planes, weight.table, n, weight.rows, weight.blocks),
-        *(weight.data.stride(0), sharers),
+        *(weight.data.stride(0), top_k),
         DECODE=weight.format.decode,
         TOKENS=size,
         ROWS=_GEMM_ROWS,
@@ -230,7 +230,9 @@ def _gemm(
 
 def linear(x: Buffer, weight: PackedWeight, out: Buffer | None = None) -> Buffer:
     """x (n, cols) @ W.T by whichever product suits n, added to `out` when given: (n, rows)."""
-    return gemv(x, weight, out) if len(x) <= FEW else gemm(halves(x), weight, out)
+    return (
+        gemv(x, weight, out) if len(x) <= GEMV_MAX_ROWS else gemm(fp16_activations(x), weight, out)
+    )
 
 
 def _check(x: Buffer, weight: PackedWeight, least: int, most: int) -> None:

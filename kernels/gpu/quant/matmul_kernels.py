@@ -1,7 +1,7 @@
-"""The two products in Triton, for every type: few rows by vector arithmetic, many by tensor cores.
+"""The GEMV and the GEMM in Triton, for every type.
 
-Both read a tile of weights once, have it decoded (quantised_decode) and use it for all the rows they
-hold. Nothing dequantised is ever stored.
+Both read a tile of weights once, decode it and use it for all the rows they hold. Nothing dequantised is
+ever stored.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def gemv(
     blocks,
     x_stride,
     matrix_bytes,
-    sharers,
+    top_k,
     span,
     DECODE: tl.constexpr,
     N: tl.constexpr,
@@ -43,7 +43,7 @@ def gemv(
     EXPERTS: tl.constexpr,
     ADD: tl.constexpr,
 ):
-    """y (splits, n, rows) = x (n, cols) @ W.T, or for experts y[p] = x[p // sharers] @ W[ids[p]].T.
+    """y (splits, n, rows) = x (n, cols) @ W.T, or for experts y[p] = x[p // top_k] @ W[ids[p]].T.
 
     The grid is (row tiles, splits, pairs or 1); split s takes the blocks s * span .. (s + 1) * span.
     Every thread keeps its own sums over the columns that it reads; they are added up once, at the end.
@@ -59,7 +59,7 @@ def gemv(
         expert = tl.load(ids + pair)
         first = tl.maximum(expert, 0).to(tl.int64) * matrix_bytes
         end = tl.where(expert < 0, begin, end)
-        x += (pair // sharers) * x_stride
+        x += (pair // top_k) * x_stride
         y += pair * rows
     totals = [tl.zeros([1, ROWS, BLOCKS, 4], tl.float32) for _ in (0, 1, 2, 3, 4, 5, 6, 7)]
     for start in range(begin, end, BLOCKS):
@@ -74,11 +74,11 @@ def gemv(
     out = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[None, :]
     for t in tl.static_range(N):
         total = tl.sum(tl.sum(totals[t], 3), 2)
-        place = y + t * rows + out
+        target = y + t * rows + out
         mask = (out < rows) & (t < n)
         if ADD:
-            total += tl.load(place, mask=mask, other=0.0)
-        tl.store(place, total, mask=mask)
+            total += tl.load(target, mask=mask, other=0.0)
+        tl.store(target, total, mask=mask)
 
 
 # A prompt's number of tokens is any: with one for multiples of 16 there would be two of each kernel.
@@ -95,7 +95,7 @@ def gemm(
     rows,
     blocks,
     matrix_bytes,
-    sharers,
+    top_k,
     DECODE: tl.constexpr,
     TOKENS: tl.constexpr,
     ROWS: tl.constexpr,
@@ -109,7 +109,7 @@ def gemm(
 
     x is (n, 8, blocks, 4): slot k's columns of all blocks lie side by side; `scales` multiply y's rows.
     The grid is (row tiles, token tiles). For experts, token tile i is tiles[i] = (expert, begin, end):
-    it takes the pairs order[begin .. min(end, begin + TOKENS)], pair p reading x[p // sharers] and
+    it takes the pairs order[begin .. min(end, begin + TOKENS)], pair p reading x[p // top_k] and
     writing y[p]. Ordered rows, of x or y, are those of the pairs in the order of `order`.
     """
     first = tl.cast(0, tl.int64)
@@ -120,12 +120,12 @@ def gemm(
         end = tl.load(tiles + tl.program_id(1) * 3 + 2)
         first = tl.load(tiles + tl.program_id(1) * 3).to(tl.int64) * matrix_bytes
         limit = tl.where(begin < end, blocks, 0)
-        place = begin + tl.arange(0, TOKENS)
-        live = place < end
-        token = tl.load(order + place, mask=live, other=0)
+        position = begin + tl.arange(0, TOKENS)
+        live = position < end
+        token = tl.load(order + position, mask=live, other=0)
     else:
         live = token < n
-    source = (place if READS_ORDERED else token // sharers).to(tl.int64)
+    source = (position if READS_ORDERED else token // top_k).to(tl.int64)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[None, :, None, None]
     lane = tl.arange(0, 4)[None, None, None, :]
     near = tl.arange(0, BLOCKS * 4)[None, :]
@@ -143,7 +143,7 @@ def gemm(
             total = tl.dot(left, right, total)
     total *= tl.load(scales + source, mask=live, other=0.0)[:, None]
     out = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[None, :]
-    written = (place if WRITES_ORDERED else token).to(tl.int64)
+    written = (position if WRITES_ORDERED else token).to(tl.int64)
     target = y + written[:, None] * rows + out
     mask = live[:, None] & (out < rows)
     if ADD:

@@ -1,4 +1,4 @@
-"""The kernel that moves a file's bits into a weight's planes, as `quantised_layout` says they lie.
+"""The kernel that moves a file's bits into a weight's planes, in the order of `layout`.
 
 One launch a plane, for any number of matrices; needs no memory of its own.
 """
@@ -72,8 +72,8 @@ def _pack(
         packed = tl.zeros([TILE], tl.uint32)
         for part in tl.static_range(PARTS):
             column = first + 4 * part
-            place = column // (RUN * PARTS) * RUN + column % RUN
-            code = tl.load(source + place, mask=inside, other=0).to(tl.uint32)
+            index = column // (RUN * PARTS) * RUN + column % RUN
+            code = tl.load(source + index, mask=inside, other=0).to(tl.uint32)
             code = code >> (column // RUN % PARTS * BITS).to(tl.uint32)
             packed |= (code & ((1 << BITS) - 1)) << (part * BITS)
     tl.store(target + matrix * target_stride + at, packed.to(tl.uint8), mask=inside)

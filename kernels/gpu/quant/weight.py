@@ -1,7 +1,4 @@
-"""Weights that stay in their GGUF type on a device, packed once as they are loaded.
-
-Knows layouts and sizes; not what the numbers mean, which products there are, or where files lie.
-"""
+"""Weights that stay in their GGUF type on a device, packed once as they are loaded."""
 
 from __future__ import annotations
 
@@ -12,8 +9,9 @@ from torch import Tensor as Buffer
 
 from kernels.gpu.quant.codebooks import codebook
 from kernels.gpu.quant.formats import FORMATS, Format
-from kernels.gpu.quant.layout import BLOCK, plane_starts
+from kernels.gpu.quant.layout import plane_starts
 from kernels.gpu.quant.packing import pack
+from kernels.gpu.sizes import BLOCK
 from kernels.quants import QuantType
 
 

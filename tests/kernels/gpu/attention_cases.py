@@ -13,8 +13,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from kernels.gpu.attention.batch import Batch
 from kernels.gpu.attention.grouped import attention
 from kernels.gpu.attention.kv_cache import Rows
-from kernels.gpu.attention.latent import latent_attention, plan_latent_attention
-from kernels.gpu.attention.plan import plan_attention
+from kernels.gpu.attention.latent import latent_attention
+from kernels.gpu.attention.plan import plan_attention, plan_latent_attention
+from kernels.gpu.attention.scratch import Scratch
 from tests.kernels.gpu.gpu_cases import DEVICE, error, normal, unset
 
 # q, k and v are multiples of 1/16, exact in float16; what is left is the rounding of the softmax weights.
@@ -113,7 +114,7 @@ def run(
     q, out, scale = exact(1, n, heads, key), unset(n, heads, value), 0.8 / key**0.5
     plan = plan_attention(len(lengths), max(queries), heads, kv_heads, key, value, max(lengths), 4)
     plan = replace(plan, **{"positions": 16, **changes})
-    scratch = plan.scratch(n, DEVICE)
+    scratch = Scratch.allocate(plan, n, DEVICE)
     attention(q, *cache.rows, batch, scale, plan, scratch, out)
     begin = 0
     for new, (k, v) in zip(queries, cache.exact, strict=True):
@@ -142,7 +143,9 @@ def run_latent(
     plan = plan_latent_attention(len(lengths), max(queries), heads, latent, rope, max(lengths), 4)
     plan = replace(plan, **{"positions": 16, **changes})
     parts = q[..., :latent], q[..., latent:]
-    latent_attention(*parts, cache.rows[0], batch, scale, plan, plan.scratch(n, DEVICE), out)
+    latent_attention(
+        *parts, cache.rows[0], batch, scale, plan, Scratch.allocate(plan, n, DEVICE), out
+    )
     begin = 0
     for new, (rows, _) in zip(queries, cache.exact, strict=True):
         got = out[begin : begin + new]

@@ -26,9 +26,10 @@ from kernels.gpu.attention.append import append_heads, append_latent
 from kernels.gpu.attention.batch import Batch
 from kernels.gpu.attention.grouped import attention
 from kernels.gpu.attention.kv_cache import Rows
-from kernels.gpu.attention.latent import latent_attention, plan_latent_attention
-from kernels.gpu.attention.plan import AttentionPlan, plan_attention
-from kernels.gpu.attention.rope import rope_table, turn
+from kernels.gpu.attention.latent import latent_attention
+from kernels.gpu.attention.plan import AttentionPlan, plan_attention, plan_latent_attention
+from kernels.gpu.attention.rope import rope_table, rotate
+from kernels.gpu.attention.scratch import Scratch
 from kernels.gpu.elementwise import gated_add, rms_norm, swiglu
 from kernels.gpu.moe.routing import route
 from kernels.ops import Rope, Routing
@@ -114,13 +115,13 @@ def latent(queries: int, heads: int, kind: str = "f16") -> None:
 
 
 def scratch(plan: AttentionPlan, tokens: int) -> Any:
-    return plan.scratch(tokens, "cpu")
+    return Scratch.allocate(plan, tokens, "cpu")
 
 
 def appends(interleaved: bool, kind: str = "f16") -> None:
     q, k, norm, batch = rows(3, 32, 128), rows(3, 4, 128), rows(128), one_batch(2)
     table = rope_table(Rope((1.0,) * 64, interleaved), "cpu")
-    turn(q, norm, 1e-6, table, 0, batch)
+    rotate(q, norm, 1e-6, table, 0, batch)
     append_heads(k, k, norm, 1e-6, table, batch, cached(kind, 4, 128), cached(kind, 4, 128))
     table = rope_table(Rope((1.0,) * 32, interleaved), "cpu")
     append_latent(rows(3, 576), rows(512), 1e-6, table, batch, cached(kind, 1, 576))
@@ -141,7 +142,7 @@ def routes(experts: int, routing: Routing, biased: bool) -> None:
 
 CASES: dict[str, Callable[[], None]] = {
     "elementwise": elementwise,
-    "append, halves": lambda: appends(False),
+    "append, fp16": lambda: appends(False),
     "append, interleaved": lambda: appends(True),
     "append, q8": lambda: appends(False, "q8"),
     "route, softmax": lambda: routes(128, Routing(8), False),

@@ -41,14 +41,16 @@ def _products(name: str) -> dict[str, Callable[[], Any]]:
         "down": lambda: experts_of.down_add(
             rows[:8], experts, ids[None], torch.zeros(1, 8), torch.zeros(1, 128)
         ),
-        "gemm, 16 rows": lambda: matmul.gemm(matmul.halves(torch.zeros(16, 2048)), dense),
-        "gemm, 1024 rows": lambda: matmul.gemm(matmul.halves(torch.zeros(1024, 2048)), dense),
-        "grouped gemm": lambda: matmul.grouped_gemm(
-            matmul.halves(rows), experts, matmul.groups(ids.repeat(64), 8)
+        "gemm, 16 rows": lambda: matmul.gemm(matmul.fp16_activations(torch.zeros(16, 2048)), dense),
+        "gemm, 1024 rows": lambda: matmul.gemm(
+            matmul.fp16_activations(torch.zeros(1024, 2048)), dense
         ),
-        "gathered": lambda: matmul.gathered_gemm(matmul.halves(rows), experts, some, 1),
+        "grouped gemm": lambda: matmul.grouped_gemm(
+            matmul.fp16_activations(rows), experts, matmul.groups(ids.repeat(64), 8)
+        ),
+        "gathered": lambda: matmul.gathered_gemm(matmul.fp16_activations(rows), experts, some, 1),
         "scattered": lambda: matmul.scattered_gemm(
-            matmul.halves(rows), experts, some, torch.zeros(64, 128)
+            matmul.fp16_activations(rows), experts, some, torch.zeros(64, 128)
         ),
     }
 

@@ -123,18 +123,18 @@ def module(log: Log) -> Any:
                 (target[: len(indices)] if name == "kv_indices" else target).copy_(given[name])
             self.rest = rest
 
-        def run(self, q: Any, tail: Any, latent: Any, turned: Any, out: Any) -> None:
+        def run(self, q: Any, tail: Any, latent: Any, rotated: Any, out: Any) -> None:
             log.calls.append(("latent", len(q)))
             heads, *_, causal, scale, q_type, kv_type = self.rest
             assert causal and q.shape[1] == heads and {q_type, kv_type} == {torch.float16}
-            assert {x.dtype for x in (q, tail, latent, turned, out)} == {torch.float16}
+            assert {x.dtype for x in (q, tail, latent, rotated, out)} == {torch.float16}
             queries, indptr, indices, lengths = self.buffers.values()
-            both, cache = torch.cat([q, tail], -1), torch.cat([latent, turned], -1)[:, :, None]
+            both, cache = torch.cat([q, tail], -1), torch.cat([latent, rotated], -1)[:, :, None]
             for s in range(len(lengths)):
                 rows = gather(cache, indptr, indices, s, int(lengths[s]))
                 part = slice(int(queries[s]), int(queries[s + 1]))
-                mixed = attend(both[part], rows, rows[..., : q.shape[2]], scale)
-                out[part] = mixed.half()
+                attn_out = attend(both[part], rows, rows[..., : q.shape[2]], scale)
+                out[part] = attn_out.half()
 
     return SimpleNamespace(
         BatchDecodeWithPagedKVCacheWrapper=DecodeWrapper,

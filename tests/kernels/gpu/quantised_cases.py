@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import torch
 
-from kernels.gpu.memory.tracked_allocator import Holdings
+from kernels.gpu.memory.tracked_allocator import TrackedAllocator
 from kernels.gpu.memory.weight_store import WeightStore
 from kernels.gpu.quant.formats import FORMATS
 from kernels.gpu.quant.layout import Raw
@@ -42,7 +42,7 @@ def random_tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
 
 def repack(tensor: Tensor, device: torch.device | str = "cpu") -> PackedWeight:
     """A file's weight on the device, as the op set loads it."""
-    return WeightStore(Holdings(torch.device(device))).load(tensor)
+    return WeightStore(TrackedAllocator(torch.device(device))).load(tensor)
 
 
 def _set_floats(blocks: Bytes, plane: Raw, rng: np.random.Generator) -> None:

@@ -15,8 +15,8 @@ import torch
 
 from kernels.gpu.attention.batch import Batch
 from kernels.gpu.attention.grouped import attention
-from kernels.gpu.attention.latent import plan_latent_attention
-from kernels.gpu.attention.plan import AttentionPlan, plan_attention
+from kernels.gpu.attention.plan import AttentionPlan, plan_attention, plan_latent_attention
+from kernels.gpu.attention.scratch import Scratch
 from tests.kernels.gpu.attention_cases import PAGE, TOLERANCE, Cache, exact, run, run_latent, wanted
 from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU, error, unset
 
@@ -51,7 +51,7 @@ def test_a_new_token_attends_to_itself() -> None:
     batch.write((1,), (1,), cache.pages, PAGE)
     plan, out = plan_attention(1, 1, 2, 1, 16, 16, 64, 4), unset(1, 2, 16)
     q = exact(1, 1, 2, 16)
-    attention(q, *cache.rows, batch, 1.0, plan, plan.scratch(1, DEVICE), out)
+    attention(q, *cache.rows, batch, 1.0, plan, Scratch.allocate(plan, 1, DEVICE), out)
     assert torch.equal(out[0], cache.exact[0][1].expand(2, 1, 16)[:, 0])
 
 
@@ -83,7 +83,7 @@ def test_half_precision_queries_and_results() -> None:
     batch.write((10,), (1,), cache.pages, PAGE)
     plan, out = plan_attention(1, 1, 3, 1, 16, 16, 64, 4), unset(1, 3, 16, dtype=torch.float16)
     q = exact(1, 1, 3, 16)
-    attention(q.half(), *cache.rows, batch, 0.3, plan, plan.scratch(1, DEVICE), out)
+    attention(q.half(), *cache.rows, batch, 0.3, plan, Scratch.allocate(plan, 1, DEVICE), out)
     assert error(out, wanted(q, *cache.exact[0], 0.3)) < 2e-3
 
 
@@ -91,7 +91,7 @@ def test_one_plan_serves_a_growing_sequence() -> None:
     """What a captured graph relies on: the same tensors and grid, other contents."""
     batch = Batch.allocate(1, 8, DEVICE)
     plan = replace(plan_attention(1, 1, 3, 1, 16, 16, 32, 4), splits=3, positions=16)
-    scratch, q, out = plan.scratch(1, DEVICE), exact(1, 1, 3, 16), unset(1, 3, 16)
+    scratch, q, out = Scratch.allocate(plan, 1, DEVICE), exact(1, 1, 3, 16), unset(1, 3, 16)
     cache = Cache((32,), 1, 16, 16, PAGE)
     k, v = cache.exact[0]
     for length in (1, 16, 17, 32, 5):
@@ -132,8 +132,8 @@ def test_plans_fill_the_processors_and_never_split_needlessly() -> None:
     assert prefill.grid == (256, 4, 1)
     assert plan_attention(8, 1, 40, 8, 128, 128, 65536, 128).grid == (8, 8, 4)
     assert plan_latent_attention(1, 1, 128, 512, 64, 65536, 128).grid == (4, 1, 64)
-    assert prefill.scratch(2048, "cpu").parts.numel() == 128
-    assert decode.scratch(1, "cpu").parts.shape == (32 * 64, 128)
+    assert Scratch.allocate(prefill, 2048, "cpu").parts.numel() == 128
+    assert Scratch.allocate(decode, 1, "cpu").parts.shape == (32 * 64, 128)
 
 
 def test_what_does_not_fit_the_plan_is_refused() -> None:
@@ -142,7 +142,7 @@ def test_what_does_not_fit_the_plan_is_refused() -> None:
     q, out, batch = exact(1, 1, 2, 16), unset(1, 2, 16), Batch.allocate(1, 2, DEVICE)
 
     def launch(plan: AttentionPlan, batch: Batch, q: Any, room: int) -> None:
-        attention(q, *cache.rows, batch, 1.0, plan, plan.scratch(room, DEVICE), out)
+        attention(q, *cache.rows, batch, 1.0, plan, Scratch.allocate(plan, room, DEVICE), out)
 
     with pytest.raises(ValueError, match="a batch of 3"):
         launch(plan, Batch.allocate(3, 2, DEVICE), q, 1)

@@ -12,10 +12,12 @@ import torch
 from kernels.gpu.attention.batch import Batch
 from kernels.gpu.attention.grouped import attention
 from kernels.gpu.attention.kv_cache import Rows
-from kernels.gpu.attention.latent import latent_attention, plan_latent_attention
-from kernels.gpu.attention.plan import plan_attention
+from kernels.gpu.attention.latent import latent_attention
+from kernels.gpu.attention.plan import plan_attention, plan_latent_attention
+from kernels.gpu.attention.scratch import Scratch
 from kernels.gpu.flashinfer import wrappers as flash
 from kernels.gpu.flashinfer.indices import IndexBuffers, page_index, query_offsets
+from kernels.gpu.flashinfer.shapes import supports
 from kernels.gpu.flashinfer.workspace import WORKSPACE_BYTES
 from kernels.gpu.flashinfer.wrappers import FlashDecode, FlashLatent, FlashPrefill, FlashShape
 from tests.kernels.gpu import fake_flashinfer
@@ -116,8 +118,8 @@ def test_more_pages_than_the_buffers_hold_are_refused() -> None:
 
 
 def test_heads_that_flashinfer_lacks_are_known() -> None:
-    assert flash.supports(64, 64) and flash.supports(128, 128) and flash.supports(256, 256)
-    assert not any(flash.supports(*size) for size in ((80, 80), (96, 96), (192, 192), (192, 128)))
+    assert supports(64, 64) and supports(128, 128) and supports(256, 256)
+    assert not any(supports(*size) for size in ((80, 80), (96, 96), (192, 192), (192, 128)))
     with pytest.raises(ValueError, match="512 \\+ 64"):
         FlashLatent(STAND_IN, SHAPE, IndexBuffers.allocate(1, 1, "cpu"), torch.empty(1), graph=True)
 
@@ -217,7 +219,14 @@ def ours(q: Any, keys: Any, values: Any, lengths: Any, queries: Any, pages: Any)
     plan = plan_attention(len(lengths), max(queries), 10, 2, 64, 64, 48, 4)
     out = unset(len(q), 10, 64)
     attention(
-        q, Rows(keys), Rows(values), batch, SHAPE.scale, plan, plan.scratch(len(q), DEVICE), out
+        q,
+        Rows(keys),
+        Rows(values),
+        batch,
+        SHAPE.scale,
+        plan,
+        Scratch.allocate(plan, len(q), DEVICE),
+        out,
     )
     return out
 
@@ -248,6 +257,6 @@ def test_latent_decode_under_a_graph_equals_ours(sequences: int) -> None:
     batch.write(lengths, (1,) * n, pages, PAGE)
     plan = plan_latent_attention(n, 1, 16, 512, 64, 48, 4)
     latent_attention(
-        q, tail, Rows(cache), batch, LATENT.scale, plan, plan.scratch(n, DEVICE), wanted
+        q, tail, Rows(cache), batch, LATENT.scale, plan, Scratch.allocate(plan, n, DEVICE), wanted
     )
     assert error(out, wanted) < 3e-3

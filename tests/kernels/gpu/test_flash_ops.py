@@ -130,9 +130,9 @@ def matrices(seed: int, *shape: int) -> Tensor:
 
 
 def test_latent_attention_of_512_and_64_features(log: Log) -> None:
-    heads, nope, turned = 2, 16, 64
-    shape = CacheShape(1, 4, 16, 1, 512 + turned, 0)
-    rope = Rope(tuple(1 / (i + 1) for i in range(turned // 2)), True, nope)
+    heads, nope, rotated = 2, 16, 64
+    shape = CacheShape(1, 4, 16, 1, 512 + rotated, 0)
+    rope = Rope(tuple(1 / (i + 1) for i in range(rotated // 2)), True, nope)
     pages, rows = np.array([2, 0, 3], np.int32), []
     norm = Tensor("norm", BY_NAME["F32"], (512,), np.ones(512, np.float32).view(np.uint8))
     for ops in (GpuOps(DEVICE), ReferenceOps()):
@@ -141,10 +141,10 @@ def test_latent_attention_of_512_and_64_features(log: Log) -> None:
         v_b = ops.matrix(matrices(2, heads, 32, 512))
         start = 0
         for n in (18, 1):
-            q, kv = normal(3 + n, n, heads * (nope + turned)), normal(4 + n, n, 512 + turned)
+            q, kv = normal(3 + n, n, heads * (nope + rotated)), normal(4 + n, n, 512 + rotated)
             ops.latent_append(q, heads, kv, ops.vector(norm), 1e-5, rope, cache, 0, pages, start)
-            mixed = ops.latent_attention(q, heads, 0.1, k_b, v_b, cache, 0, pages, start)
-            rows.append(mixed)
+            attn_out = ops.latent_attention(q, heads, 0.1, k_b, v_b, cache, 0, pages, start)
+            rows.append(attn_out)
             start += n
     assert error(rows[0], rows[2]) < 3e-3 and error(rows[1], rows[3]) < 3e-3
     assert log.calls == [("plan latent", 18), ("latent", 18), ("plan latent", 19), ("latent", 1)]

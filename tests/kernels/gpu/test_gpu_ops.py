@@ -26,7 +26,7 @@ from kernels.gpu.attention.batch import Batch
 from kernels.gpu.gpu_ops import GpuOps
 from kernels.gpu.graph import inputs
 from kernels.gpu.graph.gpu_graph import GraphForward
-from kernels.gpu.graph.inputs import Place
+from kernels.gpu.graph.inputs import KvSlots
 from kernels.gpu.quant import matmul
 from kernels.hybrid.split import SplitOps
 from kernels.ops import CacheShape, Floats, Tensor
@@ -137,21 +137,21 @@ def test_a_chunk_with_experts_on_both_sides(stream_from: int | None, tmp_path: P
 
 
 def test_a_place_says_what_a_batch_says() -> None:
-    place = Place(6, PAGE_SIZE, torch.device(DEVICE))
+    kv_slots = KvSlots(6, PAGE_SIZE, torch.device(DEVICE))
     for start, n in ((0, 1), (0, 9), (7, 2), (8, 4)):
         batch = Batch.allocate(1, 8, DEVICE)
         batch.write([start + n], [n], [PAGES], PAGE_SIZE)
-        got = place.write(PAGES, start, n)
+        got = kv_slots.write(PAGES, start, n)
         for field in ("lengths", "offsets", "pages"):
             assert torch.equal(getattr(got, field), getattr(batch, field)), field
     with pytest.raises(ValueError, match="6 pages"):
-        place.write(PAGES, 8, 5)
+        kv_slots.write(PAGES, 8, 5)
 
 
 def test_a_place_stays_where_it_is_and_sees_other_pages() -> None:
-    place = Place(6, PAGE_SIZE, torch.device(DEVICE))
-    first = place.write(PAGES, 3, 1).pages.data_ptr()
-    moved = place.write(PAGES[::-1].copy(), 3, 1)
+    kv_slots = KvSlots(6, PAGE_SIZE, torch.device(DEVICE))
+    first = kv_slots.write(PAGES, 3, 1).pages.data_ptr()
+    moved = kv_slots.write(PAGES[::-1].copy(), 3, 1)
     assert moved.pages.data_ptr() == first
     assert moved.pages[0, 0] == PAGES[-1]
 
@@ -262,7 +262,7 @@ def test_behind_a_launch_no_memory_is_asked_for(monkeypatch: pytest.MonkeyPatch)
     fake, ops = FakeGraph(monkeypatch), GpuOps(DEVICE)
     data = np.ones((4, 32), np.float32).view(np.uint8).reshape(-1)
     table = ops.table(Tensor("token_embd.weight", BY_NAME["F32"], (4, 32), data))
-    run = GraphForward(ops._inputs, lambda entry, pages, start: ops.embed(table, entry) + 1)
+    run = GraphForward(ops._inputs, lambda tokens, pages, start: ops.embed(table, tokens) + 1)
     arguments = np.array([1], np.int32), PAGES, 0
     run(*arguments)
     with Noted() as noted:

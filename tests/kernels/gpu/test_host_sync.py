@@ -1,6 +1,6 @@
-"""What a captured pass puts on the stream when it asks the host, in which order; and what a probe believes.
+"""What a captured pass puts on the stream when it needs experts of the host, in which order; and what a probe believes.
 
-The driver is a fake that notes its calls and looks at the letter meanwhile. On a GPU the real one is probed.
+The driver is a fake that notes its calls and looks at the request meanwhile. On a GPU the real one is probed.
 """
 
 from __future__ import annotations
@@ -18,60 +18,60 @@ import torch
 from kernels.gpu.gpu_ops import GpuOps
 from kernels.gpu.graph import host_sync
 from kernels.gpu.graph.driver import Driver, DriverError
-from kernels.gpu.graph.host_sync import FLAGS, FUNCTIONS, HandOverOps, pinned, probe
+from kernels.gpu.graph.host_sync import FLAGS, FUNCTIONS, HostSyncOps, pinned, probe
 from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU
 
 HIDDEN, TOP_K = 8, 2
 
 
 class NotedStreams:
-    """Notes every call with the letter's state at that moment; `wait` answers as a host would."""
+    """Notes every call with the request's state at that moment; `wait` completes it as a host would."""
 
-    def __init__(self, letter: Any) -> None:
-        self.letter, self.calls = letter, []  # type: ignore[var-annotated]
+    def __init__(self, request: Any) -> None:
+        self.request, self.calls = request, []  # type: ignore[var-annotated]
 
     def write(self, stream: int, address: int, value: int) -> None:
         name = {
-            self.letter.asked.ctypes.data: "asked",
-            self.letter.answered.ctypes.data: "answered",
+            self.request.submitted.ctypes.data: "submitted",
+            self.request.completed.ctypes.data: "completed",
         }
-        self.calls.append((name[address], value, self.letter.x[0, 0]))
+        self.calls.append((name[address], value, self.request.x[0, 0]))
 
     def wait(self, stream: int, address: int, value: int) -> None:
-        assert address == self.letter.answered.ctypes.data
-        self.letter.answer[:] = 10
-        self.calls.append(("wait", value, self.letter.x[0, 0]))
+        assert address == self.request.completed.ctypes.data
+        self.request.result[:] = 10
+        self.calls.append(("wait", value, self.request.x[0, 0]))
 
     def call(self, stream: int, function: int, argument: int) -> None:
-        self.calls.append(("call", argument, self.letter.x[0, 0]))
+        self.calls.append(("call", argument, self.request.x[0, 0]))
 
 
-def letter() -> Any:
+def expert_request() -> Any:
     device = torch.device(DEVICE)
     return SimpleNamespace(
         x=pinned((1, HIDDEN), np.float32, device),
         ids=pinned((1, TOP_K), np.int32, device),
         weights=pinned((1, TOP_K), np.float32, device),
-        answer=pinned((1, HIDDEN), np.float32, device),
-        asked=pinned((1,), np.int32, device),
-        answered=pinned((1,), np.int32, device),
+        result=pinned((1, HIDDEN), np.float32, device),
+        submitted=pinned((1,), np.int32, device),
+        completed=pinned((1,), np.int32, device),
         address=4711,
     )
 
 
 @pytest.mark.skipif(ON_GPU, reason="there the stream is real")
-def test_the_question_is_complete_before_the_flag_and_the_flag_is_taken_back() -> None:
-    ops, post = GpuOps(DEVICE), letter()
-    noted = NotedStreams(post)
+def test_the_request_is_complete_before_the_flag_and_the_flag_is_lowered() -> None:
+    ops, request = GpuOps(DEVICE), expert_request()
+    noted = NotedStreams(request)
     ops.streams, ops._kind = noted, FLAGS
     x = torch.full((1, HIDDEN), 3.0)
     ids, weights = torch.tensor([[5, 1]], dtype=torch.int32), torch.tensor([[0.5, 0.25]])
-    ops.post(post, x, ids, weights)
-    assert post.ids.tolist() == [[5, 1]] and post.weights.tolist() == [[0.5, 0.25]]
+    ops.submit(request, x, ids, weights)
+    assert request.ids.tolist() == [[5, 1]] and request.weights.tolist() == [[0.5, 0.25]]
     residual = torch.ones(1, HIDDEN)
-    ops.collect(post, residual)
+    ops.wait(request, residual)
     assert (residual == 11).all()
-    assert noted.calls == [("asked", 1, 3.0), ("wait", 1, 3.0), ("answered", 0, 3.0)]
+    assert noted.calls == [("submitted", 1, 3.0), ("wait", 1, 3.0), ("completed", 0, 3.0)]
 
 
 @pytest.mark.skipif(ON_GPU, reason="there the stream is real")
@@ -85,15 +85,15 @@ def test_a_host_function_is_called_beside_the_stream(monkeypatch: pytest.MonkeyP
 
     main, side = stream("main"), stream("side")
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: main)
-    ops, post = GpuOps(DEVICE), letter()
-    noted = NotedStreams(post)
+    ops, request = GpuOps(DEVICE), expert_request()
+    noted = NotedStreams(request)
     ops.streams, ops._kind, ops._side = noted, FUNCTIONS, side
     x = torch.full((1, HIDDEN), 2.0)
-    ops.post(post, x, torch.zeros(1, TOP_K, dtype=torch.int32), torch.zeros(1, TOP_K))
+    ops.submit(request, x, torch.zeros(1, TOP_K, dtype=torch.int32), torch.zeros(1, TOP_K))
     assert noted.calls == [("call", 4711, 2.0)]
-    post.answer[:] = 4
+    request.result[:] = 4
     residual = torch.ones(1, HIDDEN)
-    ops.collect(post, residual)
+    ops.wait(request, residual)
     assert (residual == 5).all()
     assert order == ["side waits for main", "main waits for side"]
 
@@ -235,9 +235,8 @@ def test_where_nothing_is_captured_nothing_is_tried(monkeypatch: pytest.MonkeyPa
     card = Card(monkeypatch, streams)
     for setting, found, tries in (("0", "none", 0), ("1", FLAGS, 1)):
         monkeypatch.setenv("KTCHAT_GPU_GRAPH", setting)
-        ops = HandOverOps()
-        ops.device, ops.streams = CARD, streams
-        assert (ops.hand_over, len(card.captured)) == (found, tries)
+        ops = HostSyncOps(CARD, streams)
+        assert (ops.host_sync, len(card.captured)) == (found, tries)
 
 
 @pytest.mark.skipif(ON_GPU, reason="there is a driver there")
@@ -248,5 +247,5 @@ def test_without_a_driver_the_call_says_so() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not ON_GPU, reason="needs KTCHAT_GPU_TESTS=1 and a CUDA device")
-def test_this_driver_hands_over_by_itself() -> None:
+def test_this_driver_synchronises_by_itself() -> None:
     assert probe(torch.device("cuda", 0), Driver()) in (FLAGS, FUNCTIONS)

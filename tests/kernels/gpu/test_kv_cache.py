@@ -38,7 +38,7 @@ def shuffled(tokens: int) -> tuple[Batch, Any]:
 
 
 def still(pairs: int) -> Rope:
-    """A rope that turns nothing."""
+    """A rope that rotates nothing."""
     return Rope((0.0,) * pairs, False)
 
 
@@ -75,11 +75,11 @@ def test_keys_and_values_are_rounded_as_gguf_rounds_them(key: int, value: int) -
 
 
 def test_latent_rows_are_rounded_as_gguf_rounds_them() -> None:
-    tokens, latent, turned = 6, 96, 32
+    tokens, latent, rotated = 6, 96, 32
     batch, place = shuffled(tokens)
-    kv = awkward(tokens, 1, latent + turned)[:, 0]
-    rows = empty((2, PAGE, 1), latent + turned, "q8")
-    table = rope_table(still(turned // 2), DEVICE)
+    kv = awkward(tokens, 1, latent + rotated)[:, 0]
+    rows = empty((2, PAGE, 1), latent + rotated, "q8")
+    table = rope_table(still(rotated // 2), DEVICE)
     append_latent(kv, torch.ones(latent, device=DEVICE), 1.0, table, batch, rows)
     normed = kv[:, :latent] * torch.rsqrt(kv[:, :latent].pow(2).mean(-1, keepdim=True) + 1.0)
     numbers, scales, _ = planes(normed[:, None])

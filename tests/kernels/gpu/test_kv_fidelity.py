@@ -1,7 +1,7 @@
 """What a cache in 8 bits costs: our error against float32, over llama.cpp's with its cache in Q8_0.
 
 llama.cpp has such a cache with flash attention only, for latent attention too: there both sides keep one
-row of latent and turned features a position.
+row of latent and rotated features a position.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def test_every_count_of_rows(n: int, device: torch.device) -> None:
     tensor = random_tensor("Q4_K", (17, 256))
     x = activations(n, 256)
     y = matmul.linear(x.to(device), repack(tensor, device))
-    bound = FLOAT if n <= matmul.FEW else 1e-3
+    bound = FLOAT if n <= matmul.GEMV_MAX_ROWS else 1e-3
     assert error(y, x.double() @ wanted_weights(tensor).T) < bound
 
 
@@ -85,7 +85,7 @@ def test_one_block_of_columns(name: str, device: torch.device) -> None:
     x = activations(2, cols)
     wanted = x.double() @ wanted_weights(tensor).T
     assert error(matmul.gemv(x.to(device), weight), wanted) < FLOAT
-    assert error(matmul.gemm(matmul.halves(x.to(device)), weight), wanted) < 2e-3
+    assert error(matmul.gemm(matmul.fp16_activations(x.to(device)), weight), wanted) < 2e-3
 
 
 def test_rows_of_no_whole_tile(device: torch.device) -> None:
@@ -93,7 +93,7 @@ def test_rows_of_no_whole_tile(device: torch.device) -> None:
     weight, x = repack(tensor, device), activations(18, 96)
     wanted = x.double() @ wanted_weights(tensor).T
     assert error(matmul.gemv(x[:3].to(device), weight), wanted[:3]) < FLOAT
-    assert error(matmul.gemm(matmul.halves(x.to(device)), weight), wanted) < 1e-3
+    assert error(matmul.gemm(matmul.fp16_activations(x.to(device)), weight), wanted) < 1e-3
 
 
 @pytest.mark.parametrize("splits", [2, 3, 100])
@@ -182,7 +182,7 @@ def test_tokens_grouped_by_expert(name: str, device: torch.device) -> None:
     places = torch.tensor(ids, dtype=torch.int32, device=device)
     grouped = matmul.groups(places, 5)
     for x in (activations(20, 256), activations(40, 256, seed=1)):
-        y = matmul.grouped_gemm(matmul.halves(x.to(device)), weight, grouped)
+        y = matmul.grouped_gemm(matmul.fp16_activations(x.to(device)), weight, grouped)
         assert error(y, chosen(x, values, ids)) < 1e-3
 
 

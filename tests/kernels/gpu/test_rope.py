@@ -11,7 +11,7 @@ import torch
 from kernels.gpu.attention.append import append_heads, append_latent
 from kernels.gpu.attention.batch import Batch
 from kernels.gpu.attention.kv_cache import Rows
-from kernels.gpu.attention.rope import rope_table, turn
+from kernels.gpu.attention.rope import rope_table, rotate
 from kernels.ops import CacheShape, Rope, Tensor
 from kernels.quants import BY_NAME
 from kernels.reference import ReferenceOps
@@ -57,7 +57,7 @@ def zeros(*shape: int) -> Any:
     (2, 2, 10, 6, 3, 2),
 ])  # fmt: skip
 @pytest.mark.parametrize("normed", [False, True])
-def test_heads_are_normed_turned_and_stored(
+def test_heads_are_normed_rotated_and_stored(
     interleaved: bool,
     heads: int,
     kv_heads: int,
@@ -73,15 +73,15 @@ def test_heads_are_normed_turned_and_stored(
         normal(3, TOKENS, kv_heads, value),
     )
     norms = (normal(4, key), normal(5, key)) if normed else (None, None)
-    turned = rope(pairs, interleaved, offset)
+    rotated = rope(pairs, interleaved, offset)
     keys, values = zeros(8, PAGE, kv_heads, key), zeros(8, PAGE, kv_heads, value)
     table, batch, got, q_norm, k_norm = (
-        rope_table(turned, DEVICE),
+        rope_table(rotated, DEVICE),
         filled_batch(),
         q.clone(),
         *norms,
     )
-    turn(got, q_norm, EPS, table, offset, batch)
+    rotate(got, q_norm, EPS, table, offset, batch)
     append_heads(k, v, k_norm, EPS, table, batch, Rows(keys), Rows(values))
 
     cache = REFERENCE.kv_cache(CacheShape(1, 8, PAGE, kv_heads, key, value))
@@ -89,7 +89,7 @@ def test_heads_are_normed_turned_and_stored(
     begin = 0
     for length, new, pages in zip(LENGTHS, QUERIES, TABLES, strict=True):
         parts = [x[begin : begin + new].flatten(1).cpu() for x in (q.clone(), k.clone(), v)]
-        REFERENCE.rope_append(*parts, weights, EPS, turned, cache, 0, pages, length - new)
+        REFERENCE.rope_append(*parts, weights, EPS, rotated, cache, 0, pages, length - new)
         assert error(got[begin : begin + new].flatten(1), parts[0]) < FLOAT
         begin += new
     assert error(keys, cache.keys[0]) < HALF
@@ -98,20 +98,20 @@ def test_heads_are_normed_turned_and_stored(
 
 
 @pytest.mark.parametrize("interleaved", [False, True])
-def test_latent_rows_are_normed_turned_and_stored(interleaved: bool) -> None:
+def test_latent_rows_are_normed_rotated_and_stored(interleaved: bool) -> None:
     heads, nope, pairs, latent = 3, 12, 4, 40
     q, kv, norm = (
         normal(1, TOKENS, heads, nope + 2 * pairs),
         normal(2, TOKENS, latent + 2 * pairs),
         normal(3, latent),
     )
-    turned, got = rope(pairs, interleaved, nope), q.clone()
+    rotated, got = rope(pairs, interleaved, nope), q.clone()
     cache, table, batch = (
         zeros(8, PAGE, 1, latent + 2 * pairs),
-        rope_table(turned, DEVICE),
+        rope_table(rotated, DEVICE),
         filled_batch(),
     )
-    turn(got[..., nope:], None, EPS, table, 0, batch)
+    rotate(got[..., nope:], None, EPS, table, 0, batch)
     append_latent(kv, norm, EPS, table, batch, Rows(cache))
 
     wanted = REFERENCE.kv_cache(CacheShape(1, 8, PAGE, 1, latent + 2 * pairs, 0))
@@ -120,7 +120,7 @@ def test_latent_rows_are_normed_turned_and_stored(interleaved: bool) -> None:
         part, row = q[begin : begin + new].flatten(1).cpu(), kv[begin : begin + new].cpu()
         part, start = part.clone(), length - new
         REFERENCE.latent_append(
-            part, heads, row, weight(norm), EPS, turned, wanted, 0, pages, start
+            part, heads, row, weight(norm), EPS, rotated, wanted, 0, pages, start
         )
         assert error(got[begin : begin + new].flatten(1), part) < FLOAT
         begin += new
@@ -135,7 +135,7 @@ def test_angles_stay_exact_far_into_a_sequence(position: int) -> None:
     batch = Batch.allocate(1, 1, DEVICE)
     batch.lengths.fill_(position + 1)
     batch.offsets.copy_(torch.tensor([0, 1]))
-    turn(q, None, EPS, rope_table(Rope(frequencies, False), DEVICE), 0, batch)
+    rotate(q, None, EPS, rope_table(Rope(frequencies, False), DEVICE), 0, batch)
     angles = position * np.array(frequencies)
     wanted = np.concatenate([np.cos(angles), np.sin(angles)])
     assert np.abs(q.cpu().numpy().ravel() - wanted).max() < 1e-6
@@ -145,7 +145,7 @@ def test_what_does_not_fit_is_refused() -> None:
     q, k, cache = normal(1, 6, 1, 8), normal(2, 6, 2, 8), Rows(zeros(8, PAGE, 1, 8))
     table = rope_table(rope(4, False), DEVICE)
     with pytest.raises(ValueError, match="4 pairs from 2 of 8"):
-        turn(q, None, EPS, table, 2, filled_batch())
+        rotate(q, None, EPS, table, 2, filled_batch())
     with pytest.raises(ValueError, match="for"):
         append_heads(k, k, None, EPS, table, filled_batch(), cache, cache)
     apart, pair = normal(3, 6, 2, 16)[..., :8], Rows(zeros(8, PAGE, 2, 8))

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from kernels.gpu.memory.side_stream import SideStream
 from kernels.gpu.memory.staging import Piece, Staging, pieces
-from kernels.gpu.memory.tracked_allocator import Holdings
+from kernels.gpu.memory.tracked_allocator import TrackedAllocator
 from kernels.gpu.memory.weight_store import WeightStore
 from kernels.gpu.quant.weight import PackedWeight, packed_bytes
 from kernels.gpu.sizes import BUFFERS
@@ -46,9 +46,9 @@ class Allocations(TorchDispatchMode):
 
 def store(block: int) -> WeightStore:
     """A store that sends blocks of so many bytes."""
-    holdings = Holdings(torch.device(DEVICE))
-    made = WeightStore(holdings)
-    made._staging = Staging(holdings, block)
+    allocator = TrackedAllocator(torch.device(DEVICE))
+    made = WeightStore(allocator)
+    made._staging = Staging(allocator, block)
     return made
 
 
@@ -151,7 +151,7 @@ class FakeStream(SideStream):
 @on_the_cpu
 def test_a_buffer_is_filled_again_once_its_copy_is_done() -> None:
     tensor, stream = random_tensor("Q8_0", (BUFFERS + 3, 32)), FakeStream()
-    staging = Staging(Holdings(torch.device(DEVICE)), tensor.type.row_bytes(32), stream)
+    staging = Staging(TrackedAllocator(torch.device(DEVICE)), tensor.type.row_bytes(32), stream)
     weight = PackedWeight.empty(tensor.type, tensor.shape)
     stream.marks.clear()
     stream.log.clear()
@@ -164,7 +164,7 @@ def test_a_buffer_is_filled_again_once_its_copy_is_done() -> None:
 @on_the_cpu
 def test_a_block_that_cannot_be_read_leaves_the_way_open() -> None:
     tensor = random_tensor("Q8_0", (BUFFERS, 32))
-    staging = Staging(Holdings(torch.device(DEVICE)), 1 << 10)
+    staging = Staging(TrackedAllocator(torch.device(DEVICE)), 1 << 10)
     weight = PackedWeight.empty(tensor.type, tensor.shape)
     good = list(pieces(tensor, [0], weight, 0, tensor.type.row_bytes(32)))
     bad = Piece(weight, 0, 0, (np.zeros((2, 5), np.uint8), np.zeros((3, 5), np.uint8)))
@@ -188,7 +188,7 @@ class SlowBytes:
 @on_the_cpu
 def test_nobody_writes_to_a_buffer_once_sending_has_failed() -> None:
     tensor, slow = random_tensor("Q8_0", (1, 32)), SlowBytes()
-    staging = Staging(Holdings(torch.device(DEVICE)), 1 << 10)
+    staging = Staging(TrackedAllocator(torch.device(DEVICE)), 1 << 10)
     weight = PackedWeight.empty(tensor.type, tensor.shape)
     bad = Piece(weight, 0, 0, (np.zeros((2, 5), np.uint8), np.zeros((3, 5), np.uint8)))
     with pytest.raises(ValueError, match="broadcast"):

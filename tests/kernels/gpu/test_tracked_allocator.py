@@ -8,7 +8,7 @@ import torch
 
 from kernels.device import DeviceMemory, DeviceMemoryError
 from kernels.gpu.gpu_ops import GpuOps
-from kernels.gpu.memory.tracked_allocator import Holdings
+from kernels.gpu.memory.tracked_allocator import TrackedAllocator
 from kernels.gpu.quant.weight import packed_bytes
 from kernels.gpu.sizes import BLOCK_BYTES
 from kernels.ops import CacheShape, Tensor
@@ -18,43 +18,43 @@ from tests.kernels.gpu.quantised_cases import random_tensor
 
 
 def test_what_exists_is_counted() -> None:
-    holdings = Holdings(torch.device(DEVICE), limit=1000)
-    first, second = holdings.empty(600), holdings.empty(300)
-    assert holdings.held == 900 and holdings.memory().free == 100
+    allocator = TrackedAllocator(torch.device(DEVICE), limit=1000)
+    first, second = allocator.empty(600), allocator.empty(300)
+    assert allocator.held == 900 and allocator.memory().free == 100
     part = first[10:20]
     del first
-    assert holdings.held == 900, "a view still holds it"
+    assert allocator.held == 900, "a view still holds it"
     del part
-    assert holdings.held == 300
-    assert holdings.memory().free == 700 and holdings.memory().total == 1000
+    assert allocator.held == 300
+    assert allocator.memory().free == 700 and allocator.memory().total == 1000
     del second
-    assert holdings.held == 0
+    assert allocator.held == 0
 
 
 def test_a_refusal_says_how_much_was_wanted_and_is_free() -> None:
-    holdings = Holdings(torch.device(DEVICE), limit=5000)
-    kept = holdings.empty(3500)
+    allocator = TrackedAllocator(torch.device(DEVICE), limit=5000)
+    kept = allocator.empty(3500)
     with pytest.raises(DeviceMemoryError, match=r"2,000 bytes wanted on .*, 1,500 are free"):
-        holdings.empty(2000)
-    assert len(holdings.empty(1500)) == 1500, "what fits exactly is not refused"
-    assert holdings.held == kept.nbytes
+        allocator.empty(2000)
+    assert len(allocator.empty(1500)) == 1500, "what fits exactly is not refused"
+    assert allocator.held == kept.nbytes
 
 
 def test_what_the_allocator_refuses_is_refused_in_the_same_words() -> None:
-    holdings = Holdings(torch.device(DEVICE))
+    allocator = TrackedAllocator(torch.device(DEVICE))
 
     def allocate() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 7.00 TiB.")
 
     with (
         pytest.raises(DeviceMemoryError, match=r"123 bytes wanted .* are free"),
-        holdings.room(123),
+        allocator.room(123),
     ):
         allocate()
 
 
 def test_a_device_without_a_limit_has_what_its_driver_says() -> None:
-    memory = Holdings(torch.device(DEVICE)).memory()
+    memory = TrackedAllocator(torch.device(DEVICE)).memory()
     assert 0 < memory.free <= memory.total
 
 
@@ -68,7 +68,7 @@ def test_what_passes_took_is_theirs_again(monkeypatch: pytest.MonkeyPatch) -> No
         cached = 0
 
     monkeypatch.setattr(torch.cuda, "empty_cache", empty)
-    assert Holdings(torch.device("cuda", 0)).memory() == DeviceMemory(70, 200)
+    assert TrackedAllocator(torch.device("cuda", 0)).memory() == DeviceMemory(70, 200)
 
 
 def test_weights_caches_and_slots_run_out() -> None:

@@ -1,10 +1,10 @@
-// How fast memory can be read: the limit that decoding speed is compared with.
+// Memory read bandwidth: the limit that decoding speed is compared with.
 //
-// Threads, each pinned to a CPU of its own, claim chunks of a buffer that no cache holds and sum them
-// with independent accumulators of full vectors. A round lasts from the moment the first thread begins
-// until all chunks are summed; the median of the rounds counts. Threads meet by spinning: a thread that
-// the system wakes milliseconds late would make the round look shorter or longer than it is.
-// Huge pages are asked for, so that address translation does not limit.
+// Threads, each pinned to a CPU of its own, claim chunks of a buffer that no cache holds and sum
+// them with independent accumulators of full vectors. A round lasts from the moment the first
+// thread begins until all chunks are summed; the median of the rounds counts. Threads meet by
+// spinning: a thread that the system wakes milliseconds late would make the round look shorter or
+// longer than it is. Huge pages are asked for, so that address translation does not limit.
 
 #include <pthread.h>
 #include <sched.h>
@@ -170,8 +170,8 @@ private:
 
 }  // namespace
 
-// Memory reads in GB/s (10^9 bytes) of `threads` threads over `bytes` bytes, the median of rounds for
-// about `seconds`; 0 when the memory is not to be had or the arguments make no sense.
+// Memory reads in GB/s (10^9 bytes) of `threads` threads over `bytes` bytes, the median of rounds
+// for about `seconds`; 0 when the memory is not to be had or the arguments make no sense.
 extern "C" __attribute__((visibility("default"))) double kt_read_limit(size_t bytes, int threads,
                                                                        double seconds) {
     if (threads < 1 || threads > 1024 || bytes < kChunk * threads) return 0.0;

@@ -1,9 +1,10 @@
-// The types of panels (panel.h): how a block of 32 columns becomes 8 vectors of unsigned bytes, and what
-// their scales and minima are.
+// The types that have repacked tiles (tile16.h): how a slice of 32 columns becomes 8 vectors of
+// unsigned bytes, and what its scales and minima are.
 //
-// AVX2 takes a panel as two halves of 8 rows, a plain machine as four quarters: `lane` is the first row.
+// AVX2 takes a tile as two halves of 8 rows, a plain machine as four quarters: `lane` is the first
+// row.
 
-#include "panel.h"
+#include "tile16.h"
 
 namespace ktchat::KTCHAT_ISA {
 namespace {
@@ -65,16 +66,16 @@ inline IntVec dot4(IntVec acc, Bytes w, const int8_t* x) {
 }
 
 // table[i] for every byte i < 16.
-inline Bytes look_up(const uint8_t* table, Bytes places) {
+inline Bytes look_up(const uint8_t* table, Bytes indices) {
 #if defined(__AVX512F__)
     const __m128i t = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
-    return (Bytes)_mm512_shuffle_epi8(_mm512_broadcast_i32x4(t), (__m512i)places);
+    return (Bytes)_mm512_shuffle_epi8(_mm512_broadcast_i32x4(t), (__m512i)indices);
 #elif defined(__AVX2__)
     const __m128i t = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
-    return (Bytes)_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(t), (__m256i)places);
+    return (Bytes)_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(t), (__m256i)indices);
 #else
     Bytes out;
-    for (int i = 0; i < W * 4; i++) out[i] = table[places[i]];
+    for (int i = 0; i < W * 4; i++) out[i] = table[indices[i]];
     return out;
 #endif
 }
@@ -132,8 +133,8 @@ alignas(16) constexpr uint8_t kFp4[16] = {12, 13, 14, 15, 16, 18, 20, 24,
                                           12, 11, 10, 9,  8,  6,  4,  0};  // + 12
 
 // ---- the types ----------------------------------------------------------------------------------
-// `Header` is what a cell's blocks share. `unpack` gives block b; `scales` gives scale and minimum
-// (what is taken off for every unit of activation) of group g: 32 columns, or 16 where kGroup says
+// `Header` is what a block's slices share. `unpack` gives slice b; `scales` gives scale and minimum
+// (what is subtracted for every unit of activation) of group g: 32 columns, or 16 where kGroup says
 // so.
 
 template <int Offset, bool Table>
@@ -143,9 +144,9 @@ struct Type32 {  // Q4_0, IQ4_NL
     struct Header {
         Vec d;
     };
-    static Header header(const uint8_t* cell, int lane) { return {load_half(cell + 2 * lane)}; }
-    static void unpack(const uint8_t* cell, int, int lane, Bytes* w) {
-        nibbles(cell + 32, lane, w);
+    static Header header(const uint8_t* block, int lane) { return {load_half(block + 2 * lane)}; }
+    static void unpack(const uint8_t* block, int, int lane, Bytes* w) {
+        nibbles(block + 32, lane, w);
         if constexpr (Table) {
             for (int k = 0; k < 8; k++) w[k] = look_up(kNonLinear, w[k]);
         }
@@ -159,34 +160,34 @@ using TypeQ4_0 = Type32<8, false>;
 using TypeIQ4_NL = Type32<128, true>;
 
 struct TypeQ5_0 : Type32<16, false> {
-    static void unpack(const uint8_t* cell, int, int lane, Bytes* w) {
-        nibbles(cell + 32, lane, w);
-        add_bits<4>(cell + 32 + 256, lane, w);
+    static void unpack(const uint8_t* block, int, int lane, Bytes* w) {
+        nibbles(block + 32, lane, w);
+        add_bits<4>(block + 32 + 256, lane, w);
     }
 };
 
 struct TypeQ8_0 : Type32<128, false> {
     static constexpr bool kWide = true;
-    static void unpack(const uint8_t* cell, int, int lane, Bytes* w) {
-        for (int k = 0; k < 8; k++) w[k] = load_bytes(cell + 32 + 64 * k + 4 * lane);
+    static void unpack(const uint8_t* block, int, int lane, Bytes* w) {
+        for (int k = 0; k < 8; k++) w[k] = load_bytes(block + 32 + 64 * k + 4 * lane);
     }
 };
 
 struct TypeMXFP4 : Type32<12, false> {
-    static Header header(const uint8_t* cell, int lane) { return {exponent_scale(cell + lane)}; }
-    static void unpack(const uint8_t* cell, int, int lane, Bytes* w) {
-        nibbles(cell + 16, lane, w);
+    static Header header(const uint8_t* block, int lane) { return {exponent_scale(block + lane)}; }
+    static void unpack(const uint8_t* block, int, int lane, Bytes* w) {
+        nibbles(block + 16, lane, w);
         for (int k = 0; k < 8; k++) w[k] = look_up(kFp4, w[k]);
     }
 };
 
-// What a cell of 256 columns has one of, for each row.
+// The scales that a block of 256 columns has one of, for each row.
 struct OneScale {
     static constexpr int kCols = 256;
     struct Header {
         Vec d;
     };
-    static Header header(const uint8_t* cell, int lane) { return {load_half(cell + 2 * lane)}; }
+    static Header header(const uint8_t* block, int lane) { return {load_half(block + 2 * lane)}; }
 };
 
 struct ScaleAndMinimum {
@@ -194,16 +195,17 @@ struct ScaleAndMinimum {
     struct Header {
         Vec d, dmin;
     };
-    static Header header(const uint8_t* cell, int lane) {
-        return {load_half(cell + 2 * lane), load_half(cell + 32 + 2 * lane)};
+    static Header header(const uint8_t* block, int lane) {
+        return {load_half(block + 2 * lane), load_half(block + 32 + 2 * lane)};
     }
 };
 
-// Scale g of `Count` 6-bit ones: nibbles at `Low`, two to a byte; upper pairs at `High`, four to a byte.
+// Scale g of `Count` 6-bit ones: nibbles at `Low`, two to a byte; upper pairs at `High`, four to a
+// byte.
 template <int Low, int High, int Count>
-inline IntVec split_scale(const uint8_t* cell, int g, int lane) {
-    const IntVec low = widen(cell + Low + 16 * (g % (Count / 2)) + lane);
-    const IntVec high = widen(cell + High + 16 * (g % (Count / 4)) + lane);
+inline IntVec split_scale(const uint8_t* block, int g, int lane) {
+    const IntVec low = widen(block + Low + 16 * (g % (Count / 2)) + lane);
+    const IntVec high = widen(block + High + 16 * (g % (Count / 4)) + lane);
     const IntVec nibble = g < Count / 2 ? low & 15 : low >> 4;
     return nibble | ((high >> (2 * (g / (Count / 4)))) & 3) << 4;
 }
@@ -212,13 +214,13 @@ struct TypeQ4_K : ScaleAndMinimum {
     static constexpr int kGroup = 32;
     static constexpr bool kWide = false;
     static constexpr int kNumbers = 256;  // where they begin
-    static void unpack(const uint8_t* cell, int b, int lane, Bytes* w) {
-        nibbles(cell + kNumbers + 256 * b, lane, w);
+    static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
+        nibbles(block + kNumbers + 256 * b, lane, w);
     }
-    static void scales(const Header& h, const uint8_t* cell, int g, int lane, Vec& scale,
+    static void scales(const Header& h, const uint8_t* block, int g, int lane, Vec& scale,
                        Vec& min) {
-        const IntVec low = widen(cell + 64 + 16 * g + lane);
-        const IntVec high = widen(cell + 64 + 128 + 16 * (g % 4) + lane);
+        const IntVec low = widen(block + 64 + 16 * g + lane);
+        const IntVec high = widen(block + 64 + 128 + 16 * (g % 4) + lane);
         const IntVec upper = g < 4 ? high & 15 : high >> 4;
         scale = h.d * to_floats(low & 63);
         min = h.dmin * to_floats(low >> 6 | upper << 2);
@@ -226,22 +228,22 @@ struct TypeQ4_K : ScaleAndMinimum {
 };
 
 struct TypeQ5_K : TypeQ4_K {
-    static void unpack(const uint8_t* cell, int b, int lane, Bytes* w) {
-        nibbles(cell + kNumbers + 256 * b, lane, w);
-        add_bits<4>(cell + kNumbers + 2048 + 64 * b, lane, w);
+    static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
+        nibbles(block + kNumbers + 256 * b, lane, w);
+        add_bits<4>(block + kNumbers + 2048 + 64 * b, lane, w);
     }
 };
 
 struct TypeIQ4_XS : OneScale {
     static constexpr int kGroup = 32;
     static constexpr bool kWide = true;
-    static void unpack(const uint8_t* cell, int b, int lane, Bytes* w) {
-        nibbles(cell + 128 + 256 * b, lane, w);
+    static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
+        nibbles(block + 128 + 256 * b, lane, w);
         for (int k = 0; k < 8; k++) w[k] = look_up(kNonLinear, w[k]);
     }
-    static void scales(const Header& h, const uint8_t* cell, int g, int lane, Vec& scale,
+    static void scales(const Header& h, const uint8_t* block, int g, int lane, Vec& scale,
                        Vec& min) {
-        scale = h.d * to_floats(split_scale<32, 96, 8>(cell, g, lane) - 32);
+        scale = h.d * to_floats(split_scale<32, 96, 8>(block, g, lane) - 32);
         min = scale * 128.0f;
     }
 };
@@ -249,13 +251,13 @@ struct TypeIQ4_XS : OneScale {
 struct TypeQ6_K : OneScale {
     static constexpr int kGroup = 16;
     static constexpr bool kWide = false;
-    static void unpack(const uint8_t* cell, int b, int lane, Bytes* w) {
-        nibbles(cell + 288 + 256 * b, lane, w);
-        add_upper_pairs(cell + 288 + 2048 + 128 * b, lane, w);
+    static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
+        nibbles(block + 288 + 256 * b, lane, w);
+        add_upper_pairs(block + 288 + 2048 + 128 * b, lane, w);
     }
-    static void scales(const Header& h, const uint8_t* cell, int g, int lane, Vec& scale,
+    static void scales(const Header& h, const uint8_t* block, int g, int lane, Vec& scale,
                        Vec& min) {
-        scale = h.d * to_floats(widen_signed(cell + 32 + 16 * g + lane));
+        scale = h.d * to_floats(widen_signed(block + 32 + 16 * g + lane));
         min = scale * 32.0f;
     }
 };
@@ -263,13 +265,13 @@ struct TypeQ6_K : OneScale {
 struct TypeQ3_K : OneScale {
     static constexpr int kGroup = 16;
     static constexpr bool kWide = false;
-    static void unpack(const uint8_t* cell, int b, int lane, Bytes* w) {
-        pairs(cell + 224 + 128 * b, lane, w);
-        add_bits<2>(cell + 224 + 1024 + 64 * b, lane, w);
+    static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
+        pairs(block + 224 + 128 * b, lane, w);
+        add_bits<2>(block + 224 + 1024 + 64 * b, lane, w);
     }
-    static void scales(const Header& h, const uint8_t* cell, int g, int lane, Vec& scale,
+    static void scales(const Header& h, const uint8_t* block, int g, int lane, Vec& scale,
                        Vec& min) {
-        scale = h.d * to_floats(split_scale<32, 160, 16>(cell, g, lane) - 32);
+        scale = h.d * to_floats(split_scale<32, 160, 16>(block, g, lane) - 32);
         min = scale * 4.0f;
     }
 };
@@ -277,12 +279,12 @@ struct TypeQ3_K : OneScale {
 struct TypeQ2_K : ScaleAndMinimum {
     static constexpr int kGroup = 16;
     static constexpr bool kWide = false;
-    static void unpack(const uint8_t* cell, int b, int lane, Bytes* w) {
-        pairs(cell + 320 + 128 * b, lane, w);
+    static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
+        pairs(block + 320 + 128 * b, lane, w);
     }
-    static void scales(const Header& h, const uint8_t* cell, int g, int lane, Vec& scale,
+    static void scales(const Header& h, const uint8_t* block, int g, int lane, Vec& scale,
                        Vec& min) {
-        const IntVec both = widen(cell + 64 + 16 * g + lane);
+        const IntVec both = widen(block + 64 + 16 * g + lane);
         scale = h.d * to_floats(both & 15);
         min = h.dmin * to_floats(both >> 4);
     }

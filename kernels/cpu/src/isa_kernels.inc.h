@@ -1,0 +1,18 @@
+// All kernels of one instruction set. Each isa_*.cpp includes this once, with KTCHAT_ISA (the
+// namespace) and KTCHAT_ISA_NAME defined and its own compiler flags. The order matters: the table
+// comes last.
+
+#include "simd.h"
+#include "float_tile.inc.h"
+#include "tile16_pack.inc.h"
+#include "tile16_pack32.inc.h"
+#include "tile16_pack256.inc.h"
+#include "tile16_types.inc.h"
+#include "tile16_gemv.inc.h"
+#include "tile16_gemm.inc.h"
+#include "tile16_kernel.inc.h"
+#include "tile16_table.inc.h"
+#include "tile16_activations.inc.h"
+#include "elementwise.inc.h"
+#include "attention_tile.inc.h"
+#include "isa_table.inc.h"

@@ -1,0 +1,49 @@
+// The functions of the C ABI with the kinds of their arguments: the one table that both sides take
+// them from. kernels/cpu/op_table.py reads these lines for ctypes. api.cpp checks each against its
+// function when it is compiled, and makes the replay of recorded ops from them.
+//
+// An argument's kind is one character:
+//   p pointer   n int64   i int   z size_t   f float
+//   s the KV slots of new tokens: cache, layer, pages, page count, start, n (pnpnnn)
+//   w one product of kt_norm_linear: weight, output, bias or null (ppp)
+//
+// OP: an op of kernels/ops.py, kt_<name>(context, arguments...), which returns a Status. Its number
+// in a recorded pass is its place in this list. An op has at most one f. To add one, write its
+// function in api.cpp and a line here.
+//
+// FUNCTION: any other, with the kind of its result (v: void) first.
+
+#ifndef OP
+#define OP(name, arguments)
+#endif
+#ifndef FUNCTION
+#define FUNCTION(name, result, arguments)
+#endif
+
+OP(embed, "ppnp")
+OP(norm, "pnnpfp")
+OP(norm_linear, "pnnpfnwwww")
+OP(linear_add, "pnpp")
+OP(rope_append, "pnppppfps")
+OP(attention, "pnfsp")
+OP(latent_append, "pnppfps")
+OP(latent_attention, "pnfppsp")
+OP(route, "pnpfpppppp")
+OP(moe_add, "pnppnpppp")
+OP(ffn_add, "pnppppp")
+
+FUNCTION(supported, "i", "p")
+FUNCTION(open, "p", "pppipi")
+FUNCTION(close, "v", "p")
+FUNCTION(matrix, "p", "pinznnnpi")
+FUNCTION(has_tiles, "i", "i")
+FUNCTION(matrix_free, "v", "p")
+FUNCTION(cache, "p", "ppnnnnnn")
+FUNCTION(cache_free, "v", "p")
+FUNCTION(softmax, "v", "ppn")
+FUNCTION(replay, "i", "ppnp")
+FUNCTION(serve_requests, "i", "pnn")
+FUNCTION(serve_request, "v", "p")
+
+#undef OP
+#undef FUNCTION

@@ -1,0 +1,57 @@
+// Repacked tiles ("tile16"): 16 rows of a quantised matrix, interleaved at load so that a vector
+// lane is a row. A 64-byte vector of weights is 4 columns of 16 rows, which `vpdpbusd` multiplies
+// with 4 activations broadcast to all lanes: no sums across lanes, and scales load as vectors. The
+// bits of a type are kept and only their order changes, so a tile is as large as its rows in the
+// file.
+//
+// A tile is a run of blocks: the blocks of `cols` columns (32 or 256) that GGUF cuts a row into, 16
+// rows together. Kernels take a block apart in slices of 32 columns. Every quantised weight is an
+// unsigned code q; its value is scale * (q - offset) or scale * q - minimum. The layouts of the
+// blocks stand with their packers in tile16_pack32.inc.h and tile16_pack256.inc.h;
+// tile16_types.inc.h reads them. (A "tile" of a product elsewhere is the rows and tokens that a
+// kernel takes at once.)
+//
+// Activations are int8 with a float32 scale for every 32 columns, followed by their sums (times the
+// scale), which the offsets and minima need: ActivationRow.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels.h"
+
+namespace ktchat {
+
+constexpr int kTile16Rows = 16;
+
+// One GGUF type as repacked tiles; tile16_table.inc.h lists them.
+struct Tile16Type {
+    int type;          // enum ggml_type
+    int cols;          // of a block
+    size_t row_block;  // bytes of one row of a block, as in the file
+    // Packs `rows` <= 16 rows, `stride` bytes apart, of one block; missing rows become zeros.
+    void (*pack)(const uint8_t* source, size_t stride, int rows, uint8_t* block);
+    TileKernel kernel;
+
+    size_t block_bytes() const { return kTile16Rows * row_block; }
+};
+
+// One row of activations: q, then a scale and a sum for every 32 columns, a sum for every 16.
+struct ActivationRow {
+    const int8_t* q;
+    const float* scale;
+    const float* sum32;
+    const float* sum16;
+
+    ActivationRow() = default;
+    ActivationRow(const void* row, int64_t cols)
+        : q(static_cast<const int8_t*>(row)),
+          scale(reinterpret_cast<const float*>(q + cols)),
+          sum32(scale + cols / 32),
+          sum16(sum32 + cols / 32) {}
+};
+
+constexpr int64_t kActivationGroup = 32;
+constexpr size_t kActivationGroupBytes = 32 + 4 + 4 + 8;
+
+}  // namespace ktchat

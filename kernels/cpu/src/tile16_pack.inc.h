@@ -1,0 +1,87 @@
+// What the packers of all repacked tiles (tile16.h) share: the codes of 16 rows are interleaved,
+// and their bits packed again. How a type's block is read from the file stands in
+// tile16_pack32.inc.h and tile16_pack256.inc.h.
+
+#include "tile16.h"
+
+#include <cstring>
+
+namespace ktchat::KTCHAT_ISA {
+namespace {
+
+constexpr int R = kTile16Rows;
+
+// The codes of a block before packing: `q` row by row, `vectors[g]` = columns 4g .. 4g + 3 of all
+// rows.
+template <int Cols>
+struct BlockCodes {
+    alignas(64) uint8_t q[R][Cols];
+    alignas(64) uint8_t vectors[Cols / 4][64];
+
+    void interleave() {
+        for (int r = 0; r < R; r++) {
+            for (int g = 0; g < Cols / 4; g++) std::memcpy(vectors[g] + 4 * r, q[r] + 4 * g, 4);
+        }
+    }
+};
+
+// Vector v of a slice (8 vectors) holds the low nibbles of vector v and those of vector v + 4 above
+// them.
+template <int Cols>
+uint8_t* pack_nibbles(const BlockCodes<Cols>& codes, uint8_t* out) {
+    for (int b = 0; b < Cols / 32; b++) {
+        for (int v = 0; v < 4; v++, out += 64) {
+            const uint8_t* low = codes.vectors[8 * b + v];
+            const uint8_t* high = codes.vectors[8 * b + v + 4];
+            for (int i = 0; i < 64; i++)
+                out[i] = static_cast<uint8_t>((low[i] & 15) | high[i] << 4);
+        }
+    }
+    return out;
+}
+
+// Bits `shift`, `shift + 1` of four vectors in one: vector v of a slice holds v, v + 2, v + 4, v +
+// 6.
+template <int Cols>
+uint8_t* pack_pairs(const BlockCodes<Cols>& codes, int shift, uint8_t* out) {
+    for (int b = 0; b < Cols / 32; b++) {
+        for (int v = 0; v < 2; v++, out += 64) {
+            std::memset(out, 0, 64);
+            for (int k = 0; k < 4; k++) {
+                const uint8_t* from = codes.vectors[8 * b + v + 2 * k];
+                for (int i = 0; i < 64; i++) {
+                    out[i] = static_cast<uint8_t>(out[i] | ((from[i] >> shift) & 3) << (2 * k));
+                }
+            }
+        }
+    }
+    return out;
+}
+
+// Bit `shift` of the eight vectors of a slice in one.
+template <int Cols>
+uint8_t* pack_bits(const BlockCodes<Cols>& codes, int shift, uint8_t* out) {
+    for (int b = 0; b < Cols / 32; b++, out += 64) {
+        std::memset(out, 0, 64);
+        for (int k = 0; k < 8; k++) {
+            const uint8_t* from = codes.vectors[8 * b + k];
+            for (int i = 0; i < 64; i++) {
+                out[i] = static_cast<uint8_t>(out[i] | ((from[i] >> shift) & 1) << k);
+            }
+        }
+    }
+    return out;
+}
+
+template <int Cols>
+uint8_t* pack_bytes(const BlockCodes<Cols>& codes, uint8_t* out) {
+    std::memcpy(out, codes.vectors, sizeof codes.vectors);
+    return out + sizeof codes.vectors;
+}
+
+void copy_half(uint8_t* lanes, int row, const uint8_t* from) {
+    std::memcpy(lanes + 2 * row, from, 2);
+}
+
+}  // namespace
+}  // namespace ktchat::KTCHAT_ISA

@@ -1,0 +1,31 @@
+// The types that have repacked tiles, by their number in enum ggml_type. A new type is a line here,
+// a packer, and a struct in tile16_types.inc.h.
+
+#include "tile16.h"
+
+namespace ktchat::KTCHAT_ISA {
+namespace {
+
+constexpr Tile16Type kTile16Types[] = {
+    {2, 32, 18, pack_q4_0, tile16_kernel<TypeQ4_0>},
+    {6, 32, 22, pack_q5_0, tile16_kernel<TypeQ5_0>},
+    {8, 32, 34, pack_q8_0, tile16_kernel<TypeQ8_0>},
+    {10, 256, 84, pack_q2_k, tile16_kernel<TypeQ2_K>},
+    {11, 256, 110, pack_q3_k, tile16_kernel<TypeQ3_K>},
+    {12, 256, 144, pack_q4_k, tile16_kernel<TypeQ4_K>},
+    {13, 256, 176, pack_q5_k, tile16_kernel<TypeQ5_K>},
+    {14, 256, 210, pack_q6_k, tile16_kernel<TypeQ6_K>},
+    {20, 32, 18, pack_q4_0, tile16_kernel<TypeIQ4_NL>},
+    {23, 256, 136, pack_iq4_xs, tile16_kernel<TypeIQ4_XS>},
+    {39, 32, 17, pack_mxfp4, tile16_kernel<TypeMXFP4>},
+};
+
+const Tile16Type* find_tile16_type(int type) {
+    for (const Tile16Type& each : kTile16Types) {
+        if (each.type == type) return &each;
+    }
+    return nullptr;
+}
+
+}  // namespace
+}  // namespace ktchat::KTCHAT_ISA
