@@ -10,22 +10,24 @@
 
 namespace ktchat {
 
+// The kind of a parameter or result of type T; '?' is none of the table's.
 template <class T>
 constexpr char kind_of() {
-    return std::is_pointer_v<T>           ? 'p'
-           : std::is_same_v<T, int64_t>   ? 'n'
-           : std::is_same_v<T, int>       ? 'i'
-           : std::is_same_v<T, size_t>    ? 'z'
-           : std::is_same_v<T, float>     ? 'f'
-           : std::is_same_v<T, void>      ? 'v'
-                                          : '?';
+    if (std::is_pointer_v<T>) return 'p';
+    if (std::is_same_v<T, int64_t>) return 'n';
+    if (std::is_same_v<T, int>) return 'i';
+    if (std::is_same_v<T, size_t>) return 'z';
+    if (std::is_same_v<T, float>) return 'f';
+    if (std::is_void_v<T>) return 'v';
+    return '?';
 }
 
+// What a kind that stands for several arguments stands for, else null.
 constexpr const char* expanded(char kind) {
     return kind == 's' ? "pnpnnn" : kind == 'w' ? "ppp" : nullptr;
 }
 
-// Arguments of these kinds; `floats`: only those.
+// How many arguments these kinds are; `floats`: only the floats of them.
 constexpr int count_arguments(const char* kinds, bool floats = false) {
     int count = 0;
     for (; *kinds; kinds++) {
