@@ -84,7 +84,7 @@ def _plan(room: GpuRoom, context: int) -> MemoryPlan:
     placement = room.place(context)
     ram = room.ram(placement)
     slots, experts = sum(layer.experts for layer in placement.layers), expert_count(spec)
-    computed: Computed = "hybrid" if placement.on_cpu or slots < experts else "GPU"
+    computed: Computed = "GPU" if placement.whole(experts) else "hybrid"
     fits, longest = not ram.short, room.longest
     if not fits and room.ram(room.place(longest)).short:
         longest = 0

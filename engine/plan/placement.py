@@ -39,6 +39,10 @@ class Placement:
         """Layers that the CPU computes whole: the first ones."""
         return sum(layer.gpu is None for layer in self.layers)
 
+    def whole(self, experts: int) -> bool:
+        """Whether GPUs hold all that computes of a model with so many routed experts over all layers."""
+        return not self.on_cpu and sum(layer.experts for layer in self.layers) >= experts
+
     @property
     def gpus(self) -> tuple[int, ...]:
         """GPUs that hold layers, in the order in which layers pass through them."""

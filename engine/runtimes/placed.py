@@ -16,6 +16,7 @@ import numpy as np
 from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer, page_table
 from engine.model.weights import Report
+from engine.plan.memory_plan import expert_count
 from engine.plan.placement import Placement
 from engine.protocol import Computed
 from engine.runtimes.native import CHUNK, PAGE_SIZE, NativeRuntime, pages_for
@@ -76,13 +77,7 @@ def load_placed(
 
 def computed(placement: Placement, spec: ModelSpec) -> Computed:
     """ "GPU" where GPUs hold all that computes, else "hybrid"."""
-    experts = spec.moe.experts if spec.moe else 0
-    dense = spec.layers - spec.moe_layers
-    whole = (
-        place.gpu is not None and (number < dense or place.experts == experts)
-        for number, place in enumerate(placement.layers)
-    )
-    return "GPU" if all(whole) else "hybrid"
+    return "GPU" if placement.whole(expert_count(spec)) else "hybrid"
 
 
 Sides = dict[int, SplitOps[Any, Any, Any]]

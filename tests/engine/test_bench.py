@@ -259,7 +259,7 @@ def test_the_shapes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "recipes: Q4_K_M" in shown
 
 
-def test_the_read_limit_is_plausible() -> None:
+def test_the_memory_bandwidth_is_plausible() -> None:
     assert 0.2 < read_bandwidth(1, seconds=0.02, buffer=64 << 20) < 2000
     assert 0.2 < read_bandwidth(2, seconds=0.02, buffer=64 << 20) < 2000
     with pytest.raises(MemoryShortError, match="not to be had"):

@@ -26,8 +26,8 @@ def _library() -> ctypes.CDLL:
     from kernels.cpu.build import build
 
     library = ctypes.CDLL(str(build()))
-    library.kt_read_limit.restype = ctypes.c_double
-    library.kt_read_limit.argtypes = [ctypes.c_size_t, ctypes.c_int, ctypes.c_double]
+    library.kt_memory_bandwidth.restype = ctypes.c_double
+    library.kt_memory_bandwidth.argtypes = [ctypes.c_size_t, ctypes.c_int, ctypes.c_double]
     return library
 
 
@@ -36,7 +36,7 @@ def read_bandwidth(threads: int, seconds: float = 0.3, buffer: int = BUFFER) -> 
 
     Raises `MemoryShortError` when the buffer is not to be had.
     """
-    limit = float(_library().kt_read_limit(buffer, threads, seconds))
+    limit = float(_library().kt_memory_bandwidth(buffer, threads, seconds))
     if limit <= 0:
         raise MemoryShortError(
             "The memory bandwidth cannot be measured",

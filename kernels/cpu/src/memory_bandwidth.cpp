@@ -172,7 +172,7 @@ private:
 
 // Memory reads in GB/s (10^9 bytes) of `threads` threads over `bytes` bytes, the median of rounds
 // for about `seconds`; 0 when the memory is not to be had or the arguments make no sense.
-extern "C" __attribute__((visibility("default"))) double kt_read_limit(size_t bytes, int threads,
+extern "C" __attribute__((visibility("default"))) double kt_memory_bandwidth(size_t bytes, int threads,
                                                                        double seconds) {
     if (threads < 1 || threads > 1024 || bytes < kChunk * threads) return 0.0;
     const size_t size = bytes / kChunk * kChunk;
