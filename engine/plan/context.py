@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.common.units import byte_size
 from engine.errors import MemoryShortError, RequestError
 from engine.plan.footprint import PAGE, kv_bytes, weight_bytes, workspace_bytes
 from engine.protocol import Auto
@@ -67,13 +68,9 @@ def _too_large(spec: ModelSpec, context: int, free: int, most: int) -> MemorySho
     weights, cache = sum(weight_bytes(spec).values()), kv_bytes(spec, context)
     return MemoryShortError(
         f"{spec.name} does not fit into memory",
-        f"Its weights take {_gib(weights)} and a context of {context} tokens {_gib(cache)}, "
-        f"with {_gib(reserve_bytes(spec))} to work in; {_gib(free)} are free",
+        f"Its weights take {byte_size(weights)} and a context of {context} tokens {byte_size(cache)}, "
+        f"with {byte_size(reserve_bytes(spec))} to work in; {byte_size(free)} are free",
         f"Use a context of at most {most} tokens"
         if most >= CONTEXT_STEP
         else "Close other programs, or choose a smaller model or quantisation",
     )
-
-
-def _gib(count: int) -> str:
-    return f"{count / (1 << 30):.1f} GiB"
