@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from engine.common.units import byte_size
 from engine.errors import KtchatError
 
 MAX_FILE = 4 << 20
@@ -41,7 +42,7 @@ def read_json(path: Path) -> Fields:
     except OSError as error:
         raise DataFileError(f"{name} cannot be read", error.strerror or str(error)) from error
     if len(data) > MAX_FILE:
-        raise DataFileError(f"{name} cannot be read", f"It is larger than {MAX_FILE >> 20} MiB")
+        raise DataFileError(f"{name} cannot be read", f"It is larger than {byte_size(MAX_FILE)}")
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from engine.common.units import byte_size
 from engine.hub.access import HubAccess, RetryableError
 from engine.hub.errors import HubServerError
 from engine.hub.names import HubFile
@@ -62,7 +63,7 @@ class RemoteFile:
         if self.fetched + end - start > self.LIMIT:
             raise HubServerError(
                 f"The header of {self._file.name} is too large",
-                f"It has over {self.LIMIT >> 20} MiB",
+                f"It has over {byte_size(self.LIMIT)}",
             )
         data = self._with_one_retry(start, end)
         for number in range(first, first + -(-(end - start) // self.CHUNK)):

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from engine.common.units import byte_size
 from engine.errors import EngineError, KtchatError
 from engine.process.environment import environment
 from engine.process.event_queue import EventQueue
@@ -192,7 +193,7 @@ class Child(asyncio.Protocol):
                 self._loop.remove_reader(self._log_fd)
         if self._log_bytes > LOG_LIMIT:
             self._log_bytes = 0
-            why = f"More than {LOG_LIMIT >> 20} MiB"
+            why = f"More than {byte_size(LOG_LIMIT)}"
             self.kill(EngineError("The engine printed too much", why, AGAIN))
 
     def _exited(self) -> None:

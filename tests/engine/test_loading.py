@@ -85,9 +85,9 @@ def test_a_context_asked_for_is_kept_or_refused_with_numbers(spec: ModelSpec) ->
         choose_context(20000, model, 16 * GIB)
     most = ((16 * GIB - 2 * GIB - RESERVE) // (32 << 20) - 1) * 32  # pages, one of them spare
     assert f"at most {most} tokens" in caught.value.todo
-    assert "2.0 GiB" in caught.value.why
-    assert "20000 tokens 19.6 GiB" in caught.value.why
-    assert "16.0 GiB are free" in caught.value.why
+    assert "2.1 GB" in caught.value.why
+    assert "20000 tokens 21.0 GB" in caught.value.why
+    assert "17.2 GB are free" in caught.value.why
     assert choose_context(most, model, 16 * GIB) == most
     for bad in (0, -5):
         with pytest.raises(RequestError):
