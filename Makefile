@@ -1,17 +1,26 @@
-# make chat [MODEL=path.gguf] · make test · make check · make check-native · make bench · make guide
+# make chat [MODEL=path.gguf] · make test · make test-all · make check · make check-native · make bench · make guide
 # make wheelhouse [TARGET=3.12] [OUT=folder]
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: chat test check check-native gpu-check setup native guide bench wheelhouse clean
+.PHONY: chat test test-all check check-native gpu-check setup native guide bench wheelhouse clean
 
 chat: setup
 	@$(BIN)/ktchat $(if $(MODEL),-m "$(MODEL)")
 
+# Tests in two processes; those that measure time or own a terminal come one after the other. A single file
+# is quicker without them: .venv/bin/python -m pytest FILE.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=30
+
+# Of the large matrices, pairs that cover every value.
 test: setup
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) -m "not exhaustive" $(ARGS)
+
+# The whole matrices too.
+test-all: setup
+	@$(PYTEST) $(ARGS)
 
 check: setup
 	@$(BIN)/ruff format --check .

@@ -6,6 +6,11 @@ Triton decides when a kernel is defined: the setting has to stand before any tes
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+import pytest
+
+from tests.support import shared
 
 
 def _compiled() -> bool:
@@ -18,3 +23,12 @@ def _compiled() -> bool:
 
 if not _compiled():
     os.environ["TRITON_INTERPRET"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of what is made once in a run: one for all workers. Nobody may change what lies there."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    shared.share(folder)
+    return folder

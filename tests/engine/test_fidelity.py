@@ -11,14 +11,10 @@ import pytest
 from kernels.cpu import CpuOps
 from kernels.reference import ReferenceOps
 from tests.support import fidelity
+from tests.support.matrix import pairs
 from tests.support.tiny import MODELS, MOE_MODELS, TYPES, quantise, tiny_model
 
 ALLOWED = 1.05
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("fidelity")
 
 
 @pytest.fixture(scope="module")
@@ -30,39 +26,39 @@ def ops() -> Iterator[CpuOps]:
 
 @pytest.mark.parametrize(("architecture", "variant"), MODELS, ids=lambda name: name)
 def test_the_reference_is_what_llama_cpp_computes(
-    architecture: str, variant: str, folder: Path
+    architecture: str, variant: str, models: Path
 ) -> None:
-    path = tiny_model(architecture, folder, variant=variant)
+    path = tiny_model(architecture, models, variant=variant)
     expected = fidelity.logits(path, ReferenceOps(), [len(fidelity.TOKENS)])
     with fidelity.LlamaCppReference(path, 512, flash=False) as reference:
         assert fidelity.typical_nmse(reference.logits(fidelity.TOKENS), expected) < 2e-6
 
 
-@pytest.mark.parametrize(("architecture", "variant"), MODELS, ids=lambda name: name)
-@pytest.mark.parametrize("type_name", ["F32", "BF16", "Q8_0", "Q4_K"])
+@pytest.mark.parametrize(
+    ("architecture", "variant", "type_name"), pairs(MODELS, ["F32", "BF16", "Q8_0", "Q4_K"])
+)
 def test_every_architecture_is_as_faithful_as_llama_cpp(
-    architecture: str, variant: str, type_name: str, folder: Path, ops: CpuOps
+    architecture: str, variant: str, type_name: str, models: Path, ops: CpuOps
 ) -> None:
-    path = tiny_model(architecture, folder, variant=variant, expert_type="F32")
+    path = tiny_model(architecture, models, variant=variant, expert_type="F32")
     if type_name != "F32":
         path = quantise(path, type_name, only_experts=False)
     assert fidelity.error_ratio(path, ops) <= ALLOWED
 
 
-@pytest.mark.parametrize(("architecture", "variant"), MOE_MODELS, ids=lambda name: name)
-@pytest.mark.parametrize("type_name", TYPES)
+@pytest.mark.parametrize(("architecture", "variant", "type_name"), pairs(MOE_MODELS, TYPES))
 def test_experts_of_every_type_are_as_faithful_as_llama_cpp(
-    architecture: str, variant: str, type_name: str, folder: Path, ops: CpuOps
+    architecture: str, variant: str, type_name: str, models: Path, ops: CpuOps
 ) -> None:
-    path = quantise(tiny_model(architecture, folder, variant=variant, expert_type="F32"), type_name)
+    path = quantise(tiny_model(architecture, models, variant=variant, expert_type="F32"), type_name)
     assert fidelity.error_ratio(path, ops) <= ALLOWED
 
 
 @pytest.mark.parametrize("architecture", ["qwen3moe", "deepseek2"])
 def test_exact_weights_decode_to_the_logits_of_prefilling(
-    architecture: str, folder: Path, ops: CpuOps
+    architecture: str, models: Path, ops: CpuOps
 ) -> None:
-    path = tiny_model(architecture, folder, expert_type="F32")
+    path = tiny_model(architecture, models, expert_type="F32")
     whole = fidelity.logits(path, ops, [len(fidelity.TOKENS)])
     steps = fidelity.logits(path, ops, [1] * len(fidelity.TOKENS))
     assert fidelity.typical_nmse(steps, whole) < 1e-9
@@ -70,9 +66,9 @@ def test_exact_weights_decode_to_the_logits_of_prefilling(
 
 @pytest.mark.parametrize("architecture", ["qwen3moe", "deepseek2"])
 def test_quantised_weights_decode_as_faithfully_as_they_prefill(
-    architecture: str, folder: Path, ops: CpuOps
+    architecture: str, models: Path, ops: CpuOps
 ) -> None:
-    path = quantise(tiny_model(architecture, folder, expert_type="F32"), "Q4_K", only_experts=False)
+    path = quantise(tiny_model(architecture, models, expert_type="F32"), "Q4_K", only_experts=False)
     expected = fidelity.logits(path, ReferenceOps(), [len(fidelity.TOKENS)])
     whole = fidelity.logits(path, ops, [len(fidelity.TOKENS)])
     steps = fidelity.logits(path, ops, [1] * len(fidelity.TOKENS))
@@ -81,8 +77,8 @@ def test_quantised_weights_decode_as_faithfully_as_they_prefill(
 
 
 @pytest.mark.parametrize("architecture", ["qwen3moe", "deepseek2", "llama"])
-def test_thread_counts_do_not_change_the_logits(architecture: str, folder: Path) -> None:
-    path = tiny_model(architecture, folder)
+def test_thread_counts_do_not_change_the_logits(architecture: str, models: Path) -> None:
+    path = tiny_model(architecture, models)
     results = []
     for threads in (1, 2, 3):
         ops = CpuOps(threads)

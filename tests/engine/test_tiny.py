@@ -8,7 +8,7 @@ import pytest
 
 from kernels.ops import Floats
 from tests.support.llama_cpp_reference import LlamaCppReference
-from tests.support.tiny import MODELS, MOE_MODELS, TYPES, quantise, tiny_model
+from tests.support.tiny import MODELS, MOE_MODELS, TYPES, quantise, tiny_model, write_tiny_model
 
 TOKENS = np.random.default_rng(7).integers(0, 250, 160).tolist()
 
@@ -17,16 +17,11 @@ def nmse(values: Floats, expected: Floats) -> float:
     return float(np.square(values - expected).mean() / np.square(expected).mean())
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("tiny")
-
-
 @pytest.mark.parametrize(("architecture", "variant"), MODELS, ids=lambda name: name)
 def test_llama_cpp_runs_it_with_healthy_logits(
-    architecture: str, variant: str, folder: Path
+    architecture: str, variant: str, models: Path
 ) -> None:
-    path = tiny_model(architecture, folder, variant=variant)
+    path = tiny_model(architecture, models, variant=variant)
     with LlamaCppReference(path, 256, flash=False) as reference:
         logits = reference.logits(TOKENS)
         assert np.isfinite(logits).all()
@@ -38,9 +33,9 @@ def test_llama_cpp_runs_it_with_healthy_logits(
 
 @pytest.mark.parametrize(("architecture", "variant"), MOE_MODELS, ids=lambda name: name)
 def test_a_rounding_difference_does_not_change_the_experts(
-    architecture: str, variant: str, folder: Path
+    architecture: str, variant: str, models: Path
 ) -> None:
-    path = tiny_model(architecture, folder, variant=variant)
+    path = tiny_model(architecture, models, variant=variant)
     with (
         LlamaCppReference(path, 256, flash=False) as exact,
         LlamaCppReference(path, 256, flash=True) as rounded,
@@ -51,8 +46,8 @@ def test_a_rounding_difference_does_not_change_the_experts(
 
 
 @pytest.mark.parametrize("type_name", TYPES)
-def test_experts_of_every_type_run(type_name: str, folder: Path) -> None:
-    path = quantise(tiny_model("qwen3moe", folder, expert_type="F32"), type_name)
+def test_experts_of_every_type_run(type_name: str, models: Path) -> None:
+    path = quantise(tiny_model("qwen3moe", models, expert_type="F32"), type_name)
     types = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
     assert types["blk.0.ffn_gate_exps.weight"] == types["blk.1.ffn_down_exps.weight"] == type_name
     with LlamaCppReference(path, 256) as reference:
@@ -61,8 +56,8 @@ def test_experts_of_every_type_run(type_name: str, folder: Path) -> None:
     assert 1 < logits.std() < 4
 
 
-def test_quantising_all_matrices_keeps_the_router_exact(folder: Path) -> None:
-    path = tiny_model("deepseek2", folder, variant="v3-split", expert_type="F32")
+def test_quantising_all_matrices_keeps_the_router_exact(models: Path) -> None:
+    path = tiny_model("deepseek2", models, variant="v3-split", expert_type="F32")
     exact = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
     with LlamaCppReference(path, 256) as reference:
         expected = reference.logits(TOKENS)
@@ -78,7 +73,8 @@ def test_quantising_all_matrices_keeps_the_router_exact(folder: Path) -> None:
         assert nmse(reference.logits(TOKENS), expected) < 0.2
 
 
-def test_the_same_seed_gives_the_same_file(folder: Path, tmp_path: Path) -> None:
-    first, again = tiny_model("llama", folder), tiny_model("llama", tmp_path)
-    other = tiny_model("llama", folder, seed=1)
+def test_the_same_seed_gives_the_same_file(tmp_path: Path) -> None:
+    first, again, other = (tmp_path / name for name in ("first.gguf", "again.gguf", "other.gguf"))
+    for path, seed in ((first, 0), (again, 0), (other, 1)):
+        write_tiny_model(path, "llama", "dense", "F16", "F32", seed)
     assert first.read_bytes() == again.read_bytes() != other.read_bytes()

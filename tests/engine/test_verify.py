@@ -20,13 +20,8 @@ from tests.support.tiny import quantise, tiny_model
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("verify")
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> Path:
-    return tiny_model("qwen3moe", folder)
+def model(models: Path) -> Path:
+    return tiny_model("qwen3moe", models)
 
 
 @pytest.mark.parametrize(
@@ -39,9 +34,9 @@ def model(folder: Path) -> Path:
     ],
 )
 def test_our_engine_is_faithful(
-    architecture: str, variant: str, type_name: str, folder: Path
+    architecture: str, variant: str, type_name: str, models: Path
 ) -> None:
-    path = tiny_model(architecture, folder, variant=variant, expert_type="F32")
+    path = tiny_model(architecture, models, variant=variant, expert_type="F32")
     stages: list[tuple[str, int, int]] = []
     path = quantise(path, type_name, only_experts=False)
     result = verify.verify(path, 1, lambda *stage: stages.append(stage))

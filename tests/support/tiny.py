@@ -23,7 +23,7 @@ from engine.evaluation.quantise import quantise as quantise_rows
 from engine.spec.recipes import fitting_type
 from kernels.ops import Bytes, Floats
 from kernels.quants import BY_NAME, MATRIX_TYPES, QuantType
-from tests.support import vocabulary
+from tests.support import shared, vocabulary
 from tests.support.random_blocks import RANDOM_TYPES, random_blocks
 from tests.support.tiny_shapes import SHAPES, Shape
 from tests.support.tiny_weights import TinyWeights
@@ -45,14 +45,34 @@ def tiny_model(
 ) -> Path:
     """Write a tiny model into `folder` and return its path; a file that is there is used again.
 
+    It is made once in a run of the tests; in `shared.folder()` itself it is nobody's to change.
+
     Routed experts get `expert_type`, the other matrices (embedding and output too) `matrix_type`;
     routers, norms and biases are F32.
     """
     variant = variant or next(name for key, name in SHAPES if key == architecture)
-    shape = SHAPES[architecture, variant]
     path = folder / f"{variant}-{expert_type}-{matrix_type}-{seed}.gguf".lower()
     if path.exists():
         return path
+
+    def write(path: Path) -> None:
+        write_tiny_model(path, architecture, variant, expert_type, matrix_type, seed)
+
+    if not shared.is_there():
+        write(path)
+    elif (made := shared.once(shared.folder() / path.name, write)) != path:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_bytes(made.read_bytes())
+        part.replace(path)
+    return path
+
+
+def write_tiny_model(
+    path: Path, architecture: str, variant: str, expert_type: str, matrix_type: str, seed: int
+) -> None:
+    """Write a tiny model to `path`."""
+    shape = SHAPES[architecture, variant]
     writer = gguf.GGUFWriter(None, architecture)
     tokens = vocabulary.sentence_pieces() if shape.pieces else vocabulary.byte_level()
     _write_metadata(writer, architecture, variant, shape, tokens)
@@ -61,7 +81,6 @@ def tiny_model(
         kind = "F32" if values.ndim == 1 or "ffn_gate_inp" in name else matrix_type
         _add_tensor(writer, name, values, expert_type if "_exps" in name else kind)
     _finish(writer, path)
-    return path
 
 
 def quantise(path: Path, type_name: str, *, only_experts: bool = True) -> Path:
@@ -75,6 +94,15 @@ def quantise(path: Path, type_name: str, *, only_experts: bool = True) -> Path:
     target = path.with_name(f"{path.stem}-{kind}-{type_name}.gguf".lower())
     if target.exists():
         return target
+    if shared.is_there() and path.parent == shared.folder():
+        return shared.once(
+            target, lambda part: _write_quantised(path, part, type_name, only_experts)
+        )
+    _write_quantised(path, target, type_name, only_experts)
+    return target
+
+
+def _write_quantised(path: Path, target: Path, type_name: str, only_experts: bool) -> None:
     reader = gguf.GGUFReader(path)
     writer = gguf.GGUFWriter(None, str(reader.fields["general.architecture"].contents()))
     for name, entry in reader.fields.items():
@@ -92,7 +120,6 @@ def quantise(path: Path, type_name: str, *, only_experts: bool = True) -> Path:
         else:
             _add_tensor(writer, tensor.name, np.asarray(tensor.data), new)
     _finish(writer, target)
-    return target
 
 
 def _write_metadata(
@@ -174,7 +201,7 @@ def _blocks(data: bytes, cols: int, kind: QuantType) -> Bytes:
 
 
 def _finish(writer: gguf.GGUFWriter, path: Path) -> None:
-    part = path.with_suffix(".part")
+    part = path.with_suffix(".writing")
     writer.write_header_to_file(part)
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
