@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
 from kernels.ops import Floats
 from ktchat.cli import main
+from tests.support.clock import PATIENCE, until, within
 from tests.support.plans import machine
 from tests.support.simulated_device import SimulatedDevice
 from tests.support.tiny import tiny_model
@@ -35,8 +35,8 @@ SMALL = ["--prompt", "40", "--gen", "4", "--rounds", "2", "--threads", "1"]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model("qwen3moe", tmp_path_factory.mktemp("bench"))
+def model(models: Path) -> Path:
+    return tiny_model("qwen3moe", models)
 
 
 class RecordedSide:
@@ -260,8 +260,8 @@ def test_the_shapes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_memory_bandwidth_is_plausible() -> None:
-    assert 0.2 < read_bandwidth(1, seconds=0.02, buffer=64 << 20) < 2000
-    assert 0.2 < read_bandwidth(2, seconds=0.02, buffer=64 << 20) < 2000
+    assert 0.01 < read_bandwidth(1, seconds=0.02, buffer=64 << 20) < 2000
+    assert 0.01 < read_bandwidth(2, seconds=0.02, buffer=64 << 20) < 2000
     with pytest.raises(MemoryShortError, match="not to be had"):
         read_bandwidth(1, seconds=0.02, buffer=1 << 60)
 
@@ -277,27 +277,21 @@ def started(arguments: list[str], cache: Path) -> subprocess.Popen[str]:
     )
 
 
-def wait_until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
+@pytest.mark.xdist_group("clock")
 def test_an_interrupt_while_weights_are_made_leaves_nothing(tmp_path: Path) -> None:
     child = started(["--shape", "qwen3-30b-a3b", "--layers", "4"], tmp_path)
-    wait_until(lambda: list(tmp_path.rglob("*.part")))
+    until(lambda: list(tmp_path.rglob("*.part")))
     child.send_signal(signal.SIGINT)
-    out, error = child.communicate(timeout=10)
+    out, error = child.communicate(timeout=PATIENCE)
     assert (child.returncode, out, error) == (130, "", "")
     assert list(tmp_path.rglob("*.gguf")) == list(tmp_path.rglob("*.part")) == []
 
 
+@pytest.mark.xdist_group("clock")
 def test_an_interrupt_while_measuring_ends_at_once(model: Path, tmp_path: Path) -> None:
     child = started(["-m", str(model), "--rounds", "100000", *SMALL[:4]], tmp_path)
-    wait_until(lambda: model.name in Path(f"/proc/{child.pid}/maps").read_text())
-    start = time.monotonic()
-    child.send_signal(signal.SIGINT)
-    out, error = child.communicate(timeout=10)
+    until(lambda: model.name in Path(f"/proc/{child.pid}/maps").read_text())
+    with within(2.5):
+        child.send_signal(signal.SIGINT)
+        out, error = child.communicate(timeout=PATIENCE)
     assert (child.returncode, out, error) == (130, "", "")
-    assert time.monotonic() - start < 2.5

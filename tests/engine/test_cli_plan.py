@@ -11,6 +11,7 @@ import pytest
 from engine.evaluation.synthetic import shape_file
 from engine.gguf.file import GGUFFile, LazyArray
 from engine.gguf.writer import TensorPlan, write_gguf
+from ktchat.cli import main
 from tests.support.cli import Program
 from tests.support.hub_server import Repo, hub_server
 from tests.support.tiny import tiny_model
@@ -18,7 +19,7 @@ from tests.support.tiny import tiny_model
 
 @pytest.fixture
 def program(tmp_path: Path) -> Program:
-    return Program(tmp_path / "home")
+    return Program(tmp_path / "home").knows_the_machine()
 
 
 @pytest.mark.parametrize("columns", [40, 80, 200])
@@ -97,11 +98,18 @@ def test_a_plan_as_json_for_a_described_machine(program: Program, tmp_path: Path
     ],
 )
 def test_wrong_arguments_are_one_line(
-    arguments: tuple[str, ...], code: int, words: str, program: Program
+    arguments: tuple[str, ...],
+    code: int,
+    words: str,
+    program: Program,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    done = program.run(*arguments)
-    assert done.returncode == code and not done.stdout
-    assert done.stderr.count("\n") == 1 and words in done.stderr
+    monkeypatch.setenv("KTCHAT_HOME", str(program.home))
+    assert main(list(arguments)) == code
+    said = capsys.readouterr()
+    assert not said.out
+    assert said.err.count("\n") == 1 and words in said.err
 
 
 def test_a_model_on_the_hub_is_not_asked_for_offline(program: Program) -> None:
@@ -180,7 +188,8 @@ def test_the_settings_hold_for_this_machine_and_not_for_another(
     assert json.loads(other.stdout)["context"] != 96
 
 
-def test_the_doctor_says_what_is_there(program: Program) -> None:
+def test_the_doctor_says_what_is_there(tmp_path: Path) -> None:
+    program = Program(tmp_path / "home")
     done = program.run("doctor")
     assert done.returncode == 0
     labels = [line[:17].strip() for line in done.stdout.splitlines()]

@@ -31,6 +31,7 @@ from tests.gpu.verdict import (
     verdict,
     whole_model,
 )
+from tests.support.clock import PATIENCE, until, within
 from tests.support.plans import machine
 from tests.support.simulated_device import SimulatedDevice
 from tests.support.tiny import quantise, tiny_model
@@ -116,7 +117,7 @@ def test_a_section_that_fails_does_not_stop_the_others(
     figures = gpu_check.check(time.monotonic())
     assert figures["two"]["failed"] == ["RuntimeError: no such memory"]
     lefts = [figures[name]["left"] for name in ("one", "three", "four")]
-    assert lefts == pytest.approx([LIMIT - 120, LIMIT - 70, LIMIT], abs=2)
+    assert lefts == pytest.approx([LIMIT - 120, LIMIT - 70, LIMIT], abs=20)
     said = capsys.readouterr().out
     assert "two failed" in said and "four ended" in said
 
@@ -126,7 +127,7 @@ def test_a_section_that_fails_does_not_stop_the_others(
 
 def test_children_tell_cases_among_other_words() -> None:
     tell = "from tests.gpu.children import tell; print('tuning'); tell({'n': %d})"
-    found = collect([[*CHILD, tell % n] for n in range(2)], time.monotonic() + 20)
+    found = collect([[*CHILD, tell % n] for n in range(2)], time.monotonic() + PATIENCE)
     assert sorted(case["n"] for case in found.cases) == [0, 1]
     assert found.failed == [] and not found.cut
 
@@ -135,7 +136,7 @@ def test_a_child_that_crashes_keeps_what_it_told(capfd: pytest.CaptureFixture[st
     code = (
         "from tests.gpu.children import tell; tell({'n': 1}); raise SystemExit('illegal address')"
     )
-    found = collect([[*CHILD, code]], time.monotonic() + 20)
+    found = collect([[*CHILD, code]], time.monotonic() + PATIENCE)
     assert found.cases == [{"n": 1}] and not found.cut
     assert found.failed == [f"{code} ended with 1: illegal address"]
     assert "illegal address" in capfd.readouterr().err
@@ -148,15 +149,13 @@ def test_a_child_whose_time_is_up_is_ended_with_its_own_children(tmp_path: Path)
         "sys.stdout.write('{\"case\": {\"ha'); sys.stdout.flush(); subprocess.run(['sleep', '60'])"
     )
     begin = time.monotonic()
-    found = collect([[*CHILD, code]], begin + 2)
-    assert time.monotonic() - begin < 10
+    collect([[*CHILD, "from tests.gpu.children import tell"]], begin + PATIENCE)
+    enough = 2 + 5 * (time.monotonic() - begin)  # by then it has told its case
+    with within(10 + enough):
+        found = collect([[*CHILD, code]], time.monotonic() + enough)
     assert found.cut and len(found.cases) == 1 and found.failed == []
     pid = found.cases[0]["child"]
-    for _ in range(100):
-        if not Path(f"/proc/{pid}").exists() or "Z" in _state(pid):
-            return
-        time.sleep(0.05)
-    pytest.fail("its child still runs")
+    until(lambda: _state(pid) == "Z")
 
 
 def _state(pid: int) -> str:
@@ -169,7 +168,7 @@ def _state(pid: int) -> str:
 def test_children_compile_their_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     code = "import os; from tests.gpu.children import tell; tell(dict(os.environ))"
-    (case,) = collect([[*CHILD, code]], time.monotonic() + 20).cases
+    (case,) = collect([[*CHILD, code]], time.monotonic() + PATIENCE).cases
     assert "TRITON_INTERPRET" not in case and case["OMP_NUM_THREADS"] == "1"
     assert case["PATH"] == os.environ["PATH"]
 

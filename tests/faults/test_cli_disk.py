@@ -14,6 +14,7 @@ import pytest
 from ktchat.store.conversation import Conversation, Turn
 from ktchat.store.store import Store
 from tests.support.cli import Program, one_clear_line
+from tests.support.clock import PATIENCE
 
 REPLY = {"text": "Hello there."}
 RUN = ("run", "-m", "m.gguf", "hi")
@@ -40,7 +41,7 @@ def in_namespace(program: Program, prepare: str, *command: str) -> subprocess.Co
     shell = f'HOME_="$1"; shift; {prepare}; exec "$@"'
     return subprocess.run(
         ["unshare", "-Urm", "sh", "-ec", shell, "sh", str(program.home), *command],
-        env=program.environment(), capture_output=True, text=True, timeout=30,
+        env=program.environment(), capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
 
 
@@ -148,7 +149,7 @@ def test_programs_that_run_at_once_all_save(program: Program) -> None:
     script = {"text": "word " * 300, "token_seconds": 0.002}
     running = [program.start(*RUN[:-1], f"prompt {n}", script=script) for n in range(5)]
     for process in running:
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=PATIENCE)
         assert (process.returncode, err) == (0, b"")
     sessions = program.sessions()
     assert sorted(s.title for s in sessions) == [f"prompt {n}" for n in range(5)]

@@ -21,9 +21,9 @@ TOKEN = "hf_secretsecret"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def model(models: Path) -> bytes:
     """A model file."""
-    return tiny_model("qwen3moe", tmp_path_factory.mktemp("model")).read_bytes()
+    return tiny_model("qwen3moe", models).read_bytes()
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def program(
             return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
 
     hub = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(tmp_path), "HF_TOKEN": TOKEN}
-    return WithHub(tmp_path / "home", HOME=str(tmp_path), **hub)
+    return WithHub(tmp_path / "home", HOME=str(tmp_path), **hub).knows_the_machine()
 
 
 def test_search_info_pull_list_verify_and_rm(program: Program, server: HubServer) -> None:

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.clock import PATIENCE, until, within
 from tests.support.engines import alive
+
+pytestmark = pytest.mark.xdist_group("clock")
 
 PARENT = """
 import asyncio, signal, sys, time
@@ -52,21 +55,18 @@ def start(reading: str, script: str, **environment: str) -> tuple[subprocess.Pop
     return parent, pid
 
 
-def gone_within(pid: int, seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if not alive(pid):
-            return True
-        time.sleep(0.02)
-    return False
+def assert_gone(parent: subprocess.Popen[str], pid: int) -> None:
+    """Its engine ends soon after the parent."""
+    parent.wait(PATIENCE)
+    with within(2):
+        until(lambda: not alive(pid))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_no_orphan_while_decoding(number: signal.Signals) -> None:
     parent, pid = start("reading", "delay=0.001")
     parent.send_signal(number)
-    parent.wait(5)
-    assert gone_within(pid, 2)
+    assert_gone(parent, pid)
 
 
 @pytest.mark.parametrize("fault", ["hang", "freeze"])
@@ -74,8 +74,7 @@ def test_no_orphan_while_in_native_code(fault: str) -> None:
     parent, pid = start("reading", "", KTCHAT_FAULT=f"{fault}@decode")
     time.sleep(0.3)
     parent.kill()
-    parent.wait(5)
-    assert gone_within(pid, 2)
+    assert_gone(parent, pid)
 
 
 def test_no_orphan_when_the_parent_had_stopped_reading() -> None:
@@ -83,8 +82,7 @@ def test_no_orphan_when_the_parent_had_stopped_reading() -> None:
     time.sleep(0.5)
     assert alive(pid)
     parent.kill()
-    parent.wait(5)
-    assert gone_within(pid, 2)
+    assert_gone(parent, pid)
 
 
 def test_a_deaf_parent_does_not_make_the_engine_grow_without_end() -> None:
@@ -93,9 +91,8 @@ def test_a_deaf_parent_does_not_make_the_engine_grow_without_end() -> None:
     status = Path(f"/proc/{pid}/status").read_text().splitlines()
     (line,) = [line for line in status if line.startswith("VmRSS")]
     parent.kill()
-    parent.wait(5)
     assert int(line.split()[1]) < 300_000
-    assert gone_within(pid, 2)
+    assert_gone(parent, pid)
 
 
 def test_interrupting_the_terminal_does_not_reach_the_engine() -> None:
@@ -103,8 +100,7 @@ def test_interrupting_the_terminal_does_not_reach_the_engine() -> None:
     assert os.getpgid(pid) == pid
     assert os.getsid(pid) == pid
     os.killpg(parent.pid, signal.SIGINT)
-    parent.wait(5)
-    assert gone_within(pid, 2)
+    assert_gone(parent, pid)
 
 
 @pytest.mark.parametrize("closed", ["0", "1", "2", "0 1 2"])
@@ -122,5 +118,5 @@ async def main():
 
 asyncio.run(main())
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=20)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=PATIENCE)
     assert (tmp_path / "said").read_text() == "ok"

@@ -57,8 +57,8 @@ class Host:
 def exchange(host: Host) -> None:
     device = threading.Thread(target=host.submit)
     device.start()
-    RequestQueue(host.requests).serve(5.0)
-    device.join(5.0)
+    RequestQueue(host.requests).serve(60.0)
+    device.join(60.0)
     assert not device.is_alive()
 
 

@@ -79,14 +79,18 @@ def test_instruction_sets_agree() -> None:
             np.testing.assert_allclose(out, outs[0], atol=1e-2 * float(np.abs(outs[0]).max()))
 
 
-def affinities(ops: Callable[[], CpuOps]) -> list[set[int]]:
+def affinities(ops: Callable[[], CpuOps], pinned: bool = True) -> list[set[int]]:
     """The CPUs that each thread started by `ops` may use."""
     tasks = Path("/proc/self/task")
     before = {task.name for task in tasks.iterdir()}
     kept = ops()
     new = {task.name for task in tasks.iterdir()} - before
-    time.sleep(0.05)  # a thread pins itself
-    allowed = [os.sched_getaffinity(int(name)) for name in new]
+    mine, end = os.sched_getaffinity(0), time.monotonic() + 60
+    while True:  # a thread pins itself
+        allowed = [os.sched_getaffinity(int(name)) for name in new]
+        if not pinned or all(cores != mine for cores in allowed) or time.monotonic() > end:
+            break
+        time.sleep(0.01)
     kept.close()
     return allowed
 
@@ -97,7 +101,7 @@ def test_pinned_threads_have_a_core_each_and_the_caller_has_all() -> None:
     pinned = affinities(lambda: CpuOps(len(cores), pin=True))
     assert sorted(map(list, pinned)) == [[core] for core in cores[1:]]
     assert os.sched_getaffinity(0) == mine
-    crowded = affinities(lambda: CpuOps(len(cores) + 1, pin=True))
+    crowded = affinities(lambda: CpuOps(len(cores) + 1, pin=True), pinned=False)
     assert crowded == [mine] * len(cores)
 
 
@@ -105,10 +109,12 @@ def test_idle_threads_use_no_cpu() -> None:
     ops = CpuOps(3)
     x, weight = normal(1, 1, HIDDEN), ops.matrix(tensor(normal(2, 4096, HIDDEN)))
     ops.norm_linear(x, None, EPS, [weight])
-    time.sleep(0.05)
-    before = time.process_time()
-    time.sleep(0.5)
-    assert time.process_time() - before < 0.02
+    spent = []
+    while not spent or (spent[-1] >= 0.02 and len(spent) < 100):  # they may just be going to sleep
+        before = time.process_time()
+        time.sleep(0.5)
+        spent.append(time.process_time() - before)
+    assert spent[-1] < 0.02
     ops.close()
 
 
@@ -137,7 +143,7 @@ def test_two_instances_at_once_do_not_wait_for_each_other() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=120)
     for index in range(2):
         for ours, theirs in zip(results[index], wanted, strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -156,7 +162,7 @@ def test_a_forked_process_computes_alone() -> None:
             code = 0 if np.array_equal(got, wanted) else 2
         finally:
             os._exit(code)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:

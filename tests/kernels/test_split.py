@@ -26,6 +26,7 @@ from kernels.hybrid.split_experts import Slots
 from kernels.ops import Floats, Ops, Tensor
 from kernels.reference import ReferenceOps
 from tests.support.fidelity import logits, nmse
+from tests.support.matrix import pairs
 from tests.support.simulated_device import SimulatedDevice
 from tests.support.tiny import MOE_MODELS, tiny_model
 
@@ -80,8 +81,7 @@ def split(
         host.close()
 
 
-@pytest.mark.parametrize("slots", PLACES)
-@pytest.mark.parametrize(("architecture", "variant"), MOE_MODELS, ids=lambda name: name)
+@pytest.mark.parametrize(("architecture", "variant", "slots"), pairs(MOE_MODELS, PLACES))
 def test_logits_do_not_depend_on_where_experts_are(
     architecture: str, variant: str, slots: Slots, tmp_path: Path
 ) -> None:
@@ -93,8 +93,7 @@ def test_logits_do_not_depend_on_where_experts_are(
         assert nmse(run(path, ops), run(path, ReferenceOps())) < 1e-10
 
 
-@pytest.mark.parametrize("slots", PLACES)
-@pytest.mark.parametrize(("architecture", "variant"), MOE_MODELS, ids=lambda name: name)
+@pytest.mark.parametrize(("architecture", "variant", "slots"), pairs(MOE_MODELS, PLACES))
 def test_a_captured_token_gets_the_hosts_experts_layer_by_layer(
     architecture: str, variant: str, slots: Slots, tmp_path: Path
 ) -> None:
@@ -209,7 +208,7 @@ def refuse(device: SimulatedDevice) -> None:
 
 def be_late(device: SimulatedDevice) -> None:
     """The queue is not as quick as the host is patient."""
-    device.delay = 2.0
+    device.late = True
 
 
 def eight_tokens(path: Path, device: SimulatedDevice, fails: type[Exception] | None = None) -> Any:
@@ -250,11 +249,17 @@ def test_a_token_that_failed_leaves_no_flag_up(
     device: Any, fails: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the host would serve the next token's first request before it is submitted."""
-    serve = RequestQueue.serve
-    monkeypatch.setattr(RequestQueue, "serve", lambda self: serve(self, 1.0))
-    path = tiny_model("qwen3moe", tmp_path)
+    path, troubled, serve = tiny_model("qwen3moe", tmp_path), device(), RequestQueue.serve
+
+    def patient(queue: RequestQueue) -> None:
+        try:
+            serve(queue, 0.2 if troubled.late else 60.0)
+        finally:
+            troubled.late = False
+
+    monkeypatch.setattr(RequestQueue, "serve", patient)
     calm = eight_tokens(path, SimulatedDevice())
-    assert np.array_equal(eight_tokens(path, device(), fails), calm)
+    assert np.array_equal(eight_tokens(path, troubled, fails), calm)
 
 
 def test_a_stack_cannot_have_more_slots_than_experts(tmp_path: Path) -> None:

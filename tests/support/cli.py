@@ -7,14 +7,16 @@ import os
 import pty
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from ktchat.store.conversation import Conversation
 from ktchat.store.store import Store
+from tests.support import shared
+from tests.support.clock import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,7 +51,12 @@ class Program:
         self, *arguments: str, script: Mapping[str, object] | None = None, **options: Any
     ) -> subprocess.CompletedProcess[str]:
         """Run to the end. Without `script`: the real program."""
-        options = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": 30, **options}
+        options = {
+            "stdin": subprocess.DEVNULL,
+            "capture_output": True,
+            "timeout": PATIENCE,
+            **options,
+        }
         if "input" in options:
             del options["stdin"]
         environment = self.environment(**options.pop("env", {}))
@@ -88,7 +95,14 @@ class Program:
                 if not chunk:
                     break
                 data += chunk
-        return process.wait(30), data.decode("utf-8", "replace")
+        return process.wait(PATIENCE), data.decode("utf-8", "replace")
+
+    def knows_the_machine(self) -> Program:
+        """Put what is measured of this machine into the home: it takes seconds, and is done once in a run."""
+        place = self.home / "cache" / "machine.json"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(shared.once(shared.folder() / "machine.json", _measure).read_bytes())
+        return self
 
     def sessions(self) -> list[Conversation]:
         """What is saved, the last used first."""
@@ -96,12 +110,11 @@ class Program:
             return [store.load(summary.id) for summary in store.sessions()]
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.002)
+def _measure(target: Path) -> None:
+    with tempfile.TemporaryDirectory() as home:
+        program = Program(Path(home))
+        program.run("doctor", check=True)
+        (program.home / "cache" / "machine.json").rename(target)
 
 
 def one_clear_line(text: str) -> bool:

@@ -9,13 +9,14 @@ from engine.downloads.download import Download, DownloadProgress
 from engine.downloads.journal import bytes_kept
 from engine.downloads.transfer_options import TransferOptions
 from engine.hub.client import Hub, HubAccess
+from tests.support.clock import soon
 from tests.support.hub_server import HubServer
 
 REPO = "own/Model-GGUF"
 NAME = "Model-Q4_K_M.gguf"
 SIZE = 3_000_000
 BLOCK = 64 << 10
-QUICK = TransferOptions(connections=3, attempts=4, backoff=0.01, timeout=0.5, patience=2.0)
+QUICK = TransferOptions(connections=3, attempts=4, backoff=0.01, timeout=60.0, patience=2.0)
 
 
 def content(server: HubServer) -> bytes:
@@ -53,14 +54,14 @@ def stopped_half_way(server: HubServer, folder: Path, share: float = 0.5) -> int
 
     async def until_half() -> None:
         task = asyncio.create_task(download.run())
-        while download.progress().done < share * SIZE:
-            await asyncio.sleep(0.001)
+        await soon(lambda: download.progress().done >= share * SIZE or task.done())
         task.cancel()
         await asyncio.wait([task])
 
     server.rate = 10_000_000
+    server.hold(int(min(share + 0.25, 0.95) * SIZE))
     asyncio.run(until_half())
-    server.rate = 0
+    server.go_on()
     return bytes_kept(Path(f"{path_in(folder)}.part.journal"))
 
 

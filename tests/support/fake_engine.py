@@ -50,6 +50,8 @@ class Reply:
     error_after: int = 0
     """... after so many tokens (0: before the first, instead of `Prefilled`)."""
     reason: Reason = "stop"
+    hold_after: int | None = None
+    """Before the token after so many, wait for `go_on()` or the end."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ class FakeEngine:
     """A `Notice` for each of its lines."""
     gpu: Computed = "CPU"
     """What computes, unless the CPU was asked for."""
+    hold_load: bool = False
+    """A load waits for `go_on()` after its first step."""
     loaded: Loaded | None = None
     requests: list[Request] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
@@ -102,12 +106,14 @@ class FakeEngine:
     def __post_init__(self) -> None:
         self._replies = [Reply(text=r) if isinstance(r, str) else r for r in self.script]
         self._cancelled = asyncio.Event()
+        self._going = asyncio.Event()
         self._killed: KtchatError | None = None
         self._cached = 0
 
     async def load(self, command: Load) -> AsyncIterator[Event]:
         """Progress, then Loaded or Failed."""
         self.loads.append(command)
+        self._going.clear()
         self.loaded = None
         if self.load_error is not None:
             error, self.load_error = self.load_error, None
@@ -116,6 +122,8 @@ class FakeEngine:
         for step in range(1, self.load_steps + 1):
             await asyncio.sleep(self.load_seconds / self.load_steps)
             yield Progress("load", step * 1000, self.load_steps * 1000, self.load_seconds)
+            if self.hold_load:
+                await self._going.wait()
         for notice in filter(None, self.load_notice.split("\n")):
             yield Notice(notice)
         name = command.path.rsplit("/", 1)[-1].removesuffix(".gguf") or "Fake"
@@ -134,6 +142,7 @@ class FakeEngine:
         sampling = sampling or Sampling()
         self.requests.append(Request(tuple(messages), sampling, max_tokens))
         self._cancelled.clear()
+        self._going.clear()
         self._killed = None
         if self.loaded is None:
             yield Failed(RequestError("No model is loaded", "", "Load a model first"))
@@ -144,15 +153,20 @@ class FakeEngine:
     def cancel(self) -> None:
         """End the request in progress with `Finished("cancelled")`."""
         self._cancelled.set()
+        self._going.set()
+
+    def go_on(self) -> None:
+        """Let what is held (`hold_after`, `hold_load`) go on."""
+        self._going.set()
 
     def kill(self, error: KtchatError) -> None:
         """End the request in progress with `Failed(error)`."""
         self._killed = error
-        self._cancelled.set()
+        self.cancel()
 
     async def close(self) -> None:
         """Forget the model."""
-        self._cancelled.set()
+        self.cancel()
         self.loaded = None
         self.closed = True
 
@@ -193,6 +207,8 @@ class FakeEngine:
             if reply.error is not None and thought + said >= reply.error_after:
                 yield Failed(reply.error)
                 return
+            if thought + said == reply.hold_after:
+                await self._going.wait()
             if await self._pause(reply.token_seconds):
                 break
             first = first if thought + said else time.perf_counter()

@@ -19,6 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.support.clock import PATIENCE
+
 PIECE = 64 << 10
 
 
@@ -82,6 +84,8 @@ class HubServer:
         self.cdn_host = "localhost"
         self.rate = 0
         """Bytes a second of every connection; 0: as fast as it goes."""
+        self._most: int | None = None
+        self._begun = 0
         self.tokens: tuple[str, ...] = ("hf_good",)
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
@@ -144,6 +148,27 @@ class HubServer:
         with self._lock:
             self.bodies += count
 
+    def hold(self, count: int) -> None:
+        """Send so many bytes of files from now on and no more until `go_on()`: a download is under way."""
+        with self._idle:
+            self._most = self._begun + count
+
+    def go_on(self) -> None:
+        """Send as fast as it goes from now on, what is held too."""
+        with self._idle:
+            self._most, self.rate = None, 0
+            self._idle.notify_all()
+
+    def may_send(self, count: int, client: socket.socket) -> bool:
+        """Wait until so many bytes more may be sent; False when the client is gone."""
+        with self._idle:
+            while self._most is not None and self._begun + count > self._most:
+                self._idle.wait(0.02)
+                if _is_gone(client):
+                    return False
+            self._begun += count
+            return True
+
     @contextmanager
     def sending(self) -> Iterator[None]:
         """Around a body that is sent."""
@@ -156,7 +181,7 @@ class HubServer:
                 self._sending -= 1
                 self._idle.notify_all()
 
-    def settled(self, seconds: float = 10.0) -> int:
+    def settled(self, seconds: float = PATIENCE) -> int:
         """`bodies` when nothing is being sent any more: a killed client is noticed a moment later."""
         with self._idle:
             assert self._idle.wait_for(lambda: self._sending == 0, seconds), "still sending"
@@ -171,6 +196,15 @@ def hub_server() -> Iterator[HubServer]:
         yield server
     finally:
         server.close()
+
+
+def _is_gone(client: socket.socket) -> bool:
+    try:
+        return client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -330,6 +364,9 @@ class _Handler(BaseHTTPRequestHandler):
             stop = min(end, at + PIECE)
             if kind in ("drop", "stall"):
                 stop = min(stop, start + value)
+            if not self.hub.may_send(stop - at, self.request):
+                self.close_connection = True
+                return
             piece = bytearray(data[at:stop])
             for offset in self.hub.take_flips(at, stop):
                 piece[offset - at] ^= 1
@@ -337,8 +374,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.sent(len(piece))
             at = stop
             if kind in ("drop", "stall") and at >= start + value:
-                if kind == "stall":
-                    time.sleep(1.0)
+                end = time.monotonic() + PATIENCE
+                while kind == "stall" and not _is_gone(self.request) and time.monotonic() < end:
+                    time.sleep(0.02)
                 self.close_connection = True
                 return
             if rate:

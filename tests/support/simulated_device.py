@@ -29,6 +29,7 @@ from kernels.device import (
 from kernels.ops import CacheShape, Floats, Ints, Tensor
 from kernels.reference import Cache, ReferenceOps, Weight
 from kernels.timing import DEVICE, OpTimes, Rows
+from tests.support.clock import PATIENCE, until
 
 GIB = 1 << 30
 
@@ -48,8 +49,8 @@ class SimulatedDevice(ReferenceOps):
         super().__init__()
         self.host_sync: HostSync = host_sync
         self.times: OpTimes | None = None
-        self.delay = 0.0
-        """Seconds before the next captured pass begins."""
+        self.late = False
+        """The next captured pass begins when somebody sets this back."""
         self.held = self.peak = 0
         self.others = others
         self.uploads: list[list[Copy[Any]]] = []
@@ -179,7 +180,7 @@ class SimulatedDevice(ReferenceOps):
         request.submitted[0] = 1
 
     def wait(self, request: ExpertRequest, residual: Any) -> None:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE
         while not request.completed[0]:
             assert time.monotonic() < deadline, "no result"
             time.sleep(0)
@@ -202,7 +203,7 @@ class SimulatedDevice(ReferenceOps):
         """Until the work that was launched is done; raises what failed in it."""
         work, self.work = self.work, None
         if work is not None:
-            work.result(10)
+            work.result(PATIENCE)
 
 
 class Graph:
@@ -232,8 +233,7 @@ class Graph:
         return self.result
 
     def _run(self, tokens: Ints, pages: Ints, start: int) -> None:
-        delay, self._device.delay = self._device.delay, 0.0
-        time.sleep(delay)
+        until(lambda: not self._device.late)
         begin = time.perf_counter_ns()
         self._repeat(tokens, pages, start)
         if self._device.times is not None:

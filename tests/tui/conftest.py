@@ -19,6 +19,7 @@ from ktchat.screens.chat.chat import ChatScreen
 from ktchat.session.chat import ChatSession
 from ktchat.store.conversation import Turn
 from ktchat.store.store import Store
+from tests.support.clock import PATIENCE
 from tests.support.fake_engine import FakeEngine, Reply
 
 
@@ -53,7 +54,7 @@ class Running:
         """What is on the screen."""
         return "\n".join(self.lines())
 
-    async def until(self, condition: Callable[[], object], seconds: float = 5.0) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = PATIENCE) -> None:
         """Wait until something holds."""
         end = time.monotonic() + seconds
         while not condition():
@@ -139,7 +140,7 @@ async def start(home: Path) -> AsyncIterator[Start]:
         running = Running(app, engine, ready.result())
         await running.until(lambda: app.chat_screen.chat is not None)
         await running.until(lambda: not app.chat_screen.activity.switching)
-        await running.until(lambda: not app.chat_screen.activity.loading, 60)
+        await running.until(lambda: not app.chat_screen.activity.loading)
         return running
 
     yield begin

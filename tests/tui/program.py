@@ -11,8 +11,9 @@ from pathlib import Path
 
 from engine.errors import EngineError
 from ktchat import __main__ as entry
-from ktchat import cli
+from ktchat import app, cli
 from ktchat.app import KtchatApp
+from tests.support.clock import PATIENCE
 from tests.support.fake_engine import FakeEngine, Reply
 
 PAYLOADS = (
@@ -69,6 +70,7 @@ def main() -> int:
     """Run a scenario through the real command line."""
     name = sys.argv[1]
     model = "Fake" if name != "hostile" else f"Ev{HOSTILE.replace('/', '')}il"
+    app.QUIT_SECONDS = PATIENCE  # as long as the test needs for the second Ctrl+C
     KtchatApp._start = _noting_start  # type: ignore[method-assign]
     return cli.main(["-m", f"/models/{model}.gguf"], engine_factory=lambda: engine(name))
 

@@ -15,6 +15,8 @@ import termios
 import time
 from pathlib import Path
 
+from tests.support.clock import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[2]
 ESCAPES = re.compile(rb"\x1b\[[0-9;?:<>=$]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
 
@@ -66,7 +68,7 @@ class Terminal:
         """What was written, without escape sequences."""
         return ESCAPES.sub(b"", self.output).decode(errors="replace")
 
-    def sees(self, words: str, seconds: float = 10.0) -> float:
+    def sees(self, words: str, seconds: float = PATIENCE) -> float:
         """Wait until `words` were written; seconds since the start of the program."""
         end = time.perf_counter() + seconds
         while words not in self.text:
@@ -87,7 +89,7 @@ class Terminal:
 
     # The end.
 
-    def wait(self, seconds: float = 5.0) -> int:
+    def wait(self, seconds: float = PATIENCE) -> int:
         """Wait for the end of the program; its exit code."""
         end = time.perf_counter() + seconds
         while self.code is None:

@@ -118,7 +118,7 @@ async def test_the_palette_keeps_how_models_are_loaded(start: Start) -> None:
 
 
 async def test_while_a_reply_is_written_nothing_is_loaded(start: Start) -> None:
-    engine = FakeEngine([Reply("word " * 500, token_seconds=0.01)], gpu="GPU")
+    engine = FakeEngine([Reply("word " * 500, hold_after=100)], gpu="GPU")
     run = await start(engine=engine)
     await run.until(lambda: run.chat.loaded is not None and not run.screen.activity.loading)
     run.screen.prompt.put("hello")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from ktchat.screens.models.choose import ChooseScreen
 from ktchat.screens.models.manager import ModelManager
 from ktchat.widgets.field import Field
 from ktchat.widgets.models.model_table import Rows
+from tests.support.clock import PATIENCE
 from tests.support.fake_engine import Reply
 from tests.support.hub_server import HubServer, Repo
 from tests.tui.conftest import Running, Start
@@ -52,6 +54,7 @@ async def search(run: Running, words: str) -> None:
     await run.until(lambda: isinstance(run.app.focused, Rows) or not manager(run).search.asking)
 
 
+@pytest.mark.xdist_group("clock")
 async def test_a_split_model_is_searched_planned_pulled_killed_twice_verified_and_talked_with(
     start: Start, hub: HubServer, home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -64,21 +67,22 @@ async def test_a_split_model_is_searched_planned_pulled_killed_twice_verified_an
     await run.sees("Q4_K", "suits this machine", "runs on the CPU", "experts", "Writes > 1000")
     assert hub.bodies < size / 2  # only headers were read
     hub.rate = SLOW
+    hub.hold(size // 2)
     await run.press("enter")
     await run.sees("4 downloads", "Tiny-MoE Q4_K")
-    await run.until(
-        lambda: 0 < (state := run.app.context.downloads.states()[0]).done < state.total, 10
-    )
+    await run.until(lambda: 0 < (state := run.app.context.downloads.states()[0]).done < state.total)
     await run.press("ctrl+q")
     await run.until(lambda: not run.app.is_running)
 
     for _ in range(2):
         before = kept(home)
+        hub.settled()
+        hub.hold(size - before - 400_000)
         kill_in_the_midst(home, before)
         assert kept(home) >= before * 0.99
     assert kept(home) < size
 
-    hub.rate = 0
+    hub.go_on()
     build()
     SettingsFile(home / "settings.toml").update(setup_done=True)
     engine: Any = Engine()
@@ -96,11 +100,11 @@ async def test_a_split_model_is_searched_planned_pulled_killed_twice_verified_an
     await run.sees("is intact", "3 files")
     assert record_of(path) is not None
     await run.press("enter")
-    await run.until(lambda: run.chat.loaded is not None and run.chat.loaded.path == str(path), 30)
+    await run.until(lambda: run.chat.loaded is not None and run.chat.loaded.path == str(path))
     run.chat.max_tokens = 8
     await run.type("hi")
     await run.press("enter")
-    await run.until(lambda: run.chat.conversation.last and not run.chat.busy, 30)
+    await run.until(lambda: run.chat.conversation.last and not run.chat.busy)
     figures = run.last.figures
     assert figures is not None and figures.reply_tokens > 0
     assert run.screen.context.settings.read().last_model == str(path)
@@ -123,11 +127,10 @@ def kill_in_the_midst(home: Path, before: int) -> None:
         terminal.type("4")
         terminal.sees("Space")
         terminal.type(" ")
-        for _ in range(400):
-            if kept(home) > before:
-                break
+        end = time.monotonic() + PATIENCE
+        while kept(home) <= before:
+            assert time.monotonic() < end
             terminal.drain(0.02)
-        assert kept(home) > before
         terminal.signal(signal.SIGKILL)
         terminal.wait()
     finally:
@@ -137,16 +140,17 @@ def kill_in_the_midst(home: Path, before: int) -> None:
 async def test_a_download_is_paused_resumed_and_cancelled_by_keys(
     start: Start, hub: HubServer, home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    with_split_model(hub, tmp_path_factory.mktemp("tiny"))
+    size = with_split_model(hub, tmp_path_factory.mktemp("tiny"))
     run = await start("hello", size=(80, 24))
     await search(run, "tiny")
     await run.sees(REPO)
     await run.press("enter")
     await run.sees("suits this machine")
     hub.rate = SLOW
+    hub.hold(size - 400_000)
     await run.press("enter")
     downloads = run.app.context.downloads
-    await run.until(lambda: downloads.states() and downloads.states()[0].done > 0, 10)
+    await run.until(lambda: downloads.states() and downloads.states()[0].done > 0)
     await run.press("space")
     await run.sees("paused")
     await run.press("space")
@@ -155,7 +159,7 @@ async def test_a_download_is_paused_resumed_and_cancelled_by_keys(
     await run.press("x")
     await run.sees("Cancel Tiny-MoE Q4_K and delete")
     await run.press("down", "enter")
-    await run.until(lambda: not downloads.states(), 10)
+    await run.until(lambda: not downloads.states())
     await run.sees("Nothing is being downloaded")
     assert kept(home) == 0
 
@@ -163,8 +167,8 @@ async def test_a_download_is_paused_resumed_and_cancelled_by_keys(
 async def test_a_download_goes_on_beside_a_reply_and_says_so_in_one_line(
     start: Start, hub: HubServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    with_split_model(hub, tmp_path_factory.mktemp("tiny"))
-    run = await start(Reply("word " * 900, token_seconds=0.05), size=(80, 24))
+    size = with_split_model(hub, tmp_path_factory.mktemp("tiny"))
+    run = await start(Reply("word " * 900, hold_after=100), size=(80, 24))
     run.screen.prompt.put("go")
     await run.press("enter")
     await run.sees("word word")
@@ -173,12 +177,12 @@ async def test_a_download_goes_on_beside_a_reply_and_says_so_in_one_line(
     assert run.chat.busy
     await run.press("enter")
     await run.sees("suits this machine")
-    hub.rate = SLOW
+    hub.hold(size // 2)
     await run.press("enter")
     await run.sees("4 downloads", "Tiny-MoE Q4_K")
     await run.press("escape")
     await run.sees("downloading Tiny-MoE", "%")
-    hub.rate = 0
+    hub.go_on()
     assert run.chat.busy
     await run.press("escape")
     await run.sees("Tiny-MoE Q4_K is here", "open it")

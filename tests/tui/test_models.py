@@ -294,11 +294,14 @@ def test_columns_are_left_out_by_rank_and_long_words_flow_over_empty_cells() -> 
 
 
 async def test_loading_shows_its_progress_and_what_is_to_be_known(start: Start) -> None:
-    engine = FakeEngine(["ok"], load_seconds=0.5, load_steps=5)
+    engine = FakeEngine(["ok"])
     run = await start(engine=engine)
+    engine.hold_load = True
     engine.load_notice = "This model runs on llama.cpp"
     run.screen.models.load("/models/Big.gguf")
     await run.sees("Big", "loading")
+    engine.hold_load = False
+    engine.go_on()
     await run.sees("This model runs on llama.cpp")
     await run.until(lambda: run.chat.loaded is not None and run.chat.loaded.name == "Big")
 
@@ -326,7 +329,7 @@ async def test_the_first_model_failing_is_said_and_nothing_is_sent(start: Start)
 
 
 async def test_no_model_is_loaded_while_a_reply_is_written(start: Start) -> None:
-    run = await start(Reply("word " * 300, token_seconds=0.01))
+    run = await start(Reply("word " * 300, hold_after=100))
     run.screen.prompt.put("go")
     await run.press("enter")
     await run.sees("word word")

@@ -117,7 +117,7 @@ async def test_unsent_text_is_kept_per_session(start: Start) -> None:
 
 
 async def test_another_session_stops_the_reply_and_keeps_it(start: Start) -> None:
-    run = await start("cats say miaow", Reply("bark " * 500, token_seconds=0.01), size=WIDE)
+    run = await start("cats say miaow", Reply("bark " * 500, hold_after=100), size=WIDE)
     await run.ask("about cats")
     await run.press("ctrl+n")
     await run.until(lambda: not run.chat.conversation.turns)

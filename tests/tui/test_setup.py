@@ -18,6 +18,7 @@ from ktchat.screens.models.choose import ChooseScreen
 from ktchat.screens.models.manager import ModelManager
 from ktchat.screens.models.setup import SetupScreen
 from ktchat.screens.models.setup_steps import Step
+from tests.support.clock import PATIENCE
 from tests.support.fake_engine import FakeEngine
 from tests.support.hub_server import HubServer, Repo
 from tests.support.tiny import tiny_model
@@ -108,6 +109,7 @@ async def test_a_model_is_downloaded_while_one_talks_to_the_guide(
     named = {n.replace("Q4_K", entry.quant.name): data for n, data in files.items()}
     hub.repos[entry.model.repository] = Repo(named)
     hub.rate = 1_200_000
+    hub.hold(sum(map(len, named.values())) - 400_000)
     await run.press("enter")
     await run.until(lambda: wizard(run).step == Step.READY)
     await run.sees("%", "The download goes on while you chat")
@@ -119,7 +121,7 @@ async def test_a_model_is_downloaded_while_one_talks_to_the_guide(
     await run.sees("downloading")
     await run.ask("hello?")
     await run.sees("the guide answers")
-    hub.rate = 0
+    hub.go_on()
     await run.sees("is here", "open it")
 
 
@@ -202,7 +204,7 @@ async def test_measuring_does_not_keep_the_person_waiting(
     gate = threading.Event()
 
     def slow(cores: int) -> tuple[tuple[tuple[int, float], ...], list[str]]:
-        gate.wait(20)
+        gate.wait(PATIENCE)
         return ((1, 20.0),), []
 
     monkeypatch.setattr(bandwidth, "read_speeds", slow)

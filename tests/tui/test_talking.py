@@ -10,10 +10,6 @@ from engine.errors import EngineError
 from tests.support.fake_engine import FakeEngine, Reply
 from tests.tui.conftest import Start
 
-SLOW = 0.01
-"""Seconds a token. Textual's pilot may take a second for a key while text streams: a reply that something has to
-happen in takes several."""
-
 
 async def test_a_message_is_sent_and_its_reply_is_shown(start: Start) -> None:
     run = await start("Hello, **you**.")
@@ -25,7 +21,7 @@ async def test_a_message_is_sent_and_its_reply_is_shown(start: Start) -> None:
 
 
 async def test_a_reply_is_shown_while_it_is_written(start: Start) -> None:
-    run = await start(Reply("first words " * 150 + "the end", token_seconds=SLOW))
+    run = await start(Reply("first words " * 150 + "the end", hold_after=100))
     run.screen.prompt.put("go")
     await run.press("enter")
     await run.sees("first words")
@@ -34,19 +30,20 @@ async def test_a_reply_is_shown_while_it_is_written(start: Start) -> None:
 
 
 async def test_reading_the_prompt_is_said_with_its_progress(start: Start) -> None:
-    run = await start(Reply("done", prefill_seconds=3.0, prefill_steps=30))
-    run.screen.prompt.put("word " * 40)
+    run = await start(Reply("done", prefill_seconds=200.0, prefill_steps=1000))
+    run.screen.prompt.put("word " * 1000)
     await run.press("enter")
     await run.sees("reading", "tokens", "left")
 
 
 async def test_thinking_is_counted_while_it_goes_on_and_folded_after(start: Start) -> None:
     run = await start(
-        Reply("the answer", thinking="deep thought" + " more thought" * 124, token_seconds=SLOW)
+        Reply("the answer", thinking="deep thought" + " more thought" * 124, hold_after=100)
     )
     run.screen.prompt.put("why")
     await run.press("enter")
     await run.sees("thinking ·", "tokens")
+    run.engine.go_on()
     await run.sees("thought for", "250 tokens", "the answer")
     assert "deep thought" not in run.text()
 
@@ -88,7 +85,7 @@ async def test_lines_are_broken_by_ctrl_j_and_shift_enter_and_the_box_grows(star
 
 
 async def test_escape_stops_the_reply_and_keeps_what_came(start: Start) -> None:
-    run = await start(Reply("word " * 500, token_seconds=SLOW))
+    run = await start(Reply("word " * 500, hold_after=100))
     run.screen.prompt.put("go")
     await run.press("enter")
     await run.sees("word word word")
@@ -100,20 +97,21 @@ async def test_escape_stops_the_reply_and_keeps_what_came(start: Start) -> None:
 
 
 async def test_a_message_sent_during_a_reply_waits_for_its_end(start: Start) -> None:
-    run = await start(Reply("slow " * 400, token_seconds=SLOW), "second reply")
+    run = await start(Reply("slow " * 400, hold_after=100), "second reply")
     run.screen.prompt.put("first")
     await run.press("enter")
     await run.sees("slow")
     run.screen.prompt.put("second")
     await run.press("enter")
     await run.sees("your message is sent when this reply ends")
-    await run.until(lambda: "second reply" in run.text(), seconds=20)
+    run.engine.go_on()
+    await run.sees("second reply")
     assert [t.raw_prompt for t in run.chat.conversation.turns] == ["first", "second"]
     assert "your message is sent" not in run.text()
 
 
 async def test_escape_gives_a_waiting_message_back(start: Start) -> None:
-    run = await start(Reply("slow " * 300, token_seconds=SLOW))
+    run = await start(Reply("slow " * 300, hold_after=100))
     run.screen.prompt.put("first")
     await run.press("enter")
     await run.sees("slow")
@@ -127,13 +125,16 @@ async def test_escape_gives_a_waiting_message_back(start: Start) -> None:
 
 
 async def test_a_message_sent_while_the_model_loads_is_not_lost(start: Start) -> None:
-    engine = FakeEngine(["the reply"], load_seconds=0.6, load_steps=6)
+    engine = FakeEngine(["the reply"])
     run = await start(engine=engine)
+    engine.hold_load = True
     run.screen.models.load("/models/Other.gguf")
     await run.sees("Other", "loading")
     run.screen.prompt.put("early")
     await run.press("enter")
     await run.sees("your message is sent when the model is there")
+    engine.hold_load = False
+    engine.go_on()
     await run.sees("the reply")
 
 
@@ -249,7 +250,7 @@ async def test_a_regeneration_that_fails_gives_the_old_reply_back(start: Start) 
 
 
 async def test_an_engine_that_dies_leaves_the_conversation_and_a_retry(start: Start) -> None:
-    run = await start(Reply("word " * 500, token_seconds=SLOW), "again")
+    run = await start(Reply("word " * 500, hold_after=100), "again")
     run.screen.prompt.put("go")
     await run.press("enter")
     await run.sees("word word")
@@ -260,7 +261,7 @@ async def test_an_engine_that_dies_leaves_the_conversation_and_a_retry(start: St
 
 
 async def test_the_reader_is_not_moved_while_scrolled_up(start: Start) -> None:
-    run = await start("line\n\n" * 60, Reply("more\n\n" * 100, token_seconds=0.003))
+    run = await start("line\n\n" * 60, Reply("more\n\n" * 100, hold_after=120))
     await run.ask("first")
     run.screen.prompt.put("second")
     await run.press("enter")
@@ -269,8 +270,8 @@ async def test_the_reader_is_not_moved_while_scrolled_up(start: Start) -> None:
     await run.until(lambda: not run.screen.transcript.at_end)
     place = run.screen.transcript.scroll_y
     seen = run.lines()[3]
-    came = len(run.last.raw_reply)
-    await run.until(lambda: len(run.last.raw_reply) > came + 100 or not run.chat.busy)
+    run.engine.go_on()
+    await run.until(lambda: not run.chat.busy)
     assert run.screen.transcript.scroll_y == place
     assert run.lines()[3] == seen
     await run.press("ctrl+end")

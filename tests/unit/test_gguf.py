@@ -18,6 +18,7 @@ from engine.errors import ModelFileError
 from engine.gguf.file import GGUFFile
 from engine.gguf.values import LazyArray
 from tests.support import gguf_bytes as raw
+from tests.support.clock import assert_within, computed_within
 
 VOCABS = Path(__file__).parents[2].parent / "shared" / "data" / "vocabs"
 
@@ -120,13 +121,13 @@ def test_a_reader_by_others_sees_the_same(tmp_path: Path) -> None:
 def test_a_large_vocabulary_opens_at_once(name: str) -> None:
     seconds = []
     for _ in range(5):
-        started = time.perf_counter()
+        started = time.process_time()
         file = GGUFFile.open(VOCABS / f"ggml-vocab-{name}.gguf")
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.process_time() - started)
     tokens = file.array("tokenizer.ggml.tokens")
     assert tokens is not None and len(tokens) > 100_000
     assert len(str(tokens[len(tokens) - 1])) > 0
-    assert min(seconds) < 0.15
+    assert_within(min(seconds), 0.15)
 
 
 # What the getters refuse.
@@ -285,9 +286,8 @@ NESTED = raw.text("k") + struct.pack("<IIQIQ", raw.ARRAY, raw.ARRAY, 1, raw.ARRA
 )
 def test_damage_is_named(tmp_path: Path, change: Callable[[raw.File], None], words: str) -> None:
     path = write(tmp_path, broken(change))
-    started = time.perf_counter()
-    assert words in refusal(path)
-    assert time.perf_counter() - started < 0.5
+    with computed_within(0.5):
+        assert words in refusal(path)
 
 
 def test_every_truncation_is_refused(tmp_path: Path) -> None:
@@ -382,12 +382,12 @@ def test_the_worst_files_take_little_time_and_memory(tmp_path: Path, name: str) 
         "from pathlib import Path\n"
         "from engine.errors import ModelFileError\n"
         "from engine.gguf.file import GGUFFile\n"
-        "started = time.perf_counter()\n"
+        "started = time.process_time()\n"
         "try:\n"
         "    file = GGUFFile.open(Path(sys.argv[1]))\n"
         "except ModelFileError:\n"
         "    pass\n"
-        "seconds = time.perf_counter() - started\n"
+        "seconds = time.process_time() - started\n"
         "peak = re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())\n"
         "print(seconds, int(peak[1]) >> 10)\n"
     )
@@ -399,7 +399,7 @@ def test_the_worst_files_take_little_time_and_memory(tmp_path: Path, name: str) 
         cwd=Path(__file__).parents[2],
     )
     seconds, mebibytes = done.stdout.split()
-    assert float(seconds) < 2
+    assert_within(float(seconds), 2)
     assert int(mebibytes) < 256
 
 

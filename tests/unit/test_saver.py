@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ktchat.store import saver as saving
 from ktchat.store.conversation import Conversation, Turn
 from ktchat.store.saver import STEP_SECONDS, STEP_TOKENS, Saver
 from ktchat.store.store import Store
+from tests.support.clock import PATIENCE, assert_within
 
 
 class Place:
@@ -53,7 +55,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
     place.store.close()
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> float:
+async def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> float:
     """Wait for a condition; the seconds that it took."""
     loop = asyncio.get_running_loop()
     start = loop.time()
@@ -63,15 +65,17 @@ async def until(condition: Callable[[], bool], seconds: float = 5.0) -> float:
     return loop.time() - start
 
 
+@pytest.mark.xdist_group("clock")
 async def test_a_change_is_written_by_itself_and_soon(place: Place) -> None:
     place.touch("first")
-    assert await until(lambda: not place.saver.pending) < STEP_SECONDS
+    assert_within(await until(lambda: not place.saver.pending), STEP_SECONDS)
     assert place.saved() == "first"
     place.touch(" second")
-    assert await until(lambda: not place.saver.pending) < STEP_SECONDS + 0.1
+    assert_within(await until(lambda: not place.saver.pending), STEP_SECONDS + 0.1)
     assert place.saved() == "first second"
 
 
+@pytest.mark.xdist_group("clock")
 async def test_a_stream_is_written_in_steps_and_not_at_every_token(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,19 +88,23 @@ async def test_a_stream_is_written_in_steps_and_not_at_every_token(
         save(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(place.store, "save", counted)
+    begun = time.monotonic()
     for _ in range(100):
         place.touch("x", tokens=1 if _ < STEP_TOKENS - 1 else 0)
         await asyncio.sleep(0.01)
     await place.saver.flush()
-    assert 5 <= saves <= 12
+    took = time.monotonic() - begun
+    assert saves <= 7 + took / STEP_SECONDS  # in a second: 12
+    assert_within(took / STEP_SECONDS / saves, 1.3)
     assert place.saved() == "x" * 100
 
 
+@pytest.mark.xdist_group("clock")
 async def test_many_tokens_are_written_at_once(place: Place) -> None:
     place.touch("a")
     await place.saver.flush()
     place.touch("b", tokens=STEP_TOKENS)
-    assert await until(lambda: not place.saver.pending) < STEP_SECONDS / 2
+    assert_within(await until(lambda: not place.saver.pending), STEP_SECONDS / 2)
 
 
 async def test_a_refusing_disk_is_told_once_and_everything_is_written_later(

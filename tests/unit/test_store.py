@@ -27,6 +27,7 @@ from ktchat.store.locks import Locks
 from ktchat.store.records import session_values, turn_values
 from ktchat.store.repair import is_sound
 from ktchat.store.store import Store
+from tests.support.clock import PATIENCE
 
 
 @pytest.fixture
@@ -223,7 +224,7 @@ def test_what_waits_for_a_lock_gets_it_when_it_is_let_go(tmp_path: Path) -> None
     thread.start()
     assert not held.wait(0.05)
     one.release("repair")
-    assert held.wait(5)
+    assert held.wait(PATIENCE)
     thread.join()
     assert one.acquire("repair")
 

@@ -15,12 +15,14 @@ import pytest
 from engine.errors import TemplateError
 from engine.gguf.file import GGUFFile
 from engine.protocol import Message
-from engine.text import chat_formats
+from engine.text import chat_formats, template_process
+from engine.text import template as templates
 from engine.text.template import ChatTemplate, Placeholders
 from engine.text.template_process import TemplateProcess
 from engine.text.tokenizer import Part, Tokenizer
 from tests.support import gguf_bytes as raw
 from tests.support import vocabulary
+from tests.support.clock import PATIENCE, assert_within, until, within
 
 TEMPLATES = Path(__file__).parents[2].parent / "shared" / "data" / "templates"
 NAMES = sorted(path.name for path in TEMPLATES.glob("*.jinja"))
@@ -48,6 +50,14 @@ def model(folder: Path, template: str | None, tokens: tuple[str, ...] = ("<s>", 
     path = folder / "model.gguf"
     path.write_bytes(raw.File(entries).build())
     return path
+
+
+@pytest.fixture(autouse=True)
+def patient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A template has time, but where the limit is what is tested."""
+    if request.node.get_closest_marker("xdist_group") is None:
+        for module in (templates, template_process):
+            monkeypatch.setattr(module, "SECONDS", PATIENCE)
 
 
 @pytest.fixture
@@ -233,25 +243,25 @@ HOSTILE = {
 }
 
 
+@pytest.mark.xdist_group("clock")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_templates_give_way_to_a_built_in_format(start: Start, name: str) -> None:
     template = start(HOSTILE[name], ("<s>", "</s>", "<|im_start|>", "<|im_end|>"))
-    started = time.perf_counter()
-    parts = template.render([Message("user", "Hello")])
-    assert time.perf_counter() - started < 3
+    with within(3):
+        parts = template.render([Message("user", "Hello")])
     assert text(parts) == "<|im_start|>user\n⟪Hello⟫<|im_end|>\n<|im_start|>assistant\n"
     assert template.notice is not None
     assert "ChatML" in template.notice and template.notice.isascii()
     assert "\n" not in template.notice and "\x1b" not in template.notice
 
 
+@pytest.mark.xdist_group("clock")
 def test_a_template_that_was_stopped_twice_is_not_tried_again(start: Start) -> None:
     template = start(HOSTILE["nested loops"])
     template.render(TALK)
     template.render(TALK)
-    started = time.perf_counter()
-    template.render(TALK)
-    assert time.perf_counter() - started < 0.1
+    with within(0.1):
+        template.render(TALK)
     assert template.notice is not None and "2 seconds" in template.notice
 
 
@@ -298,6 +308,7 @@ def test_the_child_knows_nothing_of_ours(monkeypatch: pytest.MonkeyPatch) -> Non
     process.close()
 
 
+@pytest.mark.xdist_group("clock")
 def test_the_first_text_comes_at_once() -> None:
     seconds = []
     for _ in range(3):
@@ -306,9 +317,10 @@ def test_the_first_text_comes_at_once() -> None:
         process.render({"messages": [], "add_generation_prompt": True})
         seconds.append(time.perf_counter() - started)
         process.close()
-    assert min(seconds) < 0.5
+    assert_within(min(seconds), 0.5)
 
 
+@pytest.mark.xdist_group("clock")
 def test_the_child_ends_with_its_parent() -> None:
     script = (
         "import sys, time\n"
@@ -329,10 +341,8 @@ def test_the_child_ends_with_its_parent() -> None:
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 3
-    while _runs(child) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not _runs(child)
+    with within(3):
+        until(lambda: not _runs(child))
 
 
 def _runs(pid: int) -> bool:
