@@ -22,6 +22,8 @@ sys.path.append(str(SOURCES))
 import evaluate  # noqa: E402
 from conversations import Author  # noqa: E402
 
+pytestmark = pytest.mark.xdist_group("guide")  # which is started and asked once
+
 GREEDY = Sampling(temperature=0.0)
 HELD_OUT = evaluate.load(SOURCES / "heldout.json")
 

@@ -30,6 +30,8 @@ PER_LAYER = {
     ("qwen3moe", ""): ["rope_append", "attention", "linear_add", "route", "moe_add"],
     ("deepseek2", "v3"): ["latent_append", "latent_attention", "linear_add"],
 }
+pytestmark = pytest.mark.xdist_group("trace")  # which is written once
+
 Event = dict[str, Any]
 
 

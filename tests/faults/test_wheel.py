@@ -15,6 +15,9 @@ SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
 SOURCES += ("ktchat", "engine", "kernels", "assets")
 
 
+pytestmark = pytest.mark.xdist_group("wheel")  # which is built once
+
+
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The contents of a wheel of this checkout, built from a copy of it and without a network."""

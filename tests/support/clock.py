@@ -1,7 +1,8 @@
 """Time in tests: patience for what has to come, and promises that a busy machine does not break.
 
 What waits for something has `PATIENCE`: it costs nothing where it comes. A promise to be done within some seconds
-holds on an idle machine; `within` stretches it by how slow the machine is at that moment.
+holds on an idle machine; `within` stretches it by how slow the machine is at that moment: by a piece of work that is
+timed before and after, and by how long programs waited for a processor in between, where the system tells it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 PATIENCE = 120.0
@@ -19,6 +21,9 @@ PATIENCE = 120.0
 
 IDLE_SECONDS = 0.035
 """What `_work` takes on an idle machine."""
+
+MOST = 10.0
+"""Where programs always wait for a processor, a promise is stretched by so much."""
 
 LOOKS = 5
 """How often the work is timed after a promise was not kept; the slowest counts."""
@@ -43,6 +48,15 @@ def _work() -> None:
         os.fsync(file.fileno())
 
 
+def _waited(what: str) -> float:
+    """Seconds since the system's start in which some program waited for a processor ("cpu") or a disk ("io")."""
+    try:
+        some = Path("/proc/pressure", what).read_text().split()
+    except OSError:  # a system that does not tell
+        return 0.0
+    return int(some[4].removeprefix("total=")) / 1e6
+
+
 class within:  # noqa: N801  # reads as a sentence: with within(2): ...
     """`with within(seconds):` around what promises to be done so soon.
 
@@ -52,16 +66,21 @@ class within:  # noqa: N801  # reads as a sentence: with within(2): ...
     def __init__(self, seconds: float) -> None:
         self.seconds, self.took = seconds, 0.0
         self._slowness = slowness()
-        self._begun = time.perf_counter()
+        self.begin()
 
     def begin(self) -> None:
         """It counts from now."""
+        self._waited = _waited("cpu"), _waited("io")
         self._begun = time.perf_counter()
 
     def check(self) -> None:
         """It is done now."""
         self.took = time.perf_counter() - self._begun
-        _hold(self.took, self.seconds, self._slowness)
+        cpu, io = (
+            _waited(what) - before for what, before in zip(("cpu", "io"), self._waited, strict=True)
+        )
+        shared = min(MOST, 1 / max(1e-9, 1 - cpu / self.took))
+        _hold(self.took - io, self.seconds, max(self._slowness, shared))
 
     def __enter__(self) -> within:
         self.begin()
@@ -79,7 +98,12 @@ class within:  # noqa: N801  # reads as a sentence: with within(2): ...
 
 def assert_within(took: float, bound: float) -> None:
     """A measurement is at most `bound`, or as many times more as the machine is slow now."""
-    _hold(took, bound, 1.0)
+    if took <= bound:
+        return
+    begin, before = time.perf_counter(), _waited("cpu")
+    time.sleep(0.5)
+    cpu = (_waited("cpu") - before) / (time.perf_counter() - begin)
+    _hold(took, bound, min(MOST, 1 / max(1e-9, 1 - cpu)))
 
 
 def _hold(took: float, bound: float, before: float) -> None:
