@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,11 @@ from tests.support import shared
 from tests.support.clock import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def _heed_interrupts() -> None:
+    """A suite that was started in the background ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Program:
@@ -76,7 +82,9 @@ class Program:
         }
         environment = self.environment(**options.pop("env", {}))
         command = self.command(script, *arguments)
-        return subprocess.Popen(command, env=environment, cwd=ROOT, **options)
+        return subprocess.Popen(
+            command, env=environment, cwd=ROOT, preexec_fn=_heed_interrupts, **options
+        )
 
     def in_terminal(
         self, *arguments: str, script: Mapping[str, object] | None = None
