@@ -81,7 +81,7 @@ def write_record(path: Path, checksum: str, file: HubFile | None = None) -> Reco
 
 
 def write_unchecked_record(path: Path, checksum: str) -> None:
-    """Note what the file at `path` ought to be; the next `verify` reads it. Raises `OSError`."""
+    """Note what the file at `path` ought to be; the next `check_files` reads it. Raises `OSError`."""
     record = Record(checksum, path.stat().st_size, modified_ns=0, inode=0)
     write_whole(Path(f"{path}{RECORD}"), json.dumps(asdict(record)).encode())
 
@@ -104,7 +104,7 @@ def parts_of(path: Path) -> list[Path]:
     return [path.with_name(part.name(number)) for number in range(1, part.count + 1)]
 
 
-def verify(
+def check_files(
     path: Path,
     force: bool = False,
     report: Report = lambda done, total: None,

@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from engine.downloads.integrity import verify
+    from engine.downloads.integrity import check_files
 
     folder = paths.models_folder()
     models = [_local(args.model)] if args.model else _in_models_folder()
@@ -82,7 +82,7 @@ def _verify(args: argparse.Namespace) -> int:
         name = one_line(path.name, 200)
         try:
             checked = background.run(
-                lambda report, path=path: verify(  # type: ignore[misc]  # bound at once
+                lambda report, path=path: check_files(  # type: ignore[misc]  # bound at once
                     path,
                     args.force,
                     lambda done, total: report(f"checking {path.name}", done, total),

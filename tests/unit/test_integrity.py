@@ -11,10 +11,10 @@ import pytest
 
 from engine.downloads import manifest
 from engine.downloads.integrity import (
+    check_files,
     checksum_of,
     record_of,
     remove,
-    verify,
     write_record,
     write_unchecked_record,
 )
@@ -47,14 +47,14 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_an_unchanged_model_is_not_read_again_unless_forced(model: Path) -> None:
-    assert [part.hashed for part in verify(model)] == [False, False]
-    assert [part.hashed for part in verify(model, force=True)] == [True, True]
+    assert [part.hashed for part in check_files(model)] == [False, False]
+    assert [part.hashed for part in check_files(model, force=True)] == [True, True]
 
 
 def test_a_touched_model_is_read_once(model: Path) -> None:
     os.utime(model)
-    assert [part.hashed for part in verify(model)] == [True, False]
-    assert [part.hashed for part in verify(model)] == [False, False]
+    assert [part.hashed for part in check_files(model)] == [True, False]
+    assert [part.hashed for part in check_files(model)] == [False, False]
 
 
 def test_one_bit_is_found_in_whichever_file(model: Path) -> None:
@@ -63,15 +63,15 @@ def test_one_bit_is_found_in_whichever_file(model: Path) -> None:
     data[7777] ^= 1
     second.write_bytes(data)
     with pytest.raises(DamagedModelError, match="m-00002-of-00002"):
-        verify(model)
+        check_files(model)
     with pytest.raises(DamagedModelError):  # the failure is not recorded as a success
-        verify(model)
+        check_files(model)
 
 
 def test_a_missing_part_is_named(model: Path) -> None:
     model.with_name("m-00002-of-00002.gguf").unlink()
     with pytest.raises(DownloadError, match=r"m-00002-of-00002\.gguf cannot be read"):
-        verify(model)
+        check_files(model)
 
 
 def test_a_file_without_a_record_is_recorded_in_the_models_folder_only(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_file_without_a_record_is_recorded_in_the_models_folder_only(tmp_path:
     for folder in (tmp_path, tmp_path / "models"):
         path = folder / "a.gguf"
         path.write_bytes(b"GGUF")
-        (checked,) = verify(path, folder=tmp_path / "models")
+        (checked,) = check_files(path, folder=tmp_path / "models")
         assert checked.hashed and checked.checksum == checksum_of(path, "sha256")
     assert record_of(tmp_path / "a.gguf") is None
     assert record_of(tmp_path / "models" / "a.gguf") is not None
@@ -89,10 +89,10 @@ def test_a_promised_checksum_is_checked_first(tmp_path: Path) -> None:
     path = tmp_path / "a.gguf"
     path.write_bytes(b"GGUF")
     write_unchecked_record(path, checksum_of(path, "sha256"))
-    assert [part.hashed for part in (*verify(path), *verify(path))] == [True, False]
+    assert [part.hashed for part in (*check_files(path), *check_files(path))] == [True, False]
     write_unchecked_record(path, "sha256:" + "0" * 64)
     with pytest.raises(DamagedModelError):
-        verify(path)
+        check_files(path)
 
 
 def test_damaged_records_count_as_none(model: Path) -> None:
@@ -115,7 +115,7 @@ def test_damaged_records_count_as_none(model: Path) -> None:
 
 def test_progress_reaches_the_whole(model: Path) -> None:
     seen: list[tuple[int, int]] = []
-    verify(model, force=True, report=lambda done, total: seen.append((done, total)))
+    check_files(model, force=True, report=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (20_000, 20_000) and sorted(seen) == seen
 
 

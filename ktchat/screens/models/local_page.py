@@ -221,10 +221,10 @@ class LocalPage(Page):
             return
         local = self.chosen
         if local is not None:
-            self.run_worker(self._verify(local), group="verify", exit_on_error=False)
+            self.run_worker(self._check(local), group="verify", exit_on_error=False)
 
-    async def _verify(self, local: LocalModel) -> None:
-        from engine.downloads.integrity import record_of, verify
+    async def _check(self, local: LocalModel) -> None:
+        from engine.downloads.integrity import check_files, record_of
 
         path, name = Path(local.entry.path), local.entry.name
         check = self._checking = Check()
@@ -232,7 +232,7 @@ class LocalPage(Page):
         known = record_of(path) is not None
         try:
             folder = None if local.program else self.host.context.downloads.folder
-            parts = await ask(verify, path, True, check.report, folder)
+            parts = await ask(check_files, path, True, check.report, folder)
         except StoppedError:
             self.host.say(f"{name} was not checked to the end")
         except KtchatError as error:
