@@ -6,8 +6,8 @@ It remembers which model is wanted, starts the child when one is needed and agai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from typing import overload
 
 from engine.errors import EngineError, KtchatError, RequestError
@@ -35,6 +35,10 @@ CANCEL_SECONDS = 120.0
 """Time the child has to stop a reply: one chunk of a very large model's prefill may take a minute."""
 
 
+DROPPED_SECONDS = 0.1
+"""Time in which the event loop closes an iterator that was dropped."""
+
+
 class Engine:
     """One model in one child process, one request at a time.
 
@@ -49,6 +53,7 @@ class Engine:
         self._child: Child | None = None
         self._wanted: Load | None = None
         self._busy = False
+        self._free = asyncio.Event()
         self._closed = False
         self._id = 0
         self._running: Generate | Load | None = None
@@ -64,13 +69,10 @@ class Engine:
         if (refusal := await self._refusal()) is not None:
             yield Failed(refusal)
             return
-        self._busy, self._cancelled = True, False
-        try:
+        with self._at_work():
             async with aclosing(self._load(load)) as events:
                 async for event in events:
                     yield event
-        finally:
-            self._busy = False
 
     async def generate(
         self,
@@ -87,13 +89,10 @@ class Engine:
         if refusal is not None:
             yield Failed(refusal)
             return
-        self._busy, self._cancelled = True, False
-        try:
+        with self._at_work():
             async with aclosing(self._answer(messages, sampling, max_tokens)) as events:
                 async for event in events:
                     yield event
-        finally:
-            self._busy = False
 
     def cancel(self) -> None:
         """Stop what is running, if anything. A reply ends with Finished("cancelled"); a load fails."""
@@ -110,11 +109,21 @@ class Engine:
         if self._child is not None:
             await self._child.stop(Close(), CLOSE_SECONDS)
 
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        self._busy, self._cancelled = True, False
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._busy = False
+            self._free.set()
+
     async def _refusal(self) -> KtchatError | None:
-        for _ in range(3):
+        if self._busy:
             # An iterator dropped just now is closed by the loop, in its next turns.
-            if self._busy:
-                await asyncio.sleep(0)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._free.wait(), DROPPED_SECONDS)
         if self._closed:
             return RequestError("The engine is closed")
         if self._busy:
