@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol
 
-from kernels.ops import C, Floats, Ints, Ops, Tensor, W, X
+from kernels.ops import C, Floats, Ints, Ops, Tensor
+from kernels.recurrent import W, X
 from kernels.timing import Rows
 
 HostSync = Literal["stream memory operations", "host functions", "none"]

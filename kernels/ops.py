@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels.quants import QuantType
+from kernels.recurrent import RecurrentOps, W, X
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -118,10 +119,6 @@ class CacheShape:
 PassInput = Ints | Floats
 """What a pass begins with: tokens (n,), or the hidden state (n, hidden) that the layers before it made."""
 
-X = TypeVar("X")
-"""A buffer of float32 activations."""
-W = TypeVar("W")
-"""Weights made ready by `matrix` or `vector`."""
 C = TypeVar("C")
 """A KV cache."""
 
@@ -129,7 +126,7 @@ Forward = Callable[[PassInput, Ints, int], X]
 """forward(pass_input, pages, start) -> the result's buffer"""
 
 
-class Ops(Protocol[X, W, C]):
+class Ops(RecurrentOps[X, W], Protocol[X, W, C]):
     """One implementation of the op set."""
 
     name: str

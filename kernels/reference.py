@@ -16,29 +16,7 @@ from torch.nn import functional
 
 from kernels import ggml
 from kernels.ops import CacheShape, Floats, Forward, Ints, Rope, Routing, Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Weight:
-    """A tensor of the file; `keep` holds its float32 form once it was needed."""
-
-    tensor: Tensor
-    keep: dict[int, X] | None
-
-    def float(self, index: int | None = None) -> X:
-        """All of it, or one matrix of (count, rows, cols), in float32."""
-        key = -1 if index is None else index
-        if self.keep is not None and key in self.keep:
-            return self.keep[key]
-        tensor = self.tensor
-        if index is not None:
-            part = tensor.data.nbytes // tensor.shape[0]
-            data = tensor.data[index * part : (index + 1) * part]
-            tensor = Tensor(tensor.name, tensor.type, tensor.shape[1:], data)
-        values = torch.from_numpy(ggml.dequantise(tensor).copy())
-        if self.keep is not None:
-            self.keep[key] = values
-        return values
+from kernels.reference_recurrent import ReferenceRecurrentOps, Weight, rms_norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +43,7 @@ class Cache:
         return k, v
 
 
-class ReferenceOps:
+class ReferenceOps(ReferenceRecurrentOps):
     """`kernels.ops.Ops` in float32 torch. `keep` trades memory for dequantising once."""
 
     name = "reference"
@@ -118,7 +96,7 @@ class ReferenceOps:
         return array
 
     def norm(self, x: X, norm: Weight, eps: float) -> X:
-        return _rms_norm(x, norm.float(), eps)
+        return rms_norm(x, norm.float(), eps)
 
     def norm_linear(
         self,
@@ -128,7 +106,7 @@ class ReferenceOps:
         weights: Sequence[Weight],
         biases: Sequence[Weight | None] | None = None,
     ) -> list[X]:
-        normed = x if norm is None else _rms_norm(x, norm.float(), eps)
+        normed = x if norm is None else rms_norm(x, norm.float(), eps)
         outs = [normed @ weight.float().T for weight in weights]
         for out, bias in zip(outs, biases or (), strict=bool(biases)):
             if bias is not None:
@@ -157,8 +135,8 @@ class ReferenceOps:
         kv_heads, key = cache.keys.shape[3:]
         queries, keys = q.view(len(q), -1, key), k.view(len(k), kv_heads, key)
         if norms is not None:
-            queries.copy_(_rms_norm(queries, norms[0].float(), eps))
-            keys.copy_(_rms_norm(keys, norms[1].float(), eps))
+            queries.copy_(rms_norm(queries, norms[0].float(), eps))
+            keys.copy_(rms_norm(keys, norms[1].float(), eps))
         _rotate(queries, rope, rope.offset, start)
         _rotate(keys, rope, rope.offset, start)
         cache.write(layer, pages, start, keys, v.view(len(v), kv_heads, -1))
@@ -187,7 +165,7 @@ class ReferenceOps:
         _rotate(q.view(len(q), heads, -1), rope, rope.offset, start)
         latent = kv.shape[1] - 2 * len(rope.frequencies)
         row = kv.clone()
-        row[:, :latent] = _rms_norm(kv[:, :latent], norm.float(), eps)
+        row[:, :latent] = rms_norm(kv[:, :latent], norm.float(), eps)
         row = row.view(len(kv), 1, -1)
         _rotate(row, rope, latent, start)
         cache.write(layer, pages, start, row, row[..., :0])
@@ -216,7 +194,7 @@ class ReferenceOps:
     def route(
         self, x: X, norm: Weight, eps: float, router: Weight, bias: Weight | None, routing: Routing
     ) -> tuple[X, X, X]:
-        normed = _rms_norm(x, norm.float(), eps)
+        normed = rms_norm(x, norm.float(), eps)
         logits = normed @ router.float().T
         scores = logits.softmax(-1) if routing.gating == "softmax" else logits.sigmoid()
         biased = scores if bias is None else scores + bias.float()
@@ -255,11 +233,6 @@ class ReferenceOps:
         if scaler is not None:
             out = out * (x @ scaler.float().view(-1, 1)).sigmoid()
         residual += out
-
-
-def _rms_norm(x: X, weight: X, eps: float) -> X:
-    """x / sqrt(mean(x²) + eps) * weight over the last axis (Zhang and Sennrich, 2019)."""
-    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight
 
 
 def _rotate(x: X, rope: Rope, offset: int, start: int) -> None:

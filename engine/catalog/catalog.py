@@ -250,6 +250,7 @@ _OPTIONAL = ("ffn", "dense_layers", "shared_width", "q_lora", "kv_lora", "nope",
 def _numbers(fields: Fields) -> Numbers:
     whole = {name: fields.whole(name, *bounds) for name, bounds in _WHOLE.items()}
     whole |= {name: fields.whole(name, 0, 1 << 20, 0) for name in _OPTIONAL}
+    whole["linear_heads"] = fields.whole("linear_heads", 1, 4096, 32)
     if whole["top_k"] > whole["experts"] or whole["dense_layers"] > whole["layers"]:
         raise fields.fault("top_k", "or dense_layers is more than there are")
     return Numbers(

@@ -16,7 +16,6 @@ from engine.spec.recipes import (
     Named,
     Recipe,
     Shape,
-    fitting_type,
     tensor_shapes,
     tensor_type,
 )
@@ -25,6 +24,7 @@ from engine.spec.spec import ARCHITECTURES, Group, GroupSize, MlaSpec, ModelSpec
 from engine.spec.tensors import Sizes, group_of
 from kernels.gpu.sizes import device_bytes
 from kernels.quants import BY_NAME, QuantType, resident_bytes
+from kernels.recurrent import DeltaNet
 
 _EXTRA_RECIPES: dict[str, Recipe] = {
     "Q3_K_M": Recipe(
@@ -71,8 +71,22 @@ class Numbers:
     """Attention's projections have biases, and in gpt-oss the experts too."""
     linear_every: int = 0
     """Of so many layers only the last has attention; the others are gated delta nets (Qwen3-Next)."""
+    linear_heads: int = 32
+    """Value heads of a gated delta net; it has 16 key heads, all of 128 features, and a convolution of 4."""
     extra_layers: int = 0
     """Layers behind the last that predict further tokens and are not read."""
+
+    @property
+    def delta(self) -> DeltaNet | None:
+        """The gated delta net of its recurrent layers."""
+        if not self.linear_every:
+            return None
+        tiled = self.architecture != "qwen3next"
+        return DeltaNet(16, self.linear_heads, 128, 128, 4, tiled)
+
+    def is_recurrent(self, layer: int) -> bool:
+        """Whether a layer is a gated delta net in place of attention."""
+        return bool(self.linear_every) and (layer + 1) % self.linear_every != 0
 
     @property
     def attention_layers(self) -> int:
@@ -135,6 +149,11 @@ def spec_of(numbers: Numbers, name: str, quant: str, listed: int = 0) -> ModelSp
             "" if numbers.architecture in ARCHITECTURES else "its architecture is not one of ours"
         ),
         kv_bytes_per_token=numbers.kv_bytes_per_token,
+        delta=numbers.delta,
+        recurrent=tuple(map(numbers.is_recurrent, range(numbers.layers))) if numbers.delta else (),
+        attention_gate=numbers.delta is not None,
+        ffn_norm="post_attention_norm" if numbers.delta else "ffn_norm",
+        delta_layout="ba" if numbers.architecture == "qwen3next" else "split",
         groups=groups,
         layer_groups=layers,
     )
@@ -176,8 +195,6 @@ def _tensors(
         ("output_norm.weight", (numbers.hidden,)),
     ]
     for (name, sizes), layer in [*((item, 0) for item in embeddings), *named]:
-        if _is_delta(numbers, layer) and "attn_" in name and "attn_norm" not in name:
-            continue
         kind = _type(numbers, quant, name, layer, sizes)
         yield name, sizes, kind, layer < numbers.layers
     for layer in range(total):
@@ -208,6 +225,8 @@ def _shape(numbers: Numbers) -> Shape:
         rope=numbers.rope,
         value=numbers.value,
         qk_norm=numbers.qk_norm,
+        delta=numbers.delta,
+        attention_every=numbers.linear_every or 1,
     )
 
 
@@ -217,14 +236,7 @@ def _type(numbers: Numbers, quant: str, name: str, layer: int, sizes: tuple[int,
     if quant == "MXFP4" and "_exps" in name:
         return BY_NAME["MXFP4"]
     cols = sizes[-1]
-    if "ssm_" in name:
-        return fitting_type(BY_NAME[MIXES[quant].base], cols)
     return tensor_type(MIXES[quant], _shape(numbers), name, layer, numbers.layers, cols)
-
-
-def _is_delta(numbers: Numbers, layer: int) -> bool:
-    """Whether a layer is a gated delta net in place of attention."""
-    return bool(numbers.linear_every) and (layer + 1) % numbers.linear_every != 0
 
 
 def _further(numbers: Numbers, layer: int) -> list[Named]:
@@ -247,23 +259,7 @@ def _further(numbers: Numbers, layer: int) -> list[Named]:
             ("ffn_up_exps.bias", (numbers.experts, width)),
             ("ffn_down_exps.bias", (numbers.experts, hidden)),
         ]
-    if numbers.linear_every and _is_delta(numbers, layer):
-        out += _delta(hidden)
-    elif numbers.linear_every:
-        out.append(("attn_q_gate.weight", (heads * head, hidden)))
     return out
-
-
-def _delta(hidden: int) -> list[Named]:
-    """Qwen3-Next's gated delta net: 16 key heads, 32 value heads of 128, a convolution of 4."""
-    keys, values = 2 * 16 * 128, 32 * 128
-    return [
-        ("attn_ssm_in.weight", (keys + 2 * values, hidden)),
-        ("attn_ssm_ba.weight", (64, hidden)),
-        ("attn_ssm_conv1d.weight", (keys + values, 4)),
-        ("attn_ssm_out.weight", (hidden, values)),
-        ("attn_ssm_norm.weight", (128,)),
-    ]
 
 
 def _fitted(

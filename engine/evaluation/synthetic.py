@@ -152,6 +152,8 @@ class _Weights:
         if len(tensor.shape) == 1:
             bias = tensor.name.endswith(".bias")
             low, high = (-0.1, 0.1) if bias else (0.8, 1.2)
+            if tensor.name.endswith("ssm_a"):
+                low, high = -2.0, -0.1
             values = rng.uniform(low, high, tensor.shape).astype(np.float32)
             yield values.view(np.uint8)
             return
@@ -194,12 +196,24 @@ def _metadata(name: str, shape: Shape, layers: int) -> dict[str, Value]:
         "attention.key_length": key,
         "attention.value_length": shape.latent or shape.head,
         "rope.freq_base": shape.rope_base,
-        "rope.dimension_count": shape.rope or shape.head,
+        "rope.dimension_count": shape.rope or shape.rotated or shape.head,
     }
     if shape.experts:
         entries |= {"expert_count": shape.experts, "expert_used_count": shape.top_k}
     if shape.experts and shape.architecture != "llama":
         entries["expert_feed_forward_length"] = shape.expert_ff
+    if shape.delta is not None:
+        net = shape.delta
+        entries |= {
+            "full_attention_interval": shape.attention_every,
+            "expert_shared_feed_forward_length": shape.shared_ff,
+            "rope.dimension_sections": [11, 11, 10, 0],
+            "ssm.conv_kernel": net.kernel,
+            "ssm.inner_size": net.values,
+            "ssm.state_size": net.key,
+            "ssm.time_step_rank": net.value_heads,
+            "ssm.group_count": net.key_heads,
+        }
     if shape.latent:
         entries |= {
             "leading_dense_block_count": min(shape.dense_layers, layers),

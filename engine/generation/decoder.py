@@ -23,6 +23,9 @@ from engine.protocol import (
 from engine.runtimes.base import CancelFlag, CancelledError, Floats, Model
 from engine.text.thinking import Splitter
 
+MESSAGE_ENDS = 2
+"""Of a prompt: behind the last message of the person, and behind the reply before it."""
+
 Emit = Callable[[Event], None]
 
 
@@ -86,10 +89,10 @@ class _Turn:
     def prefill(self) -> Floats | None:
         """Forward the prompt in chunks. Logits of its last token; None when cancelled."""
         started = time.perf_counter()
-        done = cached = self.runtime.begin(self.prompt)
+        done = cached = self.runtime.begin(self.prompt, self._message_ends())
         self._note(cached_tokens=cached)
         self.emit(Progress("prefill", done, len(self.prompt)))
-        logits: Floats | None = None
+        logits = self.runtime.logits if done == len(self.prompt) else None
         while done < len(self.prompt):
             chunk = self.prompt[done : done + self.runtime.chunk]
             logits = self._forward(chunk)
@@ -101,6 +104,16 @@ class _Turn:
             self.emit(Progress("prefill", done, len(self.prompt), seconds))
         self.emit(Prefilled(done, cached, self.figures.prefill_seconds))
         return logits
+
+    def _message_ends(self) -> list[int]:
+        """Where the last messages of the prompt end: a later prompt may go on differently from there."""
+        is_end, ends = self.model.tokenizer.is_end, []
+        for position in range(len(self.prompt), 0, -1):
+            if is_end(self.prompt[position - 1]):
+                ends.append(position)
+                if len(ends) == MESSAGE_ENDS:
+                    break
+        return ends
 
     def decode(self, logits: Floats) -> Reason:
         """Sample, emit, forward, until the reply ends. Returns why it did."""

@@ -1,13 +1,15 @@
-"""Decoder layers over the op set: grouped-query or latent attention, dense or mixture-of-experts FFN."""
+"""Decoder layers over the op set: attention (grouped-query, latent) or a delta net, then a dense or routed FFN."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Generic, NamedTuple
 
+from engine.model.projections import attention_projections, delta_projections
 from engine.model.weights import WeightLoader
 from engine.spec.spec import ModelSpec, MoeSpec
-from kernels.ops import C, Ints, Ops, Rope, W, X
+from kernels.ops import C, Ints, Ops, Rope
+from kernels.recurrent import DeltaNetWeights, State, W, X
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +27,21 @@ class Span:
 
 
 class LayerAt(NamedTuple):
-    """A layer's number in the model, and its place in the cache of its stage."""
+    """A layer's number in the model, and its place among the layers of its kind in its stage."""
 
     number: int
     place: int
 
 
+class Memory(NamedTuple, Generic[C]):
+    """What a stage remembers of a sequence; None where it has no layers of the kind."""
+
+    cache: C | None
+    state: State | None
+
+
 class GroupedAttention(Generic[X, W, C]):
-    """Grouped-query attention (Ainslie et al., 2023) with optional biases and per-head norms."""
+    """Grouped-query attention (Ainslie et al., 2023) with optional biases, per-head norms and output gate."""
 
     def __init__(
         self, ops: Ops[X, W, C], load: WeightLoader[W], spec: ModelSpec, rope: Rope, at: LayerAt
@@ -40,8 +49,7 @@ class GroupedAttention(Generic[X, W, C]):
         prefix = f"blk.{at.number}."
         self._ops, self._spec, self._rope, self._layer = ops, spec, rope, at.place
         self._norm = load.vector(prefix + "attn_norm.weight")
-        self._qkv = [load.matrix(f"{prefix}attn_{name}.weight") for name in "qkv"]
-        self._biases = [load.optional_vector(f"{prefix}attn_{name}.bias") for name in "qkv"]
+        self._projections, self._biases = attention_projections(load, spec, prefix)
         self._head_norms = (
             (
                 load.vector(prefix + "attn_q_norm.weight"),
@@ -52,17 +60,52 @@ class GroupedAttention(Generic[X, W, C]):
         )
         self._output = load.matrix(prefix + "attn_output.weight")
 
-    def add(self, x: X, cache: C, span: Span, last: bool) -> X:
+    def add(self, x: X, memory: Memory[C], span: Span, last: bool) -> X:
         """x plus attention; only its last row when `last`, which saves the others' work."""
-        ops, eps = self._ops, self._spec.eps
-        q, k, v = ops.norm_linear(x, self._norm, eps, self._qkv, self._biases)
-        place = (cache, self._layer, span.pages)
+        ops, eps, spec = self._ops, self._spec.eps, self._spec
+        assert memory.cache is not None
+        q, k, v, *gate = ops.norm_linear(x, self._norm, eps, self._projections, self._biases)
+        place = (memory.cache, self._layer, span.pages)
         ops.rope_append(q, k, v, self._head_norms, eps, self._rope, *place, span.start)
         if last:
             x, q, span = ops.last_row(x), ops.last_row(q), span.last
-        spec = self._spec
-        mixed = ops.attention(q, spec.heads, spec.softmax_scale, *place, span.start)
-        ops.linear_add(mixed, self._output, x)
+            gate = [ops.last_row(one) for one in gate]
+        attn_out = ops.attention(q, spec.heads, spec.softmax_scale, *place, span.start)
+        for one in gate:
+            ops.sigmoid_gate(attn_out, one)
+        ops.linear_add(attn_out, self._output, x)
+        return x
+
+
+class DeltaNetLayer(Generic[X, W, C]):
+    """A gated delta net in attention's place (Qwen3-Next, 2025): a recurrent state, no KV cache."""
+
+    def __init__(
+        self, ops: Ops[X, W, C], load: WeightLoader[W], spec: ModelSpec, at: LayerAt
+    ) -> None:
+        assert spec.delta is not None
+        prefix = f"blk.{at.number}."
+        self._ops, self._eps, self._net, self._layer = ops, spec.eps, spec.delta, at.place
+        self._norm = load.vector(prefix + "attn_norm.weight")
+        self._projections = delta_projections(load, spec, prefix)
+        self._weights = DeltaNetWeights(
+            conv=load.flat_vector(prefix + "ssm_conv1d.weight"),
+            a=load.vector(prefix + "ssm_a"),
+            dt=load.vector(prefix + "ssm_dt.bias"),
+            norm=load.vector(prefix + "ssm_norm.weight"),
+        )
+        self._output = load.matrix(prefix + "ssm_out.weight")
+
+    def add(self, x: X, memory: Memory[C], span: Span, last: bool) -> X:
+        """x plus the net's output; only its last row when `last`."""
+        ops = self._ops
+        qkv, z, alpha, beta = ops.norm_linear(x, self._norm, self._eps, self._projections)
+        out = ops.delta_net(
+            qkv, z, alpha, beta, self._weights, self._eps, self._net, memory.state, self._layer
+        )
+        if last:
+            x, out = ops.last_row(x), ops.last_row(out)
+        ops.linear_add(out, self._output, x)
         return x
 
 
@@ -88,15 +131,16 @@ class LatentAttention(Generic[X, W, C]):
         self._k_b, self._v_b = load.latent_projections(prefix, spec.heads, spec.mla)
         self._output = load.matrix(prefix + "attn_output.weight")
 
-    def add(self, x: X, cache: C, span: Span, last: bool) -> X:
+    def add(self, x: X, memory: Memory[C], span: Span, last: bool) -> X:
         """x plus attention; only its last row when `last`."""
+        assert memory.cache is not None
         ops, eps, spec = self._ops, self._spec.eps, self._spec
         if self._q_norm is None:
             q, kv = ops.norm_linear(x, self._norm, eps, [self._q, self._kv_a])
         else:
             low, kv = ops.norm_linear(x, self._norm, eps, [self._q_a, self._kv_a])
             (q,) = ops.norm_linear(low, self._q_norm, eps, [self._q])
-        place = (cache, self._layer, span.pages)
+        place = (memory.cache, self._layer, span.pages)
         ops.latent_append(q, spec.heads, kv, self._kv_norm, eps, self._rope, *place, span.start)
         if last:
             x, q, span = ops.last_row(x), ops.last_row(q), span.last
@@ -115,7 +159,7 @@ class DenseFfn(Generic[X, W, C]):
     ) -> None:
         prefix = f"blk.{layer}.ffn_"
         self._ops, self._eps = ops, spec.eps
-        self._norm = load.vector(prefix + "norm.weight")
+        self._norm = load.vector(f"blk.{layer}.{spec.ffn_norm}.weight")
         self._weights = _gate_up_down(load, prefix, "")
 
     def add(self, x: X) -> None:
@@ -138,10 +182,10 @@ class MoeFfn(Generic[X, W, C]):
         prefix = f"blk.{layer}.ffn_"
         self._ops, self._eps = ops, spec.eps
         self._routing = moe.to_routing()
-        self._norm = load.vector(prefix + "norm.weight")
+        self._norm = load.vector(f"blk.{layer}.{spec.ffn_norm}.weight")
         self._router = load.matrix(prefix + "gate_inp.weight")
         self._bias = load.optional_vector(f"blk.{layer}.exp_probs_b.bias")
-        self._experts = _gate_up_down(load, prefix, "_exps")
+        self._experts = _experts(load, prefix, moe.width, spec.fused_gate_up)
         self._shared = _gate_up_down(load, prefix, "_shexp") if moe.shared_width else None
         self._scaler = load.vector(prefix + "gate_inp_shexp.weight") if moe.shared_gate else None
 
@@ -161,6 +205,14 @@ def _gate_up_down(load: WeightLoader[W], prefix: str, suffix: str) -> tuple[W, W
     return gate, up, down
 
 
+def _experts(load: WeightLoader[W], prefix: str, width: int, fused: bool) -> tuple[W, W, W]:
+    if not fused:
+        return _gate_up_down(load, prefix, "_exps")
+    parts = slice(0, width), slice(width, 2 * width)
+    gate, up = load.rows(prefix + "gate_up_exps.weight", parts)
+    return gate, up, load.matrix(prefix + "down_exps.weight")
+
+
 _FFN = ("gate", "up", "down")
 
 
@@ -170,16 +222,22 @@ class Layer(Generic[X, W, C]):
     def __init__(
         self, ops: Ops[X, W, C], load: WeightLoader[W], spec: ModelSpec, rope: Rope, at: LayerAt
     ) -> None:
-        attention = GroupedAttention if spec.mla is None else LatentAttention
-        self._attention = attention(ops, load, spec, rope, at)
+        self._attention: (
+            GroupedAttention[X, W, C] | LatentAttention[X, W, C] | DeltaNetLayer[X, W, C]
+        )
+        if spec.is_recurrent(at.number):
+            self._attention = DeltaNetLayer(ops, load, spec, at)
+        else:
+            kind = GroupedAttention if spec.mla is None else LatentAttention
+            self._attention = kind(ops, load, spec, rope, at)
         self._ffn: DenseFfn[X, W, C] | MoeFfn[X, W, C]
         if spec.moe is None or at.number < spec.moe.leading_dense:
             self._ffn = DenseFfn(ops, load, spec, at.number)
         else:
             self._ffn = MoeFfn(ops, load, spec, spec.moe, at.number)
 
-    def run(self, x: X, cache: C, span: Span, last: bool) -> X:
+    def run(self, x: X, memory: Memory[C], span: Span, last: bool) -> X:
         """The layer's output, maybe in x's place; only of its last row when `last`."""
-        x = self._attention.add(x, cache, span, last)
+        x = self._attention.add(x, memory, span, last)
         self._ffn.add(x)
         return x

@@ -15,40 +15,50 @@ from typing import Any, Generic
 import numpy as np
 
 from engine.gguf.file import GGUFFile
-from engine.model.layers import Layer, LayerAt, Span
+from engine.model.layers import Layer, LayerAt, Memory, Span
 from engine.model.weights import Report, WeightLoader
 from engine.spec.spec import ModelSpec
-from kernels.ops import C, CacheKind, CacheShape, Floats, Ints, Ops, PassInput, W, X
+from kernels.ops import C, CacheKind, CacheShape, Floats, Ints, Ops, PassInput
+from kernels.recurrent import State, StateShape, W, X
 
 
 class Stage(Generic[X, W, C]):
-    """Layers that follow each other on one op set, and their KV cache."""
+    """Layers that follow each other on one op set, with their KV cache and their recurrent state."""
 
     def __init__(
         self, ops: Ops[X, W, C], load: WeightLoader[W], spec: ModelSpec, first: int, count: int
     ) -> None:
         rope = spec.rope.to_rope(spec.mla.nope if spec.mla else 0)
         self.ops, self.layers = ops, count
+        numbers = range(first, first + count)
+        self.recurrent = sum(map(spec.is_recurrent, numbers))
+        """Of its layers; the others have a KV cache."""
+        places = {True: iter(range(count)), False: iter(range(count))}
         self._layers = [
-            Layer(ops, load, spec, rope, LayerAt(first + place, place)) for place in range(count)
+            Layer(ops, load, spec, rope, LayerAt(number, next(places[spec.is_recurrent(number)])))
+            for number in numbers
         ]
         self.cache: C | None = None
+        self.state: State | None = None
         self.forward_one: Callable[[PassInput, Ints, int], X]
         """Its pass for one token, recorded."""
 
     def run(self, x: X, span: Span, last: bool) -> X:
         """Through all layers; only the last row through the last one when `last`."""
-        assert self.cache is not None, "a cache is made before the first pass"
+        memory = Memory(self.cache, self.state)
         for layer in self._layers[:-1]:
-            x = layer.run(x, self.cache, span, last=False)
-        return self._layers[-1].run(x, self.cache, span, last)
+            x = layer.run(x, memory, span, last=False)
+        return self._layers[-1].run(x, memory, span, last)
 
 
 class Transformer(Generic[X, W, C]):
-    """A decoder-only model bound to op sets and a KV cache of `pages` pages.
+    """A decoder-only model bound to op sets, a KV cache of `pages` pages and recurrent states in `slots` slots.
 
     `ops` is one op set, or one for every layer: layers next to each other that have the same are a
     stage, and activations go from stage to stage through the host. `kv` is how devices keep the cache.
+
+    A recurrent state belongs to one position and cannot be cut back: a pass begins at position 0 or where
+    the one before it ended, or at that of a state that `load_state` brings back.
     """
 
     def __init__(
@@ -61,11 +71,13 @@ class Transformer(Generic[X, W, C]):
         report: Report = lambda done, total: None,
         *,
         kv: CacheKind = "f16",
+        slots: int = 1,
     ) -> None:
         each = list(ops) if isinstance(ops, Sequence) else [ops] * spec.layers
         if len(each) != spec.layers:
             raise ValueError(f"{len(each)} op sets for {spec.layers} layers")
-        self.spec, self._page_size, self._kv = spec, page_size, kv
+        self.spec, self._page_size, self._kv, self.slots = spec, page_size, kv, slots
+        self._position = 0
         load: WeightLoader[W] = WeightLoader(file, each[0], report)
         with _active(each[0]):
             self._embedding = load.table("token_embd.weight")
@@ -82,19 +94,60 @@ class Transformer(Generic[X, W, C]):
         with _active(each[-1]):
             self._norm = load.vector("output_norm.weight")
             self._output = load.matrix("token_embd.weight" if spec.tied else "output.weight")
+        self._make_states()
         self.resize(pages)
+
+    def _make_states(self) -> None:
+        for stage in self.stages:
+            if self.spec.delta is not None and stage.recurrent:
+                shape = StateShape(stage.recurrent, self.slots, self.spec.delta)
+                with _active(stage.ops):
+                    stage.state = stage.ops.recurrent_state(shape)
 
     def resize(self, pages: int) -> None:
         """Empty caches of `pages` pages; what the old ones held is gone."""
         for stage in self.stages:
             stage.cache = None  # its memory comes first
         for stage in self.stages:
-            with _active(stage.ops):
-                stage.cache = stage.ops.kv_cache(self._shape(stage, pages))
+            if stage.layers > stage.recurrent:
+                with _active(stage.ops):
+                    stage.cache = stage.ops.kv_cache(self._shape(stage, pages))
             stage.forward_one = stage.ops.record(partial(self._pass, stage, last=True))
 
+    def save_state(self, slot: int) -> None:
+        """Keep the recurrent state of the present position in `slot`, 1 .. slots - 1."""
+        self._copy_state(0, slot)
+
+    def load_state(self, slot: int, position: int) -> None:
+        """Go on from the state in `slot`, which was kept at `position`."""
+        self._copy_state(slot, 0)
+        self._position = position
+
+    def _copy_state(self, source: int, target: int) -> None:
+        for stage in self.stages:
+            if stage.state is not None:
+                with _active(stage.ops):
+                    stage.ops.copy_state(stage.state, source, target)
+
+    def _advance(self, start: int, count: int) -> None:
+        """The recurrent state must be that of `start`."""
+        if self.spec.delta is None:
+            return
+        if start == 0:
+            for stage in self.stages:
+                if stage.state is not None:
+                    with _active(stage.ops):
+                        stage.ops.clear_state(stage.state)
+        elif start != self._position:
+            raise ValueError(f"the recurrent state is that of {self._position}, not of {start}")
+        self._position = start + count
+
     def try_stage(self, stage: Stage[X, W, C], count: int, pages: Ints, start: int) -> None:
-        """One stage's pass of `count` tokens at `start`, alone: makes what such passes need."""
+        """One stage's pass of `count` tokens at `start`, alone: makes what such passes need.
+
+        A recurrent state is then of no position.
+        """
+        self._position = -1
         entry: Any = np.zeros(count, np.int32)
         if stage is not self.stages[0]:
             entry = np.ones((count, self.spec.hidden), np.float32)
@@ -114,14 +167,15 @@ class Transformer(Generic[X, W, C]):
     def _shape(self, stage: Stage[X, W, C], pages: int) -> CacheShape:
         """Of several stages, those on the CPU keep float16 whatever the others keep."""
         kind = "f16" if len(self.stages) > 1 and stage.ops.name == "cpu" else self._kv
-        return cache_shape(self.spec, pages, self._page_size, stage.layers, kind)
+        layers = stage.layers - stage.recurrent
+        return cache_shape(self.spec, pages, self._page_size, layers, kind)
 
     def copy_page(self, source: int, target: int) -> None:
         """Copy a page in every layer."""
         for stage in self.stages:
-            assert stage.cache is not None
-            with _active(stage.ops):
-                stage.ops.copy_page(stage.cache, source, target)
+            if stage.cache is not None:
+                with _active(stage.ops):
+                    stage.ops.copy_page(stage.cache, source, target)
 
     def forward(self, tokens: Ints, pages: Ints, start: int) -> Floats:
         """Append `tokens` at position `start`; logits of the last one, (vocabulary,)."""
@@ -133,6 +187,7 @@ class Transformer(Generic[X, W, C]):
         return self._forward(tokens, pages, start, last=False)
 
     def _forward(self, tokens: Ints, pages: Ints, start: int, last: bool) -> Floats:
+        self._advance(start, len(tokens))
         entry: PassInput = tokens
         for stage in self.stages:
             with _active(stage.ops):
@@ -171,7 +226,7 @@ def cache_shape(
     kind: CacheKind = "f16",
 ) -> CacheShape:
     """The KV cache of all layers, or of so many: latents for MLA, keys and values otherwise."""
-    layers = spec.layers if layers is None else layers
+    layers = spec.attention_layers if layers is None else layers
     if spec.mla is not None:
         key = spec.mla.kv_lora + spec.mla.rope
         return CacheShape(layers, pages, page_size, heads=1, key=key, value=0, kind=kind)

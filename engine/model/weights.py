@@ -6,17 +6,22 @@ A file may hold MLA's up-projection as one matrix or as two; both become the two
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any, Generic
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.gguf.file import GGUFFile
 from engine.spec.spec import MlaSpec
 from kernels import ggml
-from kernels.ops import Bytes, Ops, Tensor, W
+from kernels.ops import Bytes, Ops, Tensor
 from kernels.quants import BY_NAME
+from kernels.recurrent import W
+
+RowIndex = slice | npt.NDArray[np.int64]
+"""Rows of a matrix, in order."""
 
 Report = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
@@ -59,9 +64,43 @@ class WeightLoader(Generic[W]):
         """A vector: norm, bias."""
         return self._ops.vector(self._read(name))
 
+    def flat_vector(self, name: str) -> W:
+        """A matrix's numbers one row after another, as a vector."""
+        tensor = self._read(name)
+        return self._ops.vector(
+            Tensor(name, tensor.type, (tensor.rows * tensor.cols,), tensor.data)
+        )
+
     def optional_vector(self, name: str) -> W | None:
         """A vector if the file has it."""
         return self.vector(name) if self.has(name) else None
+
+    def rows(self, name: str, parts: Sequence[RowIndex]) -> list[W]:
+        """A matrix cut into several by its rows, (count, rows, cols) in each of its stack; bits stay as they are."""
+        tensor = self._read(name)
+        *stack, rows, cols = tensor.shape
+        bytes_ = tensor.data.reshape(*stack, rows, tensor.type.row_bytes(cols))
+        out = []
+        for number, index in enumerate(parts):
+            data = np.ascontiguousarray(bytes_[..., index, :])
+            shape = (*stack, data.shape[-2], cols)
+            part = Tensor(f"{name}.{number}", tensor.type, shape, data.reshape(-1))
+            out.append(self._ops.matrix(part))
+        self._file.release(name)
+        return out
+
+    def vector_parts(self, name: str, parts: Sequence[RowIndex]) -> list[W | None]:
+        """A vector cut as `rows` cuts its matrix; None for each where the file has no such vector."""
+        if not self.has(name):
+            return [None] * len(parts)
+        tensor = self._read(name)
+        values = ggml.dequantise(tensor)
+        out: list[W | None] = []
+        for number, index in enumerate(parts):
+            data = np.ascontiguousarray(values[index], dtype=np.float32)
+            part = Tensor(f"{name}.{number}", BY_NAME["F32"], data.shape, data.view(np.uint8))
+            out.append(self._ops.vector(part))
+        return out
 
     def latent_projections(self, prefix: str, heads: int, mla: MlaSpec) -> tuple[W, W]:
         """MLA's k_b (heads, latent, nope) and v_b (heads, value, latent).

@@ -13,6 +13,11 @@ PAGE = PAGE_SIZE
 CHUNK = PROMPT_CHUNK
 """Tokens prefilled at once."""
 
+SNAPSHOT_BYTES = 512 << 20
+"""Recurrent states of earlier positions take about so much memory,"""
+MIN_SNAPSHOTS, MAX_SNAPSHOTS = 4, 32
+"""and are never fewer or more than these."""
+
 PROCESS = 60_000_000
 """Bytes of the engine's process with Python, numpy and the native libraries, without a model.
 
@@ -51,10 +56,25 @@ def kv_bytes(spec: ModelSpec, context: int) -> int:
     return pages * PAGE * spec.kv_bytes_per_token
 
 
+def state_slots(spec: ModelSpec) -> int:
+    """Recurrent states that are kept, the current one among them; 1 for models without."""
+    if not spec.state_bytes:
+        return 1
+    return 1 + min(MAX_SNAPSHOTS, max(MIN_SNAPSHOTS, SNAPSHOT_BYTES // spec.state_bytes))
+
+
+def state_bytes(spec: ModelSpec) -> int:
+    """Bytes of all recurrent states that are kept."""
+    return state_slots(spec) * spec.state_bytes
+
+
 def workspace_bytes(spec: ModelSpec) -> int:
     """Bytes of the process, the vocabulary and the buffers of one chunk."""
     moe = spec.moe
     attention = spec.heads * spec.value_dim
+    if spec.delta is not None:
+        # Convolved queries, keys and values, then outputs, beside what a chunk's solver takes.
+        attention = max(attention, 2 * spec.delta.conv_features + 2 * spec.delta.values)
     if spec.mla is not None:
         attention = spec.heads * (spec.mla.nope + spec.mla.rope + 3 * spec.mla.kv_lora)
     widest = max(spec.ffn, moe.top_k * moe.width if moe else 0, moe.shared_width if moe else 0)

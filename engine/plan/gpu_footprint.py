@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from engine.machine.types import Gpu
-from engine.plan.footprint import CHUNK, PAGE
+from engine.plan.footprint import CHUNK, PAGE, state_bytes
 from engine.protocol import KvKind
 from engine.spec.spec import Group, GroupSize, ModelSpec
 from kernels.gpu.attention.plan import AttentionPlan, plan_attention, plan_latent_attention
 from kernels.gpu.flashinfer.shapes import LATENT, LATENT_ROPE, supports
 from kernels.gpu.flashinfer.workspace import WORKSPACE_BYTES
-from kernels.gpu.sizes import BLOCK_BYTES, BUCKETS, STREAM_BUFFER
+from kernels.gpu.sizes import BLOCK_BYTES, BUCKETS, STREAM_BUFFER, recurrent_bytes
 
 MIB = 1 << 20
 CONTEXT = 400 * MIB
@@ -52,14 +52,21 @@ def reserve_bytes(gpu: Gpu) -> int:
     return max(least, gpu.total * 3 // 100)
 
 
+def layer_memory_bytes(spec: ModelSpec, layer: int, context: int, kv: KvKind = "f16") -> int:
+    """Bytes of one layer's recurrent states, or of its KV cache: whole pages, and one more than the context needs."""
+    if spec.is_recurrent(layer):
+        return state_bytes(spec) // spec.recurrent_layers
+    return layer_kv_bytes(spec, context, kv)
+
+
 def layer_kv_bytes(spec: ModelSpec, context: int, kv: KvKind = "f16") -> int:
-    """Bytes of one layer's KV cache: whole pages, and one page more than the context needs."""
+    """Bytes of the KV cache of one layer that has one: whole pages, and one more than the context needs."""
     return (-(-context // PAGE) + 1) * PAGE * layer_kv_row(spec, kv)
 
 
 def layer_kv_row(spec: ModelSpec, kv: KvKind) -> int:
     """Bytes of one position in one layer: 34 for 32 features in 8 bits, in place of 64."""
-    row = -(-spec.kv_bytes_per_token // spec.layers)
+    row = -(-spec.kv_bytes_per_token // max(1, spec.attention_layers))
     return row if kv == "f16" else -(-row * 17 // 32)
 
 
@@ -114,6 +121,11 @@ def activation_bytes(spec: ModelSpec) -> int:
         low = mla.q_lora + mla.kv_lora + mla.rope
         query = mla.nope + mla.rope
         parts.append(residual + 4 * low + spec.heads * (4 * query + (4 + 14) * mla.kv_lora + 12))
+    if spec.delta is not None:
+        net = spec.delta
+        projected = 4 * (net.conv_features + net.values + 2 * net.value_heads)
+        parts.append(residual + projected + recurrent_bytes(net, CHUNK) // CHUNK)
+        parts.append(residual + 14 * net.values)
     parts.append(own + 14 * spec.ffn)
     if moe is not None:
         ready = own + 2 * hidden

@@ -5,14 +5,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from engine.machine.types import Gpu, Hardware
 from engine.plan.context import CONTEXT_STEP, RESERVE
-from engine.plan.footprint import kv_bytes, workspace_bytes
-from engine.plan.gpu_footprint import HOST, fixed_bytes, layer_kv_bytes, reserve_bytes, work_bytes
+from engine.plan.footprint import workspace_bytes
+from engine.plan.gpu_footprint import (
+    HOST,
+    fixed_bytes,
+    layer_memory_bytes,
+    reserve_bytes,
+    work_bytes,
+)
 from engine.plan.memory_plan import DevicePlan, ram_ledger, segments
 from engine.plan.placement import (
     LayerBytes,
@@ -88,8 +94,11 @@ class GpuRoom:
 
     def layers(self, context: int) -> list[LayerBytes]:
         """What each layer takes, its KV cache in its fixed part."""
-        cache = layer_kv_bytes(self.spec, context, self.kv)
-        return [layer._replace(fixed=layer.fixed + cache) for layer in self._weights]
+        spec = self.spec
+        return [
+            layer._replace(fixed=layer.fixed + layer_memory_bytes(spec, number, context, self.kv))
+            for number, layer in enumerate(self._weights)
+        ]
 
     def on_cpu(self, context: int) -> int:
         """Layers that no GPU has room for."""
@@ -145,28 +154,39 @@ class GpuRoom:
             for group in layer:
                 if place.gpu is None or (group == "experts" and place.experts < experts):
                     weights[group] = weights.get(group, 0) + _resident(layer, group)
-        cache = -(-kv_bytes(spec, placement.context) * on_cpu // spec.layers)
-        return ram_ledger(self.hardware.memory.available, weights, cache, spec, HOST)
+        cache, state = self._memories(range(on_cpu), placement.context, "f16")
+        return ram_ledger(self.hardware.memory.available, weights, cache, state, spec, HOST)
+
+    def _memories(self, layers: Iterable[int], context: int, kv: KvKind) -> tuple[int, int]:
+        """Bytes of KV cache and of recurrent states of these layers."""
+        cache = state = 0
+        for number in layers:
+            count = layer_memory_bytes(self.spec, number, context, kv)
+            if self.spec.is_recurrent(number):
+                state += count
+            else:
+                cache += count
+        return cache, state
 
     def vram(self, placement: Placement, number: int) -> DevicePlan:
         """One GPU's ledger."""
         spec, gpu = self.spec, self.hardware.gpus[number]
         weights: dict[Group, int] = {}
-        here = 0
-        for place, groups, sizes in zip(
-            placement.layers, spec.layer_groups, self._weights, strict=True
+        here: list[int] = []
+        for layer, (place, groups, sizes) in enumerate(
+            zip(placement.layers, spec.layer_groups, self._weights, strict=True)
         ):
             if place.gpu != number:
                 continue
-            here += 1
+            here.append(layer)
             for group, total in groups.items():
                 taken = place.experts * sizes.expert if group == "experts" else total.device
                 weights[group] = weights.get(group, 0) + taken
         if placement.layers[-1].gpu == number:
             weights["output"] = self.output
-        cache = here * layer_kv_bytes(spec, placement.context, self.kv)
+        cache, state = self._memories(here, placement.context, self.kv)
         work = self.work(placement.context, self.whole(placement.context))
-        parts = segments(weights, cache, work, reserve_bytes(gpu))
+        parts = segments(weights, cache, state, work, reserve_bytes(gpu))
         return DevicePlan(self._name(number), "VRAM", gpu.free, parts)
 
     def _name(self, number: int) -> str:

@@ -65,7 +65,8 @@ def _choose(room: GpuRoom, wanted: int | Auto | None) -> int:
     spec, most = room.spec, max(1, room.longest)
     if wanted == "auto":
         return most
-    row = (spec.layers - room.usual_on_cpu) * layer_kv_row(spec, room.kv)
+    cached = sum(not spec.is_recurrent(n) for n in range(room.usual_on_cpu, spec.layers))
+    row = cached * layer_kv_row(spec, room.kv)
     quarter = sum(gpu.free for gpu in room.gpus) // KV_SHARE // max(1, row)
     steps = min(MAX_CHOSEN_CONTEXT, most, quarter) // CONTEXT_STEP
     chosen = min(max(1, steps) * CONTEXT_STEP, spec.context)

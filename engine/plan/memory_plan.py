@@ -30,7 +30,7 @@ LABELS: dict[Group, str] = {
 }
 """Groups of tensors in the order of a ledger, and what they are called there."""
 
-KV, WORKSPACE, RESERVED = "KV cache", "workspace", "reserve"
+KV, STATES, WORKSPACE, RESERVED = "KV cache", "recurrent states", "workspace", "reserve"
 
 
 class Segment(NamedTuple):
@@ -132,12 +132,17 @@ class MemoryPlan:
     @property
     def weights_bytes(self) -> int:
         """Bytes of weights on all devices."""
-        ours = {KV, WORKSPACE, RESERVED}
+        ours = {KV, STATES, WORKSPACE, RESERVED}
         return sum(s.bytes for d in self.devices for s in d.segments if s.label not in ours)
 
 
 def ram_ledger(
-    total: int, weights: Mapping[Group, int], cache: int, spec: ModelSpec, more: int = 0
+    total: int,
+    weights: Mapping[Group, int],
+    cache: int,
+    state: int,
+    spec: ModelSpec,
+    more: int = 0,
 ) -> DevicePlan:
     """RAM's ledger. The loader keeps `RESERVE` free; what of it is not work space is the reserve.
 
@@ -148,16 +153,16 @@ def ram_ledger(
         "RAM",
         "RAM",
         total,
-        segments(weights, cache, work, max(0, RESERVE - work)),
+        segments(weights, cache, state, work, max(0, RESERVE - work)),
     )
 
 
 def segments(
-    weights: Mapping[Group, int], cache: int, work: int, reserve: int
+    weights: Mapping[Group, int], cache: int, state: int, work: int, reserve: int
 ) -> tuple[Segment, ...]:
     """A ledger's parts that are not empty, in its order."""
     parts = [(label, weights.get(group, 0)) for group, label in LABELS.items()]
-    parts += [(KV, cache), (WORKSPACE, work), (RESERVED, reserve)]
+    parts += [(KV, cache), (STATES, state), (WORKSPACE, work), (RESERVED, reserve)]
     return tuple(Segment(label, count) for label, count in parts if count)
 
 

@@ -162,7 +162,8 @@ def speed_key(spec: ModelSpec, device: Computed = "CPU") -> str:
 def token_bytes(spec: ModelSpec, context: int) -> int:
     """Bytes that decoding one token reads."""
     position = min(DECODE_AT, context // 2)
-    return spec.active_bytes_per_token + position * spec.kv_bytes_per_token
+    states = 2 * spec.state_bytes  # read and written
+    return spec.active_bytes_per_token + position * spec.kv_bytes_per_token + states
 
 
 def _runtime(spec: ModelSpec) -> RuntimeName:

@@ -62,11 +62,17 @@ class Runtime(Protocol):
     weights_bytes: int
     kv_bytes_per_token: int
 
-    def begin(self, tokens: Sequence[int]) -> int:
+    def begin(self, tokens: Sequence[int], marks: Sequence[int] = ()) -> int:
         """Start a sequence for this prompt; keep the longest cached prefix of it.
 
-        Returns how many tokens are kept, at most len(tokens) - 1.
+        `marks` are positions to which a later prompt is likely to go back: the ends of messages. Returns how
+        many tokens are kept: at most len(tokens) - 1, or all of them where `logits` has those behind the last.
         """
+        ...
+
+    @property
+    def logits(self) -> Floats | None:
+        """The logits behind the last token of the sequence, where they were kept from an earlier turn."""
         ...
 
     def forward(self, tokens: Sequence[int]) -> Floats:

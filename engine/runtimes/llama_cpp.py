@@ -85,7 +85,9 @@ class LlamaCppRuntime:
             raise
         return cls(library, model, handle, context, kv_bytes_per_token)
 
-    def begin(self, tokens: Sequence[int]) -> int:
+    logits: Floats | None = None
+
+    def begin(self, tokens: Sequence[int], marks: Sequence[int] = ()) -> int:
         """Keep the longest common prefix with the sequence before, at most len(tokens) - 1."""
         shared = 0
         for old, new in zip(self._tokens, tokens[:-1], strict=False):

@@ -13,8 +13,10 @@ import numpy as np
 from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer, page_table
 from engine.model.weights import Report
+from engine.plan.footprint import state_slots
 from engine.protocol import Computed
-from engine.runtimes.prefix_cache import CachedSequence, PrefixCache
+from engine.runtimes.prefix_cache import PrefixCache
+from engine.runtimes.snapshots import CachedSequence, Snapshots
 from engine.spec.spec import ModelSpec
 from kernels import sizes
 from kernels.ops import Floats
@@ -42,8 +44,13 @@ class NativeRuntime:
     ) -> None:
         """`model` has caches of `pages` pages; `op_sets` are closed with the runtime, in this order."""
         self._model, self._op_sets = model, op_sets
-        self._prefixes = PrefixCache(pages, PAGE_SIZE, model.copy_page)
+        snapshots = None
+        if model.spec.delta is not None:
+            snapshots = Snapshots(model.slots, model.save_state, model.load_state)
+        self._prefixes = PrefixCache(pages, PAGE_SIZE, model.copy_page, snapshots)
         self._sequence = CachedSequence()
+        self._stops: frozenset[int] = frozenset()
+        self._prompt = 0
         self.device: Computed = device
         self.context = context
         self.chunk = min(CHUNK, context)
@@ -64,15 +71,37 @@ class NativeRuntime:
         from kernels.cpu import CpuOps
 
         ops, pages = CpuOps(threads, pin=True), pages_for(context)
-        return cls(Transformer(file, spec, ops, pages, PAGE_SIZE, report), context, pages, [ops])
+        return cls(
+            Transformer(file, spec, ops, pages, PAGE_SIZE, report, slots=state_slots(spec)),
+            context,
+            pages,
+            [ops],
+        )
 
-    def begin(self, tokens: Sequence[int]) -> int:
+    def begin(self, tokens: Sequence[int], marks: Sequence[int] = ()) -> int:
         """Make the sequence current that shares most with `tokens`; how many tokens it shares."""
         self._sequence = self._prefixes.begin(tokens)
+        self._stops, self._prompt = frozenset(marks), len(tokens)
         return len(self._sequence.tokens)
+
+    @property
+    def logits(self) -> Floats | None:
+        """Those behind the current sequence's last token, where they were kept."""
+        kept = self._sequence.snapshots.get(len(self._sequence.tokens))
+        return kept.logits if kept is not None else None
 
     def forward(self, tokens: Sequence[int]) -> Floats:
         """Append up to `chunk` tokens to the current sequence; logits of the last, (vocabulary,)."""
+        done = 0
+        while True:
+            count = self._until_stop(len(tokens) - done)
+            logits = self._forward(tokens[done : done + count])
+            done += count
+            self._keep_state(logits)
+            if done == len(tokens):
+                return logits
+
+    def _forward(self, tokens: Sequence[int]) -> Floats:
         sequence = self._sequence
         self._prefixes.reserve(sequence, len(tokens))
         logits = self._model.forward(
@@ -80,6 +109,22 @@ class NativeRuntime:
         )
         sequence.tokens.extend(tokens)
         return logits
+
+    def _until_stop(self, most: int) -> int:
+        """Tokens up to the next position whose recurrent state is kept."""
+        if self._model.spec.delta is None:
+            return most
+        here = len(self._sequence.tokens)
+        stops = [stop - here for stop in self._stops if stop > here]
+        return min(most, CHUNK - here % CHUNK, *stops)
+
+    def _keep_state(self, logits: Floats) -> None:
+        """At marks, every `CHUNK` tokens of a prompt, and at its end, with the logits there."""
+        here = len(self._sequence.tokens)
+        if here == self._prompt:
+            self._prefixes.keep_state(self._sequence, logits.copy())
+        elif here in self._stops or (here < self._prompt and here % CHUNK == 0):
+            self._prefixes.keep_state(self._sequence)
 
     def watch(self, rows: Rows | None) -> None:
         """The times of all work go to `rows` from now on; None ends that."""

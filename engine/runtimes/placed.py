@@ -16,6 +16,7 @@ import numpy as np
 from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer, page_table
 from engine.model.weights import Report
+from engine.plan.footprint import state_slots
 from engine.plan.memory_plan import expert_count
 from engine.plan.placement import Placement
 from engine.protocol import Computed
@@ -61,7 +62,7 @@ def load_placed(
         each, sides = op_sets(placement, open_device, threads, opened)
         pages = pages_for(placement.context)
         model: Transformer[Any, Any, Any] = Transformer(
-            file, spec, each, pages, PAGE_SIZE, report, kv=placement.kv
+            file, spec, each, pages, PAGE_SIZE, report, kv=placement.kv, slots=state_slots(spec)
         )
         _warm_up(model, placement.context)
         for side in sides.values():

@@ -8,28 +8,29 @@ begin alike share pages.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
+from engine.runtimes.base import Floats
 from engine.runtimes.pages import PagePool
-
-
-@dataclass(slots=True, eq=False)
-class CachedSequence:
-    """Tokens whose KV is computed; token i is in page `pages[i // page_size]`."""
-
-    tokens: list[int] = field(default_factory=list)
-    pages: list[int] = field(default_factory=list)
+from engine.runtimes.snapshots import CachedSequence, Snapshots
 
 
 class PrefixCache:
     """All sequences of one cache; the last one begun is current and always fits the pool alone."""
 
-    def __init__(self, pages: int, page_size: int, copy_page: Callable[[int, int], None]) -> None:
-        """`copy_page(source, target)` copies a page's contents in every layer."""
+    def __init__(
+        self,
+        pages: int,
+        page_size: int,
+        copy_page: Callable[[int, int], None],
+        snapshots: Snapshots | None = None,
+    ) -> None:
+        """`copy_page(source, target)` copies a page's contents in every layer. `snapshots`: the model has
+        recurrent states, and a sequence goes on only from where one was kept."""
         self._pool = PagePool(pages)
         self._page_size = page_size
         self._copy_page = copy_page
-        self._sequences: list[CachedSequence] = []  # least recently used first
+        self._snapshots = snapshots
+        self._sequences: list[CachedSequence] = []  # least recently used first; the last is current
 
     @property
     def free_pages(self) -> int:
@@ -39,19 +40,55 @@ class PrefixCache:
     def begin(self, tokens: Sequence[int]) -> CachedSequence:
         """The sequence to go on from for a prompt of `tokens`: its longest cached prefix.
 
-        At least the last token is left out, since its logits are wanted.
+        At least the last token is left out, since its logits are wanted, unless they were kept.
         """
-        lengths = [common_prefix(sequence.tokens, tokens) for sequence in self._sequences]
+        lengths = [self._usable(sequence, tokens) for sequence in self._sequences]
         best = max(range(len(lengths)), key=lambda i: (lengths[i], i), default=None)
-        length = 0 if best is None else min(lengths[best], len(tokens) - 1)
+        length = lengths[best] if best is not None else 0
+        goes_on = best is not None and best == len(lengths) - 1
         if best is None or not length:
+            self._leave()
             current = CachedSequence()
-        elif length == len(self._sequences[best].tokens):
-            current = self._sequences.pop(best)
+        elif goes_on and length == len(self._sequences[best].tokens):
+            self.keep_state(self._sequences[best])  # the end of a message, most likely
+            return self._sequences[best]
         else:
-            current = self._fork(self._sequences[best], length)
+            source = self._sequences[best]
+            held = self._snapshots.hold(source, length) if self._snapshots is not None else None
+            self._leave()
+            if length == len(source.tokens):
+                self._sequences.remove(source)
+                current = source
+            else:
+                current = self._fork(source, length)
+            if self._snapshots is not None and held is not None:
+                self._snapshots.restore(current, held)
         self._sequences.append(current)
         return current
+
+    def keep_state(self, sequence: CachedSequence, logits: Floats | None = None) -> None:
+        """Keep the recurrent state of the current sequence's end, where the model has one."""
+        if self._snapshots is not None:
+            others = [other for other in self._sequences if other is not sequence]
+            self._snapshots.keep(sequence, others, logits)
+
+    def _leave(self) -> None:
+        """Another sequence becomes current: the state of this one's end is kept."""
+        if self._sequences:
+            self.keep_state(self._sequences[-1])
+
+    def _usable(self, sequence: CachedSequence, tokens: Sequence[int]) -> int:
+        """How many of the first `tokens` a prompt can go on behind."""
+        common = common_prefix(sequence.tokens, tokens)
+        most = min(common, len(tokens) - 1)
+        if self._snapshots is None:
+            return most
+        if sequence is self._sequences[-1] and len(sequence.tokens) == most:
+            return most
+        whole = sequence.snapshots.get(len(tokens))
+        if common == len(tokens) and whole is not None and whole.logits is not None:
+            return common
+        return max((position for position in sequence.snapshots if position <= most), default=0)
 
     def reserve(self, sequence: CachedSequence, tokens: int) -> None:
         """Give the current `sequence` pages for `tokens` more, dropping the oldest others."""
@@ -74,13 +111,18 @@ class PrefixCache:
             pages.append(partial)
         for shared in pages[:whole]:
             self._pool.share(shared)
-        return CachedSequence(source.tokens[:length], pages)
+        fork = CachedSequence(source.tokens[:length], pages)
+        if self._snapshots is not None:
+            self._snapshots.share(source, fork)
+        return fork
 
     def _truncate(self, sequence: CachedSequence, length: int) -> CachedSequence:
         self._sequences.remove(sequence)
         keep = -(-length // self._page_size)
         for page in sequence.pages[keep:]:
             self._pool.release(page)
+        if self._snapshots is not None:
+            self._snapshots.cut(sequence, length)
         del sequence.pages[keep:], sequence.tokens[length:]
         return sequence
 
@@ -93,6 +135,8 @@ class PrefixCache:
             self._sequences.remove(oldest)
             for held in oldest.pages:
                 self._pool.release(held)
+            if self._snapshots is not None:
+                self._snapshots.cut(oldest, 0)
         return page
 
 

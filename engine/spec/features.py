@@ -24,8 +24,10 @@ def check_native(keys: Keys, spec: ModelSpec) -> None:
     if spec.mla is not None:
         rules += ((spec.mla.nope > 0, "Its rotated features leave no others in a key"),)
     else:
-        same = spec.head_dim == spec.value_dim == spec.rope.dim
-        rules += ((same, "Its keys, values and rotated features differ in length"),)
+        rules += (
+            (spec.head_dim == spec.value_dim, "Its keys and values differ in length"),
+            (spec.rope.dim <= spec.head_dim, "More features are rotated than a head has"),
+        )
     for holds, why in rules:
         if not holds:
             raise keys.fault(why)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Literal, cast, get_args
 
 import numpy as np
@@ -27,6 +28,7 @@ from engine.spec.metadata import (
     MAX_WIDTH,
     Keys,
 )
+from engine.spec.recurrent import delta_layout, delta_net, has_in_a_layer
 from engine.spec.rope import RopeSpec, Scaling
 from engine.spec.spec import ARCHITECTURES, Architecture, MlaSpec, ModelSpec, MoeSpec
 from engine.spec.tensors import check_tensors, check_types, tensor_sizes
@@ -92,11 +94,13 @@ def _shape(keys: Keys, known: Architecture) -> ModelSpec:
     rope = _rope(keys, head_dim, known)
     mla = _mla(keys, layers, rope, head_dim, value_dim) if known.latent else None
     moe = _moe(keys, known, total, layers, ffn)
+    delta, recurrent = delta_net(keys, known, layers)
     if mla is not None:
         head_dim, value_dim, kv_heads = mla.nope + mla.rope, mla.value, [1] * layers
         kv_row = layers * (mla.kv_lora + mla.rope)
     else:
-        kv_row = sum(kv_heads) * (head_dim + value_dim)
+        cached = [n for i, n in enumerate(kv_heads) if not (recurrent and recurrent[i])]
+        kv_row = sum(cached) * (head_dim + value_dim)
     return ModelSpec(
         architecture=keys.architecture,
         name="",
@@ -114,14 +118,31 @@ def _shape(keys: Keys, known: Architecture) -> ModelSpec:
         mla=mla,
         moe=moe,
         qk_norm=known.qk_norm,
-        qkv_bias="blk.0.attn_q.bias" in file.tensors,
+        qkv_bias=any(has_in_a_layer(file, f"attn_{part}.bias") for part in ("q", "qkv")),
         tied="output.weight" not in file.tensors,
         softmax_scale=_score_scale(rope, head_dim, known),
         quantisation=_quantisation(file),
         template=_template(file),
         extra_layers=extra,
         kv_bytes_per_token=2 * kv_row,
+        delta=delta,
+        recurrent=recurrent,
+        attention_gate=known.attention_gate,
+        ffn_norm=known.ffn_norm,
+        fused_qkv=_is_fused(file, "attn_qkv", "attn_q", recurrent),
+        fused_gate_up=_is_fused(file, "ffn_gate_up_exps", "ffn_gate_exps"),
+        delta_layout=delta_layout(file),
     )
+
+
+def _is_fused(file: GGUFFile, fused: str, part: str, left_out: Sequence[bool] = ()) -> bool:
+    """Whether one matrix holds what others hold apart; layers that are left out have another use for it."""
+
+    def counts(layer: int) -> bool:
+        return layer >= len(left_out) or not left_out[layer]
+
+    whole = has_in_a_layer(file, f"{fused}.weight", counts)
+    return whole and not has_in_a_layer(file, f"{part}.weight", counts)
 
 
 def _score_scale(rope: RopeSpec, head_dim: int, known: Architecture) -> float:

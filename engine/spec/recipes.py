@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from kernels.quants import BY_NAME, QuantType
+from kernels.recurrent import DeltaNet
 
 VOCABULARY = 32000
 
@@ -38,11 +39,20 @@ class Shape:
     nope: int = 0
     rope: int = 0
     value: int = 0
+    delta: DeltaNet | None = None
+    """The gated delta net of all layers but each `attention_every`th."""
+    attention_every: int = 1
+    rotated: int = 0
+    """Features of a head that rope rotates; 0: all."""
     qk_norm: bool = False
     tied: bool = False
     rope_base: float = 10000.0
     settings: dict[str, Setting] = field(default_factory=dict)
     """Further metadata, without the architecture's prefix."""
+
+    def is_recurrent(self, layer: int) -> bool:
+        """Whether a layer has the delta net in place of attention."""
+        return self.delta is not None and (layer + 1) % self.attention_every != 0
 
 
 def _yarn(log_multiplier: float) -> dict[str, Setting]:
@@ -59,6 +69,16 @@ SHAPES: dict[str, Shape] = {
     "qwen3-30b-a3b": Shape(
         "qwen3moe", layers=48, some_layers=8, hidden=2048, heads=32, kv_heads=4, head=128,
         experts=128, top_k=8, expert_ff=768, qk_norm=True, rope_base=1e6,
+    ),
+    "qwen3.6-35b-a3b": Shape(
+        "qwen35moe", layers=40, some_layers=8, hidden=2048, heads=16, kv_heads=2, head=256,
+        experts=256, top_k=8, expert_ff=512, shared_ff=512, qk_norm=True, rope_base=1e7,
+        rotated=64, delta=DeltaNet(16, 32, 128, 128, 4, tiled=True), attention_every=4,
+    ),
+    "qwen3-next-80b": Shape(
+        "qwen3next", layers=48, some_layers=8, hidden=2048, heads=16, kv_heads=2, head=256,
+        experts=512, top_k=10, expert_ff=512, shared_ff=512, qk_norm=True, rope_base=1e7,
+        rotated=64, delta=DeltaNet(16, 32, 128, 128, 4, tiled=False), attention_every=4,
     ),
     "qwen3-4b": Shape(
         "qwen3", layers=36, some_layers=8, hidden=2560, heads=32, kv_heads=8, head=128,
@@ -128,11 +148,13 @@ class Recipe:
     """ffn_down in the first eighth of the layers."""
     mixtral_output: str = ""
     """attn_output in models with 8 experts."""
+    qkv: str = ""
+    """attn_qkv, where one matrix holds all."""
 
 
 RECIPES: dict[str, Recipe] = {
-    "Q4_K_M": Recipe(15, "Q4_K", better="Q6_K", mixtral_output="Q5_K"),
-    "Q5_K_M": Recipe(17, "Q5_K", better="Q6_K"),
+    "Q4_K_M": Recipe(15, "Q4_K", better="Q6_K", mixtral_output="Q5_K", qkv="Q5_K"),
+    "Q5_K_M": Recipe(17, "Q5_K", better="Q6_K", qkv="Q6_K"),
     "Q6_K": Recipe(18, "Q6_K"),
     "Q8_0": Recipe(7, "Q8_0", output="Q8_0"),
     "Q2_K": Recipe(
@@ -147,7 +169,7 @@ def tensor_type(
     recipe: Recipe, shape: Shape, name: str, layer: int, layers: int, cols: int
 ) -> QuantType:
     """The type of a matrix; `layer` counts from 0 of `layers`. Routers are F32."""
-    if "ffn_gate_inp" in name:
+    if "ffn_gate_inp" in name or "ssm_conv1d" in name:
         return BY_NAME["F32"]
     part = name.removesuffix(".weight").split(".")[-1]
     chosen = ""
@@ -163,6 +185,8 @@ def tensor_type(
     elif part.startswith("ffn_down"):
         chosen = recipe.first_down if layer < layers // 8 else recipe.down
         chosen = recipe.better if recipe.better and _more_bits(layer, layers) else chosen
+    elif part == "attn_qkv":
+        chosen = recipe.qkv
     elif part == "attn_output":
         chosen = recipe.mixtral_output if shape.experts == 8 else recipe.attention_output
     return fitting_type(BY_NAME[chosen or recipe.base], cols)
@@ -185,10 +209,13 @@ def tensor_shapes(shape: Shape, layers: int) -> Iterator[tuple[Named, int]]:
         yield ("output.weight", (VOCABULARY, hidden)), 0
     for layer in range(layers):
         attention = _latent(shape) if shape.latent else _grouped(shape)
+        if shape.is_recurrent(layer):
+            attention = _delta(shape)
         dense = not shape.experts or layer < shape.dense_layers
         ffn = _gated(shape, "", shape.ff) if dense else _experts(shape)
-        for name, sizes in [("ffn_norm", (hidden,)), *attention, *ffn]:
-            suffix = "" if name.endswith(".bias") else ".weight"
+        norm = "post_attention_norm" if shape.delta else "ffn_norm"
+        for name, sizes in [(norm, (hidden,)), *attention, *ffn]:
+            suffix = "" if name.endswith(".bias") or name == "ssm_a" else ".weight"
             yield (f"blk.{layer}.{name}{suffix}", sizes), layer
 
 
@@ -197,11 +224,32 @@ def _grouped(shape: Shape) -> list[Named]:
     norms: list[Named] = [("attn_q_norm", (head,)), ("attn_k_norm", (head,))]
     return [
         ("attn_norm", (hidden,)),
-        ("attn_q", (shape.heads * head, hidden)),
+        ("attn_q", (shape.heads * head * (2 if shape.delta else 1), hidden)),
         ("attn_k", (shape.kv_heads * head, hidden)),
         ("attn_v", (shape.kv_heads * head, hidden)),
         *(norms if shape.qk_norm else []),
         ("attn_output", (hidden, shape.heads * head)),
+    ]
+
+
+def _delta(shape: Shape) -> list[Named]:
+    net, hidden = shape.delta, shape.hidden
+    assert net is not None
+    heads: Named = ("ssm_ba", (2 * net.value_heads, hidden))
+    apart: list[Named] = [
+        ("ssm_alpha", (net.value_heads, hidden)),
+        ("ssm_beta", (net.value_heads, hidden)),
+    ]
+    return [
+        ("attn_norm", (hidden,)),
+        ("attn_qkv", (net.conv_features, hidden)),
+        ("attn_gate", (net.values, hidden)),
+        *(apart if net.tiled else [heads]),
+        ("ssm_conv1d", (net.conv_features, net.kernel)),
+        ("ssm_a", (net.value_heads,)),
+        ("ssm_dt.bias", (net.value_heads,)),
+        ("ssm_norm", (net.value,)),
+        ("ssm_out", (hidden, net.values)),
     ]
 
 
@@ -240,4 +288,5 @@ def _experts(shape: Shape) -> list[Named]:
         *(bias if shape.settings.get("expert_gating_func") == 2 else []),
         *routed,
         *(_gated(shape, "_shexp", shape.shared_ff) if shape.shared_ff else []),
+        *([("ffn_gate_inp_shexp", (shape.hidden,))] if shape.delta else []),
     ]

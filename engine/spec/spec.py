@@ -7,11 +7,12 @@ of every key is llama.cpp's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from engine.spec.rope import RopeSpec
 from kernels.ops import Routing
+from kernels.recurrent import DeltaNet, StateShape
 
 __all__ = ["GroupSize", "MlaSpec", "ModelSpec", "MoeSpec", "RopeSpec", "is_native"]
 
@@ -38,7 +39,18 @@ class Architecture:
     shared_gate: bool = False
     latent: bool = False
     """Attention is latent (MLA), and the metadata describe the gating."""
+    attention_gate: bool = False
+    """attn_q holds each head's query and then the gate of its output."""
+    delta_net: Literal["", "tiled", "repeated"] = ""
+    """Most layers have a gated delta net in place of attention; how its value heads share key heads."""
+    ffn_norm: str = "ffn_norm"
+    """What the norm before the network is called."""
 
+
+_QWEN35 = Architecture(
+    qk_norm=True, attention_gate=True, delta_net="tiled", ffn_norm="post_attention_norm"
+)
+_QWEN35_MOE = replace(_QWEN35, experts="always", shared_gate=True)
 
 ARCHITECTURES: dict[str, Architecture] = {
     "llama": Architecture(interleaved=True, experts="counted"),
@@ -46,6 +58,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen2moe": Architecture(experts="always", normalise=False, shared_gate=True),
     "qwen3": Architecture(qk_norm=True),
     "qwen3moe": Architecture(experts="always", qk_norm=True),
+    "qwen3next": replace(_QWEN35_MOE, delta_net="repeated"),
+    "qwen35": _QWEN35,
+    "qwen35moe": _QWEN35_MOE,
     "deepseek2": Architecture(interleaved=True, experts="counted", latent=True),
 }
 """What the native runtime runs."""
@@ -157,6 +172,20 @@ class ModelSpec:
     """Why the native runtime cannot run this model; empty when it can."""
     kv_bytes_per_token: int = 0
     """Bytes of KV cache a token takes in float16."""
+    delta: DeltaNet | None = None
+    """The gated delta net of recurrent layers."""
+    recurrent: tuple[bool, ...] = ()
+    """Which layers are recurrent and have no KV cache; empty: none."""
+    attention_gate: bool = False
+    """Attention's output is multiplied by a sigmoid gate."""
+    ffn_norm: str = "ffn_norm"
+    """What the norm before the network is called."""
+    fused_qkv: bool = False
+    """Attention's queries, keys and values are one matrix, attn_qkv."""
+    fused_gate_up: bool = False
+    """The experts' gates and ups are one stack, ffn_gate_up_exps."""
+    delta_layout: Literal["split", "ba", "joined"] = "split"
+    """The delta net's projections: all apart; alpha and beta in ssm_ba; and queries to z in ssm_in too."""
     groups: Mapping[Group, GroupSize] = field(default_factory=dict)
     layer_groups: tuple[Mapping[Group, GroupSize], ...] = ()
     """What of `groups` belongs to each layer; empty where only a shape is known."""
@@ -200,6 +229,27 @@ class ModelSpec:
     def groups_parameters(self, *groups: Group) -> int:
         """Parameters of some groups."""
         return sum(self.groups[group].parameters for group in groups if group in self.groups)
+
+    def is_recurrent(self, layer: int) -> bool:
+        """Whether this layer has a recurrent state in place of a KV cache."""
+        return bool(self.recurrent) and self.recurrent[layer]
+
+    @property
+    def recurrent_layers(self) -> int:
+        """Layers with a recurrent state."""
+        return sum(self.recurrent)
+
+    @property
+    def attention_layers(self) -> int:
+        """Layers with a KV cache."""
+        return self.layers - self.recurrent_layers
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of one recurrent state of all layers, float32; 0 where there is none."""
+        if self.delta is None:
+            return 0
+        return StateShape(self.recurrent_layers, 1, self.delta).bytes_per_slot
 
     def is_moe_layer(self, layer: int) -> bool:
         """Whether this layer has routed experts."""

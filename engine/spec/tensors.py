@@ -1,18 +1,17 @@
-"""The tensors a model must have: names, shapes and types, checked before anything reads them.
+"""A model's tensors checked before anything reads them, and their bytes by what they are for.
 
-One table for the architectures of the native runtime; a few rules for every other one.
+`engine.spec.tensor_table` has the tensors that our architectures must have; a few rules hold for every other one.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 from engine.errors import ModelFileError
 from engine.gguf.file import GGUFFile, TensorInfo
 from engine.gguf.header import DOWNLOAD, shown
 from engine.spec.spec import ARCHITECTURES, Group, GroupSize, ModelSpec
+from engine.spec.tensor_table import pieces, wanted_tensors
 from kernels.gpu.sizes import PLANES, device_bytes
 from kernels.quants import BY_NAME, MATRIX_TYPES, resident_bytes
 
@@ -20,66 +19,6 @@ FLOATS = frozenset({"F32", "F16", "BF16"})
 _F32 = frozenset({"F32"})
 _NEVER = frozenset({"F64", "I64", "I16", "I8", "Q8_1", "Q8_K"})
 """Types that no runtime multiplies; llama.cpp crashes on them at the first token."""
-
-Row = tuple[str, tuple[str, ...]]
-"""A tensor's name within its layer, and its shape, outermost first, in names of sizes."""
-
-_MODEL: tuple[Row, ...] = (
-    ("token_embd.weight", ("vocab", "hidden")),
-    ("output_norm.weight", ("hidden",)),
-)
-_OUTPUT: tuple[Row, ...] = (("output.weight", ("vocab", "hidden")),)
-_FACTORS: tuple[Row, ...] = (("rope_freqs.weight", ("pairs",)),)
-_NORMS: tuple[Row, ...] = (("attn_norm.weight", ("hidden",)), ("ffn_norm.weight", ("hidden",)))
-_ATTENTION: tuple[Row, ...] = (
-    ("attn_q.weight", ("q", "hidden")),
-    ("attn_k.weight", ("k", "hidden")),
-    ("attn_v.weight", ("v", "hidden")),
-    ("attn_output.weight", ("hidden", "o")),
-)
-_QKV_BIAS: tuple[Row, ...] = (
-    ("attn_q.bias", ("q",)),
-    ("attn_k.bias", ("k",)),
-    ("attn_v.bias", ("v",)),
-)
-_QK_NORM: tuple[Row, ...] = (
-    ("attn_q_norm.weight", ("head_dim",)),
-    ("attn_k_norm.weight", ("head_dim",)),
-)
-_LATENT: tuple[Row, ...] = (
-    ("attn_kv_a_mqa.weight", ("kv_row", "hidden")),
-    ("attn_kv_a_norm.weight", ("kv_lora",)),
-    ("attn_output.weight", ("hidden", "o")),
-)
-_LATENT_Q: tuple[Row, ...] = (("attn_q.weight", ("q", "hidden")),)
-_LATENT_Q_LORA: tuple[Row, ...] = (
-    ("attn_q_a.weight", ("q_lora", "hidden")),
-    ("attn_q_a_norm.weight", ("q_lora",)),
-    ("attn_q_b.weight", ("q", "q_lora")),
-)
-_LATENT_SPLIT: tuple[Row, ...] = (
-    ("attn_k_b.weight", ("heads", "kv_lora", "nope")),
-    ("attn_v_b.weight", ("heads", "value_dim", "kv_lora")),
-)
-_LATENT_JOINED: tuple[Row, ...] = (("attn_kv_b.weight", ("kv_b", "kv_lora")),)
-_DENSE: tuple[Row, ...] = (
-    ("ffn_gate.weight", ("ffn", "hidden")),
-    ("ffn_up.weight", ("ffn", "hidden")),
-    ("ffn_down.weight", ("hidden", "ffn")),
-)
-_EXPERTS: tuple[Row, ...] = (
-    ("ffn_gate_inp.weight", ("experts", "hidden")),
-    ("ffn_gate_exps.weight", ("experts", "width", "hidden")),
-    ("ffn_up_exps.weight", ("experts", "width", "hidden")),
-    ("ffn_down_exps.weight", ("experts", "hidden", "width")),
-)
-_BIAS: tuple[Row, ...] = (("exp_probs_b.bias", ("experts",)),)
-_SHARED: tuple[Row, ...] = (
-    ("ffn_gate_shexp.weight", ("shared", "hidden")),
-    ("ffn_up_shexp.weight", ("shared", "hidden")),
-    ("ffn_down_shexp.weight", ("hidden", "shared")),
-)
-_SHARED_GATE: tuple[Row, ...] = (("ffn_gate_inp_shexp.weight", ("hidden",)),)
 
 _GROUPS: tuple[tuple[re.Pattern[str], Group], ...] = (
     (re.compile(r"^token_embd\."), "embedding"),
@@ -89,20 +28,12 @@ _GROUPS: tuple[tuple[re.Pattern[str], Group], ...] = (
     (re.compile(r"_exps\."), "experts"),
     (re.compile(r"ffn_gate_inp|exp_probs_b"), "router"),
     (re.compile(r"\.ffn_(gate|up|down)\."), "dense"),
-    (re.compile(r"\.attn_"), "attention"),
+    (re.compile(r"\.(attn|ssm)_"), "attention"),
 )
 _LAYER = re.compile(r"^blk\.(\d+)\.")
 _ROUTER = re.compile(r"ffn_gate_inp\.weight$")
 _VECTOR = re.compile(r"(_norm\.weight|\.bias)$")
 _ROPE = re.compile(r"^(blk\.\d+\.)?rope_(freqs|factors_\w+)\.weight$")
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """One tensor that the native runtime reads."""
-
-    name: str
-    shape: tuple[int, ...]
 
 
 def check_types(file: GGUFFile, native: bool) -> None:
@@ -159,73 +90,6 @@ def check_tensors(file: GGUFFile, spec: ModelSpec) -> str:
     return ""
 
 
-def wanted_tensors(spec: ModelSpec) -> Iterator[Wanted]:
-    """Every tensor that the native runtime reads for this spec, in order of use."""
-    sizes = _sizes(spec)
-
-    def rows(prefix: str, *tables: tuple[Row, ...]) -> Iterator[Wanted]:
-        for table in tables:
-            for name, dims in table:
-                yield Wanted(prefix + name, tuple(sizes[dim] for dim in dims))
-
-    yield from rows("", _MODEL)
-    if not spec.tied:
-        yield from rows("", _OUTPUT)
-    if spec.rope.has_factors:
-        yield from rows("", _FACTORS)
-    attention = _attention_rows(spec)
-    for layer in range(spec.layers):
-        network = _expert_rows(spec) if spec.is_moe_layer(layer) else [_DENSE]
-        yield from rows(f"blk.{layer}.", _NORMS, *attention, *network)
-
-
-def _attention_rows(spec: ModelSpec) -> list[tuple[Row, ...]]:
-    if spec.mla is None:
-        bias = [_QKV_BIAS] if spec.qkv_bias else []
-        return [_ATTENTION, *bias, *([_QK_NORM] if spec.qk_norm else [])]
-    query = _LATENT_Q_LORA if spec.mla.q_lora else _LATENT_Q
-    return [_LATENT, query, _LATENT_SPLIT if spec.mla.split else _LATENT_JOINED]
-
-
-def _expert_rows(spec: ModelSpec) -> list[tuple[Row, ...]]:
-    assert spec.moe is not None
-    options = (
-        (_BIAS, spec.moe.bias),
-        (_SHARED, spec.moe.shared_width > 0),
-        (_SHARED_GATE, spec.moe.shared_gate),
-    )
-    return [_EXPERTS, *(table for table, there in options if there)]
-
-
-def _sizes(spec: ModelSpec) -> dict[str, int]:
-    sizes = {
-        "vocab": spec.vocab,
-        "hidden": spec.hidden,
-        "heads": spec.heads,
-        "head_dim": spec.head_dim,
-        "value_dim": spec.value_dim,
-        "pairs": spec.rope.dim // 2,
-        "q": spec.heads * spec.head_dim,
-        "k": spec.kv_heads * spec.head_dim,
-        "v": spec.kv_heads * spec.value_dim,
-        "o": spec.heads * spec.value_dim,
-        "ffn": spec.ffn,
-    }
-    if spec.mla is not None:
-        mla = spec.mla
-        sizes |= {
-            "q_lora": mla.q_lora,
-            "kv_lora": mla.kv_lora,
-            "nope": mla.nope,
-            "kv_row": mla.kv_lora + mla.rope,
-            "kv_b": spec.heads * (mla.nope + mla.value),
-        }
-    if spec.moe is not None:
-        moe = spec.moe
-        sizes |= {"experts": moe.experts, "width": moe.width, "shared": moe.shared_width}
-    return sizes
-
-
 class Sizes:
     """Sums of tensors: by group, and for each layer by group."""
 
@@ -261,11 +125,19 @@ def _device_bytes(info: TensorInfo, spec: ModelSpec) -> int:
     if _ROPE.match(info.name):
         return 0
     if mla is None or not info.name.endswith("attn_kv_b.weight"):
-        return device_bytes(info.name, info.type, info.shape)
+        parts = [(*info.shape[:-2], part, info.shape[-1]) for part in _pieces(info, spec)]
+        return sum(device_bytes(info.name, info.type, shape) for shape in parts or [info.shape])
     keys = BY_NAME["F32" if info.type.name in {"F32", "BF16"} else "F16"]
     return device_bytes("k_b", keys, (spec.heads, mla.kv_lora, mla.nope)) + device_bytes(
         "v_b", info.type, (spec.heads, mla.value, mla.kv_lora)
     )
+
+
+def _pieces(info: TensorInfo, spec: ModelSpec) -> tuple[int, ...]:
+    match = _LAYER.match(info.name)
+    if match is None or not spec.native or int(match[1]) >= spec.layers:
+        return ()
+    return pieces(spec, int(match[1]), info.name[match.end() :])
 
 
 def group_of(name: str) -> Group:

@@ -25,10 +25,11 @@ from kernels.cpu.buffers import (
 )
 from kernels.cpu.feed_forward_ops import FeedForwardOps
 from kernels.cpu.op_table import MAX_WEIGHTS
+from kernels.cpu.recurrent_ops import RecurrentOps
 from kernels.ops import CacheShape, Floats, Ints, Tensor
 
 
-class CpuOps(AttentionOps, FeedForwardOps):
+class CpuOps(AttentionOps, FeedForwardOps, RecurrentOps):
     """`kernels.ops.Ops` in C++ with its own threads; an idle one uses no CPU.
 
     `threads` None takes the physical cores that this process may use. `isa` None takes what

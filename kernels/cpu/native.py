@@ -53,11 +53,11 @@ class RoutingStruct(ctypes.Structure):
 def layer_of(name: str, arguments: Sequence[object]) -> int | None:
     """The layer that a call of an op is for; None where its arguments do not say."""
     op = OPS[name]
-    if op.kv_slots is None:
+    if op.layer is None:
         return None
     pairs = zip(op.expanded, arguments, strict=True)
     integers = [value for kind, value in pairs if kind != "f"]
-    layer = integers[op.kv_slots + 1]
+    layer = integers[op.layer]
     assert isinstance(layer, int)
     return layer
 

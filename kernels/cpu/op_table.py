@@ -17,7 +17,7 @@ _TYPES: dict[str, type | None] = {
     "f": c_float,
     "v": None,
 }
-_EXPANDED = {"s": "pnpnnn", "w": "ppp"}
+_EXPANDED = {"s": "pnpnnn", "w": "ppp", "r": "pn"}
 _LINE = re.compile(r'^(OP|FUNCTION)\((\w+), (?:"(\w)", )?"(\w*)"\)$', re.MULTILINE)
 
 
@@ -59,7 +59,16 @@ class Function:
     def kv_slots(self) -> int | None:
         """Where the cache stands among the arguments that are no float; layer, pages, page count, start
         and n follow it. None: it has none."""
-        before, found, _ = self.kinds.partition("s")
+        return self._place("s")
+
+    @property
+    def layer(self) -> int | None:
+        """Where the layer stands among the arguments that are no float; None: it has none."""
+        state = self.kv_slots if self.kv_slots is not None else self._place("r")
+        return None if state is None else state + 1
+
+    def _place(self, kind: str) -> int | None:
+        before, found, _ = self.kinds.partition(kind)
         return Function("", False, "v", before).integers if found else None
 
 

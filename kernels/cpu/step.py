@@ -54,7 +54,8 @@ class Step:
         self._result = result
         # Logits are written by one op, straight to where they go; a residual by many.
         self._direct = written[0] if len(written) == 1 else None
-        self._rows, self._pages = np.array(with_slots), np.array(columns)
+        # A pass of recurrent layers alone has none.
+        self._rows, self._pages = np.array(with_slots, np.intp), np.array(columns, np.intp)
 
     def _write(self, number: int, name: str, arguments: tuple[Any, ...]) -> list[int]:
         command = self._commands[number]

@@ -1,4 +1,4 @@
-"""RMSNorm, SwiGLU and the shared expert's gate, each in one pass over the rows.
+"""RMSNorm, SwiGLU and gates by a sigmoid, each in one pass over the rows.
 
 Every function writes to tensors that the caller owns and neither allocates nor waits, so that a CUDA graph
 can capture it. Rows may be strided, features are contiguous; arithmetic is float32.
@@ -75,6 +75,21 @@ def gated_add(x: X, scaler: X, update: X, residual: X) -> None:
         FEATURES=features,
         BLOCK=block,
         num_warps=warps(block),
+    )
+
+
+def sigmoid_gate(x: X, gate: X) -> None:
+    """x *= sigmoid(gate), each (n, features)."""
+    n, features = x.shape
+    _check_rows(n, features, x, gate)
+    _sigmoid_gate[(n, triton.cdiv(features, COLUMNS))](
+        x,
+        gate,
+        x.stride(0),
+        gate.stride(0),
+        FEATURES=features,
+        BLOCK=min(COLUMNS, triton.next_power_of_2(features)),
+        num_warps=4,
     )
 
 
@@ -165,3 +180,21 @@ def _gated_add(
     rest = residual + row * residual_stride + d
     total = tl.load(rest, mask=inside, other=0.0).to(tl.float32) + added * share
     tl.store(rest, total.to(residual.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _sigmoid_gate(
+    x: tl.tensor,
+    gate: tl.tensor,
+    x_stride: tl.tensor,
+    gate_stride: tl.tensor,
+    FEATURES: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    d = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = d < FEATURES
+    g = tl.load(gate + row * gate_stride + d, mask=inside, other=0.0).to(tl.float32)
+    values = x + row * x_stride + d
+    gated = tl.load(values, mask=inside, other=0.0).to(tl.float32) / (1.0 + tl.exp(-g))
+    tl.store(values, gated.to(x.dtype.element_ty), mask=inside)

@@ -33,6 +33,7 @@ from kernels.gpu.moe.routing import route as choose_experts
 from kernels.gpu.moe.streaming import ExpertStream
 from kernels.gpu.quant import matmul
 from kernels.gpu.quant.weight import PackedWeight
+from kernels.gpu.recurrent.ops import RecurrentOps
 from kernels.gpu.sizes import BLOCK
 from kernels.ops import CacheShape, Floats, Forward, Ints, Routing, Tensor
 from kernels.timing import DEVICE, Rows
@@ -40,7 +41,7 @@ from kernels.timing import DEVICE, Rows
 __all__ = ["GpuCache", "GpuOps"]
 
 
-class GpuOps(AttentionOps, HostSyncOps):
+class GpuOps(AttentionOps, RecurrentOps, HostSyncOps):
     """`kernels.device.DeviceOps` in Triton for one CUDA device: the current one where none is named.
 
     Device "cpu" is for tests: it needs TRITON_INTERPRET=1 before a kernel is imported, and raises
@@ -61,6 +62,7 @@ class GpuOps(AttentionOps, HostSyncOps):
         self._stream = ExpertStream(self._allocator, self._store)
         self._pass: GraphForward | None = None
         HostSyncOps.__init__(self, device)
+        RecurrentOps.__init__(self, self._allocator)
         with self.active():
             AttentionOps.__init__(self, device)
 
@@ -124,7 +126,7 @@ class GpuOps(AttentionOps, HostSyncOps):
     def record(self, forward: Forward[X]) -> Forward[X]:
         if not enabled(self.device):
             return forward
-        self._pass = GraphForward(self._inputs, forward)
+        self._pass = GraphForward(self._inputs, forward, self.states_kept)
         return self._pass
 
     def watch(self, rows: Rows | None) -> None:

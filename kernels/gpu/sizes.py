@@ -2,7 +2,8 @@
 
 - a weight: how many bytes of a file's block go to each plane (`quant.formats` says what the planes hold);
 - a transfer: pinned blocks while weights are loaded, buffers for streamed experts;
-- a pass: for how many new tokens attention is planned, compiled and given scratch memory.
+- a pass: for how many new tokens attention is planned, compiled and given scratch memory, and what a recurrent
+  layer takes for its time.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kernels.quants import QuantType
+from kernels.recurrent import DeltaNet
 from kernels.sizes import PROMPT_CHUNK
 
 BLOCK = 32
@@ -64,9 +66,13 @@ def packed_bytes(kind: QuantType, shape: tuple[int, ...]) -> int:
     return matrix * (count[0] if count else 1)
 
 
+_VECTORS = ("gate_inp_shexp", "ssm_conv1d")
+"""Tensors that ops take as vectors whatever dimensions a file gives them."""
+
+
 def device_bytes(name: str, kind: QuantType, shape: tuple[int, ...]) -> int:
     """Bytes of the tensor `name` on the device: vectors are float32 there, matrices packed."""
-    if len(shape) == 1 or name.endswith(".bias") or "gate_inp_shexp" in name:
+    if len(shape) == 1 or name.endswith(".bias") or any(part in name for part in _VECTORS):
         count = 4
         for size in shape:
             count *= size
@@ -114,3 +120,18 @@ def bucket(tokens: int) -> int:
 def power_of_two(count: int) -> int:
     """The least power of two that is at least `count`."""
     return 1 << (count - 1).bit_length()
+
+
+RECURRENT_STEPS = 8
+"""New tokens that a recurrent layer takes one by one: a bucket. More go in chunks."""
+RECURRENT_CHUNK = 32
+"""Tokens of a chunk, a power of two. Of 64, the inverses alone would cost as much as all the rest."""
+
+
+def recurrent_bytes(net: DeltaNet, tokens: int) -> int:
+    """Bytes that `delta_net` takes from torch for so many new tokens, its result included."""
+    floats = tokens * (net.conv_features + net.values)
+    if tokens > RECURRENT_STEPS:
+        chunks = -(-tokens // RECURRENT_CHUNK)
+        floats += net.value_heads * chunks * 2 * (RECURRENT_CHUNK + 1) * RECURRENT_CHUNK
+    return 4 * floats

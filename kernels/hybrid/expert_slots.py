@@ -12,7 +12,8 @@ from typing import Any, Generic
 
 from kernels.device import Copy, DeviceOps
 from kernels.hybrid.residency import Move, Residency
-from kernels.ops import C, Ints, Tensor, W, X
+from kernels.ops import C, Ints, Tensor
+from kernels.recurrent import W, X
 
 UPLOADS = 2
 """Experts copied to the device at a time while tokens are decoded: a few MB each."""

@@ -13,7 +13,8 @@ from kernels.cpu.cpu_ops import CpuOps
 from kernels.cpu.expert_requests import ExpertRequest, RequestQueue
 from kernels.device import DeviceOps
 from kernels.hybrid.pass_state import PassOrderError
-from kernels.ops import C, Floats, Ints, Ops, W, X
+from kernels.ops import C, Floats, Ints, Ops
+from kernels.recurrent import W, X
 from kernels.timing import HOST, OpTimes, Rows
 
 

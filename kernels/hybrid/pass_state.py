@@ -10,7 +10,8 @@ from enum import Enum
 from typing import Generic
 
 from kernels.device import ExpertRequest
-from kernels.ops import Floats, X
+from kernels.ops import Floats
+from kernels.recurrent import X
 
 
 class Phase(Enum):

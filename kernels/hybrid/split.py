@@ -13,20 +13,8 @@ from kernels.device import DeviceMemory, DeviceOps
 from kernels.hybrid.expert_slots import Stack
 from kernels.hybrid.residency import Residency
 from kernels.hybrid.split_experts import Slots, SplitExperts
-from kernels.ops import (
-    C,
-    CacheShape,
-    Floats,
-    Forward,
-    Ints,
-    Ops,
-    PassInput,
-    Rope,
-    Routing,
-    Tensor,
-    W,
-    X,
-)
+from kernels.ops import C, CacheShape, Floats, Forward, Ints, Ops, PassInput, Rope, Routing, Tensor
+from kernels.recurrent import DeltaNet, DeltaNetWeights, State, StateShape, W, X
 from kernels.timing import Rows
 
 
@@ -105,6 +93,15 @@ class SplitOps(Generic[X, W, C]):
     def copy_page(self, cache: C, source: int, target: int) -> None:
         self._device.copy_page(cache, source, target)
 
+    def recurrent_state(self, shape: StateShape) -> State:
+        return self._device.recurrent_state(shape)
+
+    def clear_state(self, state: State) -> None:
+        self._device.clear_state(state)
+
+    def copy_state(self, state: State, source: int, target: int) -> None:
+        self._device.copy_state(state, source, target)
+
     # Passes and buffers
 
     def record(self, forward: Forward[X]) -> Forward[X]:
@@ -169,6 +166,10 @@ class SplitOps(Generic[X, W, C]):
         self._experts.join()
         self._device.linear_add(x, weight, residual)
 
+    def add(self, x: X, residual: X) -> None:
+        self._experts.join()
+        self._device.add(x, residual)
+
     def rope_append(
         self,
         q: X,
@@ -218,6 +219,23 @@ class SplitOps(Generic[X, W, C]):
     ) -> X:
         return self._device.latent_attention(q, heads, scale, k_b, v_b, cache, layer, pages, start)
 
+    def delta_net(
+        self,
+        qkv: X,
+        z: X,
+        alpha: X,
+        beta: X,
+        weights: DeltaNetWeights[W],
+        eps: float,
+        net: DeltaNet,
+        state: State,
+        layer: int,
+    ) -> X:
+        return self._device.delta_net(qkv, z, alpha, beta, weights, eps, net, state, layer)
+
+    def sigmoid_gate(self, x: X, gate: X) -> None:
+        self._device.sigmoid_gate(x, gate)
+
     # Feed-forward
 
     def route(
@@ -255,3 +273,6 @@ class _Step(Generic[X]):
 
 def _routed(tensor: Tensor) -> bool:
     return "_exps." in tensor.name
+
+
+_: type[Ops[Any, Any, Any]] = SplitOps

@@ -21,7 +21,8 @@ from kernels.hybrid.expert_slots import ExpertSlots, Stack
 from kernels.hybrid.host_requests import HostRequests
 from kernels.hybrid.pass_state import Computing, PassState, Submitted
 from kernels.hybrid.residency import Residency
-from kernels.ops import C, Floats, Ops, Tensor, W, X
+from kernels.ops import C, Floats, Ops, Tensor
+from kernels.recurrent import W, X
 from kernels.timing import Rows, Watched
 
 Slots = Callable[[Tensor], int]

@@ -16,6 +16,7 @@ import pytest
 from engine.gguf.file import GGUFFile
 from engine.machine.types import Hardware
 from engine.model.transformer import Transformer, cache_shape
+from engine.plan.footprint import state_slots
 from engine.plan.gpu_footprint import (
     PROCESSORS,
     attention_scratch,
@@ -31,6 +32,7 @@ from kernels.gpu.attention.scratch import Scratch
 from kernels.gpu.quant.weight import packed_bytes
 from kernels.gpu.sizes import BUCKETS
 from kernels.ops import CacheShape, Tensor
+from kernels.recurrent import StateShape
 from tests.support.plans import DEEPSEEK_V3, MIXTRAL, QWEN3_30B, spec
 from tests.support.tiny import MODELS, tiny_model
 
@@ -59,6 +61,9 @@ class Scales:
     def kv_cache(self, shape: CacheShape) -> None:
         self.bytes["cache"] += shape.pages * shape.page_size * shape.bytes_per_position
 
+    def recurrent_state(self, shape: StateShape) -> None:
+        self.bytes["cache"] += shape.slots * shape.bytes_per_slot
+
     def record(self, forward: Any) -> Any:
         return forward
 
@@ -74,7 +79,8 @@ def test_each_layers_bytes_are_those_that_loading_makes(
         scales = [Scales() for _ in range(model.layers)]
         context = 100
         pages = -(-context // 32) + 1
-        Transformer(file, model, scales, pages, 32)  # type: ignore[arg-type]
+        slots = state_slots(model)
+        Transformer(file, model, scales, pages, 32, slots=slots)  # type: ignore[arg-type]
     room = GpuRoom(model, Hardware(), "f16", ())
     planned = room.layers(context)
     for layer, (found, wanted) in enumerate(zip(scales, planned, strict=True)):

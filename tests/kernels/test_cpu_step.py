@@ -17,23 +17,24 @@ from tests.support.tiny import MODELS, tiny_model
 
 PAGE_SIZE = 4
 TABLES = [page_table([3, 1, 4, 0, 5]), page_table([2, 6, 7, 8, 9, 10])]
-"""Two sequences in one cache, whose tables have different sizes."""
+"""Two sequences in one cache, whose tables have different sizes; a recurrent state of theirs is in slot 1 or 2."""
 
 
 def model(path: Path, ops: CpuOps) -> Transformer:
     file = GGUFFile.open(path)
-    return Transformer(file, read_spec(file), ops, pages=11, page_size=PAGE_SIZE)
+    return Transformer(file, read_spec(file), ops, pages=11, page_size=PAGE_SIZE, slots=3)
 
 
 def one_by_one(run: Transformer, repeated: bool) -> Floats:
     """Logits of two sequences whose tokens come in turns, over page edges."""
     forward = run.forward if repeated else lambda *place: run.forward_all(*place)[0]
     tokens = np.random.default_rng(3).integers(0, 250, (18, 2)).astype(np.int32)
-    rows = [
-        forward(tokens[at, which : which + 1], TABLES[which], at)
-        for at in range(len(tokens))
-        for which in (0, 1)
-    ]
+    rows = []
+    for at in range(len(tokens)):
+        for which in (0, 1):
+            run.load_state(1 + which, at)
+            rows.append(forward(tokens[at, which : which + 1], TABLES[which], at))
+            run.save_state(1 + which)
     return np.stack(rows)
 
 

@@ -34,11 +34,13 @@ def test_an_ops_number_is_its_place_in_the_table() -> None:
 
 
 def test_kinds_are_expanded() -> None:
-    functions = read('OP(one, "pfsn")\nFUNCTION(two, "p", "zw")\nOP(three, "")')
+    functions = read('OP(one, "pfsn")\nFUNCTION(two, "p", "zw")\nOP(three, "nfr")')
     assert list(functions) == ["kt_one", "kt_three", "kt_two"]
-    one, two = functions["kt_one"], functions["kt_two"]
+    one, two, three = functions["kt_one"], functions["kt_two"], functions["kt_three"]
     assert (one.expanded, one.integers, one.kv_slots) == ("pfpnpnnnn", 8, 1)
     assert (two.expanded, two.result, two.kv_slots) == ("zppp", "p", None)
+    assert (three.expanded, three.kv_slots) == ("nfpn", None)
+    assert (one.layer, two.layer, three.layer) == (2, None, 2)  # among the arguments but the float
     assert len(one.argtypes) == 1 + 9 and len(two.argtypes) == 4  # an op has the context first
     assert op_table.MAX_WEIGHTS == 4 and OPS["kt_attention"].kv_slots == 2
 

@@ -12,8 +12,10 @@ os.environ["TRITON_INTERPRET"] = "1"  # isort: skip  # before a kernel is import
 
 import dataclasses
 import json
+import math
 import sys
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,16 +24,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from triton.runtime.interpreter import InterpretedFunction
 
-from engine.model.layers import Layer, LayerAt, Span
+from engine.model.layers import Layer, LayerAt, Memory, Span
 from engine.model.transformer import cache_shape
 from engine.plan.footprint import CHUNK, PAGE
 from engine.plan.gpu_footprint import activation_bytes
 from engine.spec.spec import ModelSpec
-from engine.spec.tensors import wanted_tensors
+from engine.spec.tensor_table import wanted_tensors
 from kernels.gpu.gpu_ops import GpuOps
 from kernels.gpu.quant.weight import PackedWeight
 from kernels.quants import BY_NAME
-from tests.support.plans import DEEPSEEK_V3, LLAMA_70B, MIXTRAL, QWEN3_30B, spec
+from kernels.recurrent import StateShape
+from tests.support.plans import DEEPSEEK_V3, LLAMA_70B, MIXTRAL, QWEN3_30B, QWEN36_35B, spec
 
 META = torch.device("meta")
 
@@ -83,6 +86,17 @@ class Weights:
     def vector(self, name: str) -> torch.Tensor:
         return torch.empty(self._shapes[name], device=META)
 
+    def flat_vector(self, name: str) -> torch.Tensor:
+        return torch.empty(math.prod(self._shapes[name]), device=META)
+
+    def rows(self, name: str, parts: Sequence[Any]) -> list[PackedWeight]:
+        *stack, rows, cols = self._shapes[name]
+        counts = [len(np.arange(rows)[part]) for part in parts]
+        return [PackedWeight.empty(BY_NAME["Q8_0"], (*stack, n, cols), META) for n in counts]
+
+    def vector_parts(self, name: str, parts: Sequence[Any]) -> list[torch.Tensor | None]:
+        return [None] * len(parts)
+
     def optional_vector(self, name: str) -> torch.Tensor | None:
         return self.vector(name) if name in self._shapes else None
 
@@ -97,11 +111,15 @@ def peak(model: ModelSpec, number: int) -> int:
     layer: Layer[Any, Any, Any] = Layer(ops, weights, model, rope, LayerAt(number, 0))  # type: ignore[arg-type]
     pages = CHUNK // PAGE
     cache = ops.kv_cache(cache_shape(model, pages, PAGE, 1))
+    state = ops.recurrent_state(StateShape(1, 1, model.delta)) if model.delta else None
+    memory = Memory(cache, state)
     span = Span(np.arange(pages, dtype=np.int32), 0, CHUNK)
     x = torch.empty(CHUNK, model.hidden, device=META)
-    layer.run(x, cache, span, last=False)  # makes what is kept
-    with Peak([cache.keys, cache.values, x]) as found:
-        layer.run(x, cache, span, last=False)
+    layer.run(x, memory, span, last=False)  # makes what is kept
+    kept = [cache.keys, cache.values, x]
+    kept += [state.conv, state.matrices] if state is not None else []
+    with Peak(kept) as found:
+        layer.run(x, memory, span, last=False)
     return found.bytes + x.nbytes
 
 
@@ -109,6 +127,7 @@ def main() -> None:
     InterpretedFunction.run = lambda *args, **options: None
     dense = dataclasses.replace(spec(LLAMA_70B), moe=None)
     models = {"qwen3": spec(QWEN3_30B), "mixtral": spec(MIXTRAL), "deepseek": spec(DEEPSEEK_V3)}
+    models["qwen3.6"] = spec(QWEN36_35B)
     out = {
         name: (
             max(peak(model, number) for number in {0, model.layers - 1}),

@@ -99,7 +99,9 @@ class FakeRuntime:
     _prompt: int = 0
     _script: dict[str, str] = field(default_factory=dict)
 
-    def begin(self, tokens: Sequence[int]) -> int:
+    logits: Floats | None = None
+
+    def begin(self, tokens: Sequence[int], marks: Sequence[int] = ()) -> int:
         shared = 0
         for old, new in zip(self.sequence, tokens[:-1], strict=False):
             if old != new:

@@ -11,6 +11,10 @@ GIB = 1 << 30
 QWEN3_30B = Numbers(
     "qwen3moe", 48, 2048, 32, 4, 128, 151936, 262144, 128, 8, 768, qk_norm=True
 )  # fmt: skip
+QWEN36_35B = Numbers(
+    "qwen35moe", 40, 2048, 16, 2, 256, 248320, 262144, 256, 8, 512,
+    shared_width=512, qk_norm=True, linear_every=4,
+)  # fmt: skip
 MIXTRAL = Numbers("llama", 32, 4096, 32, 8, 128, 32000, 32768, 8, 2, 14336)
 DEEPSEEK_V3 = Numbers(
     "deepseek2", 61, 7168, 128, 128, 192, 129280, 163840, 256, 8, 2048, 18432, 3, 2048,

@@ -42,6 +42,8 @@ def main(path: str, context: int) -> None:
     cache = runtime._model.stages[0].cache
     cache.keys[:, -(-PROMPT // 32) :] = 0  # pages that a longer conversation would write
     cache.values[:, -(-PROMPT // 32) :] = 0
+    for slot in range(1, runtime._model.slots):  # states that it would keep
+        runtime._model.save_state(slot)
     runtime.forward([1])
     measured = resident()
     with GGUFFile.open(Path(path)) as file:

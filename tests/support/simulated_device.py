@@ -18,16 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from kernels.device import (
-    Copy,
-    DeviceMemory,
-    DeviceMemoryError,
-    DeviceOps,
-    ExpertRequest,
-    HostSync,
-)
+from kernels.device import Copy, DeviceMemory, DeviceMemoryError, DeviceOps, ExpertRequest, HostSync
 from kernels.ops import CacheShape, Floats, Ints, Tensor
+from kernels.recurrent import StateShape
 from kernels.reference import Cache, ReferenceOps, Weight
+from kernels.reference_recurrent import RecurrentState
 from kernels.timing import DEVICE, OpTimes, Rows
 from tests.support.clock import PATIENCE, until
 
@@ -59,6 +54,7 @@ class SimulatedDevice(ReferenceOps):
         self.streamed = self.replays = 0
         self._total, self._polls = total, polls
         self._graph: Graph | None = None
+        self._states: list[weakref.ref[Any]] = []
         self.work: Future[None] | None = None
         self.current = False
 
@@ -87,6 +83,21 @@ class SimulatedDevice(ReferenceOps):
         cache = super().kv_cache(shape)
         weakref.finalize(cache.keys, self.take, -size).atexit = False
         return cache
+
+    def recurrent_state(self, shape: StateShape) -> RecurrentState:
+        self.take(size := shape.bytes_per_slot * shape.slots)
+        state = super().recurrent_state(shape)
+        weakref.finalize(state.matrices, self.take, -size).atexit = False
+        self._states += map(weakref.ref, (state.conv, state.matrices))
+        return state
+
+    def clear_state(self, state: RecurrentState) -> None:
+        self.drain()  # in the order of the calls
+        super().clear_state(state)
+
+    def copy_state(self, state: RecurrentState, source: int, target: int) -> None:
+        self.drain()
+        super().copy_state(state, source, target)
 
     def close(self) -> None:
         self.drain()
@@ -162,12 +173,16 @@ class SimulatedDevice(ReferenceOps):
             if graph is not None:
                 self.replays += 1
                 return graph.launch(tokens, pages, start)
+            known = [state() for state in self._states]
+            before = [(state, state.clone()) for state in known if state is not None]
             forward(tokens, pages, start)
             graph = self._graph = Graph(self, tokens, pages)
             try:
                 graph.result = forward(tokens, pages, start)
             finally:
                 self._graph = None
+            for state, was in before:
+                state.copy_(was)
             return forward(tokens, pages, start)  # mends what capturing left in the cache
 
         return run
@@ -277,21 +292,9 @@ def _captured(op: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-for _name in (
-    *(
-        "embed",
-        "set_hidden",
-        "last_row",
-        "norm",
-        "norm_linear",
-        "linear_add",
-        "add",
-        "rope_append",
-        "attention",
-    ),
-    *("latent_append", "latent_attention", "route", "moe_add", "ffn_add"),
-    *("look_up", "submit", "wait"),
-):
+_OPS = """embed set_hidden last_row norm norm_linear linear_add add rope_append attention latent_append
+latent_attention delta_net sigmoid_gate route moe_add ffn_add look_up submit wait"""
+for _name in _OPS.split():
     setattr(SimulatedDevice, _name, _captured(getattr(SimulatedDevice, _name)))
 
 _: type[DeviceOps[torch.Tensor, Weight, Cache]] = SimulatedDevice

@@ -78,9 +78,14 @@ def write_tiny_model(
     _write_metadata(writer, architecture, variant, shape, tokens)
     weights = TinyWeights(shape, len(tokens["tokenizer.ggml.tokens"]), seed)
     for name, values in weights.tensors().items():
-        kind = "F32" if values.ndim == 1 or "ffn_gate_inp" in name else matrix_type
+        kind = "F32" if values.ndim == 1 or is_never_quantised(name) else matrix_type
         _add_tensor(writer, name, values, expert_type if "_exps" in name else kind)
     _finish(writer, path)
+
+
+def is_never_quantised(name: str) -> bool:
+    """llama.cpp's quantiser leaves routers and short convolutions as they are."""
+    return "ffn_gate_inp" in name or "ssm_conv1d" in name
 
 
 def quantise(path: Path, type_name: str, *, only_experts: bool = True) -> Path:
@@ -110,7 +115,9 @@ def _write_quantised(path: Path, target: Path, type_name: str, only_experts: boo
             sub_type = entry.types[-1] if len(entry.types) > 1 else None
             writer.add_key_value(name, entry.contents(), entry.types[0], sub_type)
     for tensor in reader.tensors:
-        fixed = tensor.tensor_type != gguf.GGMLQuantizationType.F32 or "ffn_gate_inp" in tensor.name
+        fixed = tensor.tensor_type != gguf.GGMLQuantizationType.F32 or is_never_quantised(
+            tensor.name
+        )
         chosen = "_exps" in tensor.name or not only_experts
         new = type_name if chosen and not fixed and tensor.data.ndim > 1 else "F32"
         if tensor.name in ("token_embd.weight", "output.weight") and BY_NAME[new].bits < 6.5:
@@ -128,14 +135,26 @@ def _write_metadata(
     entries: dict[str, Any] = {
         "context_length": 1024,
         "embedding_length": shape.hidden,
-        "block_count": shape.layers,
+        "block_count": shape.layers + shape.extra_layers,
         "feed_forward_length": shape.ff,
         "attention.head_count": shape.heads,
         "attention.head_count_kv": shape.kv_heads,
         "attention.layer_norm_rms_epsilon": 1e-6,
         "rope.freq_base": 10000.0 if architecture in ("llama", "deepseek2") else 1000000.0,
     }
-    if architecture in ("qwen3moe", "qwen3", "llama"):
+    if shape.extra_layers:
+        entries["nextn_predict_layers"] = shape.extra_layers
+    if shape.delta is not None:
+        net = shape.delta
+        entries |= {
+            "rope.dimension_count": shape.rotated,
+            "ssm.conv_kernel": net.kernel,
+            "ssm.inner_size": net.values,
+            "ssm.state_size": net.key,
+            "ssm.time_step_rank": net.value_heads,
+            "ssm.group_count": net.key_heads,
+        }
+    if architecture in ("qwen3moe", "qwen3", "llama") or shape.delta is not None:
         entries |= {"attention.key_length": shape.head, "attention.value_length": shape.head}
     if architecture == "llama":
         entries["rope.dimension_count"] = shape.head
@@ -145,7 +164,7 @@ def _write_metadata(
             entries["feed_forward_length"] = shape.expert_ff
         else:
             entries["expert_feed_forward_length"] = shape.expert_ff
-    if architecture == "qwen2moe":
+    if architecture == "qwen2moe" or (shape.delta is not None and shape.experts):
         entries["expert_shared_feed_forward_length"] = shape.shared_ff
     if shape.latent:
         entries |= _latent_metadata(shape)

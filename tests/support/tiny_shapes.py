@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from kernels.recurrent import DeltaNet
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -35,7 +37,23 @@ class Shape:
     rope_factors: bool = False
     tied: bool = False
     pieces: bool = False
+    delta: DeltaNet | None = None
+    """Every second layer, the first among them, has a gated delta net."""
+    delta_layout: str = "split"
+    rotated: int = 0
+    """Features of a head that rope rotates; 0: all."""
+    extra_layers: int = 0
+    """Blocks behind the last layer that predict further tokens."""
+    fused: bool = False
+    """attn_qkv and ffn_gate_up_exps."""
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ffn_norm(self) -> str:
+        return "post_attention_norm" if self.delta else "ffn_norm"
+
+    def is_recurrent(self, layer: int) -> bool:
+        return self.delta is not None and layer % 2 == 0 and layer < self.layers
 
 
 _YARN = {
@@ -71,10 +89,28 @@ _V3 = replace(
         "expert_group_used_count": 2,
     },
 )
+_DELTA = DeltaNet(key_heads=2, value_heads=4, key=32, value=32, kernel=4, tiled=True)
+_QWEN35 = Shape(
+    layers=4, heads=4, head=64, rotated=16, qk_norm=True, delta=_DELTA,
+    metadata={"full_attention_interval": 2, "rope.dimension_sections": [3, 3, 2, 0]},
+)  # fmt: skip
+_QWEN35_MOE = replace(_QWEN35, experts=16, top_k=4, shared_ff=256)
+_QWEN3_NEXT = replace(
+    _QWEN35_MOE,
+    delta=replace(_DELTA, tiled=False),
+    delta_layout="ba",
+    metadata={"full_attention_interval": 2},
+)
 _LLAMA = Shape(heads=8, kv_heads=2, head=32)
 
 SHAPES: dict[tuple[str, str], Shape] = {
     ("qwen3moe", "qwen3moe"): Shape(head=64, experts=16, top_k=4, qk_norm=True),
+    ("qwen35moe", "qwen35moe"): _QWEN35_MOE,
+    ("qwen35moe", "fused"): replace(_QWEN35_MOE, fused=True),
+    ("qwen35moe", "mtp"): replace(_QWEN35_MOE, extra_layers=1),
+    ("qwen35", "qwen35"): replace(_QWEN35, tied=True),
+    ("qwen3next", "qwen3next"): _QWEN3_NEXT,
+    ("qwen3next", "joined"): replace(_QWEN3_NEXT, delta_layout="joined"),
     ("qwen2moe", "qwen2moe"): Shape(kv_heads=4, experts=8, top_k=2, shared_ff=512, qkv_bias=True),
     ("deepseek2", "v2-lite"): _LITE,
     ("deepseek2", "v2-lite-split"): replace(_LITE, split=True),

@@ -36,10 +36,24 @@ class TinyWeights:
         if shape.rope_factors:
             out["rope_freqs.weight"] = np.linspace(1, 8, shape.head // 2, dtype=np.float32)
         for layer in range(shape.layers):
-            parts = self._latent(layer) if shape.latent else self._grouped(layer)
+            if shape.is_recurrent(layer):
+                parts = self._delta(layer)
+            else:
+                parts = self._latent(layer) if shape.latent else self._grouped(layer)
             parts |= self._ffn(layer, routers[layer])
             out |= {f"blk.{layer}.{name}": values for name, values in parts.items()}
+        for layer in range(shape.layers, shape.layers + shape.extra_layers):
+            parts = self._grouped(layer) | self._ffn(layer, routers[0]) | self._next_token(layer)
+            out |= {f"blk.{layer}.{name}": values for name, values in parts.items()}
         return out
+
+    def _next_token(self, layer: int) -> dict[str, Floats]:
+        hidden = self.shape.hidden
+        return {
+            "nextn.eh_proj.weight": self._matrix(f"{layer}.eh_proj", hidden, 2 * hidden),
+            "nextn.enorm.weight": self._norm(f"{layer}.enorm", hidden),
+            "nextn.hnorm.weight": self._norm(f"{layer}.hnorm", hidden),
+        }
 
     def _rng(self, name: str) -> np.random.Generator:
         return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
@@ -121,16 +135,50 @@ class TinyWeights:
         gains = {"q": 1.6, "k": 1.6, "v": 1.0}
         out = {"attn_norm.weight": self._norm(f"{layer}.attn_norm", shape.hidden)}
         for part, heads in rows.items():
-            name, size = f"{layer}.attn_{part}", heads * shape.head
+            gated = part == "q" and shape.delta is not None
+            name, size = f"{layer}.attn_{part}", heads * shape.head * (2 if gated else 1)
             out[f"attn_{part}.weight"] = self._matrix(name, size, shape.hidden, gains[part])
             if shape.qkv_bias:
                 out[f"attn_{part}.bias"] = self._vector(f"{name}.bias", size, 0.3)
         if shape.qk_norm:
             out["attn_q_norm.weight"] = self._norm(f"{layer}.attn_q_norm", shape.head) * 1.4
             out["attn_k_norm.weight"] = self._norm(f"{layer}.attn_k_norm", shape.head) * 1.4
+        if shape.fused:
+            parts = [out.pop(f"attn_{part}.weight") for part in rows]
+            out["attn_qkv.weight"] = np.concatenate(parts)
         size = shape.heads * shape.head
         out["attn_output.weight"] = self._into_residual(f"{layer}.attn_output", size, 1.0)
         return {name: values.astype(np.float32) for name, values in out.items()}
+
+    def _delta(self, layer: int) -> dict[str, Floats]:
+        shape, net = self.shape, self.shape.delta
+        assert net is not None
+        hidden, heads = shape.hidden, net.value_heads
+        rng = self._rng(f"{layer}.ssm")
+        qkv = self._matrix(f"{layer}.qkv", net.conv_features, hidden, 1.4)
+        z = self._matrix(f"{layer}.z", net.values, hidden, 1.2)
+        alpha, beta = (self._matrix(f"{layer}.{name}", heads, hidden) for name in ("alpha", "beta"))
+        out = {
+            "attn_norm.weight": self._norm(f"{layer}.attn_norm", hidden),
+            "ssm_conv1d.weight": self._matrix(f"{layer}.conv", net.conv_features, net.kernel, 1.5),
+            "ssm_a": -rng.uniform(0.1, 2.0, heads),
+            "ssm_dt.bias": rng.uniform(-4.0, 0.0, heads),
+            "ssm_norm.weight": self._norm(f"{layer}.ssm_norm", net.value),
+            "ssm_out.weight": self._into_residual(f"{layer}.ssm_out", net.values, 1.0),
+        }
+        if shape.delta_layout == "split":
+            out |= {"ssm_alpha.weight": alpha, "ssm_beta.weight": beta}
+        else:
+            by_head = [m.reshape(net.key_heads, -1, hidden) for m in (beta, alpha)]
+            out["ssm_ba.weight"] = np.concatenate(by_head, axis=1).reshape(-1, hidden)
+        if shape.delta_layout == "joined":
+            keys = net.key_heads * net.key
+            parts = [*np.split(qkv, [keys, 2 * keys]), z]
+            by_head = [part.reshape(net.key_heads, -1, hidden) for part in parts]
+            out["ssm_in.weight"] = np.concatenate(by_head, axis=1).reshape(-1, hidden)
+        else:
+            out |= {"attn_qkv.weight": qkv, "attn_gate.weight": z}
+        return {name: np.ascontiguousarray(values, np.float32) for name, values in out.items()}
 
     def _latent(self, layer: int) -> dict[str, Floats]:
         shape = self.shape
@@ -165,8 +213,9 @@ class TinyWeights:
 
     def _ffn(self, layer: int, router: Floats) -> dict[str, Floats]:
         shape = self.shape
-        out = {"ffn_norm.weight": self._norm(f"{layer}.ffn_norm", shape.hidden)}
-        out["ffn_norm.weight"][self._code] = 1
+        norm = self._norm(f"{layer}.ffn_norm", shape.hidden)
+        norm[self._code] = 1
+        out = {f"{shape.ffn_norm}.weight": norm}
         if not shape.experts or layer < shape.dense_layers:
             return out | self._gated(layer, "", shape.ff)
         out["ffn_gate_inp.weight"] = router
@@ -180,6 +229,9 @@ class TinyWeights:
         down = self._experts(f"{layer}.down_exps", shape.hidden, shape.expert_ff, gain)
         down[:, self._code] = 0
         out["ffn_down_exps.weight"] = down
+        if shape.fused:
+            parts = [out.pop(f"ffn_{part}_exps.weight") for part in ("gate", "up")]
+            out["ffn_gate_up_exps.weight"] = np.concatenate(parts, axis=1)
         if shape.shared_ff:
             out |= self._gated(layer, "_shexp", shape.shared_ff)
             if not shape.latent:

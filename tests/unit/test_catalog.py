@@ -79,7 +79,7 @@ def test_what_runs_a_model() -> None:
     assert runs["qwen3-30b-a3b-instruct"] == runs["kimi-k2"] == runs["mixtral-8x7b"] == "native"
     assert runs["glm-4.7-flash"] == "native"
     assert runs["gpt-oss-20b"] == runs["glm-4.5-air"] == "llama.cpp"
-    assert runs["qwen3-next-80b-a3b-instruct"] == "llama.cpp"
+    assert runs["qwen3-next-80b-a3b-instruct"] == "native"
 
 
 def test_listed_sizes_win_over_computed_ones() -> None:

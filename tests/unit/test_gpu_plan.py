@@ -14,10 +14,10 @@ from engine.errors import RequestError
 from engine.machine import profiles
 from engine.machine.types import GpuUser, Hardware, Software
 from engine.plan import report
-from engine.plan.footprint import PAGE
+from engine.plan.footprint import PAGE, state_bytes
 from engine.plan.gpu_footprint import layer_kv_bytes, reserve_bytes
 from engine.plan.gpu_ledger import USUAL_CONTEXT
-from engine.plan.memory_plan import KV, DevicePlan, MemoryPlan
+from engine.plan.memory_plan import KV, STATES, DevicePlan, MemoryPlan
 from engine.plan.planner import make_plan
 from engine.protocol import Auto
 from engine.spec.spec import ModelSpec
@@ -67,16 +67,23 @@ def check(model: ModelSpec, hardware: Hardware, plan: MemoryPlan) -> None:
     assert order == sorted(order)
     for number, device in zip(placement.gpus, vram, strict=True):
         assert device.used <= device.total == hardware.gpus[number].free
-        layers = order.count(number)
-        cache = layers * layer_kv_bytes(model, plan.context, placement.kv)
+        here = [layer for layer, gpu in enumerate(order) if gpu == number]
+        cached = [layer for layer in here if not model.is_recurrent(layer)]
+        cache = len(cached) * layer_kv_bytes(model, plan.context, placement.kv)
         assert part((device,), KV) == cache
+        states = part((device,), STATES)
+        assert states == (len(here) - len(cached)) * state_bytes(model) // max(
+            1, model.recurrent_layers
+        )
         assert part((device,), "reserve") == reserve_bytes(hardware.gpus[number])
-        weights = sum(s.bytes for s in device.segments) - cache
+        weights = sum(s.bytes for s in device.segments) - cache - states
         weights -= part((device,), "workspace") + part((device,), "reserve")
         assert weights == sums[number] + part((device,), "output")
     assert (part(plan.devices, "output") > 0) and part(plan.devices[-2:], "output") > 0
     embedding = model.groups["embedding"].resident
-    ram_weights = sum(s.bytes for s in ram.segments if s.label not in (KV, "workspace", "reserve"))
+    ram_weights = sum(
+        s.bytes for s in ram.segments if s.label not in (KV, STATES, "workspace", "reserve")
+    )
     assert ram_weights == embedding + on_cpu + in_ram
     assert plan.fits == (ram.used <= ram.total)
     whole = not order.count(-1) and all(

@@ -346,7 +346,7 @@ def unsaid(key: str) -> Change:
         (said("attention.head_count_kv", 0), "no attention heads"),
         (said("attention.key_length", 14), "differ in length"),
         (said("attention.value_length", 32), "differ in length"),
-        (said("rope.dimension_count", 8), "differ in length"),
+        (said("rope.dimension_count", 32), "More features are rotated"),
         (said("attention.layer_norm_rms_epsilon", -1.0), "rms_epsilon is -1"),
         (said("attention.layer_norm_rms_epsilon", math.nan), "is nan"),
         (said("rope.freq_base", 0.0), "rope.freq_base is 0"),

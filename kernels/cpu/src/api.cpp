@@ -10,6 +10,7 @@
 #include "experts.h"
 #include "linear.h"
 #include "op_table.h"
+#include "recurrent.h"
 #include "spin.h"
 
 using namespace ktchat;
@@ -106,6 +107,32 @@ KTCHAT_API Cache* kt_cache(uint16_t* keys, uint16_t* values, int64_t layers, int
 
 KTCHAT_API void kt_cache_free(Cache* cache) { delete cache; }
 
+// Null when memory runs out.
+KTCHAT_API RecurrentState* kt_state(int64_t layers, int64_t slots, int64_t key_heads,
+                                    int64_t value_heads, int64_t key, int64_t value, int64_t kernel,
+                                    int tiled) {
+    const DeltaNet net{key_heads, value_heads, key, value, kernel, tiled != 0};
+    try {
+        return new RecurrentState(net, layers, slots);
+    } catch (const std::bad_alloc&) {
+        return nullptr;
+    }
+}
+
+KTCHAT_API void kt_state_free(RecurrentState* state) { delete state; }
+
+KTCHAT_API void kt_state_clear(Context* c, RecurrentState* state) { state->clear(*c); }
+
+KTCHAT_API void kt_state_copy(Context* c, RecurrentState* state, int64_t source, int64_t target) {
+    state->copy(*c, source, target);
+}
+
+// One layer of a slot, for the tests.
+KTCHAT_API void kt_state_read(const RecurrentState* state, int64_t layer, int64_t slot, float* conv,
+                              float* matrices) {
+    state->read(layer, slot, conv, matrices);
+}
+
 KTCHAT_API int kt_embed(Context* c, const Matrix* table, const int32_t* tokens, int64_t n,
                         float* y) {
     return guarded([&] { return embed(*c, *table, tokens, n, y); });
@@ -187,6 +214,19 @@ KTCHAT_API int kt_ffn_add(Context* c, const float* x, int64_t n, const Matrix* g
                           const Matrix* up, const Matrix* down, const float* scaler,
                           float* residual) {
     return guarded([&] { return ffn_add(*c, x, n, *gate, *up, *down, scaler, residual), kOk; });
+}
+
+KTCHAT_API int kt_delta_net(Context* c, const float* qkv, int64_t n, const float* z,
+                            const float* alpha, const float* beta, const float* conv,
+                            const float* a, const float* dt, const float* norm, float eps,
+                            const RecurrentState* state, int64_t layer, float* out) {
+    const DeltaNetTokens tokens{qkv, n, z, alpha, beta, out};
+    const DeltaNetWeights weights{conv, a, dt, norm};
+    return guarded([&] { return delta_net(*c, tokens, weights, eps, *state, layer), kOk; });
+}
+
+KTCHAT_API int kt_sigmoid_gate(Context* c, float* x, const float* gate, int64_t count) {
+    return guarded([&] { return sigmoid_gate(*c, x, gate, count), kOk; });
 }
 
 // Softmax of one row, for the tests of its accuracy.

@@ -143,21 +143,14 @@ std::unique_ptr<Matrix> Context::make_matrix(int type, int64_t block, size_t byt
     return m;
 }
 
-namespace {
-
-constexpr size_t kHugePage = 2 << 20;
-
-// Memory of our own from the system, in huge pages if it has them. Throws std::bad_alloc. Kernels
-// prefetch past its end, which is no access and needs no room there.
 uint8_t* map_memory(size_t bytes) {
     void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
+    constexpr size_t kHugePage = 2 << 20;
     if (bytes >= kHugePage) madvise(memory, bytes, MADV_HUGEPAGE);
     return static_cast<uint8_t*>(memory);
 }
-
-}  // namespace
 
 Matrix::~Matrix() {
     if (owned) munmap(const_cast<uint8_t*>(data), owned);

@@ -36,6 +36,10 @@ private:
     size_t used_ = 0;  // of the last block
 };
 
+// Memory of zeros from the system, in huge pages if it has them, to be given back by munmap. Throws
+// std::bad_alloc. Kernels prefetch past its end, which is no access and needs no room there.
+uint8_t* map_memory(size_t bytes);
+
 // cos and sin of one op's positions, cached because every layer asks for the same.
 struct RopeTable {
     std::vector<double> frequencies;

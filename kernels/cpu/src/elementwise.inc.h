@@ -19,8 +19,8 @@ inline void put(float* p, Vec v, int width) {
     }
 }
 
-// The sum of squares: float32 lanes over 128 features, those blocks in float64.
-void rms_norm(const float* x, const float* weight, float eps, int64_t n, float* y) {
+// Float32 lanes over 128 features, those blocks in float64.
+double sum_of_squares(const float* x, int64_t n) {
     double squares = 0;
     for (int64_t begin = 0; begin < n; begin += 128) {
         const int64_t length = n - begin < 128 ? n - begin : 128;
@@ -31,11 +31,21 @@ void rms_norm(const float* x, const float* weight, float eps, int64_t n, float* 
         });
         squares += static_cast<double>(sum(acc));
     }
-    const double mean = squares / static_cast<double>(n);
+    return squares;
+}
+
+void rms_norm(const float* x, const float* weight, float eps, int64_t n, float* y) {
+    const double mean = sum_of_squares(x, n) / static_cast<double>(n);
     const float scale = static_cast<float>(1.0 / std::sqrt(mean + static_cast<double>(eps)));
     sweep(n, [&](int64_t i, int width) {
         put(y + i, take(x + i, width) * scale * take(weight + i, width), width);
     });
+}
+
+void unit(float* x, float scale, float eps, int64_t n) {
+    const double length = std::sqrt(sum_of_squares(x, n) + static_cast<double>(eps));
+    const float factor = static_cast<float>(static_cast<double>(scale) / length);
+    sweep(n, [&](int64_t i, int width) { put(x + i, take(x + i, width) * factor, width); });
 }
 
 void swiglu(float* gate, const float* up, int64_t n) {
@@ -70,6 +80,21 @@ void softmax(float* x, int64_t n) {
 void sigmoid(float* x, int64_t n) {
     sweep(n, [&](int64_t i, int width) {
         put(x + i, 1.0f / (1.0f + exp(-take(x + i, width))), width);
+    });
+}
+
+void sigmoid_gate(float* x, const float* gate, int64_t n) {
+    sweep(n, [&](int64_t i, int width) {
+        put(x + i, take(x + i, width) / (1.0f + exp(-take(gate + i, width))), width);
+    });
+}
+
+void gated_norm(const float* x, const float* weight, const float* gate, float eps, int64_t n,
+                float* y) {
+    rms_norm(x, weight, eps, n, y);
+    sweep(n, [&](int64_t i, int width) {
+        const Vec g = take(gate + i, width);
+        put(y + i, g / (1.0f + exp(-g)) * take(y + i, width), width);
     });
 }
 

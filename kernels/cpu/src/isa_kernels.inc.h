@@ -15,4 +15,6 @@
 #include "tile16_activations.inc.h"
 #include "elementwise.inc.h"
 #include "attention_tile.inc.h"
+#include "short_convolution.inc.h"
+#include "delta_net.inc.h"
 #include "isa_table.inc.h"

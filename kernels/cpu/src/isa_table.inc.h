@@ -25,6 +25,13 @@ const Kernels kTable = {
     padded,
     attention_tile,
     attention_merge,
+    short_convolution,
+    unit,
+    delta_products,
+    delta_steps,
+    delta_chunk,
+    gated_norm,
+    sigmoid_gate,
 };
 
 }  // namespace

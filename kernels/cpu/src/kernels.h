@@ -40,6 +40,65 @@ struct AttentionTile {
     float* sums;
 };
 
+// Values of a delta net's state that are kept together for all keys: whole vectors of every
+// instruction set.
+constexpr int kPanel = 32;
+constexpr int kChunk = 32;     // tokens that a delta net takes at once
+constexpr int kChunkRows = 8;  // a chunk has a multiple of these
+constexpr int kMostTaps = 4;
+
+// A factor keep + change: 1 and what is missing when that is little, so that it has more digits
+// than one float32; a state is multiplied by it thousands of times.
+struct Decay {
+    float keep;
+    float change;
+};
+
+// A causal convolution over `kernel` tokens and SiLU for a range of features. `state` has the last
+// kernel - 1 tokens, which become those of x; its rows and those of x are `stride` apart.
+struct ShortConvolution {
+    const float* x;
+    int64_t stride;
+    int64_t n;
+    float* state;
+    const float* taps;  // (features, kernel)
+    int kernel;         // 1 .. kMostTaps
+    int64_t features;
+    float* y;
+    int64_t y_stride;
+};
+
+// A few tokens of one value head of a delta net: q and k (n, key), v (n, panels * kPanel), which
+// becomes the output, and the state (panels, key, kPanel).
+struct DeltaSteps {
+    const float* q;
+    const float* k;
+    float* v;
+    const Decay* decays;
+    const float* rates;
+    float* state;
+    int n;
+    int key;
+    int panels;
+};
+
+// The same for a chunk of `rows` tokens, with what delta_products made of q and k.
+struct DeltaChunk {
+    const float* q;
+    const float* k;
+    const float* k_columns;
+    const float* kk;
+    const float* qk;
+    float* v;
+    const double* logs;  // of the product of all decays up to a token
+    Decay decay;         // the product of all
+    const float* rates;
+    float* state;
+    int rows;
+    int key;
+    int panels;
+};
+
 struct Kernels {
     const char* name;
 
@@ -76,6 +135,21 @@ struct Kernels {
     void (*attention_merge)(const float* outputs, size_t stride, const float* maxima,
                             const float* sums, size_t sum_stride, int splits, int value,
                             float* out);
+
+    void (*short_convolution)(const ShortConvolution& convolution);
+    // x *= scale / sqrt(sum(x^2) + eps)
+    void (*unit)(float* x, float scale, float eps, int64_t n);
+    // Of a chunk's q and k (rows, key): k's columns (key, kChunk), k @ k.T and q @ k.T (rows,
+    // kChunk), zeros where there are less than kChunk rows.
+    void (*delta_products)(const float* q, const float* k, int rows, int key, float* k_columns,
+                           float* kk, float* qk);
+    void (*delta_steps)(const DeltaSteps& steps);
+    void (*delta_chunk)(const DeltaChunk& chunk);
+    // y = rms_norm(x) * silu(gate)
+    void (*gated_norm)(const float* x, const float* weight, const float* gate, float eps, int64_t n,
+                       float* y);
+    // x *= sigmoid(gate)
+    void (*sigmoid_gate)(float* x, const float* gate, int64_t n);
 };
 
 // Each returns its table; a table that this build does not have is null.

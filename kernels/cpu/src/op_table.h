@@ -24,7 +24,7 @@ constexpr char kind_of() {
 
 // What a kind that stands for several arguments stands for, else null.
 constexpr const char* expanded(char kind) {
-    return kind == 's' ? "pnpnnn" : kind == 'w' ? "ppp" : nullptr;
+    return kind == 's' ? "pnpnnn" : kind == 'w' ? "ppp" : kind == 'r' ? "pn" : nullptr;
 }
 
 // How many arguments these kinds are; `floats`: only the floats of them.

@@ -5,6 +5,7 @@
 // An argument's kind is one character:
 //   p pointer   n int64   i int   z size_t   f float
 //   s the KV slots of new tokens: cache, layer, pages, page count, start, n (pnpnnn)
+//   r the recurrent state of a layer: state, layer (pn)
 //   w one product of kt_norm_linear: weight, output, bias or null (ppp)
 //
 // OP: an op of kernels/ops.py, kt_<name>(context, arguments...), which returns a Status. Its number
@@ -31,6 +32,8 @@ OP(latent_attention, "pnfppsp")
 OP(route, "pnpfpppppp")
 OP(moe_add, "pnppnpppp")
 OP(ffn_add, "pnppppp")
+OP(delta_net, "pnpppppppfrp")
+OP(sigmoid_gate, "ppn")
 
 FUNCTION(supported, "i", "p")
 FUNCTION(open, "p", "pppipi")
@@ -40,6 +43,11 @@ FUNCTION(has_tiles, "i", "i")
 FUNCTION(matrix_free, "v", "p")
 FUNCTION(cache, "p", "ppnnnnnn")
 FUNCTION(cache_free, "v", "p")
+FUNCTION(state, "p", "nnnnnnni")
+FUNCTION(state_free, "v", "p")
+FUNCTION(state_clear, "v", "pp")
+FUNCTION(state_copy, "v", "ppnn")
+FUNCTION(state_read, "v", "pnnpp")
 FUNCTION(softmax, "v", "ppn")
 FUNCTION(replay, "i", "ppnp")
 FUNCTION(serve_requests, "i", "pnn")

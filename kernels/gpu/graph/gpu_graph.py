@@ -7,6 +7,8 @@ and later tokens refill its inputs (`inputs`) and replay it. KTCHAT_GPU_GRAPH=0 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +19,9 @@ from kernels.gpu.graph.inputs import Inputs, Refill
 from kernels.gpu.graph.pass_times import Marks, PassTimes
 from kernels.ops import Forward, Ints, PassInput
 from kernels.timing import OpTimes
+
+Unchanged = Callable[[], AbstractContextManager[None]]
+"""Makes a context in which passes leave recurrent states as they were."""
 
 _WARM_UPS = 2
 """Passes on a side stream before capture, as torch asks for: libraries make their workspaces."""
@@ -30,15 +35,19 @@ def enabled(device: torch.device) -> bool:
 class GraphForward:
     """`forward` of one token, captured at its first call. One stream and one thread at a time."""
 
-    def __init__(self, inputs: Inputs, forward: Forward[X]) -> None:
-        self._inputs, self._forward = inputs, forward
+    def __init__(
+        self, inputs: Inputs, forward: Forward[X], unchanged: Unchanged = nullcontext
+    ) -> None:
+        self._inputs, self._forward, self._unchanged = inputs, forward, unchanged
         self._captured: Captured | None = None
 
     def __call__(self, pass_input: PassInput, pages: Ints, start: int) -> X:
         """The result for one token at position `start`, in a buffer of its own."""
         if self._captured is None:
             result = self._forward(pass_input, pages, start)
-            self._captured = Captured(self._inputs, self._forward, (pass_input, pages, start))
+            arguments = pass_input, pages, start
+            with self._unchanged():
+                self._captured = Captured(self._inputs, self._forward, arguments)
             return result
         return self._captured.replay(pass_input, pages, start)
 
@@ -51,7 +60,8 @@ class GraphForward:
 class Captured:
     """A graph and the buffers that it reads and writes.
 
-    Capturing repeats the first token, whose keys and values are then written again to the same KV slots.
+    Capturing repeats the first token, whose keys and values are then written again to the same KV slots;
+    recurrent states are the caller's to keep.
     """
 
     def __init__(

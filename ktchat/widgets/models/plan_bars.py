@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from engine.plan.memory_plan import DevicePlan, MemoryPlan
 
 FULL, FREE = "▇", "╌"
-PARTS = ("experts", "attention", "other", "cache", "work", "reserve")
+PARTS = ("experts", "attention", "other", "cache", "states", "work", "reserve")
 """Styles of a bar's parts, in their order."""
 _PART_OF = {
     "routed experts": "experts",
     "attention": "attention",
     "KV cache": "cache",
+    "recurrent states": "states",
     "workspace": "work",
     "reserve": "reserve",
 }
@@ -30,6 +31,7 @@ _NAMES = {
     "attention": "attention",
     "other": "other weights",
     "cache": "KV cache",
+    "states": "recurrent states",
     "work": "work space",
     "reserve": "reserve",
 }
@@ -48,6 +50,7 @@ class PlanBars(Widget):
     PlanBars > .attention { color: $accent 72%; }
     PlanBars > .other { color: $accent 48%; }
     PlanBars > .cache { color: $foreground 75%; }
+    PlanBars > .states { color: $foreground 62%; }
     PlanBars > .work { color: $foreground 48%; }
     PlanBars > .reserve { color: $foreground 30%; }
     PlanBars > .free { color: $foreground 18%; }

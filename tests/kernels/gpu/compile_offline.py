@@ -1,7 +1,8 @@
 """Compile the kernels as their launchers call them, for GPUs that need not be there.
 
-Run as `python -m tests.kernels.gpu.compile_offline 80 120`, without TRITON_INTERPRET: prints one JSON
-line a kernel with its shared memory, registers and spills, as the machine code states them.
+Run as `python -m tests.kernels.gpu.compile_offline 80 120 [CASE ...]`, without TRITON_INTERPRET: prints
+one JSON line a kernel with its shared memory, registers and spills, as the machine code states them. CASE
+is how names begin.
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ from kernels.gpu.attention.latent import latent_attention
 from kernels.gpu.attention.plan import AttentionPlan, plan_attention, plan_latent_attention
 from kernels.gpu.attention.rope import rope_table, rotate
 from kernels.gpu.attention.scratch import Scratch
-from kernels.gpu.elementwise import gated_add, rms_norm, swiglu
+from kernels.gpu.elementwise import gated_add, rms_norm, sigmoid_gate, swiglu
 from kernels.gpu.moe.routing import route
+from kernels.gpu.recurrent.delta_net import delta_net
+from kernels.gpu.recurrent.state import GpuRecurrentState
 from kernels.ops import Rope, Routing
+from kernels.recurrent import DeltaNet, DeltaNetWeights, StateShape
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 PAGE = 64
@@ -132,12 +136,22 @@ def elementwise() -> None:
     rms_norm(x, w, 1e-6, x.clone(), x.clone())
     swiglu(x, x, x.clone())
     gated_add(x, w, x, x.clone())
+    sigmoid_gate(x, x.clone())
 
 
 def routes(experts: int, routing: Routing, biased: bool) -> None:
     top = routing.top_k
     bias = rows(experts) if biased else None
     route(rows(2, experts), bias, routing, rows(2, top, dtype=torch.int32), rows(2, top))
+
+
+def recurrent(tokens: int, key: int = 128, value: int = 128, tiled: bool = False) -> None:
+    net = DeltaNet(16, 32, key, value, 4, tiled)
+    lengths = net.conv_features * net.kernel, net.value_heads, net.value_heads, net.value
+    sizes = [net.conv_features, net.values, net.value_heads, net.value_heads]
+    inputs = torch.split(rows(tokens, sum(sizes)), sizes, dim=1)
+    state = GpuRecurrentState.allocate(StateShape(1, 1, net), "cpu")
+    delta_net(*inputs, DeltaNetWeights(*(rows(n) for n in lengths)), 1e-6, net, state, 0)
 
 
 CASES: dict[str, Callable[[], None]] = {
@@ -160,19 +174,30 @@ CASES: dict[str, Callable[[], None]] = {
     "prefill, 2 x 256, q8": lambda: grouped(512, 8, 4, 256, 4096, "q8"),
     "latent decode, 16, q8": lambda: latent(1, 16, "q8"),
     "latent prefill, 128, q8": lambda: latent(64, 128, "q8"),
+    "recurrent, a token": lambda: recurrent(1),
+    "recurrent, a few tokens": lambda: recurrent(8),
+    "recurrent, a prompt": lambda: recurrent(512),
+    "recurrent, two tokens": lambda: recurrent(2),
+    "recurrent, nine tokens": lambda: recurrent(9),
+    "recurrent, tiled": lambda: recurrent(512, tiled=True),
+    "recurrent, 96 and 64": lambda: recurrent(512, 96, 64),
 }
 
 
-def main(archs: list[int]) -> None:
+def main(archs: list[int], cases: list[str]) -> None:
     for arch in archs:
         for case, launch in CASES.items():
+            if not case.startswith(tuple(cases) or ""):
+                continue
             with compiling(arch) as kernels:
                 launch()
             for kernel in kernels:
-                figures = {"shared": kernel.metadata.shared, **resources(kernel)}
+                figures: dict[str, Any] = {"hash": kernel.hash, "shared": kernel.metadata.shared}
+                figures |= resources(kernel)
                 line = {"arch": arch, "case": case, "kernel": kernel.name, **figures}
                 sys.stdout.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":
-    main([int(arch) for arch in sys.argv[1:]])
+    names = [name for name in sys.argv[1:] if not name.isdigit()]
+    main([int(arch) for arch in sys.argv[1:] if arch.isdigit()], names)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kernels.gpu.elementwise import gated_add, rms_norm, swiglu
+from kernels.gpu.elementwise import gated_add, rms_norm, sigmoid_gate, swiglu
 from kernels.ops import Tensor
 from kernels.quants import BY_NAME
 from kernels.reference import ReferenceOps
@@ -57,6 +57,14 @@ def test_swiglu_of_the_halves_of_one_product(features: int) -> None:
     swiglu(gate, up, out)
     wanted = torch.nn.functional.silu(gate.cpu()) * up.cpu()
     assert error(out, wanted) < FLOAT
+
+
+def test_a_sigmoid_gates_in_place_and_takes_strided_rows() -> None:
+    both = normal(1, 3, 2 * 1100, scale=30)
+    x, gate = both[:, :1100], both[:, 1100:]
+    wanted = x * gate.sigmoid()
+    sigmoid_gate(x, gate)
+    assert error(x, wanted) < FLOAT
 
 
 def test_shared_expert_is_added_by_its_gate() -> None:

@@ -1,0 +1,207 @@
+"""The tensors that the native runtime reads: one table of names and shapes for all architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from engine.spec.spec import ModelSpec
+
+Row = tuple[str, tuple[str, ...]]
+"""A tensor's name within its layer, and its shape, outermost first, in names of sizes."""
+
+_MODEL: tuple[Row, ...] = (
+    ("token_embd.weight", ("vocab", "hidden")),
+    ("output_norm.weight", ("hidden",)),
+)
+_OUTPUT: tuple[Row, ...] = (("output.weight", ("vocab", "hidden")),)
+_FACTORS: tuple[Row, ...] = (("rope_freqs.weight", ("pairs",)),)
+_NORM: tuple[Row, ...] = (("attn_norm.weight", ("hidden",)),)
+_QKV: tuple[Row, ...] = (
+    ("attn_q.weight", ("q", "hidden")),
+    ("attn_k.weight", ("k", "hidden")),
+    ("attn_v.weight", ("v", "hidden")),
+)
+_FUSED_QKV: tuple[Row, ...] = (("attn_qkv.weight", ("qkv", "hidden")),)
+_OUT: tuple[Row, ...] = (("attn_output.weight", ("hidden", "o")),)
+_FUSED_QKV_BIAS: tuple[Row, ...] = (("attn_qkv.bias", ("qkv",)),)
+_DELTA: tuple[Row, ...] = (
+    ("ssm_conv1d.weight", ("conv", "kernel")),
+    ("ssm_dt.bias", ("value_heads",)),
+    ("ssm_a", ("value_heads",)),
+    ("ssm_norm.weight", ("delta_value",)),
+    ("ssm_out.weight", ("hidden", "values")),
+)
+_DELTA_QKVZ: tuple[Row, ...] = (
+    ("attn_qkv.weight", ("conv", "hidden")),
+    ("attn_gate.weight", ("values", "hidden")),
+)
+_DELTA_JOINED: tuple[Row, ...] = (("ssm_in.weight", ("qkvz", "hidden")),)
+_DELTA_AB: tuple[Row, ...] = (
+    ("ssm_alpha.weight", ("value_heads", "hidden")),
+    ("ssm_beta.weight", ("value_heads", "hidden")),
+)
+_DELTA_BA: tuple[Row, ...] = (("ssm_ba.weight", ("two_heads", "hidden")),)
+_QKV_BIAS: tuple[Row, ...] = (
+    ("attn_q.bias", ("q",)),
+    ("attn_k.bias", ("k",)),
+    ("attn_v.bias", ("v",)),
+)
+_QK_NORM: tuple[Row, ...] = (
+    ("attn_q_norm.weight", ("head_dim",)),
+    ("attn_k_norm.weight", ("head_dim",)),
+)
+_LATENT: tuple[Row, ...] = (
+    ("attn_kv_a_mqa.weight", ("kv_row", "hidden")),
+    ("attn_kv_a_norm.weight", ("kv_lora",)),
+    ("attn_output.weight", ("hidden", "o")),
+)
+_LATENT_Q: tuple[Row, ...] = (("attn_q.weight", ("q", "hidden")),)
+_LATENT_Q_LORA: tuple[Row, ...] = (
+    ("attn_q_a.weight", ("q_lora", "hidden")),
+    ("attn_q_a_norm.weight", ("q_lora",)),
+    ("attn_q_b.weight", ("q", "q_lora")),
+)
+_LATENT_SPLIT: tuple[Row, ...] = (
+    ("attn_k_b.weight", ("heads", "kv_lora", "nope")),
+    ("attn_v_b.weight", ("heads", "value_dim", "kv_lora")),
+)
+_LATENT_JOINED: tuple[Row, ...] = (("attn_kv_b.weight", ("kv_b", "kv_lora")),)
+_DENSE: tuple[Row, ...] = (
+    ("ffn_gate.weight", ("ffn", "hidden")),
+    ("ffn_up.weight", ("ffn", "hidden")),
+    ("ffn_down.weight", ("hidden", "ffn")),
+)
+_ROUTED: tuple[Row, ...] = (
+    ("ffn_gate_inp.weight", ("experts", "hidden")),
+    ("ffn_down_exps.weight", ("experts", "hidden", "width")),
+)
+_GATE_UP: tuple[Row, ...] = (
+    ("ffn_gate_exps.weight", ("experts", "width", "hidden")),
+    ("ffn_up_exps.weight", ("experts", "width", "hidden")),
+)
+_FUSED_GATE_UP: tuple[Row, ...] = (
+    ("ffn_gate_up_exps.weight", ("experts", "two_widths", "hidden")),
+)
+_BIAS: tuple[Row, ...] = (("exp_probs_b.bias", ("experts",)),)
+_SHARED: tuple[Row, ...] = (
+    ("ffn_gate_shexp.weight", ("shared", "hidden")),
+    ("ffn_up_shexp.weight", ("shared", "hidden")),
+    ("ffn_down_shexp.weight", ("hidden", "shared")),
+)
+_SHARED_GATE: tuple[Row, ...] = (("ffn_gate_inp_shexp.weight", ("hidden",)),)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One tensor that the native runtime reads."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+def wanted_tensors(spec: ModelSpec) -> Iterator[Wanted]:
+    """Every tensor that the native runtime reads for this spec, in order of use."""
+    sizes = _sizes(spec)
+
+    def rows(prefix: str, *tables: tuple[Row, ...]) -> Iterator[Wanted]:
+        for table in tables:
+            for name, dims in table:
+                yield Wanted(prefix + name, tuple(sizes[dim] for dim in dims))
+
+    yield from rows("", _MODEL)
+    if not spec.tied:
+        yield from rows("", _OUTPUT)
+    if spec.rope.has_factors:
+        yield from rows("", _FACTORS)
+    ffn_norm = ((f"{spec.ffn_norm}.weight", ("hidden",)),)
+    for layer in range(spec.layers):
+        attention = _delta_rows(spec) if spec.is_recurrent(layer) else _attention_rows(spec)
+        network = _expert_rows(spec) if spec.is_moe_layer(layer) else [_DENSE]
+        yield from rows(f"blk.{layer}.", _NORM, *attention, ffn_norm, *network)
+
+
+def pieces(spec: ModelSpec, layer: int, name: str) -> tuple[int, ...]:
+    """Rows of the matrices that a layer's tensor is cut into when it is loaded; empty: it stays whole."""
+    query = spec.heads * spec.head_dim
+    keys, values = spec.kv_heads * spec.head_dim, spec.kv_heads * spec.value_dim
+    gate = (query,) if spec.attention_gate else ()
+    net = spec.delta
+    cut: dict[str, tuple[int, ...]] = {}
+    if spec.moe is not None:
+        cut["ffn_gate_up_exps.weight"] = (spec.moe.width, spec.moe.width)
+    if net is not None and spec.is_recurrent(layer):
+        cut["ssm_ba.weight"] = (net.value_heads, net.value_heads)
+        cut["ssm_in.weight"] = (net.conv_features, net.values)
+    else:
+        cut["attn_qkv.weight"] = (query, keys, values, *gate)
+        cut["attn_q.weight"] = (query, *gate) if gate else ()
+    return cut.get(name, ())
+
+
+def _attention_rows(spec: ModelSpec) -> list[tuple[Row, ...]]:
+    if spec.mla is None:
+        fused = spec.fused_qkv
+        bias = [_FUSED_QKV_BIAS if fused else _QKV_BIAS] if spec.qkv_bias else []
+        norms = [_QK_NORM] if spec.qk_norm else []
+        return [_FUSED_QKV if fused else _QKV, *bias, *norms, _OUT]
+    query = _LATENT_Q_LORA if spec.mla.q_lora else _LATENT_Q
+    return [_LATENT, query, _LATENT_SPLIT if spec.mla.split else _LATENT_JOINED]
+
+
+def _delta_rows(spec: ModelSpec) -> list[tuple[Row, ...]]:
+    qkvz = _DELTA_JOINED if spec.delta_layout == "joined" else _DELTA_QKVZ
+    return [qkvz, _DELTA_AB if spec.delta_layout == "split" else _DELTA_BA, _DELTA]
+
+
+def _expert_rows(spec: ModelSpec) -> list[tuple[Row, ...]]:
+    assert spec.moe is not None
+    options = (
+        (_BIAS, spec.moe.bias),
+        (_SHARED, spec.moe.shared_width > 0),
+        (_SHARED_GATE, spec.moe.shared_gate),
+    )
+    gate_up = _FUSED_GATE_UP if spec.fused_gate_up else _GATE_UP
+    return [_ROUTED, gate_up, *(table for table, there in options if there)]
+
+
+def _sizes(spec: ModelSpec) -> dict[str, int]:
+    sizes = {
+        "vocab": spec.vocab,
+        "hidden": spec.hidden,
+        "heads": spec.heads,
+        "head_dim": spec.head_dim,
+        "value_dim": spec.value_dim,
+        "pairs": spec.rope.dim // 2,
+        "q": spec.heads * spec.head_dim * (2 if spec.attention_gate else 1),
+        "k": spec.kv_heads * spec.head_dim,
+        "v": spec.kv_heads * spec.value_dim,
+        "o": spec.heads * spec.value_dim,
+        "ffn": spec.ffn,
+    }
+    sizes["qkv"] = sizes["q"] + sizes["k"] + sizes["v"]
+    if spec.delta is not None:
+        net = spec.delta
+        sizes |= {
+            "conv": net.conv_features,
+            "kernel": net.kernel,
+            "value_heads": net.value_heads,
+            "two_heads": 2 * net.value_heads,
+            "delta_value": net.value,
+            "values": net.values,
+            "qkvz": net.conv_features + net.values,
+        }
+    if spec.mla is not None:
+        mla = spec.mla
+        sizes |= {
+            "q_lora": mla.q_lora,
+            "kv_lora": mla.kv_lora,
+            "nope": mla.nope,
+            "kv_row": mla.kv_lora + mla.rope,
+            "kv_b": spec.heads * (mla.nope + mla.value),
+        }
+    if spec.moe is not None:
+        moe = spec.moe
+        sizes |= {"experts": moe.experts, "width": moe.width, "shared": moe.shared_width}
+        sizes["two_widths"] = 2 * moe.width
+    return sizes
