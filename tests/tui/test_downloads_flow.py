@@ -84,7 +84,7 @@ async def test_a_split_model_is_searched_planned_pulled_killed_twice_verified_an
 
     hub.go_on()
     build()
-    SettingsFile(home / "settings.toml").update(setup_done=True)
+    SettingsFile(home / "settings.toml").update(setup_done=True, temperature=0.0)
     engine: Any = Engine()
     run = await start(size=(80, 24), engine=engine, model=None)
     await run.press("ctrl+o", "4")
