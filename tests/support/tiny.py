@@ -25,7 +25,7 @@ from kernels.ops import Bytes, Floats
 from kernels.quants import BY_NAME, MATRIX_TYPES, QuantType
 from tests.support import shared, vocabulary
 from tests.support.random_blocks import RANDOM_TYPES, random_blocks
-from tests.support.tiny_shapes import SHAPES, Shape
+from tests.support.tiny_shapes import AS_WRITTEN, SHAPES, Shape
 from tests.support.tiny_weights import TinyWeights
 
 MODELS = tuple(SHAPES)
@@ -45,7 +45,8 @@ def tiny_model(
 ) -> Path:
     """Write a tiny model into `folder` and return its path; a file that is there is used again.
 
-    It is made once in a run of the tests; in `shared.folder()` itself it is nobody's to change.
+    It is made once in a run of the tests, unless the test changed its shape; in `shared.folder()` itself it is
+    nobody's to change.
 
     Routed experts get `expert_type`, the other matrices (embedding and output too) `matrix_type`;
     routers, norms and biases are F32.
@@ -58,7 +59,8 @@ def tiny_model(
     def write(path: Path) -> None:
         write_tiny_model(path, architecture, variant, expert_type, matrix_type, seed)
 
-    if not shared.is_there():
+    key = architecture, variant
+    if not shared.is_there() or SHAPES[key] != AS_WRITTEN[key]:
         write(path)
     elif (made := shared.once(shared.folder() / path.name, write)) != path:
         folder.mkdir(parents=True, exist_ok=True)

@@ -52,6 +52,11 @@ class Shape:
     def ffn_norm(self) -> str:
         return "post_attention_norm" if self.delta else "ffn_norm"
 
+    @property
+    def kinds(self) -> int:
+        """So many layers have one of each kind."""
+        return self.dense_layers + (2 if self.delta else 1)
+
     def is_recurrent(self, layer: int) -> bool:
         return self.delta is not None and layer % 2 == 0 and layer < self.layers
 
@@ -127,3 +132,6 @@ SHAPES: dict[tuple[str, str], Shape] = {
     ("qwen3", "qwen3"): Shape(heads=7, kv_heads=1, head=64, qk_norm=True),
 }
 """(architecture, variant) of every tiny model; the first variant of an architecture is its default."""
+
+AS_WRITTEN = dict(SHAPES)
+"""Tests may change `SHAPES` for themselves."""

@@ -66,7 +66,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matmul, "_GEMM_ROWS", 512)
     for key, shape in SHAPES.items():
         heads = 2 if shape.latent else shape.heads
-        monkeypatch.setitem(SHAPES, key, replace(shape, layers=shape.dense_layers + 1, heads=heads))
+        monkeypatch.setitem(SHAPES, key, replace(shape, layers=shape.kinds, heads=heads))
 
 
 def rows(path: Path, ops: Any, chunks: Sequence[int]) -> Floats:

@@ -43,7 +43,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matmul, "_GEMV_ROWS", dict.fromkeys((1, 2, 4, 8), 512))
     monkeypatch.setattr(matmul, "_GEMM_ROWS", 512)
     for key, shape in SHAPES.items():
-        monkeypatch.setitem(SHAPES, key, replace(shape, layers=shape.dense_layers + 1))
+        monkeypatch.setitem(SHAPES, key, replace(shape, layers=shape.kinds))
 
 
 def logits(path: Path, ops: Any, kv: CacheKind) -> Floats:
