@@ -1,7 +1,7 @@
 """The CPU kernels under sanitisers: `python -m tests.kernels.sanitize_cpu`.
 
-The thread pool alone under TSan, then the kernels' tests under ASan and UBSan. About a minute, so it is not part of the default run. Numpy's arrays come from the sanitised malloc:
-a read past the end of a tensor is found.
+The thread pool alone under TSan, then the kernels' tests under ASan and UBSan. About three minutes, so it is not
+part of the default run. Numpy's arrays come from the sanitised malloc: a read past the end of a tensor is found.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from kernels.cpu.build import build
 _RUNTIMES = ("libasan.so", "libubsan.so", "libstdc++.so")
 # A forked child of a sanitised process and its CPU time say nothing about ours.
 _LEFT_OUT = "not fork and not idle"
+_SIDE_BY_SIDE = ("-n", "2", "--dist", "loadgroup", "-m", "not exhaustive")
 
 
 _COMPILER = os.environ.get("CXX", "g++")
@@ -46,7 +47,16 @@ def main() -> int:
         "LD_PRELOAD": " ".join(preload),
         "ASAN_OPTIONS": "detect_leaks=0",  # Python keeps memory until it ends
     }
-    command = [sys.executable, "-m", "pytest", "tests/kernels", "-k", _LEFT_OUT, "-x"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "tests/kernels",
+        "-k",
+        _LEFT_OUT,
+        "-x",
+        *_SIDE_BY_SIDE,
+    ]
     return subprocess.run(command, env=environment, check=False).returncode
 
 
