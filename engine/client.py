@@ -146,6 +146,8 @@ class Engine:
     async def _answer(
         self, messages: Sequence[Message], sampling: Sampling | None, max_tokens: int | None
     ) -> AsyncGenerator[Event, None]:
+        if self._child is not None:
+            await self._child.noticed()
         if (self._alive() is None or self.loaded is None) and self._wanted is not None:
             async with aclosing(self._load(self._wanted)) as events:
                 async for event in events:

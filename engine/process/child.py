@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -128,6 +129,11 @@ class Child(asyncio.Protocol):
             self._kill_group()
             await asyncio.wait([self.gone], timeout=1.0)
 
+    async def noticed(self) -> None:
+        """Return once an end that has already come is known here: `error` is current then."""
+        if self.error is None and (self._process.returncode is not None or _readable(self._pidfd)):
+            await asyncio.wait([self.gone])
+
     def log_tail(self) -> str:
         """The end of what it printed, without control characters."""
         text = self._log.decode(errors="replace")
@@ -229,3 +235,9 @@ class Child(asyncio.Protocol):
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
+
+
+def _readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
