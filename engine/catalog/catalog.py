@@ -19,7 +19,7 @@ from engine.errors import RequestError
 from engine.machine.types import Hardware
 from engine.plan.memory_plan import MemoryPlan
 from engine.plan.planner import make_plan
-from engine.protocol import Auto
+from engine.protocol import Auto, RuntimeName
 from engine.spec.spec import ModelSpec
 
 FORMAT = 1
@@ -88,9 +88,9 @@ class CatalogModel:
         return f"{self.repository}:{quant.name}"
 
     @property
-    def runtime(self) -> Literal["native", "llama.cpp"]:
+    def runtime(self) -> RuntimeName:
         """What runs it."""
-        return "native" if self.spec(self.quants[0].name).native else "llama.cpp"
+        return self.spec(self.quants[0].name).runtime
 
     def bits(self, quant: CatalogQuant) -> float:
         """Bits a parameter."""

@@ -82,10 +82,9 @@ def _runtime_name(load: Load, spec: ModelSpec, emit: Emit) -> str:
         )
     if load.runtime is not None:
         return load.runtime
-    if spec.native:
-        return "native"
-    emit(Notice(f"{spec.architecture} runs on llama.cpp: {spec.unsupported}"))
-    return "llama.cpp"
+    if not spec.native:
+        emit(Notice(f"{spec.architecture} runs on llama.cpp: {spec.unsupported}"))
+    return spec.runtime
 
 
 def _native(

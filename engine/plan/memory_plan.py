@@ -13,6 +13,7 @@ from engine.common.units import byte_size
 from engine.plan.context import RESERVE
 from engine.plan.footprint import workspace_bytes
 from engine.plan.placement import Placement
+from engine.protocol import RuntimeName
 from engine.spec.spec import Group, ModelSpec
 
 Verdict = Literal["GPU", "hybrid", "CPU", "does not fit"]
@@ -79,7 +80,7 @@ class MemoryPlan:
     max_context: int
     """The longest context that fits, at most what the model was trained for unless more was asked for;
     0: none does."""
-    runtime: Literal["native", "llama.cpp"]
+    runtime: RuntimeName
     """What would run it."""
     decode_tok_s: float | None = None
     prefill_tok_s: float | None = None

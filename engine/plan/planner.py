@@ -89,7 +89,7 @@ def _on_cpu(spec: ModelSpec, hardware: Hardware, context: int | Auto | None) -> 
         devices=(ledger,),
         context=tokens,
         max_context=max(longest, tokens) if fits else longest,
-        runtime="native" if spec.native else "llama.cpp",
+        runtime=spec.runtime,
         decode_tok_s=speed.decode_tok_s if fits else None,
         prefill_tok_s=speed.prefill_tok_s if fits else None,
         bound_words=speed.bound_words if fits else "",

@@ -166,20 +166,16 @@ def token_bytes(spec: ModelSpec, context: int) -> int:
     return spec.active_bytes_per_token + position * spec.kv_bytes_per_token + states
 
 
-def _runtime(spec: ModelSpec) -> RuntimeName:
-    return "native" if spec.native else "llama.cpp"
-
-
 def _decode(spec: ModelSpec, bandwidth: float, context: int) -> float | None:
     if not bandwidth:
         return None
-    reached = bandwidth * 1e9 * DECODE_EFFICIENCY[_runtime(spec)]
+    reached = bandwidth * 1e9 * DECODE_EFFICIENCY[spec.runtime]
     return 1.0 / (token_bytes(spec, context) / reached + spec.layers * LAYER_SECONDS)
 
 
 def _prefill(spec: ModelSpec, cpu: Cpu, bandwidth: float) -> tuple[float | None, str]:
     """Tokens a second of a prompt of one chunk, and the bound in words."""
-    gops = cpu.cores * GOPS_PER_CORE[_runtime(spec)][cpu.isa]
+    gops = cpu.cores * GOPS_PER_CORE[spec.runtime][cpu.isa]
     # The output is computed for the last token only, embeddings are looked up.
     active = spec.active_parameters - spec.groups_parameters("output", "embedding")
     seconds = 2 * max(1, active) * PROMPT / (gops * 1e9)

@@ -92,6 +92,8 @@ class NativeRuntime:
 
     def forward(self, tokens: Sequence[int]) -> Floats:
         """Append up to `chunk` tokens to the current sequence; logits of the last, (vocabulary,)."""
+        if self._model.spec.delta is None:
+            return self._forward(tokens)
         done = 0
         while True:
             count = self._until_stop(len(tokens) - done)
@@ -112,8 +114,6 @@ class NativeRuntime:
 
     def _until_stop(self, most: int) -> int:
         """Tokens up to the next position whose recurrent state is kept."""
-        if self._model.spec.delta is None:
-            return most
         here = len(self._sequence.tokens)
         stops = [stop - here for stop in self._stops if stop > here]
         return min(most, CHUNK - here % CHUNK, *stops)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from engine.protocol import RuntimeName
 from engine.spec.rope import RopeSpec
 from kernels.ops import Routing
 from kernels.recurrent import DeltaNet, StateShape
@@ -194,6 +195,11 @@ class ModelSpec:
     def native(self) -> bool:
         """Whether the native runtime can run this model."""
         return is_native(self.architecture) and not self.unsupported
+
+    @property
+    def runtime(self) -> RuntimeName:
+        """What runs it where nobody asks for another."""
+        return "native" if self.native else "llama.cpp"
 
     @property
     def weights_bytes(self) -> int:

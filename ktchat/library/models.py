@@ -93,7 +93,7 @@ def describe(path: str, source: Source = Source.RECENT) -> ModelEntry:
         architecture=one_line(spec.architecture, 40),
         quantisation=one_line(spec.quantisation, 40),
         size=size,
-        runtime="native" if spec.native else "llama.cpp",
+        runtime=spec.runtime,
     )
 
 

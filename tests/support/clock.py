@@ -12,7 +12,8 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -115,27 +116,15 @@ def _hold(took: float, bound: float, before: float) -> None:
     )
 
 
-class computed_within:  # noqa: N801
-    """`with computed_within(seconds):` around work of this process: its CPU time is at most so much.
+@contextmanager
+def computed_within(seconds: float) -> Iterator[None]:
+    """Work of this process takes at most so much of its CPU time.
 
     No other program adds to it, but their caches do: twice the time counts as kept where the machine is busy.
     """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    def __enter__(self) -> computed_within:
-        self._begun = time.process_time()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            assert_within(time.process_time() - self._begun, self._seconds)
+    begun = time.process_time()
+    yield
+    assert_within(time.process_time() - begun, seconds)
 
 
 def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:

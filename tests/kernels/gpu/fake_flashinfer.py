@@ -66,9 +66,7 @@ class Wrapper:
             out[part] = attend(q[part], *rows, self.scale).half()
 
 
-def module(log: Log) -> Any:
-    """A flashinfer whose calls go to `log`."""
-
+def _decode(log: Log) -> type:
     class DecodeWrapper(Wrapper):
         def __init__(self, workspace: Any, layout: str, **given: Any) -> None:
             assert given["use_cuda_graph"] and given["use_tensor_cores"] and layout == "NHD"
@@ -91,6 +89,10 @@ def module(log: Log) -> Any:
             log.calls.append(("decode", len(q)))
             self.attend(q, paged, out)
 
+    return DecodeWrapper
+
+
+def _prefill(log: Log) -> type:
     class PrefillWrapper(Wrapper):
         def __init__(self, workspace: Any, layout: str) -> None:
             assert layout == "NHD"
@@ -108,6 +110,10 @@ def module(log: Log) -> Any:
             log.calls.append(("prefill", len(q)))
             self.attend(q, paged, out)
 
+    return PrefillWrapper
+
+
+def _latent(log: Log) -> type:
     class LatentWrapper:
         def __init__(self, workspace: Any, use_cuda_graph: bool, **buffers: Any) -> None:
             self.graph, self.buffers = use_cuda_graph, buffers
@@ -136,8 +142,13 @@ def module(log: Log) -> Any:
                 attn_out = attend(both[part], rows, rows[..., : q.shape[2]], scale)
                 out[part] = attn_out.half()
 
+    return LatentWrapper
+
+
+def module(log: Log) -> Any:
+    """A flashinfer whose calls go to `log`."""
     return SimpleNamespace(
-        BatchDecodeWithPagedKVCacheWrapper=DecodeWrapper,
-        BatchPrefillWithPagedKVCacheWrapper=PrefillWrapper,
-        mla=SimpleNamespace(BatchMLAPagedAttentionWrapper=LatentWrapper),
+        BatchDecodeWithPagedKVCacheWrapper=_decode(log),
+        BatchPrefillWithPagedKVCacheWrapper=_prefill(log),
+        mla=SimpleNamespace(BatchMLAPagedAttentionWrapper=_latent(log)),
     )
