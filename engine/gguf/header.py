@@ -10,7 +10,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import ModelFileError
+from engine.errors import ModelFileError, UnsupportedModelError
+from engine.gguf.foreign_types import foreign_type
 from engine.gguf.values import ARRAY, BOOL, SCALARS, STRING, Buffer, LazyArray, Value
 from kernels.quants import TYPES, QuantType
 
@@ -87,7 +88,8 @@ def read_header(data: Buffer, path: Path, part: int = 0, size: int | None = None
     """The header of the file at `path`, whose first bytes, or all of them, are `data`.
 
     `size` is that of the whole file where `data` is only its beginning. Raises `ModelFileError` for
-    every fault, and `HeaderCutError` when more of the file is needed to go on.
+    every fault, `UnsupportedModelError` for types that only other programs read, and `HeaderCutError`
+    when more of the file is needed to go on.
     """
     reader = _Reader(data, path, len(data) if size is None else size)
     version, tensors, keys = reader.preamble()
@@ -280,6 +282,7 @@ class _Reader:
         if not 0 < elements < 1 << 63:
             raise self.fault(f"{field.capitalize()} has the impossible shape {list(shape)}")
         if number not in TYPES:
+            self._refuse_foreign(name, number)
             raise self.fault(f"{field.capitalize()} has the unknown type {number}", "Update ktchat")
         kind = TYPES[number]
         if shape[-1] % kind.block:
@@ -287,3 +290,12 @@ class _Reader:
                 f"{field.capitalize()} has rows of {shape[-1]}, not of whole blocks of {kind.block}"
             )
         return name, kind, shape, offset
+
+    def _refuse_foreign(self, tensor: str, number: int) -> None:
+        foreign = foreign_type(number)
+        if foreign is not None:
+            raise UnsupportedModelError(
+                f"{shown(self.path.name)} is quantised for {foreign.made_for}",
+                f"Its tensor {shown(tensor)} is stored as {foreign.name}",
+                foreign.todo,
+            )

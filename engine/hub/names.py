@@ -28,7 +28,9 @@ _QUANTISATION = re.compile(
     r"(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
-_NOT_A_MODEL = re.compile(r"mmproj|imatrix|(?:^|[-._])vocab(?:[-._]|$)", re.IGNORECASE)
+_NOT_A_MODEL = re.compile(
+    r"mmproj|imatrix|^mtp-|(?:^|[-._])(?:vocab|adapter|eagle-?3|dflash)(?:[-._]|$)", re.IGNORECASE
+)
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?:\.|$)", re.IGNORECASE)
 
 PREFERENCE = (
@@ -201,7 +203,7 @@ def quantisation_of(path: str) -> str:
 
 
 def is_model_file(path: str) -> bool:
-    """Whether a repository's file may hold a model: no projector, vocabulary or matrix."""
+    """Whether a repository's file may hold a model: no projector, vocabulary, adapter or draft."""
     name = path.rsplit("/", 1)[-1]
     if not name.lower().endswith(".gguf") or _NOT_A_MODEL.search(name.removesuffix(".gguf")):
         return False

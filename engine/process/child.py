@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from engine.common.units import byte_size
 from engine.errors import EngineError, KtchatError
@@ -131,7 +131,7 @@ class Child(asyncio.Protocol):
 
     async def noticed(self) -> None:
         """Return once an end that has already come is known here: `error` is current then."""
-        if self.error is None and (self._process.returncode is not None or _readable(self._pidfd)):
+        if self.error is None and _is_dead(self.pid):
             await asyncio.wait([self.gone])
 
     def log_tail(self) -> str:
@@ -237,7 +237,10 @@ class Child(asyncio.Protocol):
                 os.killpg(self.pid, signal.SIGKILL)
 
 
-def _readable(descriptor: int) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
+def _is_dead(pid: int) -> bool:
+    """Whether a process has ended, though it may not be reaped and its other threads may still be ending."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+    return stat.rpartition(")")[2].split()[0] in "ZX"

@@ -47,6 +47,5 @@ def missing_feature(keys: Keys, spec: ModelSpec) -> str:
             spec.mla is not None and keys.number("expert_gating_func", 0, 4, 0) > 2,
             "its experts are chosen in another way",
         ),
-        (not keys.file.flag(keys.path("attention.causal"), True), "it is an embedding model"),
     )
     return next((why for there, why in features if there), "")

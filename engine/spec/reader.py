@@ -14,7 +14,7 @@ from typing import Literal, cast, get_args
 
 import numpy as np
 
-from engine.errors import ModelFileError, UnsupportedModelError
+from engine.errors import ModelFileError
 from engine.gguf.file import GGUFFile, LazyArray
 from engine.gguf.header import DOWNLOAD, shown
 from engine.spec.features import check_native, missing_feature
@@ -28,6 +28,7 @@ from engine.spec.metadata import (
     MAX_WIDTH,
     Keys,
 )
+from engine.spec.other_files import refuse_other_files
 from engine.spec.recurrent import delta_layout, delta_net, has_in_a_layer
 from engine.spec.rope import RopeSpec, Scaling
 from engine.spec.spec import ARCHITECTURES, Architecture, MlaSpec, ModelSpec, MoeSpec
@@ -40,19 +41,10 @@ def read_spec(file: GGUFFile) -> ModelSpec:
     """The spec of an open file, whose tensors are checked on the way.
 
     Raises `ModelFileError` when the file lies or misses something, `UnsupportedModelError` when
-    it holds no language model.
+    it holds no language model that can talk, or one in types that only others read.
     """
     name = file.string("general.architecture")
-    if name == "clip" or file.string("general.type", "model") in ("mmproj", "adapter", "imatrix"):
-        raise UnsupportedModelError(
-            f"{shown(file.path.name)} holds no language model",
-            "It is an addition to one",
-            "Choose the model itself",
-        )
-    if not file.tensors:
-        raise ModelFileError(
-            f"{shown(file.path.name)} has no weights", "It holds a vocabulary only", DOWNLOAD
-        )
+    refuse_other_files(file, name)
     keys = Keys(file, name)
     spec = _shape(keys, ARCHITECTURES.get(name, Architecture()))
     check_types(file, name in ARCHITECTURES)

@@ -78,7 +78,7 @@ async def test_a_child_killed_while_idle_is_not_missed() -> None:
             pid = engine._child.pid
             os.kill(pid, signal.SIGKILL)
             while alive(pid):
-                time.sleep(0.001)  # so that this loop cannot hear of it before it asks
+                time.sleep(0.001)  # this loop shall not hear of it before it asks
             assert text_of(await collect(ask(engine, "say=ok"))) == "ok"
 
 

@@ -438,7 +438,6 @@ def test_a_short_tensor_is_never_trusted(tmp_path: Path) -> None:
         (reshaped("rope_factors_long.weight", 8), "rope_factors_long.weight"),
         (said("rope.scaling.type", "longrope"), "LongRoPE"),
         (said("attention.head_count_kv", [2, 1]), "differs from layer to layer"),
-        (said("attention.causal", False), "embedding model"),
     ],
 )
 def test_what_we_do_not_run_is_left_to_llama_cpp(
@@ -466,26 +465,6 @@ def test_foreign_heads_may_differ_from_layer_to_layer(tmp_path: Path) -> None:
     toy.architecture = "deci"
     toy.metadata["attention.head_count_kv"] = [2, 0]
     assert read(toy, tmp_path).kv_bytes_per_token == 2 * 2 * 32
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (said("general.type", "mmproj"), "holds no language model"),
-        (said("general.type", "adapter"), "holds no language model"),
-        (lambda toy: setattr(toy, "architecture", "clip"), "holds no language model"),
-    ],
-)
-def test_additions_to_models_are_told_apart(tmp_path: Path, change: Change, words: str) -> None:
-    toy = toy_models.llama()
-    change(toy)
-    assert words in refusal(toy, tmp_path, UnsupportedModelError)
-
-
-def test_a_vocabulary_alone_is_told_apart(tmp_path: Path) -> None:
-    toy = toy_models.llama()
-    toy.tensors.clear()
-    assert "no weights" in refusal(toy, tmp_path)
 
 
 def test_mutated_models_give_a_spec_or_a_typed_error(tmp_path: Path) -> None:
