@@ -215,8 +215,9 @@ class Ops(RecurrentOps[X, W], Protocol[X, W, C]):
         pages: Ints,
         start: int,
     ) -> None:
-        """Per head: RMSNorm of q and k (when `norms`), rope of both; append k and v. q is changed in place.
+        """RMSNorm of q and k (when `norms`), rope of both; append k and v. q is changed in place.
 
+        Norms of `key` features are taken of each head, those of all heads' features of all heads together.
         What k holds afterwards is not said.
 
         q is (n, heads * key), k (n, kv_heads * key), v (n, kv_heads * value). Position p lives in

@@ -135,8 +135,9 @@ class ReferenceOps(ReferenceRecurrentOps):
         kv_heads, key = cache.keys.shape[3:]
         queries, keys = q.view(len(q), -1, key), k.view(len(k), kv_heads, key)
         if norms is not None:
-            queries.copy_(rms_norm(queries, norms[0].float(), eps))
-            keys.copy_(rms_norm(keys, norms[1].float(), eps))
+            for x, norm in zip((queries, keys), norms, strict=True):
+                rows = x.view(len(x), -1, norm.tensor.cols)
+                rows.copy_(rms_norm(rows, norm.float(), eps))
         _rotate(queries, rope, rope.offset, start)
         _rotate(keys, rope, rope.offset, start)
         cache.write(layer, pages, start, keys, v.view(len(v), kv_heads, -1))

@@ -11,16 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from engine.spec.recipes import (
-    RECIPES,
-    Named,
-    Recipe,
-    Shape,
-    tensor_shapes,
-    tensor_type,
-)
+from engine.spec.architectures import ARCHITECTURES, Architecture
+from engine.spec.recipes import RECIPES, Recipe, tensor_type
 from engine.spec.rope import RopeSpec
-from engine.spec.spec import ARCHITECTURES, Group, GroupSize, MlaSpec, ModelSpec, MoeSpec
+from engine.spec.shapes import Named, Shape, tensor_shapes
+from engine.spec.spec import Group, GroupSize, MlaSpec, ModelSpec, MoeSpec
 from engine.spec.tensors import Sizes, group_of
 from kernels.gpu.sizes import device_bytes
 from kernels.quants import BY_NAME, QuantType, resident_bytes
@@ -110,6 +105,7 @@ def spec_of(numbers: Numbers, name: str, quant: str, listed: int = 0) -> ModelSp
     groups, layers = sizes.groups, sizes.layers
     if listed:
         groups, layers = _fitted(sizes, listed)
+    known = ARCHITECTURES.get(numbers.architecture, Architecture())
     moe = MoeSpec(
         numbers.experts,
         numbers.top_k,
@@ -138,7 +134,7 @@ def spec_of(numbers: Numbers, name: str, quant: str, listed: int = 0) -> ModelSp
         rope=RopeSpec(numbers.rope or numbers.head),
         mla=mla,
         moe=moe,
-        qk_norm=numbers.qk_norm,
+        qk_norm=known.norms_of_queries(numbers.qk_norm),
         qkv_bias=numbers.biases,
         tied=False,
         softmax_scale=0.0,
@@ -152,7 +148,7 @@ def spec_of(numbers: Numbers, name: str, quant: str, listed: int = 0) -> ModelSp
         delta=numbers.delta,
         recurrent=tuple(map(numbers.is_recurrent, range(numbers.layers))) if numbers.delta else (),
         attention_gate=numbers.delta is not None,
-        ffn_norm="post_attention_norm" if numbers.delta else "ffn_norm",
+        ffn_norm=known.ffn_norm,
         delta_layout="ba" if numbers.architecture == "qwen3next" else "split",
         groups=groups,
         layer_groups=layers,
@@ -225,6 +221,7 @@ def _shape(numbers: Numbers) -> Shape:
         rope=numbers.rope,
         value=numbers.value,
         qk_norm=numbers.qk_norm,
+        qkv_bias=numbers.biases,
         delta=numbers.delta,
         attention_every=numbers.linear_every or 1,
     )
@@ -242,18 +239,12 @@ def _type(numbers: Numbers, quant: str, name: str, layer: int, sizes: tuple[int,
 def _further(numbers: Numbers, layer: int) -> list[Named]:
     """Tensors of a layer that the benchmark's shapes do not have."""
     out: list[Named] = []
-    heads, kv, head, hidden = numbers.heads, numbers.kv_heads, numbers.head, numbers.hidden
-    if numbers.biases:
-        out += [
-            ("attn_q.bias", (heads * head,)),
-            ("attn_k.bias", (kv * head,)),
-            ("attn_v.bias", (kv * head,)),
-        ]
+    hidden = numbers.hidden
     if numbers.architecture == "gpt-oss":
         width = numbers.expert_width
         out += [
             ("attn_output.bias", (hidden,)),
-            ("attn_sinks.weight", (heads,)),
+            ("attn_sinks.weight", (numbers.heads,)),
             ("ffn_gate_inp.bias", (numbers.experts,)),
             ("ffn_gate_exps.bias", (numbers.experts, width)),
             ("ffn_up_exps.bias", (numbers.experts, width)),

@@ -21,14 +21,8 @@ from engine.common.units import byte_size
 from engine.errors import KtchatError, RequestError
 from engine.evaluation.quantise import quantise
 from engine.gguf.writer import TensorPlan, Value, write_gguf
-from engine.spec.recipes import (
-    RECIPES,
-    SHAPES,
-    VOCABULARY,
-    Shape,
-    tensor_shapes,
-    tensor_type,
-)
+from engine.spec.recipes import RECIPES, tensor_type
+from engine.spec.shapes import SHAPES, VOCABULARY, Shape, tensor_shapes
 from kernels.ops import Bytes
 from kernels.quants import BY_NAME
 
@@ -214,14 +208,16 @@ def _metadata(name: str, shape: Shape, layers: int) -> dict[str, Value]:
             "ssm.time_step_rank": net.value_heads,
             "ssm.group_count": net.key_heads,
         }
+    if shape.dense_layers:
+        entries["leading_dense_block_count"] = min(shape.dense_layers, layers)
+    if shape.shared_ff and shape.delta is None:
+        entries["expert_shared_count"] = shape.shared_ff // shape.expert_ff
     if shape.latent:
         entries |= {
-            "leading_dense_block_count": min(shape.dense_layers, layers),
             "attention.q_lora_rank": shape.q_latent,
             "attention.kv_lora_rank": shape.latent,
             "attention.key_length_mla": shape.nope + shape.rope,
             "attention.value_length_mla": shape.value,
-            "expert_shared_count": shape.shared_ff // shape.expert_ff,
         }
     prefixed = {f"{shape.architecture}.{k}": v for k, v in {**entries, **shape.settings}.items()}
     return {

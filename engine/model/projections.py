@@ -27,8 +27,9 @@ def attention_projections(
         parts: list[RowIndex] = [query, slice(q, q + k), slice(q + k, q + k + v)]
         parts += [gate] if gate is not None else []
         weights = load.rows(prefix + "attn_qkv.weight", parts)
-        biases = load.vector_parts(prefix + "attn_qkv.bias", parts)
-        return weights, biases
+        if spec.fused_qkv_bias or not spec.qkv_bias:
+            return weights, load.vector_parts(prefix + "attn_qkv.bias", parts)
+        return weights, [load.vector(f"{prefix}attn_{name}.bias") for name in "qkv"]
     others = [load.matrix(f"{prefix}attn_{name}.weight") for name in "kv"]
     other_biases = [load.optional_vector(f"{prefix}attn_{name}.bias") for name in "kv"]
     if gate is None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from engine.spec.architectures import ARCHITECTURES
 from engine.spec.metadata import MAX_VOCAB, Keys
-from engine.spec.spec import ARCHITECTURES, ModelSpec
+from engine.spec.spec import ModelSpec
 
 
 def check_native(keys: Keys, spec: ModelSpec) -> None:
@@ -35,6 +36,7 @@ def check_native(keys: Keys, spec: ModelSpec) -> None:
 
 def missing_feature(keys: Keys, spec: ModelSpec) -> str:
     """What the native runtime does not do; such a model is llama.cpp's."""
+    known = ARCHITECTURES[spec.architecture]
     features: tuple[tuple[bool, str], ...] = (
         (bool(keys.uneven), f"{keys.uneven} differs from layer to layer"),
         (spec.rope.scaling == "longrope", "it needs LongRoPE"),
@@ -44,7 +46,8 @@ def missing_feature(keys: Keys, spec: ModelSpec) -> str:
             "it needs attention temperature scaling",
         ),
         (
-            spec.mla is not None and keys.number("expert_gating_func", 0, 4, 0) > 2,
+            known.expert_keys >= {"expert_gating_func"}
+            and keys.number("expert_gating_func", 0, 4, 0) > 2,
             "its experts are chosen in another way",
         ),
     )

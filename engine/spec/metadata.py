@@ -64,6 +64,15 @@ class Keys:
             self.uneven = self.path(key)
         return values
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens of the tokenizer, else what the metadata say, else rows of the embedding."""
+        tokens = self.file.metadata.get("tokenizer.ggml.tokens")
+        size = len(tokens) if isinstance(tokens, LazyArray) else 0
+        size = size or self.number("vocab_size", 0, MAX_VOCAB, 0)
+        embedding = self.file.tensors.get("token_embd.weight")
+        return size or (embedding.shape[0] if embedding else 0)
+
     def _bounded(self, key: str, value: int, low: int, high: int) -> int:
         if not low <= value <= high:
             raise self.fault(f"{self.path(key)} is {value}; {low} to {high} is possible")

@@ -9,29 +9,28 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 import numpy as np
 
 from engine.errors import ModelFileError
-from engine.gguf.file import GGUFFile, LazyArray
+from engine.gguf.file import GGUFFile
 from engine.gguf.header import DOWNLOAD, shown
+from engine.spec.architectures import ARCHITECTURES, Architecture
+from engine.spec.experts import experts_spec
 from engine.spec.features import check_native, missing_feature
 from engine.spec.metadata import (
     FILE_TYPES,
     MAX_CONTEXT,
-    MAX_EXPERTS,
     MAX_HEADS,
     MAX_LAYERS,
-    MAX_VOCAB,
     MAX_WIDTH,
     Keys,
 )
 from engine.spec.other_files import refuse_other_files
 from engine.spec.recurrent import delta_layout, delta_net, has_in_a_layer
 from engine.spec.rope import RopeSpec, Scaling
-from engine.spec.spec import ARCHITECTURES, Architecture, MlaSpec, ModelSpec, MoeSpec
+from engine.spec.spec import MlaSpec, ModelSpec
 from engine.spec.tensors import check_tensors, check_types, tensor_sizes
 
 MAX_FACTORS = 4096
@@ -85,7 +84,7 @@ def _shape(keys: Keys, known: Architecture) -> ModelSpec:
     ffn = max(keys.per_layer("feed_forward_length", 0, MAX_WIDTH, 0, total))
     rope = _rope(keys, head_dim, known)
     mla = _mla(keys, layers, rope, head_dim, value_dim) if known.latent else None
-    moe = _moe(keys, known, total, layers, ffn)
+    moe = experts_spec(keys, known, total, layers, ffn)
     delta, recurrent = delta_net(keys, known, layers)
     if mla is not None:
         head_dim, value_dim, kv_heads = mla.nope + mla.rope, mla.value, [1] * layers
@@ -93,6 +92,17 @@ def _shape(keys: Keys, known: Architecture) -> ModelSpec:
     else:
         cached = [n for i, n in enumerate(kv_heads) if not (recurrent and recurrent[i])]
         kv_row = sum(cached) * (head_dim + value_dim)
+
+    def has(name: str) -> bool:
+        """In a layer that is run."""
+        return has_in_a_layer(file, name, range(layers).__contains__)
+
+    def attends(name: str) -> bool:
+        """In a layer with attention; recurrent ones have another use for attn_qkv."""
+        return has_in_a_layer(
+            file, name, lambda at: at < layers and not (recurrent and recurrent[at])
+        )
+
     return ModelSpec(
         architecture=keys.architecture,
         name="",
@@ -103,14 +113,14 @@ def _shape(keys: Keys, known: Architecture) -> ModelSpec:
         head_dim=head_dim,
         value_dim=value_dim,
         ffn=ffn if moe is None or moe.leading_dense else 0,
-        vocab=_vocab(keys),
+        vocab=keys.vocabulary,
         context=keys.number("context_length", 1, MAX_CONTEXT),
         eps=keys.real("attention.layer_norm_rms_epsilon", 0.0, 1.0, 1e-5),
         rope=rope,
         mla=mla,
         moe=moe,
-        qk_norm=known.qk_norm,
-        qkv_bias=any(has_in_a_layer(file, f"attn_{part}.bias") for part in ("q", "qkv")),
+        qk_norm=known.norms_of_queries(attends("attn_q_norm.weight")),
+        qkv_bias=attends("attn_q.bias") or attends("attn_qkv.bias"),
         tied="output.weight" not in file.tensors,
         softmax_scale=_score_scale(rope, head_dim, known),
         quantisation=_quantisation(file),
@@ -121,20 +131,11 @@ def _shape(keys: Keys, known: Architecture) -> ModelSpec:
         recurrent=recurrent,
         attention_gate=known.attention_gate,
         ffn_norm=known.ffn_norm,
-        fused_qkv=_is_fused(file, "attn_qkv", "attn_q", recurrent),
-        fused_gate_up=_is_fused(file, "ffn_gate_up_exps", "ffn_gate_exps"),
+        fused_qkv=attends("attn_qkv.weight") and not attends("attn_q.weight"),
+        fused_qkv_bias=attends("attn_qkv.bias"),
+        fused_gate_up=has("ffn_gate_up_exps.weight") and not has("ffn_gate_exps.weight"),
         delta_layout=delta_layout(file),
     )
-
-
-def _is_fused(file: GGUFFile, fused: str, part: str, left_out: Sequence[bool] = ()) -> bool:
-    """Whether one matrix holds what others hold apart; layers that are left out have another use for it."""
-
-    def counts(layer: int) -> bool:
-        return layer >= len(left_out) or not left_out[layer]
-
-    whole = has_in_a_layer(file, f"{fused}.weight", counts)
-    return whole and not has_in_a_layer(file, f"{part}.weight", counts)
 
 
 def _score_scale(rope: RopeSpec, head_dim: int, known: Architecture) -> float:
@@ -189,7 +190,7 @@ def _mla(keys: Keys, layers: int, rope: RopeSpec, head_dim: int, value_dim: int)
     if split:
         head_dim = keys.number("attention.key_length_mla", 1, MAX_WIDTH)
         value_dim = keys.number("attention.value_length_mla", 1, MAX_WIDTH)
-    lite = layers in (26, 27) or (layers == 48 and _vocab(keys) == 128256)
+    lite = layers in (26, 27) or (layers == 48 and keys.vocabulary == 128256)
     return MlaSpec(
         q_lora=0 if lite else keys.number("attention.q_lora_rank", 0, MAX_WIDTH, 0),
         kv_lora=keys.number("attention.kv_lora_rank", 1, MAX_WIDTH),
@@ -198,76 +199,6 @@ def _mla(keys: Keys, layers: int, rope: RopeSpec, head_dim: int, value_dim: int)
         value=value_dim,
         split=split,
     )
-
-
-def _moe(keys: Keys, known: Architecture, total: int, layers: int, ffn: int) -> MoeSpec | None:
-    experts = keys.number("expert_count", 0, MAX_EXPERTS, 0)
-    used = max(keys.per_layer("expert_used_count", 0, experts, 0, total))
-    if (experts > 0) != (used > 0):
-        raise keys.fault(f"{keys.path('expert_used_count')} is {used} of {experts} experts")
-    if not experts:
-        keys.number("expert_group_count", 0, 0, 0)
-    if not experts or (known.experts == "never" and keys.architecture in ARCHITECTURES):
-        return None
-    groups, top_groups = _expert_groups(keys, experts, used)
-    width = max(keys.per_layer("expert_feed_forward_length", 0, MAX_WIDTH, 0, total))
-    if keys.architecture == "llama" or not width:
-        width = ffn if keys.architecture == "llama" else ffn // used
-    scale = keys.real("expert_weights_scale", 0.0, 1e3, 0.0) if known.latent else 1.0
-    normalise = known.normalise
-    if known.latent:
-        normalise = keys.file.flag(keys.path("expert_weights_norm"), False)
-    return MoeSpec(
-        experts=experts,
-        top_k=used,
-        width=width,
-        shared_width=_shared_width(keys, known, width, ffn),
-        shared_gate=known.shared_gate,
-        leading_dense=keys.number("leading_dense_block_count", 0, layers, 0) if known.latent else 0,
-        gating=_gating(keys, layers) if known.latent else "softmax",
-        normalise=normalise,
-        scale=scale or 1.0,
-        groups=groups,
-        top_groups=top_groups,
-        bias=any(name.endswith(".exp_probs_b.bias") for name in keys.file.tensors),
-    )
-
-
-def _expert_groups(keys: Keys, experts: int, used: int) -> tuple[int, int]:
-    groups = keys.number("expert_group_count", 0, experts - 1, 0)
-    if groups <= 1:
-        return 1, 1
-    top_groups = keys.number("expert_group_used_count", 1, groups - 1)
-    if experts % groups or experts // groups < 2 or used > top_groups * (experts // groups):
-        raise keys.fault(
-            f"{keys.path('expert_group_count')}: {groups} groups, {top_groups} of them used, do not"
-            f" go with {used} of {experts} experts"
-        )
-    return groups, top_groups
-
-
-def _shared_width(keys: Keys, known: Architecture, width: int, ffn: int) -> int:
-    if known.shared_gate:
-        return keys.number("expert_shared_feed_forward_length", 0, MAX_WIDTH, ffn) or ffn
-    if known.latent:
-        return width * keys.number("expert_shared_count", 0, MAX_EXPERTS, 0)
-    return 0
-
-
-def _gating(keys: Keys, layers: int) -> Literal["softmax", "sigmoid"]:
-    number = keys.number("expert_gating_func", 0, 4, 0)
-    if number == 0:
-        # GLM-4.7-Flash files were written before the key existed.
-        return "sigmoid" if layers in (47, 48) and _vocab(keys) == 154880 else "softmax"
-    return "sigmoid" if number == 2 else "softmax"
-
-
-def _vocab(keys: Keys) -> int:
-    tokens = keys.file.metadata.get("tokenizer.ggml.tokens")
-    size = len(tokens) if isinstance(tokens, LazyArray) else 0
-    size = size or keys.number("vocab_size", 0, MAX_VOCAB, 0)
-    embedding = keys.file.tensors.get("token_embd.weight")
-    return size or (embedding.shape[0] if embedding else 0)
 
 
 def _quantisation(file: GGUFFile) -> str:

@@ -7,8 +7,8 @@ from typing import Literal
 
 from engine.gguf.file import GGUFFile
 from engine.gguf.values import LazyArray
+from engine.spec.architectures import Architecture
 from engine.spec.metadata import MAX_HEADS, MAX_WIDTH, Keys
-from engine.spec.spec import Architecture
 from kernels.recurrent import MAX_KERNEL, DeltaNet
 
 

@@ -7,10 +7,11 @@ of every key is llama.cpp's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from engine.protocol import RuntimeName
+from engine.spec.architectures import Gating, QkNorm, is_native
 from engine.spec.rope import RopeSpec
 from kernels.ops import Routing
 from kernels.recurrent import DeltaNet, StateShape
@@ -24,52 +25,6 @@ Group = Literal[
 ]
 # fmt: on
 """What a tensor is for. `other` is what only foreign architectures have, `unused` nobody reads."""
-
-
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """What an architecture's name alone says."""
-
-    interleaved: bool = False
-    """Rope turns neighbouring features, not halves."""
-    experts: Literal["never", "always", "counted"] = "never"
-    """`counted`: when the file has an expert count."""
-    normalise: bool = True
-    """Routing weights are divided by their sum."""
-    qk_norm: bool = False
-    shared_gate: bool = False
-    latent: bool = False
-    """Attention is latent (MLA), and the metadata describe the gating."""
-    attention_gate: bool = False
-    """attn_q holds each head's query and then the gate of its output."""
-    delta_net: Literal["", "tiled", "repeated"] = ""
-    """Most layers have a gated delta net in place of attention; how its value heads share key heads."""
-    ffn_norm: str = "ffn_norm"
-    """What the norm before the network is called."""
-
-
-_QWEN35 = Architecture(
-    qk_norm=True, attention_gate=True, delta_net="tiled", ffn_norm="post_attention_norm"
-)
-_QWEN35_MOE = replace(_QWEN35, experts="always", shared_gate=True)
-
-ARCHITECTURES: dict[str, Architecture] = {
-    "llama": Architecture(interleaved=True, experts="counted"),
-    "qwen2": Architecture(),
-    "qwen2moe": Architecture(experts="always", normalise=False, shared_gate=True),
-    "qwen3": Architecture(qk_norm=True),
-    "qwen3moe": Architecture(experts="always", qk_norm=True),
-    "qwen3next": replace(_QWEN35_MOE, delta_net="repeated"),
-    "qwen35": _QWEN35,
-    "qwen35moe": _QWEN35_MOE,
-    "deepseek2": Architecture(interleaved=True, experts="counted", latent=True),
-}
-"""What the native runtime runs."""
-
-
-def is_native(architecture: str) -> bool:
-    """Whether the native runtime knows this architecture."""
-    return architecture in ARCHITECTURES
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +52,7 @@ class MoeSpec:
     """Shared experts are weighted by a sigmoid of their own (qwen2moe)."""
     leading_dense: int = 0
     """Layers at the start that have a dense network in place of experts."""
-    gating: Literal["softmax", "sigmoid"] = "softmax"
+    gating: Gating = "softmax"
     normalise: bool = True
     scale: float = 1.0
     groups: int = 1
@@ -159,7 +114,7 @@ class ModelSpec:
     rope: RopeSpec
     mla: MlaSpec | None
     moe: MoeSpec | None
-    qk_norm: bool
+    qk_norm: QkNorm
     qkv_bias: bool
     tied: bool
     """The embedding is also the output matrix."""
@@ -183,6 +138,8 @@ class ModelSpec:
     """What the norm before the network is called."""
     fused_qkv: bool = False
     """Attention's queries, keys and values are one matrix, attn_qkv."""
+    fused_qkv_bias: bool = False
+    """So are their biases, attn_qkv.bias."""
     fused_gate_up: bool = False
     """The experts' gates and ups are one stack, ffn_gate_up_exps."""
     delta_layout: Literal["split", "ba", "joined"] = "split"

@@ -51,6 +51,10 @@ _QK_NORM: tuple[Row, ...] = (
     ("attn_q_norm.weight", ("head_dim",)),
     ("attn_k_norm.weight", ("head_dim",)),
 )
+_QK_NORM_ALL: tuple[Row, ...] = (
+    ("attn_q_norm.weight", ("q",)),
+    ("attn_k_norm.weight", ("k",)),
+)
 _LATENT: tuple[Row, ...] = (
     ("attn_kv_a_mqa.weight", ("kv_row", "hidden")),
     ("attn_kv_a_norm.weight", ("kv_lora",)),
@@ -141,10 +145,9 @@ def pieces(spec: ModelSpec, layer: int, name: str) -> tuple[int, ...]:
 
 def _attention_rows(spec: ModelSpec) -> list[tuple[Row, ...]]:
     if spec.mla is None:
-        fused = spec.fused_qkv
-        bias = [_FUSED_QKV_BIAS if fused else _QKV_BIAS] if spec.qkv_bias else []
-        norms = [_QK_NORM] if spec.qk_norm else []
-        return [_FUSED_QKV if fused else _QKV, *bias, *norms, _OUT]
+        bias = [_FUSED_QKV_BIAS if spec.fused_qkv_bias else _QKV_BIAS] if spec.qkv_bias else []
+        norms = {"": [], "head": [_QK_NORM], "all": [_QK_NORM_ALL]}[spec.qk_norm]
+        return [_FUSED_QKV if spec.fused_qkv else _QKV, *bias, *norms, _OUT]
     query = _LATENT_Q_LORA if spec.mla.q_lora else _LATENT_Q
     return [_LATENT, query, _LATENT_SPLIT if spec.mla.split else _LATENT_JOINED]
 

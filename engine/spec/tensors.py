@@ -10,7 +10,8 @@ import re
 from engine.errors import ModelFileError
 from engine.gguf.file import GGUFFile, TensorInfo
 from engine.gguf.header import DOWNLOAD, shown
-from engine.spec.spec import ARCHITECTURES, Group, GroupSize, ModelSpec
+from engine.spec.architectures import ARCHITECTURES
+from engine.spec.spec import Group, GroupSize, ModelSpec
 from engine.spec.tensor_table import pieces, wanted_tensors
 from kernels.gpu.sizes import PLANES, device_bytes
 from kernels.quants import BY_NAME, MATRIX_TYPES, resident_bytes
@@ -39,10 +40,11 @@ _ROPE = re.compile(r"^(blk\.\d+\.)?rope_(freqs|factors_\w+)\.weight$")
 def check_types(file: GGUFFile, native: bool) -> None:
     """Refuse tensors in types that crash the runtime, whatever the architecture.
 
-    llama.cpp adds and multiplies with vectors in float32 only, ours reads them in any float.
+    llama.cpp adds and multiplies with vectors in float32 only, ours reads them in any float. Both take a router
+    in any type of matrix.
     """
     allowed = (
-        (_ROUTER, FLOATS),
+        (_ROUTER, MATRIX_TYPES),
         (_VECTOR, FLOATS if native else _F32),
         (_ROPE, _F32),
     )

@@ -40,14 +40,16 @@ class AttentionOps(NativeContext):
         if not n or not shape.value or rope.offset + 2 * len(rope.frequencies) > shape.key:
             raise ValueError(f"{n} tokens with a rope of offset {rope.offset} for {shape}")
         q_norm, k_norm = (None, None) if norms is None else norms
+        together = q_norm is not None and q_norm.cols == heads * shape.key != shape.key
         self._call(
             "kt_rope_append",
             address(q),
             heads,
             address(k),
             address(v),
-            vector_pointer(q_norm, shape.key),
-            vector_pointer(k_norm, shape.key),
+            vector_pointer(q_norm, shape.key * (heads if together else 1)),
+            vector_pointer(k_norm, shape.key * (shape.heads if together else 1)),
+            together,
             eps,
             self._rope(rope),
             *self._kv_slots(cache, layer, pages, start, n),

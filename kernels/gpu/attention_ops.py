@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor as X
 
+from kernels.gpu import elementwise
 from kernels.gpu.attention import grouped, latent
 from kernels.gpu.attention.append import append_heads, append_latent
 from kernels.gpu.attention.batch import Batch
@@ -74,12 +75,16 @@ class AttentionOps:
         pages: Ints,
         start: int,
     ) -> None:
-        """As the op set says, but k itself is left as it was: only its form in the cache is read."""
+        """As the op set says. Only k's form in the cache is rotated."""
         n, (kv_heads, key) = len(q), cache.keys.shape[3:]
         batch, table = self._kv_slots(cache, pages, start, n), self._rope(rope)
         q_norm, k_norm = (
             (None, None) if norms is None else (as_vector(norms[0]), as_vector(norms[1]))
         )
+        if q_norm is not None and k_norm is not None and len(q_norm) == q.shape[1] != key:
+            for x, norm in ((q, q_norm), (k, k_norm)):
+                elementwise.rms_norm(x, norm, eps, out=x)
+            q_norm = k_norm = None
         rotate(q.view(n, -1, key), q_norm, eps, table, table.offset, batch)
         heads = k.view(n, kv_heads, key), v.view(n, kv_heads, -1)
         rows = cache.key_rows(layer), cache.value_rows(layer)

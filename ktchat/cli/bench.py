@@ -188,7 +188,8 @@ def _keep(path: Path, result: BenchResult) -> None:
 
 
 def _list_shapes() -> int:
-    from engine.spec.recipes import RECIPES, SHAPES
+    from engine.spec.recipes import RECIPES
+    from engine.spec.shapes import SHAPES
 
     for name, shape in SHAPES.items():
         output.line(

@@ -16,7 +16,7 @@ from engine.evaluation import bench_trace
 from engine.evaluation.trace import DEVICE, HOST, PYTHON, TOKEN, Trace
 from engine.gguf.file import GGUFFile
 from engine.spec.reader import read_spec
-from engine.spec.recipes import SHAPES
+from engine.spec.shapes import SHAPES
 from engine.spec.spec import ModelSpec
 from tests import gpu_check
 from tests.gpu import deepseek, fidelity, overhead, placements, speeds, suite, vram

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from engine.evaluation.synthetic import SPARE, cache_folder, plan, shape_file
 from engine.machine.probe import available_memory
-from engine.spec.recipes import SHAPES
+from engine.spec.shapes import SHAPES
 from tests.gpu import speeds
 from tests.gpu.children import collect, module, tell
 from tests.gpu.verdict import Figures, layers_that_fit

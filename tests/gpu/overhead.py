@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.evaluation import bench_trace
 from engine.evaluation.synthetic import shape_file
-from engine.spec.recipes import SHAPES
+from engine.spec.shapes import SHAPES
 from engine.spec.spec import ModelSpec
 from tests.gpu import placements
 from tests.gpu.children import Case, Found, collect, module, tell

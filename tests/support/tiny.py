@@ -149,25 +149,29 @@ def _write_metadata(
     if shape.delta is not None:
         net = shape.delta
         entries |= {
-            "rope.dimension_count": shape.rotated,
             "ssm.conv_kernel": net.kernel,
             "ssm.inner_size": net.values,
             "ssm.state_size": net.key,
             "ssm.time_step_rank": net.value_heads,
             "ssm.group_count": net.key_heads,
         }
-    if architecture in ("qwen3moe", "qwen3", "llama") or shape.delta is not None:
+    if not shape.latent and not architecture.startswith("qwen2"):
         entries |= {"attention.key_length": shape.head, "attention.value_length": shape.head}
-    if architecture == "llama":
-        entries["rope.dimension_count"] = shape.head
+    if shape.rotated or architecture == "llama":
+        entries["rope.dimension_count"] = shape.rotated or shape.head
     if shape.experts:
         entries |= {"expert_count": shape.experts, "expert_used_count": shape.top_k}
-        if architecture == "llama":
+        if architecture in ("llama", "minimax-m2"):
             entries["feed_forward_length"] = shape.expert_ff
-        else:
+        if architecture != "llama":
             entries["expert_feed_forward_length"] = shape.expert_ff
-    if architecture == "qwen2moe" or (shape.delta is not None and shape.experts):
+    if shape.dense_layers:
+        entries["leading_dense_block_count"] = shape.dense_layers
+    if shape.shared_gate:
         entries["expert_shared_feed_forward_length"] = shape.shared_ff
+    elif shape.shared_ff:
+        each = shape.metadata.get("expert_shared_feed_forward_length", shape.expert_ff)
+        entries["expert_shared_count"] = shape.shared_ff // each
     if shape.latent:
         entries |= _latent_metadata(shape)
     writer.add_name(f"tiny {architecture} {variant}")
@@ -180,14 +184,12 @@ def _write_metadata(
 def _latent_metadata(shape: Shape) -> dict[str, Any]:
     key = shape.nope + shape.rope
     entries: dict[str, Any] = {
-        "leading_dense_block_count": shape.dense_layers,
         "attention.q_lora_rank": shape.q_latent,
         "attention.kv_lora_rank": shape.latent,
         "attention.head_count_kv": 1 if shape.split else shape.heads,
         "attention.key_length": shape.latent + shape.rope if shape.split else key,
         "attention.value_length": shape.latent if shape.split else shape.value,
         "rope.dimension_count": shape.rope,
-        "expert_shared_count": shape.shared_ff // shape.expert_ff,
         "expert_weights_scale": 1.0,
     }
     if shape.split:

@@ -23,6 +23,7 @@ class Shape:
     top_k: int = 0
     expert_ff: int = 256
     shared_ff: int = 0
+    shared_gate: bool = False
     groups: int = 1
     top_groups: int = 1
     sigmoid: bool = False
@@ -34,6 +35,8 @@ class Shape:
     split: bool = False
     qkv_bias: bool = False
     qk_norm: bool = False
+    norm_all: bool = False
+    """The norms of queries and keys are of all heads together."""
     rope_factors: bool = False
     tied: bool = False
     pieces: bool = False
@@ -44,13 +47,12 @@ class Shape:
     """Features of a head that rope rotates; 0: all."""
     extra_layers: int = 0
     """Blocks behind the last layer that predict further tokens."""
-    fused: bool = False
-    """attn_qkv and ffn_gate_up_exps."""
+    extra_norms: tuple[str, ...] = ()
+    """Further norms of such a block."""
+    fused: tuple[str, ...] = ()
+    """Which matrices are one: qkv, gate_up."""
+    ffn_norm: str = "ffn_norm"
     metadata: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def ffn_norm(self) -> str:
-        return "post_attention_norm" if self.delta else "ffn_norm"
 
     @property
     def kinds(self) -> int:
@@ -97,32 +99,77 @@ _V3 = replace(
 _DELTA = DeltaNet(key_heads=2, value_heads=4, key=32, value=32, kernel=4, tiled=True)
 _QWEN35 = Shape(
     layers=4, heads=4, head=64, rotated=16, qk_norm=True, delta=_DELTA,
+    ffn_norm="post_attention_norm",
     metadata={"full_attention_interval": 2, "rope.dimension_sections": [3, 3, 2, 0]},
 )  # fmt: skip
-_QWEN35_MOE = replace(_QWEN35, experts=16, top_k=4, shared_ff=256)
+_QWEN35_MOE = replace(_QWEN35, experts=16, top_k=4, shared_ff=256, shared_gate=True)
 _QWEN3_NEXT = replace(
     _QWEN35_MOE,
     delta=replace(_DELTA, tiled=False),
     delta_layout="ba",
     metadata={"full_attention_interval": 2},
 )
+_SIGMOID = {
+    "expert_weights_scale": 1.8,
+    "expert_weights_norm": True,
+    "expert_gating_func": 2,
+}
+_AIR = Shape(
+    layers=3, heads=6, head=64, rotated=16, qkv_bias=True, dense_layers=1, experts=16, top_k=4,
+    shared_ff=256, sigmoid=True, extra_layers=1, ffn_norm="post_attention_norm",
+    metadata={**_SIGMOID, "expert_weights_scale": 1.0},
+)  # fmt: skip
+_DOTS1 = Shape(
+    layers=3, kv_heads=8, dense_layers=1, experts=16, top_k=4, shared_ff=512, sigmoid=True,
+    qk_norm=True, metadata=_SIGMOID,
+)  # fmt: skip
+_BAILING = replace(
+    _DOTS1, kv_heads=2, shared_ff=512, rotated=16, groups=4, top_groups=2, fused=("qkv",),
+    extra_layers=1, extra_norms=("layer_output_norm",),
+    metadata={
+        **_SIGMOID, "expert_group_count": 4, "expert_group_used_count": 2,
+        "expert_shared_feed_forward_length": 512,
+    },
+)  # fmt: skip
+_MINIMAX = Shape(
+    heads=6, head=64, rotated=32, experts=16, top_k=4, expert_ff=256, sigmoid=True,
+    qk_norm=True, norm_all=True, metadata={"expert_gating_func": 2},
+)  # fmt: skip
 _LLAMA = Shape(heads=8, kv_heads=2, head=32)
 
 SHAPES: dict[tuple[str, str], Shape] = {
     ("qwen3moe", "qwen3moe"): Shape(head=64, experts=16, top_k=4, qk_norm=True),
     ("qwen35moe", "qwen35moe"): _QWEN35_MOE,
-    ("qwen35moe", "fused"): replace(_QWEN35_MOE, fused=True),
+    ("qwen35moe", "fused"): replace(_QWEN35_MOE, fused=("qkv", "gate_up")),
     ("qwen35moe", "mtp"): replace(_QWEN35_MOE, extra_layers=1),
     ("qwen35", "qwen35"): replace(_QWEN35, tied=True),
     ("qwen3next", "qwen3next"): _QWEN3_NEXT,
     ("qwen3next", "joined"): replace(_QWEN3_NEXT, delta_layout="joined"),
-    ("qwen2moe", "qwen2moe"): Shape(kv_heads=4, experts=8, top_k=2, shared_ff=512, qkv_bias=True),
+    ("qwen2moe", "qwen2moe"): Shape(
+        kv_heads=4, experts=8, top_k=2, shared_ff=512, shared_gate=True, qkv_bias=True
+    ),
     ("deepseek2", "v2-lite"): _LITE,
     ("deepseek2", "v2-lite-split"): replace(_LITE, split=True),
     ("deepseek2", "v2"): _V2,
     ("deepseek2", "v2-split"): replace(_V2, split=True),
     ("deepseek2", "v3"): _V3,
     ("deepseek2", "v3-split"): replace(_V3, split=True),
+    ("deepseek2", "4.7-flash"): replace(
+        _V3,
+        split=True,
+        groups=1,
+        top_groups=1,
+        fused=("gate_up",),
+        extra_layers=1,
+        metadata=_SIGMOID,
+    ),
+    ("glm4moe", "air"): _AIR,
+    ("glm4moe", "355b"): replace(
+        _AIR, qk_norm=True, metadata={**_AIR.metadata, "rope.dimension_sections": [3, 3, 2, 0]}
+    ),
+    ("dots1", "dots1"): _DOTS1,
+    ("bailingmoe2", "bailingmoe2"): _BAILING,
+    ("minimax-m2", "minimax-m2"): _MINIMAX,
     ("llama", "dense"): _LLAMA,
     ("llama", "rope-freqs"): replace(_LLAMA, rope_factors=True),
     ("llama", "mixtral"): replace(_LLAMA, kv_heads=4, experts=8, top_k=2),

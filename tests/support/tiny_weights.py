@@ -43,16 +43,17 @@ class TinyWeights:
             parts |= self._ffn(layer, routers[layer])
             out |= {f"blk.{layer}.{name}": values for name, values in parts.items()}
         for layer in range(shape.layers, shape.layers + shape.extra_layers):
-            parts = self._grouped(layer) | self._ffn(layer, routers[0]) | self._next_token(layer)
+            attention = self._latent(layer) if shape.latent else self._grouped(layer)
+            parts = attention | self._ffn(layer, routers[0]) | self._next_token(layer)
             out |= {f"blk.{layer}.{name}": values for name, values in parts.items()}
         return out
 
     def _next_token(self, layer: int) -> dict[str, Floats]:
         hidden = self.shape.hidden
+        norms = ("nextn.enorm", "nextn.hnorm", *self.shape.extra_norms)
         return {
             "nextn.eh_proj.weight": self._matrix(f"{layer}.eh_proj", hidden, 2 * hidden),
-            "nextn.enorm.weight": self._norm(f"{layer}.enorm", hidden),
-            "nextn.hnorm.weight": self._norm(f"{layer}.hnorm", hidden),
+            **{f"{name}.weight": self._norm(f"{layer}.{name}", hidden) for name in norms},
         }
 
     def _rng(self, name: str) -> np.random.Generator:
@@ -141,9 +142,12 @@ class TinyWeights:
             if shape.qkv_bias:
                 out[f"attn_{part}.bias"] = self._vector(f"{name}.bias", size, 0.3)
         if shape.qk_norm:
-            out["attn_q_norm.weight"] = self._norm(f"{layer}.attn_q_norm", shape.head) * 1.4
-            out["attn_k_norm.weight"] = self._norm(f"{layer}.attn_k_norm", shape.head) * 1.4
-        if shape.fused:
+            for part in ("q", "k"):
+                size = shape.head * (rows[part] if shape.norm_all else 1)
+                out[f"attn_{part}_norm.weight"] = (
+                    self._norm(f"{layer}.attn_{part}_norm", size) * 1.4
+                )
+        if "qkv" in shape.fused:
             parts = [out.pop(f"attn_{part}.weight") for part in rows]
             out["attn_qkv.weight"] = np.concatenate(parts)
         size = shape.heads * shape.head
@@ -229,12 +233,12 @@ class TinyWeights:
         down = self._experts(f"{layer}.down_exps", shape.hidden, shape.expert_ff, gain)
         down[:, self._code] = 0
         out["ffn_down_exps.weight"] = down
-        if shape.fused:
+        if "gate_up" in shape.fused:
             parts = [out.pop(f"ffn_{part}_exps.weight") for part in ("gate", "up")]
             out["ffn_gate_up_exps.weight"] = np.concatenate(parts, axis=1)
         if shape.shared_ff:
             out |= self._gated(layer, "_shexp", shape.shared_ff)
-            if not shape.latent:
+            if shape.shared_gate:
                 out["ffn_gate_inp_shexp.weight"] = self._vector(
                     f"{layer}.shared_gate", shape.hidden, shape.hidden**-0.5
                 )

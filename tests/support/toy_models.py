@@ -249,3 +249,50 @@ def deepseek2(
             "attention.value_length_mla": value,
         }
     return Toy("deepseek2", metadata, tensors)
+
+
+def glm4moe() -> Toy:
+    """GLM-4.5: biases, a dense layer, a shared expert, a router with a bias, and a fourth block that is not run."""
+    toy = qwen3moe(layers=4)
+    toy.architecture = "glm4moe"
+    toy.metadata |= {
+        "nextn_predict_layers": 1,
+        "leading_dense_block_count": 1,
+        "rope.dimension_count": 8,
+        "expert_shared_count": 1,
+        "expert_weights_scale": 2.5,
+        "expert_weights_norm": True,
+        "expert_gating_func": 2,
+    }
+    tensors = {}
+    for name, shape in toy.tensors.items():
+        if "_norm.weight" not in name or "attn_norm" in name or name.startswith("output"):
+            tensors[name] = shape
+        elif "ffn_norm" in name:
+            tensors[name.replace("ffn_norm", "post_attention_norm")] = shape
+    for layer in range(4):
+        block = f"blk.{layer}."
+        for which, rows in (("q", 64), ("k", 32), ("v", 32)):
+            tensors[f"{block}attn_{which}.bias"] = (rows,)
+        tensors |= _dense(layer, 64, 32, "_shexp") if layer else _dense(0, 64, 192)
+        tensors[f"{block}exp_probs_b.bias"] = (8,)
+    tensors["blk.3.nextn.eh_proj.weight"] = (64, 128)
+    first = ("blk.0.ffn_gate_inp", "blk.0.exp_probs_b")
+    toy.tensors = {
+        name: shape
+        for name, shape in tensors.items()
+        if not (name.startswith(first) or (name.startswith("blk.0.") and "_exps" in name))
+    }
+    return toy
+
+
+def minimax_m2() -> Toy:
+    """MiniMax-M2: norms of all heads together, a router with a bias."""
+    toy = qwen3moe()
+    toy.architecture = "minimax-m2"
+    toy.metadata |= {"feed_forward_length": 32, "rope.dimension_count": 8, "expert_gating_func": 2}
+    for layer in range(2):
+        block = f"blk.{layer}."
+        toy.tensors |= {f"{block}attn_q_norm.weight": (64,), f"{block}attn_k_norm.weight": (32,)}
+        toy.tensors[f"{block}exp_probs_b.bias"] = (8,)
+    return toy

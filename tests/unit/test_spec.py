@@ -327,7 +327,7 @@ def unsaid(key: str) -> Change:
         (reshaped("blk.0.attn_norm.weight", 32), "[32], not [64]"),
         (reshaped("blk.0.attn_norm.weight", 64, 1), "[64, 1], not [64]"),
         (typed("blk.1.ffn_gate_inp.weight", "F64"), "blk.1.ffn_gate_inp.weight is stored as F64"),
-        (typed("blk.1.ffn_gate_inp.weight", "Q8_0"), "ffn_gate_inp.weight is stored as Q8_0"),
+        (typed("blk.1.ffn_gate_inp.weight", "I8"), "ffn_gate_inp.weight is stored as I8"),
         (typed("blk.0.attn_norm.weight", "Q8_0"), "attn_norm.weight is stored as Q8_0"),
         (typed("blk.0.attn_q.weight", "F64"), "attn_q.weight is stored as F64"),
         (typed("blk.0.attn_q.weight", "Q8_1"), "attn_q.weight is stored as Q8_1"),

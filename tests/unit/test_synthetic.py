@@ -14,7 +14,8 @@ from engine.evaluation.llama_cpp_reference import LlamaCppReference
 from engine.gguf.file import GGUFFile
 from engine.gguf.writer import TensorPlan, write_gguf
 from engine.spec.reader import read_spec
-from engine.spec.recipes import RECIPES, SHAPES, Shape
+from engine.spec.recipes import RECIPES
+from engine.spec.shapes import SHAPES, Shape
 from kernels.ops import Bytes
 from kernels.quants import BY_NAME
 

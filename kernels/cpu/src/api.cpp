@@ -159,13 +159,13 @@ KTCHAT_API int kt_linear_add(Context* c, const float* x, int64_t n, const Matrix
 }
 
 KTCHAT_API int kt_rope_append(Context* c, float* q, int64_t q_heads, float* k, const float* v,
-                              const float* q_norm, const float* k_norm, float eps, const Rope* rope,
-                              const Cache* cache, int64_t layer, const int32_t* pages,
-                              int64_t page_count, int64_t start, int64_t n) {
+                              const float* q_norm, const float* k_norm, int norm_all, float eps,
+                              const Rope* rope, const Cache* cache, int64_t layer,
+                              const int32_t* pages, int64_t page_count, int64_t start, int64_t n) {
     const KvSlots slots{cache, layer, pages, page_count, start, n};
     if (const Status status = check_kv_slots(slots)) return status;
-    return guarded(
-        [&] { return rope_append(*c, q, q_heads, k, v, q_norm, k_norm, eps, *rope, slots), kOk; });
+    const HeadNorms norms{q_norm, k_norm, norm_all != 0, eps};
+    return guarded([&] { return rope_append(*c, q, q_heads, k, v, norms, *rope, slots), kOk; });
 }
 
 KTCHAT_API int kt_attention(Context* c, const float* q, int64_t heads, float scale,

@@ -57,26 +57,28 @@ void each_token(Context& c, int64_t n, const Body& body) {
 }  // namespace
 
 void rope_append(Context& c, float* q, int64_t q_heads, float* k, const float* v,
-                 const float* q_norm, const float* k_norm, float eps, const Rope& rope,
-                 const KvSlots& slots) {
+                 const HeadNorms& norms, const Rope& rope, const KvSlots& slots) {
     const Cache& cache = *slots.cache;
     const Kernels& kernels = *c.kernels;
     c.rope.prepare(rope.frequencies, rope.pairs, rope.magnitude, slots.start, slots.n);
 
     const auto rotate = [&](float* heads, int64_t count, const float* weight, int64_t t) {
+        if (weight && norms.all) {
+            kernels.rms_norm(heads, weight, norms.eps, count * cache.key, heads);
+        }
         for (int64_t h = 0; h < count; h++) {
             float* head = heads + h * cache.key;
-            if (weight) kernels.rms_norm(head, weight, eps, cache.key, head);
+            if (weight && !norms.all) kernels.rms_norm(head, weight, norms.eps, cache.key, head);
             kernels.rotate(head + rope.offset, &c.rope.cos[static_cast<size_t>(t * rope.pairs)],
                            &c.rope.sin[static_cast<size_t>(t * rope.pairs)], rope.pairs,
                            rope.interleaved);
         }
     };
     each_token(c, slots.n, [&](int64_t t) {
-        rotate(q + t * q_heads * cache.key, q_heads, q_norm, t);
+        rotate(q + t * q_heads * cache.key, q_heads, norms.q, t);
         float* key = k + t * cache.heads * cache.key;
         const float* value = v + t * cache.heads * cache.value;
-        rotate(key, cache.heads, k_norm, t);
+        rotate(key, cache.heads, norms.k, t);
         const Slot slot = slot_of(slots, slots.start + t);
         for (int64_t h = 0; h < cache.heads; h++) {
             kernels.to_half(key + h * cache.key, key_at(slots, h, slot), cache.key);

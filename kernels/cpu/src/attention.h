@@ -28,10 +28,16 @@ struct KvSlots {
 // kBadIndex when the pages do not cover the positions or a page is outside the cache.
 Status check_kv_slots(const KvSlots& slots);
 
-// `q_norm` and `k_norm` are both null or both given.
+// RMSNorms of queries and keys, both null or both given: of each head, or of all heads together.
+struct HeadNorms {
+    const float* q;
+    const float* k;
+    bool all;
+    float eps;
+};
+
 void rope_append(Context& c, float* q, int64_t q_heads, float* k, const float* v,
-                 const float* q_norm, const float* k_norm, float eps, const Rope& rope,
-                 const KvSlots& slots);
+                 const HeadNorms& norms, const Rope& rope, const KvSlots& slots);
 void attention(Context& c, const float* q, int64_t heads, float scale, const KvSlots& slots,
                float* out);
 
