@@ -95,6 +95,31 @@ def test_attention_of_every_group_and_head_size(isa: str, group: int, key: int, 
         compare_grouped(cpu_ops(2, isa), shape, 3 * group, n, start)
 
 
+def run_together(ops: Any, convert: Any, sizes: tuple[int, int]) -> Any:
+    """Norms of these many heads' features of 6 query and 2 key heads; (q, output)."""
+    shape, pages = CacheShape(1, 4, 16, heads=2, key=24, value=24), shuffled_pages(4)
+    q, k, v = (convert(normal(seed, 9, 24 * heads)) for seed, heads in ((1, 6), (2, 2), (3, 2)))
+    norms = tuple(
+        ops.vector(tensor(normal(seed, 24 * heads))) for seed, heads in enumerate(sizes, 4)
+    )
+    cache = ops.kv_cache(shape)
+    ops.rope_append(q, k, v, norms, EPS, rope(5), cache, 0, pages, 0)
+    return q, ops.attention(q, 6, 0.2, cache, 0, pages, 0)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_norms_may_be_of_all_heads_together(isa: str) -> None:
+    q, got = run_together(cpu_ops(2, isa), lambda x: x, (6, 2))
+    q_wanted, wanted = run_together(REFERENCE, torch_copy, (6, 2))
+    assert relative_error(q, q_wanted) < 1e-6
+    assert noise(got, wanted) < ROUNDING
+    by_head, _ = run_together(REFERENCE, torch_copy, (1, 1))
+    assert relative_error(q, by_head) > 0.1
+    for sizes in ((6, 1), (1, 2), (2, 2)):
+        with pytest.raises(ValueError, match="wanted a vector"):
+            run_together(cpu_ops(2, isa), lambda x: x, sizes)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 def test_attention_over_a_long_cache(isa: str) -> None:
     shape = CacheShape(2, 130, 32, heads=4, key=128, value=128)
