@@ -28,7 +28,7 @@ ACTIVE = {
     "Qwen3-30B-A3B-Instruct-2507": 3.3e9, "Qwen3-235B-A22B-Instruct-2507": 22e9,
     "Qwen3-Next-80B-A3B-Instruct": 3.9e9, "DeepSeek-V2-Lite-Chat": 2.4e9,
     "DeepSeek-Coder-V2-Instruct": 21e9, "DeepSeek-V3": 37e9, "Kimi-K2-Instruct-0905": 32e9,
-    "GLM-4.5-Air": 12.5e9, "GLM-4.7-Flash": 3.6e9, "gpt-oss-20b": 3.6e9, "gpt-oss-120b": 5.1e9,
+    "GLM-4.5-Air": 12.5e9, "GLM-4.7": 32e9, "MiniMax-M2.7": 10e9, "GLM-4.7-Flash": 3.6e9, "gpt-oss-20b": 3.6e9, "gpt-oss-120b": 5.1e9,
     "Mixtral-8x7B-Instruct-v0.1": 12.9e9,
 }  # fmt: skip
 """Active parameters as published; some count the embedding."""
