@@ -26,7 +26,7 @@ from engine.spec.shapes import SHAPES, VOCABULARY, Shape, tensor_shapes
 from kernels.ops import Bytes
 from kernels.quants import BY_NAME
 
-FORMAT = 1
+FORMAT = 2
 """Part of the files' names: a file of another format is stale."""
 
 KEEP_DAYS = 7

@@ -35,7 +35,7 @@ class Recipe:
     """general.file_type"""
     base: str
     better: str = ""
-    """attn_v and ffn_down in the layers that get more bits."""
+    """attn_v, or attn_qkv, and ffn_down in the layers that get more bits."""
     output: str = "Q6_K"
     down: str = ""
     """ffn_down in every layer."""
@@ -45,16 +45,17 @@ class Recipe:
     value_few: str = ""
     """attn_v in every layer of other models."""
     first_down: str = ""
-    """ffn_down in the first eighth of the layers."""
+    """ffn_down in the first layers, one in `first_share` of all."""
+    first_share: int = 8
+    first_value: str = ""
+    """attn_v in the first two layers."""
     mixtral_output: str = ""
     """attn_output in models with 8 experts."""
-    qkv: str = ""
-    """attn_qkv, where one matrix holds all."""
 
 
 RECIPES: dict[str, Recipe] = {
-    "Q4_K_M": Recipe(15, "Q4_K", better="Q6_K", mixtral_output="Q5_K", qkv="Q5_K"),
-    "Q5_K_M": Recipe(17, "Q5_K", better="Q6_K", qkv="Q6_K"),
+    "Q4_K_M": Recipe(15, "Q4_K", better="Q6_K", mixtral_output="Q5_K"),
+    "Q5_K_M": Recipe(17, "Q5_K", better="Q6_K"),
     "Q6_K": Recipe(18, "Q6_K"),
     "Q8_0": Recipe(7, "Q8_0", output="Q8_0"),
     "Q2_K": Recipe(
@@ -75,18 +76,18 @@ def tensor_type(
     chosen = ""
     if part == "output" or (part == "token_embd" and shape.tied):
         chosen = recipe.output if cols % 256 == 0 else "Q8_0"
-    elif part in ("attn_v", "attn_kv_b"):
+    elif part in ("attn_v", "attn_kv_b", "attn_qkv"):
         few = shape.heads // shape.kv_heads < 4
         chosen = recipe.value_few if few else recipe.value
+        chosen = recipe.first_value if recipe.first_value and layer < 2 else chosen
         chosen = recipe.better if recipe.better and _more_bits(layer, layers) else chosen
         chosen = "Q8_0" if shape.experts == 8 else chosen
     elif part == "attn_k" and shape.experts == 8:
         chosen = "Q8_0"
     elif part.startswith("ffn_down"):
-        chosen = recipe.first_down if layer < layers // 8 else recipe.down
+        first = layer < layers // recipe.first_share
+        chosen = recipe.first_down if recipe.first_down and first else recipe.down
         chosen = recipe.better if recipe.better and _more_bits(layer, layers) else chosen
-    elif part == "attn_qkv":
-        chosen = recipe.qkv
     elif part == "attn_output":
         chosen = recipe.mixtral_output if shape.experts == 8 else recipe.attention_output
     return fitting_type(BY_NAME[chosen or recipe.base], cols)
