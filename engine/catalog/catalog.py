@@ -13,7 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, cast
 
-from engine.catalog.tensors import MIXES, Numbers, group_sizes, spec_of
+from engine.catalog.numbers import Numbers, read_numbers
+from engine.catalog.tensors import MIXES, group_sizes, spec_of
 from engine.common.json_files import DataFileError, Fields, assets_folder, read_json
 from engine.errors import RequestError
 from engine.machine.types import Hardware
@@ -34,6 +35,7 @@ USABLE_TOK_S = 3.0
 """Slower models are ranked behind those that can be talked with."""
 
 _ID = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
+_MONTH = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -58,6 +60,8 @@ class CatalogModel:
     """The repository's page was looked up when the catalogue was made."""
     base: str
     licence: str
+    released: str
+    """The month in which the weights came out: `2026-04`."""
     quality: int
     """Our own order, 0 to 100."""
     parameters: int
@@ -198,7 +202,10 @@ def _model(fields: Fields) -> CatalogModel:
     status = fields.text("repository_status")
     if status not in STATUSES:
         raise fields.fault("repository_status", f"is not one of {', '.join(STATUSES)}")
-    numbers = _numbers(fields.object("numbers"))
+    released = fields.text("released")
+    if not _MONTH.fullmatch(released):
+        raise fields.fault("released", "is not a month such as 2026-04")
+    numbers = read_numbers(fields.object("numbers"))
     quants = tuple(_quant(quant, numbers) for quant in fields.objects("quants"))
     if not quants or len({quant.name for quant in quants}) != len(quants):
         raise fields.fault("quants", "is empty or names one twice")
@@ -209,6 +216,7 @@ def _model(fields: Fields) -> CatalogModel:
         repository_seen=status == "seen",
         base=fields.text("base"),
         licence=fields.text("licence"),
+        released=released,
         quality=fields.whole("quality", 0, 100),
         parameters=fields.whole("parameters", 1, 1 << 50),
         good_at=fields.text("good_at"),
@@ -229,33 +237,3 @@ def _quant(fields: Fields, numbers: Numbers) -> CatalogQuant:
     else:
         size = sum(group.bytes for group in group_sizes(numbers, name).values())
     return CatalogQuant(name, size, cast(Literal["listed", "computed"], source))
-
-
-_WHOLE: dict[str, tuple[int, int]] = {
-    "layers": (1, 512),
-    "hidden": (1, 1 << 20),
-    "heads": (1, 4096),
-    "kv_heads": (1, 4096),
-    "head": (1, 4096),
-    "vocab": (1, 1 << 22),
-    "context": (256, (1 << 31) - 1),
-    "experts": (1, 1024),
-    "top_k": (1, 1024),
-    "expert_width": (1, 1 << 20),
-}
-_OPTIONAL = ("ffn", "dense_layers", "shared_width", "q_lora", "kv_lora", "nope", "rope", "value",
-             "linear_every", "extra_layers")  # fmt: skip
-
-
-def _numbers(fields: Fields) -> Numbers:
-    whole = {name: fields.whole(name, *bounds) for name, bounds in _WHOLE.items()}
-    whole |= {name: fields.whole(name, 0, 1 << 20, 0) for name in _OPTIONAL}
-    whole["linear_heads"] = fields.whole("linear_heads", 1, 4096, 32)
-    if whole["top_k"] > whole["experts"] or whole["dense_layers"] > whole["layers"]:
-        raise fields.fault("top_k", "or dense_layers is more than there are")
-    return Numbers(
-        architecture=fields.text("architecture"),
-        qk_norm=fields.flag("qk_norm", False),
-        biases=fields.flag("biases", False),
-        **whole,
-    )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 
+from engine.catalog import further
+from engine.catalog.numbers import Numbers
 from engine.spec.architectures import ARCHITECTURES, Architecture
 from engine.spec.recipes import RECIPES, Recipe, tensor_type
 from engine.spec.rope import RopeSpec
@@ -19,80 +20,22 @@ from engine.spec.spec import Group, GroupSize, MlaSpec, ModelSpec, MoeSpec
 from engine.spec.tensors import Sizes, group_of
 from kernels.gpu.sizes import device_bytes
 from kernels.quants import BY_NAME, QuantType, resident_bytes
-from kernels.recurrent import DeltaNet
 
 _EXTRA_RECIPES: dict[str, Recipe] = {
     "Q3_K_M": Recipe(
-        12, "Q3_K", down="Q4_K", first_down="Q5_K", value="Q5_K", value_few="Q4_K",
-        attention_output="Q4_K", mixtral_output="Q5_K",
+        12, "Q3_K", down="Q4_K", first_down="Q5_K", first_share=16, value="Q4_K", value_few="Q4_K",
+        first_value="Q5_K", attention_output="Q4_K", mixtral_output="Q5_K",
     ),
     "F16": Recipe(1, "F16", output="F16"),
     "MXFP4": Recipe(38, "Q8_0", output="Q8_0"),
     "UD-Q2_K_XL": Recipe(10, "Q2_K", down="Q3_K", value="Q5_K", attention_output="Q5_K"),
+    "UD-Q4_K_M": RECIPES["Q4_K_M"],
     "UD-Q4_K_XL": Recipe(15, "Q4_K", better="Q6_K", attention_output="Q5_K"),
     "UD-Q5_K_XL": Recipe(17, "Q5_K", better="Q6_K"),
     "Q2_K_L": Recipe(10, "Q2_K", down="Q3_K", value="Q4_K", value_few="Q3_K", output="Q8_0"),
 }  # fmt: skip
 MIXES: dict[str, Recipe] = {**RECIPES, **_EXTRA_RECIPES}
 """Quantisations whose sizes can be computed; those named UD only roughly."""
-
-
-@dataclass(frozen=True, slots=True)
-class Numbers:
-    """A model's architecture numbers, in features; what it does not have is 0."""
-
-    architecture: str
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head: int
-    vocab: int
-    context: int
-    experts: int
-    top_k: int
-    expert_width: int
-    ffn: int = 0
-    """Width of the dense network of the first `dense_layers` layers."""
-    dense_layers: int = 0
-    shared_width: int = 0
-    q_lora: int = 0
-    kv_lora: int = 0
-    nope: int = 0
-    rope: int = 0
-    value: int = 0
-    qk_norm: bool = False
-    biases: bool = False
-    """Attention's projections have biases, and in gpt-oss the experts too."""
-    linear_every: int = 0
-    """Of so many layers only the last has attention; the others are gated delta nets (Qwen3-Next)."""
-    linear_heads: int = 32
-    """Value heads of a gated delta net; it has 16 key heads, all of 128 features, and a convolution of 4."""
-    extra_layers: int = 0
-    """Layers behind the last that predict further tokens and are not read."""
-
-    @property
-    def delta(self) -> DeltaNet | None:
-        """The gated delta net of its recurrent layers."""
-        if not self.linear_every:
-            return None
-        tiled = self.architecture != "qwen3next"
-        return DeltaNet(16, self.linear_heads, 128, 128, 4, tiled)
-
-    def is_recurrent(self, layer: int) -> bool:
-        """Whether a layer is a gated delta net in place of attention."""
-        return bool(self.linear_every) and (layer + 1) % self.linear_every != 0
-
-    @property
-    def attention_layers(self) -> int:
-        """Layers with a KV cache."""
-        return self.layers // self.linear_every if self.linear_every else self.layers
-
-    @property
-    def kv_bytes_per_token(self) -> int:
-        """Bytes a token takes in the KV cache in float16."""
-        row = self.kv_lora + self.rope if self.kv_lora else 2 * self.kv_heads * self.head
-        return 2 * self.attention_layers * row
 
 
 def spec_of(numbers: Numbers, name: str, quant: str, listed: int = 0) -> ModelSpec:
@@ -112,6 +55,7 @@ def spec_of(numbers: Numbers, name: str, quant: str, listed: int = 0) -> ModelSp
         numbers.expert_width,
         numbers.shared_width,
         leading_dense=numbers.dense_layers,
+        bias=numbers.router_bias,
     )
     mla = None
     if numbers.kv_lora:
@@ -136,7 +80,7 @@ def spec_of(numbers: Numbers, name: str, quant: str, listed: int = 0) -> ModelSp
         moe=moe,
         qk_norm=known.norms_of_queries(numbers.qk_norm),
         qkv_bias=numbers.biases,
-        tied=False,
+        tied=numbers.tied,
         softmax_scale=0.0,
         quantisation=quant,
         template=None,
@@ -163,7 +107,7 @@ def group_sizes(numbers: Numbers, quant: str) -> dict[Group, GroupSize]:
 @cache
 def _sizes(numbers: Numbers, quant: str) -> Sizes:
     total = Sizes(numbers.layers)
-    for name, sizes, kind, used in _tensors(numbers, quant):
+    for name, sizes, kind, used in tensors(numbers, quant):
         count = 1
         for size in sizes:
             count *= size
@@ -178,37 +122,41 @@ def _sizes(numbers: Numbers, quant: str) -> Sizes:
     return total
 
 
-def _tensors(
-    numbers: Numbers, quant: str
-) -> Iterator[tuple[str, tuple[int, ...], QuantType, bool]]:
+def tensors(numbers: Numbers, quant: str) -> Iterator[tuple[str, tuple[int, ...], QuantType, bool]]:
     """(name, shape, type, whether it is read) of every tensor."""
-    shape = _shape(numbers)
+    shapes = {window: _shape(numbers, window) for window in {False, bool(numbers.window)}}
+    first = shapes[numbers.has_window(0)]  # whose KV heads llama.cpp's quantiser asks for
+    for name, sizes in further.whole(numbers):
+        yield name, sizes, _type(numbers, quant, first, name, 0, sizes), True
     total = numbers.layers + numbers.extra_layers
-    named = [item for item in tensor_shapes(shape, total) if item[0][0].startswith("blk.")]
-    embeddings: list[Named] = [
-        ("token_embd.weight", (numbers.vocab, numbers.hidden)),
-        ("output.weight", (numbers.vocab, numbers.hidden)),
-        ("output_norm.weight", (numbers.hidden,)),
-    ]
-    for (name, sizes), layer in [*((item, 0) for item in embeddings), *named]:
-        kind = _type(numbers, quant, name, layer, sizes)
-        yield name, sizes, kind, layer < numbers.layers
+    usual = {window: _by_layer(shape, total) for window, shape in shapes.items()}
     for layer in range(total):
-        for name, sizes in _further(numbers, layer):
-            full = f"blk.{layer}.{name}"
-            kind = _type(numbers, quant, full, layer, sizes)
-            yield full, sizes, kind, layer < numbers.layers
+        left_out = further.left_out(numbers, layer)
+        added = [(f"blk.{layer}.{name}", sizes) for name, sizes in further.added(numbers, layer)]
+        for name, sizes in [*usual[numbers.has_window(layer)][layer], *added]:
+            if name.split(".", 2)[2] not in left_out:
+                kind = _type(numbers, quant, first, name, layer, sizes)
+                yield name, sizes, kind, layer < numbers.layers
 
 
-def _shape(numbers: Numbers) -> Shape:
+def _by_layer(shape: Shape, layers: int) -> list[list[Named]]:
+    found: list[list[Named]] = [[] for _ in range(layers)]
+    for named, layer in tensor_shapes(shape, layers):
+        if named[0].startswith("blk."):
+            found[layer].append(named)
+    return found
+
+
+def _shape(numbers: Numbers, window: bool = False) -> Shape:
+    """The sizes of layers that see a window, or of the others."""
     return Shape(
         numbers.architecture,
         layers=numbers.layers,
         some_layers=1,
         hidden=numbers.hidden,
         heads=numbers.heads,
-        kv_heads=max(1, numbers.kv_heads),
-        head=numbers.head,
+        kv_heads=max(1, (window and numbers.window_kv_heads) or numbers.kv_heads),
+        head=(window and numbers.window_head) or numbers.head,
         ff=numbers.ffn,
         dense_layers=numbers.dense_layers,
         experts=numbers.experts,
@@ -222,35 +170,24 @@ def _shape(numbers: Numbers) -> Shape:
         value=numbers.value,
         qk_norm=numbers.qk_norm,
         qkv_bias=numbers.biases,
+        tied=numbers.tied,
         delta=numbers.delta,
         attention_every=numbers.linear_every or 1,
+        settings={"expert_gating_func": 2} if numbers.router_bias else {},
     )
 
 
-def _type(numbers: Numbers, quant: str, name: str, layer: int, sizes: tuple[int, ...]) -> QuantType:
-    if len(sizes) == 1 or name.endswith(".bias"):
+def _type(
+    numbers: Numbers, quant: str, shape: Shape, name: str, layer: int, sizes: tuple[int, ...]
+) -> QuantType:
+    if len(sizes) == 1 or not name.endswith(".weight"):
         return BY_NAME["F32"]
     if quant == "MXFP4" and "_exps" in name:
         return BY_NAME["MXFP4"]
-    cols = sizes[-1]
-    return tensor_type(MIXES[quant], _shape(numbers), name, layer, numbers.layers, cols)
-
-
-def _further(numbers: Numbers, layer: int) -> list[Named]:
-    """Tensors of a layer that the benchmark's shapes do not have."""
-    out: list[Named] = []
-    hidden = numbers.hidden
-    if numbers.architecture == "gpt-oss":
-        width = numbers.expert_width
-        out += [
-            ("attn_output.bias", (hidden,)),
-            ("attn_sinks.weight", (numbers.heads,)),
-            ("ffn_gate_inp.bias", (numbers.experts,)),
-            ("ffn_gate_exps.bias", (numbers.experts, width)),
-            ("ffn_up_exps.bias", (numbers.experts, width)),
-            ("ffn_down_exps.bias", (numbers.experts, hidden)),
-        ]
-    return out
+    layers = numbers.layers + numbers.extra_layers
+    if numbers.value_is_key and name.endswith("attn_v.weight"):  # counted are those there are
+        layer, layers = sum(map(numbers.has_window, range(layer))), numbers.window_layers
+    return tensor_type(MIXES[quant], shape, name, layer, layers, sizes[-1])
 
 
 def _fitted(

@@ -90,7 +90,7 @@ def _catalogue(args: argparse.Namespace, model: CatalogModel, quant: str) -> int
         )
         return 0
     output.line(f"{model.name} · {model.repository} · licence {model.licence}")
-    output.line(model.good_at)
+    output.line(f"{model.good_at} · released {model.released}")
     for ranked in quants:
         size = ("~" if ranked.quant.source == "computed" else "") + byte_size(ranked.quant.bytes)
         mark = "  proposed" if ranked.quant == chosen.quant else ""
@@ -100,7 +100,7 @@ def _catalogue(args: argparse.Namespace, model: CatalogModel, quant: str) -> int
     return 0
 
 
-_ABOUT = ("id", "name", "repository", "base", "licence", "good_at", "parameters")
+_ABOUT = ("id", "name", "repository", "base", "licence", "released", "good_at", "parameters")
 
 
 # The hub.

@@ -103,7 +103,7 @@ def _catalogue(args: argparse.Namespace) -> int:
         about = "~" if entry.quant.source == "computed" else ""
         size = about + byte_size(entry.quant.bytes)
         output.line(
-            f"{entry.model.id:<26}  {entry.quant.name:<10}  {size:>8}  {_plan_columns(entry.plan)}"
+            f"{entry.model.id:<27}  {entry.quant.name:<10}  {size:>8}  {_plan_columns(entry.plan)}"
             f"  {one_line(entry.model.good_at, 100)}"
         )
     return 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from engine.catalog.tensors import Numbers, spec_of
+from engine.catalog.numbers import Numbers
+from engine.catalog.tensors import spec_of
 from engine.machine.probe import Cpu, Gpu, Hardware, Memory
 from engine.spec.spec import ModelSpec
 

@@ -18,17 +18,19 @@ from tests.support.plans import GPT_OSS, MIXTRAL, QWEN3_30B, machine
 
 WANTED = {
     "Qwen3-30B-A3B-Instruct-2507", "Qwen3-30B-A3B-Thinking-2507", "Qwen3-Coder-30B-A3B-Instruct",
-    "Qwen3-235B-A22B-Instruct-2507", "Qwen3-Next-80B-A3B-Instruct", "DeepSeek-V2-Lite-Chat",
-    "DeepSeek-Coder-V2-Instruct", "DeepSeek-V3", "DeepSeek-V3.1", "DeepSeek-R1-0528",
-    "Kimi-K2-Instruct-0905", "GLM-4.5-Air", "GLM-4.7-Flash", "gpt-oss-20b", "gpt-oss-120b",
-    "Mixtral-8x7B-Instruct-v0.1",
+    "Qwen3-235B-A22B-Instruct-2507", "Qwen3-Next-80B-A3B-Instruct", "Qwen3-Coder-Next",
+    "Qwen3.5-122B-A10B", "Qwen3.5-397B-A17B", "Qwen3.6-35B-A3B", "Gemma-4-26B-A4B-it",
+    "DeepSeek-V2-Lite-Chat", "DeepSeek-V3.1", "DeepSeek-V3.2", "DeepSeek-R1-0528",
+    "Kimi-K2-Instruct-0905", "Kimi-K2-Thinking", "Kimi-K2.6", "GLM-4.5-Air", "GLM-4.6", "GLM-4.7",
+    "GLM-4.7-Flash", "MiniMax-M2.7", "gpt-oss-20b", "gpt-oss-120b", "Mixtral-8x7B-Instruct-v0.1",
 }  # fmt: skip
 
 ACTIVE = {
     "Qwen3-30B-A3B-Instruct-2507": 3.3e9, "Qwen3-235B-A22B-Instruct-2507": 22e9,
     "Qwen3-Next-80B-A3B-Instruct": 3.9e9, "DeepSeek-V2-Lite-Chat": 2.4e9,
-    "DeepSeek-Coder-V2-Instruct": 21e9, "DeepSeek-V3": 37e9, "Kimi-K2-Instruct-0905": 32e9,
-    "GLM-4.5-Air": 12.5e9, "GLM-4.7": 32e9, "MiniMax-M2.7": 10e9, "GLM-4.7-Flash": 3.6e9, "gpt-oss-20b": 3.6e9, "gpt-oss-120b": 5.1e9,
+    "Qwen3.5-122B-A10B": 10e9, "Qwen3.5-397B-A17B": 17e9, "Gemma-4-26B-A4B-it": 3.8e9,
+    "DeepSeek-V3.1": 37e9, "Kimi-K2-Instruct-0905": 32e9, "GLM-4.7": 32e9, "MiniMax-M2.7": 9.8e9,
+    "GLM-4.5-Air": 12.5e9, "GLM-4.7-Flash": 3.6e9, "gpt-oss-20b": 3.6e9, "gpt-oss-120b": 5.1e9,
     "Mixtral-8x7B-Instruct-v0.1": 12.9e9,
 }  # fmt: skip
 """Active parameters as published; some count the embedding."""
@@ -61,7 +63,7 @@ def test_computed_parameters_are_the_published_ones(model: catalog.CatalogModel)
 def test_computed_sizes_are_the_listed_ones(model: catalog.CatalogModel) -> None:
     for quant in model.quants:
         computed = sum(size.bytes for size in group_sizes(model.numbers, quant.name).values())
-        rel = 0.06 if quant.name.startswith("UD-") else 0.015
+        rel = 0.1 if quant.name.startswith("UD-") else 0.006
         assert computed == pytest.approx(quant.bytes, rel=rel), quant.name
         assert model.spec(quant.name).weights_bytes <= quant.bytes
         if not model.numbers.extra_layers:
@@ -69,7 +71,7 @@ def test_computed_sizes_are_the_listed_ones(model: catalog.CatalogModel) -> None
 
 
 def test_kv_bytes_of_known_models() -> None:
-    assert named("deepseek-v3").numbers.kv_bytes_per_token == 70272  # 576 values, 61 layers
+    assert named("deepseek-v3.1").numbers.kv_bytes_per_token == 70272  # 576 values, 61 layers
     assert named("qwen3-30b-a3b-instruct").numbers.kv_bytes_per_token == 98304
     assert named("qwen3-next-80b-a3b-instruct").numbers.kv_bytes_per_token == 12 * 2048
 
@@ -77,8 +79,8 @@ def test_kv_bytes_of_known_models() -> None:
 def test_what_runs_a_model() -> None:
     runs = {model.id: model.runtime for model in catalog.load()}
     assert runs["qwen3-30b-a3b-instruct"] == runs["kimi-k2"] == runs["mixtral-8x7b"] == "native"
-    assert runs["glm-4.7-flash"] == runs["glm-4.5-air"] == "native"
-    assert runs["gpt-oss-20b"] == "llama.cpp"
+    assert runs["glm-4.7-flash"] == "native"
+    assert runs["gpt-oss-20b"] == runs["glm-4.5-air"] == "llama.cpp"
     assert runs["qwen3-next-80b-a3b-instruct"] == "native"
 
 
@@ -119,7 +121,7 @@ def test_the_ranking_puts_the_best_that_fits_first_and_what_lacks_most_last() ->
     assert usable == sorted(usable, reverse=True)
     shorts = [entry.plan.short_bytes for entry in ranked if not entry.plan.fits]
     assert shorts == sorted(shorts)
-    assert ranked[0].plan.decode_tok_s and ranked[-1].model.id == "kimi-k2"
+    assert ranked[0].plan.decode_tok_s and ranked[-1].model.id.startswith("kimi-k2")
 
 
 def test_slow_models_come_after_those_one_can_talk_with() -> None:
@@ -168,6 +170,9 @@ def entry(**change: Any) -> dict[str, Any]:
         ({"repository": "../../etc"}, "repository"),
         ({"repository": "https://x/y"}, "repository"),
         ({"repository_status": "sure"}, "repository_status"),
+        ({"released": "2026-13"}, "released"),
+        ({"released": "2026-4"}, "released"),
+        ({"released": 2026}, "released"),
         ({"quality": 101}, "quality"),
         ({"parameters": 0}, "parameters"),
         ({"numbers": None}, "numbers"),
@@ -176,6 +181,8 @@ def entry(**change: Any) -> dict[str, Any]:
         ({"numbers__hidden": True}, "hidden"),
         ({"numbers__top_k": 129}, "top_k"),
         ({"numbers__qk_norm": 1}, "qk_norm"),
+        ({"numbers__window": 128}, "window"),
+        ({"numbers__experts_width": 768}, "experts_width"),
         ({"quants": []}, "quants"),
         ({"quants__0__name": "Q4"}, "name"),
         ({"quants__0__size": "guessed"}, "size"),

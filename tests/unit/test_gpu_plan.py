@@ -8,7 +8,7 @@ import itertools
 import pytest
 
 from engine.catalog import catalog
-from engine.catalog.tensors import Numbers
+from engine.catalog.numbers import Numbers
 from engine.common.units import byte_size, short_count
 from engine.errors import RequestError
 from engine.machine import profiles

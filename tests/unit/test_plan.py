@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from engine.catalog.tensors import Numbers
+from engine.catalog.numbers import Numbers
 from engine.common.units import byte_size
 from engine.errors import MemoryShortError, RequestError
 from engine.machine.types import Hardware

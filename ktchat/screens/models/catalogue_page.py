@@ -73,7 +73,8 @@ class CataloguePage(Page):
         entry = self.ranked.get(key)
         if entry is None:
             return None, ""
-        return entry.plan, f"{entry.model.good_at} · {entry.model.licence}"
+        model = entry.model
+        return entry.plan, f"{model.good_at} · {model.licence} · released {model.released}"
 
     def on_model_table_chosen(self, message: ModelTable.Chosen) -> None:
         self.action_choose()

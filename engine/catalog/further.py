@@ -1,0 +1,101 @@
+"""Tensors that the shapes of `engine.spec.shapes` do not have: by their names in a layer, outermost size first."""
+
+from __future__ import annotations
+
+from engine.catalog.numbers import Numbers
+from engine.spec.shapes import Named
+
+_OTHER_NORM = ("gpt-oss",)
+"""The norm before their network is called post_attention_norm."""
+
+
+def whole(numbers: Numbers) -> list[Named]:
+    """Tensors outside every layer."""
+    matrix = (numbers.vocab, numbers.hidden)
+    out: list[Named] = [
+        ("token_embd.weight", matrix),
+        ("output_norm.weight", (numbers.hidden,)),
+    ]
+    if not numbers.tied:
+        out.append(("output.weight", matrix))
+    if numbers.architecture == "gemma4":
+        out.append(("rope_freqs.weight", (numbers.head // 2,)))
+    return out
+
+
+def left_out(numbers: Numbers, layer: int) -> tuple[str, ...]:
+    """Usual tensors that a layer does without."""
+    value = numbers.value_is_key and not numbers.has_window(layer)
+    norm = numbers.architecture in _OTHER_NORM
+    return (*(["attn_v.weight"] if value else []), *(["ffn_norm.weight"] if norm else []))
+
+
+def added(numbers: Numbers, layer: int) -> list[Named]:
+    """Tensors of a layer beyond the usual ones."""
+    out = _architecture(numbers)
+    if numbers.architecture in _OTHER_NORM:
+        out.append(("post_attention_norm.weight", (numbers.hidden,)))
+    if numbers.index_heads:
+        out += _indexer(numbers)
+    if layer >= numbers.layers:
+        out += _predictor(numbers)
+    return out
+
+
+def _architecture(numbers: Numbers) -> list[Named]:
+    if numbers.architecture == "gpt-oss":
+        return _gpt_oss(numbers)
+    return _gemma4(numbers) if numbers.architecture == "gemma4" else []
+
+
+def _gpt_oss(numbers: Numbers) -> list[Named]:
+    experts, width, hidden = numbers.experts, numbers.expert_width, numbers.hidden
+    return [
+        ("attn_output.bias", (hidden,)),
+        ("attn_sinks.weight", (numbers.heads,)),
+        ("ffn_gate_inp.bias", (experts,)),
+        ("ffn_gate_exps.bias", (experts, width)),
+        ("ffn_up_exps.bias", (experts, width)),
+        ("ffn_down_exps.bias", (experts, hidden)),
+    ]
+
+
+def _gemma4(numbers: Numbers) -> list[Named]:
+    """A dense network beside the experts, a norm before and after each part, and scales."""
+    hidden = numbers.hidden
+    after = ("post_attention_norm", "post_ffw_norm", "post_ffw_norm_1", "post_ffw_norm_2")
+    return [
+        *[(f"{name}.weight", (hidden,)) for name in (*after, "pre_ffw_norm_2")],
+        ("ffn_gate.weight", (numbers.ffn, hidden)),
+        ("ffn_up.weight", (numbers.ffn, hidden)),
+        ("ffn_down.weight", (hidden, numbers.ffn)),
+        ("ffn_gate_inp.scale", (hidden,)),
+        ("ffn_down_exps.scale", (numbers.experts,)),
+        ("layer_output_scale.weight", (1,)),
+    ]
+
+
+def _indexer(numbers: Numbers) -> list[Named]:
+    """What chooses the positions that a token sees (DeepSeek-V3.2)."""
+    head = numbers.index_head
+    return [
+        ("indexer.k_norm.weight", (head,)),
+        ("indexer.k_norm.bias", (head,)),
+        ("indexer.proj.weight", (numbers.index_heads, numbers.hidden)),
+        ("indexer.attn_k.weight", (head, numbers.hidden)),
+        ("indexer.attn_q_b.weight", (numbers.index_heads * head, numbers.q_lora)),
+    ]
+
+
+def _predictor(numbers: Numbers) -> list[Named]:
+    """What a layer that predicts further tokens has besides."""
+    hidden = numbers.hidden
+    norms: list[Named] = [
+        (f"nextn.{name}.weight", (hidden,)) for name in ("enorm", "hnorm", "shared_head_norm")
+    ]
+    own: list[Named] = [
+        (f"nextn.{name}.weight", (numbers.vocab, hidden))
+        for name in ("embed_tokens", "shared_head_head")
+    ]
+    joined: Named = ("nextn.eh_proj.weight", (hidden, 2 * hidden))
+    return [*norms, joined, *(own if numbers.extra_embeddings else [])]
