@@ -12,7 +12,7 @@ from functools import cache
 
 from engine.catalog import further
 from engine.catalog.numbers import Numbers
-from engine.spec.architectures import ARCHITECTURES, Architecture
+from engine.spec.architectures import ARCHITECTURES, known_architecture
 from engine.spec.recipes import RECIPES, Recipe, tensor_type
 from engine.spec.rope import RopeSpec
 from engine.spec.shapes import Named, Shape, tensor_shapes
@@ -48,7 +48,7 @@ def spec_of(numbers: Numbers, name: str, quant: str, listed: int = 0) -> ModelSp
     groups, layers = sizes.groups, sizes.layers
     if listed:
         groups, layers = _fitted(sizes, listed)
-    known = ARCHITECTURES.get(numbers.architecture, Architecture())
+    known = known_architecture(numbers.architecture)
     moe = MoeSpec(
         numbers.experts,
         numbers.top_k,

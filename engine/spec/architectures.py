@@ -87,6 +87,11 @@ ARCHITECTURES: dict[str, Architecture] = {
 """What the native runtime runs."""
 
 
+def known_architecture(name: str) -> Architecture:
+    """The table's row; for an architecture that only llama.cpp runs what is likely."""
+    return ARCHITECTURES.get(name, Architecture(qk_norm="found"))
+
+
 def is_native(architecture: str) -> bool:
     """Whether the native runtime knows this architecture."""
     return architecture in ARCHITECTURES

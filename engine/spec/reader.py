@@ -16,7 +16,7 @@ import numpy as np
 from engine.errors import ModelFileError
 from engine.gguf.file import GGUFFile
 from engine.gguf.header import DOWNLOAD, shown
-from engine.spec.architectures import ARCHITECTURES, Architecture
+from engine.spec.architectures import ARCHITECTURES, Architecture, known_architecture
 from engine.spec.experts import experts_spec
 from engine.spec.features import check_native, missing_feature
 from engine.spec.metadata import (
@@ -45,7 +45,7 @@ def read_spec(file: GGUFFile) -> ModelSpec:
     name = file.string("general.architecture")
     refuse_other_files(file, name)
     keys = Keys(file, name)
-    spec = _shape(keys, ARCHITECTURES.get(name, Architecture()))
+    spec = _shape(keys, known_architecture(name))
     check_types(file, name in ARCHITECTURES)
     if name not in ARCHITECTURES:
         unsupported = "its architecture is not one of ours"

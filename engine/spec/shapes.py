@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from engine.spec.architectures import ARCHITECTURES, Architecture, QkNorm
+from engine.spec.architectures import QkNorm, known_architecture
 from kernels.recurrent import DeltaNet
 
 VOCABULARY = 32000
@@ -136,14 +136,10 @@ def tensor_shapes(shape: Shape, layers: int) -> Iterator[tuple[Named, int]]:
             attention = _delta(shape)
         dense = not shape.experts or layer < shape.dense_layers
         ffn = _gated(shape, "", shape.ff) if dense else _experts(shape)
-        norm = _architecture(shape).ffn_norm
+        norm = known_architecture(shape.architecture).ffn_norm
         for name, sizes in [(norm, (hidden,)), *attention, *ffn]:
             suffix = "" if name.endswith(".bias") or name == "ssm_a" else ".weight"
             yield (f"blk.{layer}.{name}{suffix}", sizes), layer
-
-
-def _architecture(shape: Shape) -> Architecture:
-    return ARCHITECTURES.get(shape.architecture, Architecture())
 
 
 def _grouped(shape: Shape) -> list[Named]:
@@ -161,7 +157,7 @@ def _grouped(shape: Shape) -> list[Named]:
         ("attn_k", (kv, hidden)),
         ("attn_v", (kv, hidden)),
         *(biases if shape.qkv_bias else []),
-        *norms[_architecture(shape).norms_of_queries(shape.qk_norm)],
+        *norms[known_architecture(shape.architecture).norms_of_queries(shape.qk_norm)],
         ("attn_output", (hidden, shape.heads * head)),
     ]
 

@@ -80,7 +80,8 @@ def test_what_runs_a_model() -> None:
     runs = {model.id: model.runtime for model in catalog.load()}
     assert runs["qwen3-30b-a3b-instruct"] == runs["kimi-k2"] == runs["mixtral-8x7b"] == "native"
     assert runs["glm-4.7-flash"] == "native"
-    assert runs["gpt-oss-20b"] == runs["glm-4.5-air"] == "llama.cpp"
+    assert runs["glm-4.5-air"] == runs["minimax-m2.7"] == "native"
+    assert runs["gpt-oss-20b"] == "llama.cpp"
     assert runs["qwen3-next-80b-a3b-instruct"] == "native"
 
 
