@@ -9,112 +9,36 @@ whose name ends in `_add` add to `residual` in place.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-from kernels.quants import QuantType
+from kernels.parameters import (
+    Q8_BLOCK,
+    Bytes,
+    CacheKind,
+    CacheShape,
+    Floats,
+    Ints,
+    Rope,
+    Routing,
+    Tensor,
+)
 from kernels.recurrent import RecurrentOps, W, X
 
-Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int32]
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """Weights as a file holds them. `shape` is outermost first: (rows, cols) or (experts, rows, cols)."""
-
-    name: str
-    type: QuantType
-    shape: tuple[int, ...]
-    data: Bytes
-
-    @property
-    def rows(self) -> int:
-        """Rows of one matrix (outputs)."""
-        return self.shape[-2]
-
-    @property
-    def cols(self) -> int:
-        """Columns (inputs); the length of a vector."""
-        return self.shape[-1]
-
-
-@dataclass(frozen=True, slots=True)
-class Rope:
-    """Rotary position embedding of the features `offset .. offset + 2 * len(frequencies) - 1` of a head.
-
-    Pair i is rotated by `position * frequencies[i]` radians; cos and sin are multiplied by `magnitude`
-    (YaRN's attention factor). Pairs are (2i, 2i + 1) when `interleaved`, else (i, i + half).
-    """
-
-    frequencies: tuple[float, ...]
-    interleaved: bool
-    offset: int = 0
-    magnitude: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Routing:
-    """How a router's logits become experts and weights.
-
-    Scores are softmax or sigmoid of the logits. `groups` > 1 first keeps the `top_groups` groups with
-    the largest sum of their two best (biased) scores. The `top_k` best biased scores choose experts;
-    their unbiased scores are the weights, divided by their sum when `normalise` (never by less than
-    `floor`), then multiplied by `scale`.
-    """
-
-    top_k: int
-    gating: Literal["softmax", "sigmoid"] = "softmax"
-    normalise: bool = True
-    scale: float = 1.0
-    groups: int = 1
-    top_groups: int = 1
-    floor: float = 6.103515625e-5
-
-
-CacheKind = Literal["f16", "q8"]
-
-Q8_BLOCK = 32
-"""Features of a cache in 8 bits that share a scale."""
-
-
-@dataclass(frozen=True, slots=True)
-class CacheShape:
-    """A paged KV cache of one layer kind: `pages` pages of `page_size` positions in each of `layers`.
-
-    Grouped-query attention stores `heads` keys of `key` and values of `value` features a position;
-    latent attention (MLA) stores one row of `key` features (latent, then rope) with `heads` 1 and
-    `value` 0: its values are the first features of the key.
-
-    Numbers are float16, or, for "q8", int8 with a float16 scale for every `Q8_BLOCK` features of a row
-    (ggml's Q8_0); the row's features are then a multiple of that, else ValueError.
-    """
-
-    layers: int
-    pages: int
-    page_size: int
-    heads: int
-    key: int
-    value: int
-    kind: CacheKind = "f16"
-
-    def __post_init__(self) -> None:
-        for features in (self.key, self.value):
-            if self.kind == "q8" and features % Q8_BLOCK:
-                raise ValueError(f"{features} features in 8 bits: not a multiple of {Q8_BLOCK}")
-
-    @property
-    def bytes_per_position(self) -> int:
-        """Bytes of one position over all layers."""
-        features = self.layers * self.heads * (self.key + self.value)
-        if self.kind == "q8":
-            return features // Q8_BLOCK * (Q8_BLOCK + 2)
-        return 2 * features
-
+__all__ = [
+    "Q8_BLOCK",
+    "Bytes",
+    "C",
+    "CacheKind",
+    "CacheShape",
+    "Floats",
+    "Forward",
+    "Ints",
+    "Ops",
+    "PassInput",
+    "Rope",
+    "Routing",
+    "Tensor",
+]
 
 PassInput = Ints | Floats
 """What a pass begins with: tokens (n,), or the hidden state (n, hidden) that the layers before it made."""
@@ -221,16 +145,27 @@ class Ops(RecurrentOps[X, W], Protocol[X, W, C]):
         What k holds afterwards is not said.
 
         q is (n, heads * key), k (n, kv_heads * key), v (n, kv_heads * value). Position p lives in
-        page `pages[p // page_size]`.
+        page `pages[p // page_size]`, or in the cache's ring.
         """
         ...
 
     def attention(
-        self, q: X, heads: int, scale: float, cache: C, layer: int, pages: Ints, start: int
+        self,
+        q: X,
+        heads: int,
+        scale: float,
+        cache: C,
+        layer: int,
+        pages: Ints,
+        start: int,
+        window: int = 0,
+        sinks: W | None = None,
     ) -> X:
         """Causal grouped-query attention over the cache, new tokens included: (n, heads * value).
 
-        Token i sees positions 0 .. start + i. Query head h reads KV head h * kv_heads // heads.
+        Token i sees positions 0 .. start + i, or the last `window` of them. Query head h reads KV head
+        h * kv_heads // heads. `sinks` (heads,) are one more score a head, which has no value (Xiao et al.,
+        2023, arXiv:2309.17453). In a ring of so many positions n + window - 1 must have room.
         """
         ...
 

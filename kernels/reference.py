@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor as X
 from torch.nn import functional
@@ -25,22 +24,27 @@ class Cache:
 
     keys: X
     values: X
+    ring: int = 0
 
     def write(self, layer: int, pages: Ints, start: int, k: X, v: X) -> None:
         """Store k and v, (n, heads, features), at positions start .. start + n - 1."""
         size = self.keys.shape[2]
         for i in range(len(k)):
-            page, slot = int(pages[(start + i) // size]), (start + i) % size
+            page, slot = self._page(pages, (start + i) // size), (start + i) % size
             self.keys[layer, page, slot] = k[i]
             self.values[layer, page, slot] = v[i]
 
-    def read(self, layer: int, pages: Ints, length: int) -> tuple[X, X]:
-        """Keys and values of positions 0 .. length - 1, (length, heads, features)."""
+    def read(self, layer: int, pages: Ints, first: int, length: int) -> tuple[X, X]:
+        """Keys and values of positions first .. length - 1, (length - first, heads, features)."""
         size = self.keys.shape[2]
-        used = torch.from_numpy(pages[: -(-length // size)].astype(np.int64))
-        k = self.keys[layer, used].flatten(0, 1)[:length]
-        v = self.values[layer, used].flatten(0, 1)[:length]
+        used = [self._page(pages, number) for number in range(first // size, -(-length // size))]
+        here = slice(first % size, first % size + length - first)
+        k = self.keys[layer, used].flatten(0, 1)[here]
+        v = self.values[layer, used].flatten(0, 1)[here]
         return k, v
+
+    def _page(self, pages: Ints, number: int) -> int:
+        return number % self.ring if self.ring else int(pages[number])
 
 
 class ReferenceOps(ReferenceRecurrentOps):
@@ -66,7 +70,8 @@ class ReferenceOps(ReferenceRecurrentOps):
     def kv_cache(self, shape: CacheShape) -> Cache:
         """Float32 whatever the kind: the oracle does not round."""
         size = (shape.layers, shape.pages, shape.page_size, shape.heads)
-        return Cache(torch.zeros(*size, shape.key), torch.zeros(*size, shape.value))
+        keys, values = torch.zeros(*size, shape.key), torch.zeros(*size, shape.value)
+        return Cache(keys, values, shape.ring)
 
     def copy_page(self, cache: Cache, source: int, target: int) -> None:
         cache.keys[:, target] = cache.keys[:, source]
@@ -143,12 +148,24 @@ class ReferenceOps(ReferenceRecurrentOps):
         cache.write(layer, pages, start, keys, v.view(len(v), kv_heads, -1))
 
     def attention(
-        self, q: X, heads: int, scale: float, cache: Cache, layer: int, pages: Ints, start: int
+        self,
+        q: X,
+        heads: int,
+        scale: float,
+        cache: Cache,
+        layer: int,
+        pages: Ints,
+        start: int,
+        window: int = 0,
+        sinks: Weight | None = None,
     ) -> X:
-        k, v = cache.read(layer, pages, start + len(q))
+        first = max(0, start - window + 1) if window else 0
+        k, v = cache.read(layer, pages, first, start + len(q))
         group = heads // k.shape[1]
         k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-        return _attend(q.view(len(q), heads, -1), k, v, scale, start).flatten(1)
+        sink = None if sinks is None else sinks.float()
+        queries = q.view(len(q), heads, -1)
+        return _attend(queries, k, v, scale, start - first, window, sink).flatten(1)
 
     def latent_append(
         self,
@@ -183,7 +200,7 @@ class ReferenceOps(ReferenceRecurrentOps):
         pages: Ints,
         start: int,
     ) -> X:
-        rows, _ = cache.read(layer, pages, start + len(q))
+        rows, _ = cache.read(layer, pages, 0, start + len(q))
         latent, nope = k_b.tensor.shape[1:]
         queries = q.view(len(q), heads, -1)
         absorbed = torch.einsum("nhd,hld->nhl", queries[..., :nope], k_b.float())
@@ -252,10 +269,15 @@ def _rotate(x: X, rope: Rope, offset: int, start: int) -> None:
     second.copy_(rotated[1])
 
 
-def _attend(q: X, k: X, v: X, scale: float, start: int) -> X:
+def _attend(
+    q: X, k: X, v: X, scale: float, start: int, window: int = 0, sinks: X | None = None
+) -> X:
     """Causal softmax attention: q (n, heads, d), k and v (length, heads, …) -> (n, heads, …)."""
     scores = torch.einsum("nhd,lhd->hnl", q, k) * scale
-    positions = torch.arange(start, start + len(q))[:, None]
-    future = torch.arange(len(k))[None] > positions
-    weights = scores.masked_fill(future, -torch.inf).softmax(-1)
+    behind = torch.arange(start, start + len(q))[:, None] - torch.arange(len(k))[None]
+    unseen = (behind < 0) | (behind >= (window or len(k)))
+    scores = scores.masked_fill(unseen, -torch.inf)
+    if sinks is not None:
+        scores = torch.cat([scores, sinks.view(-1, 1, 1).expand(-1, len(q), 1)], dim=-1)
+    weights = scores.softmax(-1)[..., : len(k)]
     return torch.einsum("hnl,lhd->nhd", weights, v)

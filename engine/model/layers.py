@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 from engine.model.projections import attention_projections, delta_projections
 from engine.model.weights import WeightLoader
+from engine.spec.attention import LayerKind
 from engine.spec.spec import ModelSpec, MoeSpec
 from kernels.ops import C, Ints, Ops, Rope
 from kernels.recurrent import DeltaNetWeights, State, W, X
@@ -27,17 +29,15 @@ class Span:
 
 
 class LayerAt(NamedTuple):
-    """A layer's number in the model, and its place among the layers of its kind in its stage."""
+    """A layer's number in the model, its kind, and its place among the layers of that kind in its stage."""
 
     number: int
+    kind: LayerKind
     place: int
 
 
-class Memory(NamedTuple, Generic[C]):
-    """What a stage remembers of a sequence; None where it has no layers of the kind."""
-
-    cache: C | None
-    state: State | None
+Memory = Mapping[LayerKind, Any]
+"""What a stage remembers of a sequence: KV caches, a recurrent state; of the kinds that its layers have."""
 
 
 class GroupedAttention(Generic[X, W, C]):
@@ -47,9 +47,10 @@ class GroupedAttention(Generic[X, W, C]):
         self, ops: Ops[X, W, C], load: WeightLoader[W], spec: ModelSpec, rope: Rope, at: LayerAt
     ) -> None:
         prefix = f"blk.{at.number}."
-        self._ops, self._spec, self._rope, self._layer = ops, spec, rope, at.place
+        self._ops, self._eps, self._rope, self._layer = ops, spec.eps, rope, at.place
+        self._of = spec.attention(at.kind)
         self._norm = load.vector(prefix + "attn_norm.weight")
-        self._projections, self._biases = attention_projections(load, spec, prefix)
+        self._projections, self._biases = attention_projections(load, spec, self._of, prefix)
         self._head_norms = (
             (
                 load.vector(prefix + "attn_q_norm.weight"),
@@ -58,19 +59,20 @@ class GroupedAttention(Generic[X, W, C]):
             if spec.qk_norm
             else None
         )
+        self._sinks = load.optional_vector(prefix + "attn_sinks.weight")
         self._output = load.matrix(prefix + "attn_output.weight")
 
-    def add(self, x: X, memory: Memory[C], span: Span, last: bool) -> X:
+    def add(self, x: X, cache: C, span: Span, last: bool) -> X:
         """x plus attention; only its last row when `last`, which saves the others' work."""
-        ops, eps, spec = self._ops, self._spec.eps, self._spec
-        assert memory.cache is not None
+        ops, eps, of = self._ops, self._eps, self._of
         q, k, v, *gate = ops.norm_linear(x, self._norm, eps, self._projections, self._biases)
-        place = (memory.cache, self._layer, span.pages)
+        place = (cache, self._layer, span.pages)
         ops.rope_append(q, k, v, self._head_norms, eps, self._rope, *place, span.start)
         if last:
             x, q, span = ops.last_row(x), ops.last_row(q), span.last
             gate = [ops.last_row(one) for one in gate]
-        attn_out = ops.attention(q, spec.heads, spec.softmax_scale, *place, span.start)
+        seen = of.window, self._sinks
+        attn_out = ops.attention(q, of.heads, of.softmax_scale, *place, span.start, *seen)
         for one in gate:
             ops.sigmoid_gate(attn_out, one)
         ops.linear_add(attn_out, self._output, x)
@@ -96,12 +98,12 @@ class DeltaNetLayer(Generic[X, W, C]):
         )
         self._output = load.matrix(prefix + "ssm_out.weight")
 
-    def add(self, x: X, memory: Memory[C], span: Span, last: bool) -> X:
+    def add(self, x: X, state: State, span: Span, last: bool) -> X:
         """x plus the net's output; only its last row when `last`."""
         ops = self._ops
         qkv, z, alpha, beta = ops.norm_linear(x, self._norm, self._eps, self._projections)
         out = ops.delta_net(
-            qkv, z, alpha, beta, self._weights, self._eps, self._net, memory.state, self._layer
+            qkv, z, alpha, beta, self._weights, self._eps, self._net, state, self._layer
         )
         if last:
             x, out = ops.last_row(x), ops.last_row(out)
@@ -131,16 +133,15 @@ class LatentAttention(Generic[X, W, C]):
         self._k_b, self._v_b = load.latent_projections(prefix, spec.heads, spec.mla)
         self._output = load.matrix(prefix + "attn_output.weight")
 
-    def add(self, x: X, memory: Memory[C], span: Span, last: bool) -> X:
+    def add(self, x: X, cache: C, span: Span, last: bool) -> X:
         """x plus attention; only its last row when `last`."""
-        assert memory.cache is not None
         ops, eps, spec = self._ops, self._spec.eps, self._spec
         if self._q_norm is None:
             q, kv = ops.norm_linear(x, self._norm, eps, [self._q, self._kv_a])
         else:
             low, kv = ops.norm_linear(x, self._norm, eps, [self._q_a, self._kv_a])
             (q,) = ops.norm_linear(low, self._q_norm, eps, [self._q])
-        place = (memory.cache, self._layer, span.pages)
+        place = (cache, self._layer, span.pages)
         ops.latent_append(q, spec.heads, kv, self._kv_norm, eps, self._rope, *place, span.start)
         if last:
             x, q, span = ops.last_row(x), ops.last_row(q), span.last
@@ -225,7 +226,8 @@ class Layer(Generic[X, W, C]):
         self._attention: (
             GroupedAttention[X, W, C] | LatentAttention[X, W, C] | DeltaNetLayer[X, W, C]
         )
-        if spec.is_recurrent(at.number):
+        self._kind = at.kind
+        if at.kind == "recurrent":
             self._attention = DeltaNetLayer(ops, load, spec, at)
         else:
             kind = GroupedAttention if spec.mla is None else LatentAttention
@@ -236,8 +238,8 @@ class Layer(Generic[X, W, C]):
         else:
             self._ffn = MoeFfn(ops, load, spec, spec.moe, at.number)
 
-    def run(self, x: X, memory: Memory[C], span: Span, last: bool) -> X:
+    def run(self, x: X, memory: Memory, span: Span, last: bool) -> X:
         """The layer's output, maybe in x's place; only of its last row when `last`."""
-        x = self._attention.add(x, memory, span, last)
+        x = self._attention.add(x, memory[self._kind], span, last)
         self._ffn.add(x)
         return x

@@ -10,19 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.model.weights import RowIndex, WeightLoader
-from engine.spec.spec import ModelSpec
+from engine.spec.spec import AttentionSpec, ModelSpec
 from kernels.recurrent import DeltaNet, W
 
 Rows = npt.NDArray[np.int64]
 
 
 def attention_projections(
-    load: WeightLoader[W], spec: ModelSpec, prefix: str
+    load: WeightLoader[W], spec: ModelSpec, of: AttentionSpec, prefix: str
 ) -> tuple[list[W], list[W | None]]:
     """Queries, keys, values and, where attention is gated, gates; and their biases."""
-    q = spec.heads * spec.head_dim * (2 if spec.attention_gate else 1)
-    k, v = spec.kv_heads * spec.head_dim, spec.kv_heads * spec.value_dim
-    query, gate = _gated(spec) if spec.attention_gate else (np.arange(q), None)
+    q = of.heads * of.head_dim * (2 if spec.attention_gate else 1)
+    k, v = of.kv_heads * of.head_dim, of.kv_heads * of.value_dim
+    query, gate = _gated(of) if spec.attention_gate else (np.arange(q), None)
     if spec.fused_qkv:
         parts: list[RowIndex] = [query, slice(q, q + k), slice(q + k, q + k + v)]
         parts += [gate] if gate is not None else []
@@ -46,9 +46,9 @@ def attention_projections(
     )
 
 
-def _gated(spec: ModelSpec) -> tuple[Rows, Rows]:
+def _gated(of: AttentionSpec) -> tuple[Rows, Rows]:
     """Rows of queries and of gates: each head's query, then its gate."""
-    rows = np.arange(spec.heads * 2 * spec.head_dim).reshape(spec.heads, 2, spec.head_dim)
+    rows = np.arange(of.heads * 2 * of.head_dim).reshape(of.heads, 2, of.head_dim)
     return rows[:, 0].ravel(), rows[:, 1].ravel()
 
 

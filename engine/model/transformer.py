@@ -6,59 +6,63 @@ such a run of layers is a stage.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any, Generic
 
 import numpy as np
 
 from engine.gguf.file import GGUFFile
-from engine.model.layers import Layer, LayerAt, Memory, Span
+from engine.model.layers import Layer, LayerAt, Span
 from engine.model.weights import Report, WeightLoader
+from engine.spec.attention import LayerKind
 from engine.spec.spec import ModelSpec
 from kernels.ops import C, CacheKind, CacheShape, Floats, Ints, Ops, PassInput
-from kernels.recurrent import State, StateShape, W, X
+from kernels.recurrent import StateShape, W, X
+from kernels.window import WindowPages
 
 
 class Stage(Generic[X, W, C]):
-    """Layers that follow each other on one op set, with their KV cache and their recurrent state."""
+    """Layers that follow each other on one op set, with what they remember of a sequence."""
 
     def __init__(
-        self, ops: Ops[X, W, C], load: WeightLoader[W], spec: ModelSpec, first: int, count: int
+        self, ops: Ops[X, W, C], load: WeightLoader[W], spec: ModelSpec, numbers: range
     ) -> None:
-        rope = spec.rope.to_rope(spec.mla.nope if spec.mla else 0)
-        self.ops, self.layers = ops, count
-        numbers = range(first, first + count)
-        self.recurrent = sum(map(spec.is_recurrent, numbers))
-        """Of its layers; the others have a KV cache."""
-        places = {True: iter(range(count)), False: iter(range(count))}
+        self.ops = ops
+        kinds = [spec.kind(number) for number in numbers]
+        self.layers: Counter[LayerKind] = Counter(kinds)
+        """So many of each kind."""
+        self.memory: dict[LayerKind, Any] = {}
+        """Of the kinds that there are: KV caches, and a recurrent state."""
+        nope = spec.mla.nope if spec.mla else 0
+        ropes = {kind: spec.attention(kind).rope.to_rope(nope) for kind in self.layers}
+        places = {kind: count() for kind in self.layers}
         self._layers = [
-            Layer(ops, load, spec, rope, LayerAt(number, next(places[spec.is_recurrent(number)])))
-            for number in numbers
+            Layer(ops, load, spec, ropes[kind], LayerAt(number, kind, next(places[kind])))
+            for number, kind in zip(numbers, kinds, strict=True)
         ]
-        self.cache: C | None = None
-        self.state: State | None = None
         self.forward_one: Callable[[PassInput, Ints, int], X]
         """Its pass for one token, recorded."""
 
     def run(self, x: X, span: Span, last: bool) -> X:
         """Through all layers; only the last row through the last one when `last`."""
-        memory = Memory(self.cache, self.state)
         for layer in self._layers[:-1]:
-            x = layer.run(x, memory, span, last=False)
-        return self._layers[-1].run(x, memory, span, last)
+            x = layer.run(x, self.memory, span, last=False)
+        return self._layers[-1].run(x, self.memory, span, last)
 
 
 class Transformer(Generic[X, W, C]):
-    """A decoder-only model bound to op sets, a KV cache of `pages` pages and recurrent states in `slots` slots.
+    """A decoder-only model bound to op sets, a KV cache of `pages` pages and bounded states in `slots` slots.
 
     `ops` is one op set, or one for every layer: layers next to each other that have the same are a
     stage, and activations go from stage to stage through the host. `kv` is how devices keep the cache.
 
-    A recurrent state belongs to one position and cannot be cut back: a pass begins at position 0 or where
-    the one before it ended, or at that of a state that `load_state` brings back.
+    Recurrent states and windows of positions are bounded. They belong to one position and cannot be cut back:
+    a pass begins at position 0 or where the one before it ended, or at that of a state that `load_state` brings
+    back.
     """
 
     def __init__(
@@ -84,10 +88,10 @@ class Transformer(Generic[X, W, C]):
         self.stages: list[Stage[X, W, C]] = []
         first = 0
         for _, same in groupby(each, key=id):
-            count = len(list(same))
+            numbers = range(first, first + len(list(same)))
             with _active(each[first]):
-                self.stages.append(Stage(each[first], load.on(each[first]), spec, first, count))
-            first += count
+                self.stages.append(Stage(each[first], load.on(each[first]), spec, numbers))
+            first = numbers.stop
         if len({id(stage.ops) for stage in self.stages}) < len(self.stages):
             raise ValueError("layers on one op set are next to each other")
         load = load.on(each[-1])
@@ -98,54 +102,70 @@ class Transformer(Generic[X, W, C]):
         self.resize(pages)
 
     def _make_states(self) -> None:
-        for stage in self.stages:
-            if self.spec.delta is not None and stage.recurrent:
-                shape = StateShape(stage.recurrent, self.slots, self.spec.delta)
-                with _active(stage.ops):
-                    stage.state = stage.ops.recurrent_state(shape)
+        spec = self.spec
+        for stage in self._having("recurrent"):
+            assert spec.delta is not None
+            state = StateShape(stage.layers["recurrent"], self.slots, spec.delta)
+            with _active(stage.ops):
+                stage.memory["recurrent"] = stage.ops.recurrent_state(state)
+        for stage in self._having("window"):
+            size = stage.layers["window"], self._page_size, self.slots
+            shape = spec.attention("window").window_cache(*size, self._cache_kind(stage))
+            with _active(stage.ops):
+                stage.memory["window"] = stage.ops.kv_cache(shape)
+
+    def _having(self, kind: LayerKind) -> list[Stage[X, W, C]]:
+        return [stage for stage in self.stages if stage.layers[kind]]
 
     def resize(self, pages: int) -> None:
         """Empty caches of `pages` pages; what the old ones held is gone."""
         for stage in self.stages:
-            stage.cache = None  # its memory comes first
+            stage.memory.pop("full", None)  # its memory comes first
+        for stage in self._having("full"):
+            with _active(stage.ops):
+                stage.memory["full"] = stage.ops.kv_cache(self._shape(stage, pages))
         for stage in self.stages:
-            if stage.layers > stage.recurrent:
-                with _active(stage.ops):
-                    stage.cache = stage.ops.kv_cache(self._shape(stage, pages))
             stage.forward_one = stage.ops.record(partial(self._pass, stage, last=True))
 
     def save_state(self, slot: int) -> None:
-        """Keep the recurrent state of the present position in `slot`, 1 .. slots - 1."""
-        self._copy_state(0, slot)
+        """Keep what is bounded, as it is at the present position, in `slot`, 1 .. slots - 1."""
+        self._copy_state(0, slot, self._position)
 
     def load_state(self, slot: int, position: int) -> None:
-        """Go on from the state in `slot`, which was kept at `position`."""
-        self._copy_state(slot, 0)
+        """Go on from what is in `slot`, which was kept at `position`."""
+        self._copy_state(slot, 0, position)
         self._position = position
 
-    def _copy_state(self, source: int, target: int) -> None:
-        for stage in self.stages:
-            if stage.state is not None:
-                with _active(stage.ops):
-                    stage.ops.copy_state(stage.state, source, target)
+    def _copy_state(self, source: int, target: int, position: int) -> None:
+        for stage in self._having("recurrent"):
+            with _active(stage.ops):
+                stage.ops.copy_state(stage.memory["recurrent"], source, target)
+        for stage in self._having("window"):
+            with _active(stage.ops):
+                for ring, copy in self._window.of_copy(source or target, position):
+                    pages = (copy, ring) if source else (ring, copy)
+                    stage.ops.copy_page(stage.memory["window"], *pages)
+
+    @property
+    def _window(self) -> WindowPages:
+        return WindowPages(self.spec.attention("window").window, self._page_size)
 
     def _advance(self, start: int, count: int) -> None:
-        """The recurrent state must be that of `start`."""
-        if self.spec.delta is None:
+        """What is bounded must be that of `start`."""
+        if not self.spec.keeps_state:
             return
         if start == 0:
-            for stage in self.stages:
-                if stage.state is not None:
-                    with _active(stage.ops):
-                        stage.ops.clear_state(stage.state)
+            for stage in self._having("recurrent"):
+                with _active(stage.ops):
+                    stage.ops.clear_state(stage.memory["recurrent"])
         elif start != self._position:
-            raise ValueError(f"the recurrent state is that of {self._position}, not of {start}")
+            raise ValueError(f"the state is that of {self._position}, not of {start}")
         self._position = start + count
 
     def try_stage(self, stage: Stage[X, W, C], count: int, pages: Ints, start: int) -> None:
         """One stage's pass of `count` tokens at `start`, alone: makes what such passes need.
 
-        A recurrent state is then of no position.
+        What is bounded is then of no position.
         """
         self._position = -1
         entry: Any = np.zeros(count, np.int32)
@@ -155,27 +175,28 @@ class Transformer(Generic[X, W, C]):
             stage.ops.to_numpy(self._pass(stage, entry, pages, start, last=True))
 
     def page_bytes(self, ops: Any) -> int:
-        """Bytes of a page in all caches on an op set."""
+        """Bytes of a page in all caches of the whole context on an op set."""
         stages = (stage for stage in self.stages if stage.ops is ops)
         return sum(self._shape(s, 1).bytes_per_position * self._page_size for s in stages)
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """Bytes of one position in all caches."""
+        """Bytes of one position in all caches of the whole context."""
         return sum(self._shape(stage, 1).bytes_per_position for stage in self.stages)
 
-    def _shape(self, stage: Stage[X, W, C], pages: int) -> CacheShape:
+    def _cache_kind(self, stage: Stage[X, W, C]) -> CacheKind:
         """Of several stages, those on the CPU keep float16 whatever the others keep."""
-        kind = "f16" if len(self.stages) > 1 and stage.ops.name == "cpu" else self._kv
-        layers = stage.layers - stage.recurrent
+        return "f16" if len(self.stages) > 1 and stage.ops.name == "cpu" else self._kv
+
+    def _shape(self, stage: Stage[X, W, C], pages: int) -> CacheShape:
+        layers, kind = stage.layers["full"], self._cache_kind(stage)
         return cache_shape(self.spec, pages, self._page_size, layers, kind)
 
     def copy_page(self, source: int, target: int) -> None:
-        """Copy a page in every layer."""
-        for stage in self.stages:
-            if stage.cache is not None:
-                with _active(stage.ops):
-                    stage.ops.copy_page(stage.cache, source, target)
+        """Copy a page in every layer that keeps the whole context."""
+        for stage in self._having("full"):
+            with _active(stage.ops):
+                stage.ops.copy_page(stage.memory["full"], source, target)
 
     def forward(self, tokens: Ints, pages: Ints, start: int) -> Floats:
         """Append `tokens` at position `start`; logits of the last one, (vocabulary,)."""
@@ -225,7 +246,7 @@ def cache_shape(
     layers: int | None = None,
     kind: CacheKind = "f16",
 ) -> CacheShape:
-    """The KV cache of all layers, or of so many: latents for MLA, keys and values otherwise."""
+    """The KV cache of all layers that keep the whole context, or of so many: latents for MLA, else keys and values."""
     layers = spec.attention_layers if layers is None else layers
     if spec.mla is not None:
         key = spec.mla.kv_lora + spec.mla.rope

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.common.units import byte_size
 from engine.errors import MemoryShortError, RequestError
-from engine.plan.footprint import PAGE, kv_bytes, state_bytes, weight_bytes, workspace_bytes
+from engine.plan.footprint import PAGE, memory_bytes, weight_bytes, workspace_bytes
 from engine.protocol import Auto
 from engine.spec.spec import ModelSpec
 
@@ -54,9 +54,9 @@ def wanted_context(requested: int | Auto | None, spec: ModelSpec, free: int) -> 
 
 def largest_context(spec: ModelSpec, free: int) -> int:
     """Tokens whose KV cache fits beside the weights into `free` bytes; whole pages."""
-    room = free - reserve_bytes(spec) - sum(weight_bytes(spec).values()) - state_bytes(spec)
-    pages = max(0, room) // (PAGE * max(1, spec.kv_bytes_per_token))
-    return max(0, pages - 1) * PAGE
+    room = free - reserve_bytes(spec) - sum(weight_bytes(spec).values())
+    page = PAGE * max(1, spec.kv_bytes_per_token)
+    return max(0, room - sum(memory_bytes(spec, 0).values())) // page * PAGE
 
 
 def reserve_bytes(spec: ModelSpec) -> int:
@@ -65,7 +65,7 @@ def reserve_bytes(spec: ModelSpec) -> int:
 
 
 def _too_large(spec: ModelSpec, context: int, free: int, most: int) -> MemoryShortError:
-    weights, cache = sum(weight_bytes(spec).values()), kv_bytes(spec, context) + state_bytes(spec)
+    weights, cache = (sum(p.values()) for p in (weight_bytes(spec), memory_bytes(spec, context)))
     return MemoryShortError(
         f"{spec.name} does not fit into memory",
         f"Its weights take {byte_size(weights)} and a context of {context} tokens {byte_size(cache)}, "

@@ -5,8 +5,9 @@ Pure arithmetic over a spec; tests/engine/test_plan_measured.py holds it against
 
 from __future__ import annotations
 
-from engine.spec.spec import Group, ModelSpec
+from engine.spec.spec import Group, LayerKind, ModelSpec
 from kernels.sizes import PAGE_SIZE, PROMPT_CHUNK
+from kernels.window import WindowPages
 
 PAGE = PAGE_SIZE
 """Positions in a page of the KV cache; the cache has one page more than the context needs."""
@@ -14,7 +15,7 @@ CHUNK = PROMPT_CHUNK
 """Tokens prefilled at once."""
 
 SNAPSHOT_BYTES = 512 << 20
-"""Recurrent states of earlier positions take about so much memory,"""
+"""Recurrent states and windows of earlier positions take about so much memory,"""
 MIN_SNAPSHOTS, MAX_SNAPSHOTS = 4, 32
 """and are never fewer or more than these."""
 
@@ -51,16 +52,21 @@ def _transposed_bytes(spec: ModelSpec) -> int:
 
 
 def kv_bytes(spec: ModelSpec, context: int) -> int:
-    """Bytes of the KV cache in float16, whole pages."""
+    """Bytes of the KV cache of the whole context in float16, whole pages."""
     pages = -(-context // PAGE) + 1
     return pages * PAGE * spec.kv_bytes_per_token
 
 
 def state_slots(spec: ModelSpec) -> int:
-    """Recurrent states that are kept, the current one among them; 1 for models without."""
-    if not spec.state_bytes:
+    """Positions of which what is bounded is kept, the current one among them; 1 where nothing is."""
+    if not spec.keeps_state:
         return 1
-    return 1 + min(MAX_SNAPSHOTS, max(MIN_SNAPSHOTS, SNAPSHOT_BYTES // spec.state_bytes))
+    one = spec.state_bytes + _windows(spec).copy * PAGE * spec.window_row_bytes
+    return 1 + min(MAX_SNAPSHOTS, max(MIN_SNAPSHOTS, SNAPSHOT_BYTES // one))
+
+
+def _windows(spec: ModelSpec) -> WindowPages:
+    return WindowPages(spec.windowed.window if spec.windowed is not None else 0)
 
 
 def state_bytes(spec: ModelSpec) -> int:
@@ -68,10 +74,29 @@ def state_bytes(spec: ModelSpec) -> int:
     return state_slots(spec) * spec.state_bytes
 
 
+def window_bytes(spec: ModelSpec) -> int:
+    """Bytes of the KV cache of layers that see a window, in float16, with the copies that are kept."""
+    return window_positions(spec) * spec.window_row_bytes
+
+
+def window_positions(spec: ModelSpec) -> int:
+    """Positions of the KV cache of one layer that sees a window, those of kept copies among them."""
+    return _windows(spec).pages(state_slots(spec)) * PAGE
+
+
+def memory_bytes(spec: ModelSpec, context: int) -> dict[LayerKind, int]:
+    """Bytes of what layers of each kind remember, on the CPU."""
+    return {
+        "full": kv_bytes(spec, context),
+        "window": window_bytes(spec),
+        "recurrent": state_bytes(spec),
+    }
+
+
 def workspace_bytes(spec: ModelSpec) -> int:
     """Bytes of the process, the vocabulary and the buffers of one chunk."""
     moe = spec.moe
-    attention = spec.heads * spec.value_dim
+    attention = max((of.heads * of.value_dim for of in spec.attentions), default=0)
     if spec.delta is not None:
         # Convolved queries, keys and values, then outputs, beside what a chunk's solver takes.
         attention = max(attention, 2 * spec.delta.conv_features + 2 * spec.delta.values)
@@ -80,5 +105,6 @@ def workspace_bytes(spec: ModelSpec) -> int:
     widest = max(spec.ffn, moe.top_k * moe.width if moe else 0, moe.shared_width if moe else 0)
     # Native scratch memory is as large as the op that needs most; activations wait beside it.
     scratch = max(attention, int(PACKED * widest))
-    waiting = 2 * spec.hidden + spec.heads * (spec.head_dim + spec.value_dim)
+    rows = (of.heads * (of.head_dim + of.value_dim) for of in spec.attentions)
+    waiting = 2 * spec.hidden + max(rows, default=0)
     return PROCESS + spec.vocab * (VOCABULARY + 4) + 4 * CHUNK * (scratch + waiting)

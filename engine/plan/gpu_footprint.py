@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from engine.machine.types import Gpu
-from engine.plan.footprint import CHUNK, PAGE, state_bytes
+from engine.plan.footprint import CHUNK, PAGE, state_bytes, window_positions
 from engine.protocol import KvKind
-from engine.spec.spec import Group, GroupSize, ModelSpec
+from engine.spec.spec import AttentionSpec, Group, GroupSize, ModelSpec
 from kernels.gpu.attention.plan import AttentionPlan, plan_attention, plan_latent_attention
 from kernels.gpu.flashinfer.shapes import LATENT, LATENT_ROPE, supports
 from kernels.gpu.flashinfer.workspace import WORKSPACE_BYTES
@@ -53,10 +53,23 @@ def reserve_bytes(gpu: Gpu) -> int:
 
 
 def layer_memory_bytes(spec: ModelSpec, layer: int, context: int, kv: KvKind = "f16") -> int:
-    """Bytes of one layer's recurrent states, or of its KV cache: whole pages, and one more than the context needs."""
+    """Bytes of one layer's recurrent states, or of its KV cache: of a window with the copies that are kept, or
+    whole pages, and one more than the context needs."""
     if spec.is_recurrent(layer):
         return state_bytes(spec) // spec.recurrent_layers
+    if spec.kind(layer) == "window":
+        return window_positions(spec) * _row(spec.attention("window").row_bytes, kv)
     return layer_kv_bytes(spec, context, kv)
+
+
+def layer_read_bytes(spec: ModelSpec, layer: int, position: int, kv: KvKind = "f16") -> int:
+    """Bytes of what one layer remembers that a token at `position` reads, and writes of recurrent states."""
+    if spec.is_recurrent(layer):
+        return 2 * spec.state_bytes // spec.recurrent_layers
+    of = spec.attention(spec.kind(layer))
+    if of.window:
+        return min(position, of.window) * _row(of.row_bytes, kv)
+    return position * layer_kv_row(spec, kv)
 
 
 def layer_kv_bytes(spec: ModelSpec, context: int, kv: KvKind = "f16") -> int:
@@ -65,15 +78,20 @@ def layer_kv_bytes(spec: ModelSpec, context: int, kv: KvKind = "f16") -> int:
 
 
 def layer_kv_row(spec: ModelSpec, kv: KvKind) -> int:
-    """Bytes of one position in one layer: 34 for 32 features in 8 bits, in place of 64."""
-    row = -(-spec.kv_bytes_per_token // max(1, spec.attention_layers))
-    return row if kv == "f16" else -(-row * 17 // 32)
+    """Bytes of one position in one layer that keeps the whole context."""
+    return _row(-(-spec.kv_bytes_per_token // max(1, spec.attention_layers)), kv)
+
+
+def _row(in_float16: int, kv: KvKind) -> int:
+    """34 bytes for 32 features in 8 bits, in place of 64."""
+    return in_float16 if kv == "f16" else -(-in_float16 * 17 // 32)
 
 
 def quantised_kv_obstacle(spec: ModelSpec) -> str:
     """Why a KV cache in 8 bits is impossible, which has a scale for every 32 features; empty: it is not."""
     mla = spec.mla
-    sizes = (spec.head_dim, spec.value_dim) if mla is None else (mla.kv_lora, mla.rope)
+    sizes = [size for of in spec.attentions for size in (of.head_dim, of.value_dim)]
+    sizes = sizes if mla is None else [mla.kv_lora, mla.rope]
     wrong = [size for size in sizes if size % 32]
     return f"its heads of {wrong[0]} features are no multiple of 32" if wrong else ""
 
@@ -85,7 +103,7 @@ def work_bytes(spec: ModelSpec, context: int, flash: bool, streams: bool) -> int
     """
     total = CONTEXT + CUBLAS + GRAPHS + BLOCK_BYTES + 4 * spec.vocab + _rounding(spec)
     total += int(UNEVEN * CHUNK * activation_bytes(spec))
-    total += FLASH if flash and takes_flash(spec) else attention_scratch(spec, context)
+    total += attention_bytes(spec, context, flash)
     if streams and spec.moe is not None:
         total += 2 * max(STREAM_BUFFER, _largest_expert(spec))
     return total
@@ -114,8 +132,9 @@ def activation_bytes(spec: ModelSpec) -> int:
     residual, own = 4 * hidden, 8 * hidden  # its norm beside it
     parts = [own + 10 * hidden]
     if mla is None:
-        qkv = spec.heads * spec.head_dim + spec.kv_heads * (spec.head_dim + spec.value_dim)
-        parts.append(residual + 4 * qkv + 14 * spec.heads * spec.value_dim)
+        for of in spec.attentions:
+            qkv = of.heads * of.head_dim + of.kv_heads * (of.head_dim + of.value_dim)
+            parts.append(residual + 4 * qkv + 14 * of.heads * of.value_dim)
     else:
         # q, then absorbed, mixed and mixed made ready for v_b, at the same time.
         low = mla.q_lora + mla.kv_lora + mla.rope
@@ -134,17 +153,24 @@ def activation_bytes(spec: ModelSpec) -> int:
     return max(parts)
 
 
-def attention_scratch(spec: ModelSpec, context: int) -> int:
+def attention_bytes(spec: ModelSpec, context: int, flash: bool) -> int:
+    """Bytes that attention works in; layers that see a window do without flashinfer."""
+    takes = flash and takes_flash(spec)
+    kinds = [of for of in spec.attentions if of.window or not takes]
+    return FLASH * takes + sum(attention_scratch(spec, of, context) for of in kinds)
+
+
+def attention_scratch(spec: ModelSpec, of: AttentionSpec, context: int) -> int:
     """Bytes of the parts that splits of attention leave: one plan for each bucket of new tokens."""
-    return sum(_attention(spec, new, context).scratch_bytes(new) for new in BUCKETS)
+    return sum(_attention(spec, of, new, context).scratch_bytes(new) for new in BUCKETS)
 
 
-def _attention(spec: ModelSpec, queries: int, context: int) -> AttentionPlan:
-    context = max(1, context)
+def _attention(spec: ModelSpec, of: AttentionSpec, queries: int, context: int) -> AttentionPlan:
+    context = of.window + queries if of.window else max(1, context)
     if spec.mla is not None:
         row = spec.mla.kv_lora, spec.mla.rope
         return plan_latent_attention(1, queries, spec.heads, *row, context, PROCESSORS)
-    heads = spec.heads, max(1, spec.kv_heads), spec.head_dim, spec.value_dim
+    heads = of.heads, max(1, of.kv_heads), of.head_dim, of.value_dim
     return plan_attention(1, queries, *heads, context, PROCESSORS)
 
 

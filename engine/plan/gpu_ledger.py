@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,7 +31,7 @@ from engine.plan.placement import (
     place_layers,
 )
 from engine.protocol import KvKind
-from engine.spec.spec import Group, GroupSize, ModelSpec
+from engine.spec.spec import Group, GroupSize, LayerKind, ModelSpec
 
 USUAL_CONTEXT = 8192
 """A context for which layers move to the CPU if they must; for longer ones they do not, unless asked."""
@@ -154,19 +155,16 @@ class GpuRoom:
             for group in layer:
                 if place.gpu is None or (group == "experts" and place.experts < experts):
                     weights[group] = weights.get(group, 0) + _resident(layer, group)
-        cache, state = self._memories(range(on_cpu), placement.context, "f16")
-        return ram_ledger(self.hardware.memory.available, weights, cache, state, spec, HOST)
+        memories = self._memories(range(on_cpu), placement.context, "f16")
+        return ram_ledger(self.hardware.memory.available, weights, memories, spec, HOST)
 
-    def _memories(self, layers: Iterable[int], context: int, kv: KvKind) -> tuple[int, int]:
-        """Bytes of KV cache and of recurrent states of these layers."""
-        cache = state = 0
+    def _memories(self, layers: Iterable[int], context: int, kv: KvKind) -> Mapping[LayerKind, int]:
+        """Bytes of what these layers remember, by their kinds."""
+        sizes: Counter[LayerKind] = Counter()
         for number in layers:
-            count = layer_memory_bytes(self.spec, number, context, kv)
-            if self.spec.is_recurrent(number):
-                state += count
-            else:
-                cache += count
-        return cache, state
+            size = layer_memory_bytes(self.spec, number, context, kv)
+            sizes[self.spec.kind(number)] += size
+        return sizes
 
     def vram(self, placement: Placement, number: int) -> DevicePlan:
         """One GPU's ledger."""
@@ -184,9 +182,9 @@ class GpuRoom:
                 weights[group] = weights.get(group, 0) + taken
         if placement.layers[-1].gpu == number:
             weights["output"] = self.output
-        cache, state = self._memories(here, placement.context, self.kv)
+        memories = self._memories(here, placement.context, self.kv)
         work = self.work(placement.context, self.whole(placement.context))
-        parts = segments(weights, cache, state, work, reserve_bytes(gpu))
+        parts = segments(weights, memories, work, reserve_bytes(gpu))
         return DevicePlan(self._name(number), "VRAM", gpu.free, parts)
 
     def _name(self, number: int) -> str:

@@ -15,7 +15,7 @@ from engine.plan.context import CONTEXT_STEP, KV_SHARE, MAX_CHOSEN_CONTEXT
 from engine.plan.gpu_footprint import layer_kv_row, reserve_bytes
 from engine.plan.gpu_ledger import USUAL_CONTEXT, GpuRoom
 from engine.plan.gpu_speed import predict_placed
-from engine.plan.memory_plan import MemoryPlan, expert_count
+from engine.plan.memory_plan import MemoryPlan, expert_count, window_words
 from engine.plan.placement import Placement, largest
 from engine.plan.speed import Speed
 from engine.protocol import Auto, Computed, KvKind
@@ -65,7 +65,7 @@ def _choose(room: GpuRoom, wanted: int | Auto | None) -> int:
     spec, most = room.spec, max(1, room.longest)
     if wanted == "auto":
         return most
-    cached = sum(not spec.is_recurrent(n) for n in range(room.usual_on_cpu, spec.layers))
+    cached = sum(spec.kind(n) == "full" for n in range(room.usual_on_cpu, spec.layers))
     row = cached * layer_kv_row(spec, room.kv)
     quarter = sum(gpu.free for gpu in room.gpus) // KV_SHARE // max(1, row)
     steps = min(MAX_CHOSEN_CONTEXT, most, quarter) // CONTEXT_STEP
@@ -133,6 +133,7 @@ def _why(room: GpuRoom, placement: Placement, computed: Computed, slots: int) ->
         )
         if alone:
             yield f"The experts of {alone} layers are in VRAM only, so that RAM holds the others"
+    yield from window_words(spec)
     if placement.kv == "q8":
         yield "The KV cache is kept in 8 bits"
     if placement.context > spec.context:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from engine.common.units import gb_s
 from engine.machine.types import Hardware
-from engine.plan.gpu_footprint import FIXED, layer_kv_row
+from engine.plan.gpu_footprint import FIXED, layer_read_bytes
 from engine.plan.placement import LayerPlace, Placement
 from engine.plan.speed import (
     DECODE_AT,
@@ -137,18 +137,19 @@ def _work(spec: ModelSpec, placement: Placement) -> _Work:
     work = _Work()
     position = min(DECODE_AT, placement.context // 2)
     before = placement.layers[0].gpu
-    for place, groups in zip(placement.layers, spec.layer_groups, strict=True):
+    layers = zip(placement.layers, spec.layer_groups, strict=True)
+    for number, (place, groups) in enumerate(layers):
         fixed = sum((groups[group] for group in FIXED if group in groups), GroupSize())
         routed = groups.get("experts", GroupSize())
         if place.gpu is None:
             used = _used(spec, routed.parameters)
             work.host_bytes += fixed.resident + _used(spec, routed.resident)
-            work.host_bytes += position * layer_kv_row(spec, "f16")
+            work.host_bytes += layer_read_bytes(spec, number, position)
             work.host_parameters += fixed.parameters + used
             work.other_seconds += LAYER_SECONDS
         else:
             _add_layer(work, spec, place, fixed, routed)
-            work.gpu_bytes[place.gpu] += position * layer_kv_row(spec, placement.kv)
+            work.gpu_bytes[place.gpu] += layer_read_bytes(spec, number, position, placement.kv)
         work.hand_overs += place.gpu != before
         before = place.gpu
     last = placement.layers[-1].gpu

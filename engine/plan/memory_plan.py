@@ -14,7 +14,7 @@ from engine.plan.context import RESERVE
 from engine.plan.footprint import workspace_bytes
 from engine.plan.placement import Placement
 from engine.protocol import RuntimeName
-from engine.spec.spec import Group, ModelSpec
+from engine.spec.spec import Group, LayerKind, ModelSpec
 
 Verdict = Literal["GPU", "hybrid", "CPU", "does not fit"]
 
@@ -31,7 +31,10 @@ LABELS: dict[Group, str] = {
 }
 """Groups of tensors in the order of a ledger, and what they are called there."""
 
-KV, STATES, WORKSPACE, RESERVED = "KV cache", "recurrent states", "workspace", "reserve"
+KV, WINDOWS, STATES = "KV cache", "sliding windows", "recurrent states"
+MEMORIES: dict[LayerKind, str] = {"full": KV, "window": WINDOWS, "recurrent": STATES}
+"""What layers of each kind remember a sequence by."""
+WORKSPACE, RESERVED = "workspace", "reserve"
 
 
 class Segment(NamedTuple):
@@ -133,15 +136,14 @@ class MemoryPlan:
     @property
     def weights_bytes(self) -> int:
         """Bytes of weights on all devices."""
-        ours = {KV, STATES, WORKSPACE, RESERVED}
+        ours = {*MEMORIES.values(), WORKSPACE, RESERVED}
         return sum(s.bytes for d in self.devices for s in d.segments if s.label not in ours)
 
 
 def ram_ledger(
     total: int,
     weights: Mapping[Group, int],
-    cache: int,
-    state: int,
+    memories: Mapping[LayerKind, int],
     spec: ModelSpec,
     more: int = 0,
 ) -> DevicePlan:
@@ -154,17 +156,26 @@ def ram_ledger(
         "RAM",
         "RAM",
         total,
-        segments(weights, cache, state, work, max(0, RESERVE - work)),
+        segments(weights, memories, work, max(0, RESERVE - work)),
     )
 
 
 def segments(
-    weights: Mapping[Group, int], cache: int, state: int, work: int, reserve: int
+    weights: Mapping[Group, int], memories: Mapping[LayerKind, int], work: int, reserve: int
 ) -> tuple[Segment, ...]:
     """A ledger's parts that are not empty, in its order."""
     parts = [(label, weights.get(group, 0)) for group, label in LABELS.items()]
-    parts += [(KV, cache), (STATES, state), (WORKSPACE, work), (RESERVED, reserve)]
+    parts += [(label, memories.get(kind, 0)) for kind, label in MEMORIES.items()]
+    parts += [(WORKSPACE, work), (RESERVED, reserve)]
     return tuple(Segment(label, count) for label, count in parts if count)
+
+
+def window_words(spec: ModelSpec) -> list[str]:
+    """That some layers see a window only, and what follows for the KV cache; nothing where none does."""
+    if spec.windowed is None:
+        return []
+    of = f"{sum(spec.windows)} of {spec.layers} layers see the last {spec.windowed.window} tokens"
+    return [f"{of} only: their KV cache does not grow with the context"]
 
 
 def expert_count(spec: ModelSpec) -> int:

@@ -11,10 +11,10 @@ import dataclasses
 from engine.errors import ON_CPU, RequestError
 from engine.machine.types import Hardware, Problem
 from engine.plan.context import check_context, largest_context, wanted_context
-from engine.plan.footprint import kv_bytes, state_bytes, weight_bytes
+from engine.plan.footprint import memory_bytes, weight_bytes
 from engine.plan.gpu_footprint import quantised_kv_obstacle
 from engine.plan.gpu_planner import gpu_plan
-from engine.plan.memory_plan import MemoryPlan, expert_count, ram_ledger
+from engine.plan.memory_plan import MemoryPlan, expert_count, ram_ledger, window_words
 from engine.plan.speed import predict
 from engine.protocol import Auto, Device, KvKind
 from engine.spec.spec import ModelSpec
@@ -70,11 +70,12 @@ def _noting(plan: MemoryPlan, in_f16: str) -> MemoryPlan:
 def _on_cpu(spec: ModelSpec, hardware: Hardware, context: int | Auto | None) -> MemoryPlan:
     free = hardware.memory.available
     tokens = wanted_context(context, spec, free or 1 << 62)
-    ledger = ram_ledger(free, weight_bytes(spec), kv_bytes(spec, tokens), state_bytes(spec), spec)
+    ledger = ram_ledger(free, weight_bytes(spec), memory_bytes(spec, tokens), spec)
     fits = not ledger.short
     speed = predict(spec, hardware, tokens)
     longest = min(spec.context, largest_context(spec, free or 1 << 62))
     why = [] if free else ["The size of this machine's memory is not known"]
+    why += window_words(spec)
     if spec.unsupported or not spec.native:
         why.append(
             f"llama.cpp runs it: {spec.unsupported or 'its architecture is not one of ours'}"

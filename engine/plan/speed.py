@@ -162,8 +162,10 @@ def speed_key(spec: ModelSpec, device: Computed = "CPU") -> str:
 def token_bytes(spec: ModelSpec, context: int) -> int:
     """Bytes that decoding one token reads."""
     position = min(DECODE_AT, context // 2)
-    states = 2 * spec.state_bytes  # read and written
-    return spec.active_bytes_per_token + position * spec.kv_bytes_per_token + states
+    bounded = 2 * spec.state_bytes  # read and written
+    if spec.windowed is not None:
+        bounded += min(position, spec.windowed.window) * spec.window_row_bytes
+    return spec.active_bytes_per_token + position * spec.kv_bytes_per_token + bounded
 
 
 def _decode(spec: ModelSpec, bandwidth: float, context: int) -> float | None:

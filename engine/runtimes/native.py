@@ -45,7 +45,7 @@ class NativeRuntime:
         """`model` has caches of `pages` pages; `op_sets` are closed with the runtime, in this order."""
         self._model, self._op_sets = model, op_sets
         snapshots = None
-        if model.spec.delta is not None:
+        if model.spec.keeps_state:
             snapshots = Snapshots(model.slots, model.save_state, model.load_state)
         self._prefixes = PrefixCache(pages, PAGE_SIZE, model.copy_page, snapshots)
         self._sequence = CachedSequence()
@@ -92,7 +92,7 @@ class NativeRuntime:
 
     def forward(self, tokens: Sequence[int]) -> Floats:
         """Append up to `chunk` tokens to the current sequence; logits of the last, (vocabulary,)."""
-        if self._model.spec.delta is None:
+        if not self._model.spec.keeps_state:
             return self._forward(tokens)
         done = 0
         while True:
@@ -113,7 +113,7 @@ class NativeRuntime:
         return logits
 
     def _until_stop(self, most: int) -> int:
-        """Tokens up to the next position whose recurrent state is kept."""
+        """Tokens up to the next position whose state is kept."""
         here = len(self._sequence.tokens)
         stops = [stop - here for stop in self._stops if stop > here]
         return min(most, CHUNK - here % CHUNK, *stops)

@@ -133,7 +133,8 @@ def _commit(
     for gpu, side in sides.items():
         memory = side.memory()
         spare = memory.free - reserve(gpu, memory)
-        pages = min(pages, planned + spare // model.page_bytes(side))
+        if page := model.page_bytes(side):
+            pages = min(pages, planned + spare // page)
     room = (pages - 1) * PAGE_SIZE
     context = min(model.spec.context if longest else placement.context, room)
     if context < min(LEAST_CONTEXT, placement.context):

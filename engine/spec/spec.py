@@ -12,11 +12,15 @@ from typing import Literal
 
 from engine.protocol import RuntimeName
 from engine.spec.architectures import Gating, QkNorm, is_native
+from engine.spec.attention import AttentionSpec, LayerKind, MlaSpec
 from engine.spec.rope import RopeSpec
 from kernels.ops import Routing
 from kernels.recurrent import DeltaNet, StateShape
 
-__all__ = ["GroupSize", "MlaSpec", "ModelSpec", "MoeSpec", "RopeSpec", "is_native"]
+__all__ = [
+    "AttentionSpec", "GroupSize", "LayerKind", "MlaSpec", "ModelSpec", "MoeSpec", "RopeSpec",
+    "is_native",
+]  # fmt: skip
 
 # fmt: off
 Group = Literal[
@@ -28,18 +32,6 @@ Group = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class MlaSpec:
-    """Multi-head latent attention (DeepSeek-V2). Sizes in features; `q_lora` 0 projects directly."""
-
-    q_lora: int
-    kv_lora: int
-    nope: int
-    rope: int
-    value: int
-    split: bool
-    """attn_k_b and attn_v_b are there; else attn_kv_b holds both."""
-
-
 @dataclass(frozen=True, slots=True)
 class MoeSpec:
     """Routed experts. `width` and `shared_width` in features; `shared_width` 0: no shared experts."""
@@ -127,7 +119,11 @@ class ModelSpec:
     unsupported: str = ""
     """Why the native runtime cannot run this model; empty when it can."""
     kv_bytes_per_token: int = 0
-    """Bytes of KV cache a token takes in float16."""
+    """Bytes of KV cache a token takes in float16, in the layers that keep all of them."""
+    windowed: AttentionSpec | None = None
+    """Attention of the layers that see a window of positions only."""
+    windows: tuple[bool, ...] = ()
+    """Which layers those are; empty: none."""
     delta: DeltaNet | None = None
     """The gated delta net of recurrent layers."""
     recurrent: tuple[bool, ...] = ()
@@ -193,6 +189,31 @@ class ModelSpec:
         """Parameters of some groups."""
         return sum(self.groups[group].parameters for group in groups if group in self.groups)
 
+    def kind(self, layer: int) -> LayerKind:
+        """What a layer remembers a sequence by."""
+        if self.is_recurrent(layer):
+            return "recurrent"
+        return "window" if self.windows and self.windows[layer] else "full"
+
+    def attention(self, kind: LayerKind) -> AttentionSpec:
+        """Attention of the layers of a kind."""
+        if kind == "window":
+            assert self.windowed is not None
+            return self.windowed
+        heads = self.heads, self.kv_heads, self.head_dim, self.value_dim
+        return AttentionSpec(*heads, self.rope, self.softmax_scale)
+
+    @property
+    def attentions(self) -> tuple[AttentionSpec, ...]:
+        """Attention of every kind that there is."""
+        full = (self.attention("full"),) if self.attention_layers else ()
+        return full if self.windowed is None else (*full, self.windowed)
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether what it remembers cannot be cut back to an earlier token."""
+        return self.delta is not None or self.windowed is not None
+
     def is_recurrent(self, layer: int) -> bool:
         """Whether this layer has a recurrent state in place of a KV cache."""
         return bool(self.recurrent) and self.recurrent[layer]
@@ -204,8 +225,8 @@ class ModelSpec:
 
     @property
     def attention_layers(self) -> int:
-        """Layers with a KV cache."""
-        return self.layers - self.recurrent_layers
+        """Layers with a KV cache of the whole context."""
+        return self.layers - self.recurrent_layers - sum(self.windows)
 
     @property
     def state_bytes(self) -> int:
@@ -213,6 +234,11 @@ class ModelSpec:
         if self.delta is None:
             return 0
         return StateShape(self.recurrent_layers, 1, self.delta).bytes_per_slot
+
+    @property
+    def window_row_bytes(self) -> int:
+        """Bytes of one position in all layers that see a window, in float16."""
+        return sum(self.windows) * self.windowed.row_bytes if self.windowed is not None else 0
 
     def is_moe_layer(self, layer: int) -> bool:
         """Whether this layer has routed experts."""

@@ -64,6 +64,8 @@ class AttentionOps(NativeContext):
         layer: int,
         pages: Ints,
         start: int,
+        window: int = 0,
+        sinks: Weight | None = None,
     ) -> Array:
         shape = cache.shape
         n = rows_of(q, heads * shape.key)
@@ -76,6 +78,8 @@ class AttentionOps(NativeContext):
             heads,
             scale,
             *self._kv_slots(cache, layer, pages, start, n),
+            window,
+            vector_pointer(sinks, heads),
             address(out),
         )
         return out

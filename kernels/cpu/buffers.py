@@ -172,6 +172,7 @@ class Cache:
             shape.heads,
             shape.key,
             shape.value,
+            shape.ring,
         )
         if not self.pointer:
             raise MemoryError("no memory for a cache")

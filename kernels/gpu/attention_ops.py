@@ -91,20 +91,34 @@ class AttentionOps:
         append_heads(*heads, k_norm, eps, table, batch, *rows)
 
     def attention(
-        self, q: X, heads: int, scale: float, cache: GpuCache, layer: int, pages: Ints, start: int
+        self,
+        q: X,
+        heads: int,
+        scale: float,
+        cache: GpuCache,
+        layer: int,
+        pages: Ints,
+        start: int,
+        window: int = 0,
+        sinks: Weight | None = None,
     ) -> X:
         n, kv_heads, key, value = len(q), *cache.keys.shape[3:], cache.values.shape[4]
+        if cache.ring and n + window - 1 > cache.ring * cache.page_size:
+            raise ValueError(f"{n} tokens that see {window} positions in {cache.shape}")
         queries = q.view(n, heads, key)
-        flash = self._flash.grouped(cache, heads, scale, n)
+        flash = None
+        if not window and sinks is None:
+            flash = self._flash.grouped(cache, heads, scale, n)
         if flash is not None:
             self._inputs.renew(flash, pages, start, n)
             attn_out = flash.run(queries, cache.keys[layer], cache.values[layer], value=value)
             return attn_out.view(n, heads * value)
-        plan, scratch = self._plan(cache, False, n, heads, kv_heads, key, value)
+        plan, scratch = self._plan(cache, False, n, heads, kv_heads, key, value, window)
         out = torch.empty(n, heads, value, device=self.device)
         batch = self._kv_slots(cache, pages, start, n)
         rows = cache.key_rows(layer), cache.value_rows(layer)
-        grouped.attention(queries, *rows, batch, scale, plan, scratch, out)
+        sink = None if sinks is None else as_vector(sinks)
+        grouped.attention(queries, *rows, batch, scale, plan, scratch, out, window, sink)
         return out.view(n, heads * value)
 
     def latent_append(
@@ -167,7 +181,8 @@ class AttentionOps:
         return matmul.grouped_gemm(matmul.fp16_activations(x), weight, together)
 
     def _kv_slots(self, cache: GpuCache, pages: Ints, start: int, n: int) -> Batch:
-        return self._inputs.kv_slots(cache.pages, cache.page_size, pages, start, n)
+        most = 0 if cache.ring else cache.pages
+        return self._inputs.kv_slots(most, cache.page_size, pages, start, n)
 
     def _rope(self, rope: Rope) -> RopeTable:
         if rope not in self._ropes:
@@ -175,15 +190,24 @@ class AttentionOps:
         return self._ropes[rope]
 
     def _plan(
-        self, cache: GpuCache, mla: bool, n: int, heads: int, kv_heads: int, key: int, value: int
+        self,
+        cache: GpuCache,
+        mla: bool,
+        n: int,
+        heads: int,
+        kv_heads: int,
+        key: int,
+        value: int,
+        window: int = 0,
     ) -> Prepared:
         """The plan for n tokens, rounded up to a bucket: each compiles kernels of its own."""
         queries = bucket(n)
         plans = self._plans.setdefault(cache, {})
-        kind = (mla, queries, heads, kv_heads, key, value)
+        kind = (mla, queries, heads, kv_heads, key, value, window)
         if kind not in plans:
             shape, q8 = (1, queries, heads), cache.key_scales is not None
-            rest = (key, value, cache.positions, self._processors)
+            most = window + queries if window else cache.positions
+            rest = (key, value, most, self._processors)
             plan = (
                 plan_latent_attention(*shape, *rest, q8)
                 if mla

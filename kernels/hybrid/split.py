@@ -186,9 +186,19 @@ class SplitOps(Generic[X, W, C]):
         self._device.rope_append(q, k, v, norms, eps, rope, cache, layer, pages, start)
 
     def attention(
-        self, q: X, heads: int, scale: float, cache: C, layer: int, pages: Ints, start: int
+        self,
+        q: X,
+        heads: int,
+        scale: float,
+        cache: C,
+        layer: int,
+        pages: Ints,
+        start: int,
+        window: int = 0,
+        sinks: W | None = None,
     ) -> X:
-        return self._device.attention(q, heads, scale, cache, layer, pages, start)
+        place = cache, layer, pages, start
+        return self._device.attention(q, heads, scale, *place, window, sinks)
 
     def latent_append(
         self,

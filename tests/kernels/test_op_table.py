@@ -48,7 +48,7 @@ def test_kinds_are_expanded() -> None:
 CHANGES = {
     "a kind": lambda text: text.replace('OP(linear_add, "pnpp")', 'OP(linear_add, "pnnp")'),
     "an argument less": lambda text: text.replace('OP(embed, "ppnp")', 'OP(embed, "ppn")'),
-    "an argument more": lambda text: text.replace('"pnfsp"', '"pnfspp"'),
+    "an argument more": lambda text: text.replace('"pnfsnpp"', '"pnfsnppp"'),
     "a float that is an integer": lambda text: text.replace('"pnnpfp"', '"pnnpnp"'),
     "a result": lambda text: text.replace('(has_tiles, "i"', '(has_tiles, "v"'),
     "an op that is not there": lambda text: text.replace("OP(norm,", 'OP(nothing, "p")\nOP(norm,'),

@@ -108,11 +108,12 @@ def peak(model: ModelSpec, number: int) -> int:
     """Bytes of the residual and of all that layer `number` holds beside it at once, for one chunk."""
     ops, weights = GpuOps(META), Weights(model)
     rope = model.rope.to_rope(model.mla.nope if model.mla else 0)
-    layer: Layer[Any, Any, Any] = Layer(ops, weights, model, rope, LayerAt(number, 0))  # type: ignore[arg-type]
+    at = LayerAt(number, model.kind(number), 0)
+    layer: Layer[Any, Any, Any] = Layer(ops, weights, model, rope, at)  # type: ignore[arg-type]
     pages = CHUNK // PAGE
     cache = ops.kv_cache(cache_shape(model, pages, PAGE, 1))
     state = ops.recurrent_state(StateShape(1, 1, model.delta)) if model.delta else None
-    memory = Memory(cache, state)
+    memory: Memory = {"full": cache, "recurrent": state}
     span = Span(np.arange(pages, dtype=np.int32), 0, CHUNK)
     x = torch.empty(CHUNK, model.hidden, device=META)
     layer.run(x, memory, span, last=False)  # makes what is kept

@@ -101,8 +101,10 @@ KTCHAT_API void kt_matrix_free(Matrix* m) { delete m; }
 KTCHAT_API int kt_has_tiles(int type) { return kernels_plain()->tile16_type(type) != nullptr; }
 
 KTCHAT_API Cache* kt_cache(uint16_t* keys, uint16_t* values, int64_t layers, int64_t pages,
-                           int64_t page_size, int64_t heads, int64_t key, int64_t value) {
-    return new (std::nothrow) Cache{keys, values, layers, pages, page_size, heads, key, value};
+                           int64_t page_size, int64_t heads, int64_t key, int64_t value,
+                           int64_t ring) {
+    return new (std::nothrow)
+        Cache{keys, values, layers, pages, page_size, heads, key, value, ring};
 }
 
 KTCHAT_API void kt_cache_free(Cache* cache) { delete cache; }
@@ -170,10 +172,12 @@ KTCHAT_API int kt_rope_append(Context* c, float* q, int64_t q_heads, float* k, c
 
 KTCHAT_API int kt_attention(Context* c, const float* q, int64_t heads, float scale,
                             const Cache* cache, int64_t layer, const int32_t* pages,
-                            int64_t page_count, int64_t start, int64_t n, float* out) {
+                            int64_t page_count, int64_t start, int64_t n, int64_t window,
+                            const float* sinks, float* out) {
     const KvSlots slots{cache, layer, pages, page_count, start, n};
     if (const Status status = check_kv_slots(slots)) return status;
-    return guarded([&] { return attention(*c, q, heads, scale, slots, out), kOk; });
+    if (const Status status = check_window(slots, window)) return status;
+    return guarded([&] { return attention(*c, q, heads, scale, slots, window, sinks, out), kOk; });
 }
 
 KTCHAT_API int kt_latent_append(Context* c, float* q, int64_t heads, const float* kv,

@@ -9,13 +9,19 @@ namespace ktchat {
 Status check_kv_slots(const KvSlots& s) {
     const int64_t size = s.cache->page_size;
     const int64_t used = (s.start + s.n + size - 1) / size;
-    if (s.layer < 0 || s.layer >= s.cache->layers || s.start < 0 || used > s.page_count) {
-        return kBadIndex;
-    }
+    if (s.layer < 0 || s.layer >= s.cache->layers || s.start < 0) return kBadIndex;
+    if (s.cache->ring) return s.n > s.cache->ring * size ? kBadIndex : kOk;
+    if (used > s.page_count) return kBadIndex;
     for (int64_t i = 0; i < used; i++) {
         if (s.pages[i] < 0 || s.pages[i] >= s.cache->pages) return kBadIndex;
     }
     return kOk;
+}
+
+Status check_window(const KvSlots& s, int64_t window) {
+    const int64_t room = s.cache->ring * s.cache->page_size;
+    if (window < 0) return kBadArgument;
+    return room && (window < 1 || s.n > room - window + 1) ? kBadArgument : kOk;
 }
 
 namespace {
@@ -26,9 +32,9 @@ struct Slot {
 };
 
 Slot slot_of(const KvSlots& slots, int64_t position) {
-    const int64_t size = slots.cache->page_size;
-    return {static_cast<size_t>(slots.pages[position / size]),
-            static_cast<size_t>(position % size)};
+    const int64_t size = slots.cache->page_size, ring = slots.cache->ring;
+    const int64_t page = ring ? position / size % ring : slots.pages[position / size];
+    return {static_cast<size_t>(page), static_cast<size_t>(position % size)};
 }
 
 uint16_t* key_at(const KvSlots& slots, int64_t head, const Slot& slot) {

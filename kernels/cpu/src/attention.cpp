@@ -18,6 +18,8 @@ constexpr int64_t kItems = 32;      // enough pieces to keep the threads busy
 
 // The query rows of one KV head, token by token: row r is head r % group of token r / group.
 struct Plan {
+    int64_t start;
+    int64_t window;  // 0: all positions
     int64_t n;
     int64_t kv_heads;
     int64_t group;
@@ -28,21 +30,31 @@ struct Plan {
     int64_t range;   // positions
     int64_t splits;
 
-    Plan(int64_t n_, int64_t kv_heads_, int64_t group_, int64_t key_, int64_t value_, int64_t start)
-        : n(n_),
+    Plan(const KvSlots& slots, int64_t kv_heads_, int64_t group_, int64_t key_, int64_t value_,
+         int64_t window_)
+        : start(slots.start),
+          window(window_),
+          n(slots.n),
           kv_heads(kv_heads_),
           group(group_),
           key(key_),
           value(value_),
-          rows(n_ * group_),
+          rows(slots.n * group_),
           blocks((rows + kRows - 1) / kRows) {
-        const int64_t length = start + n, items = kv_heads * blocks;
+        int64_t length = start + n;
+        const int64_t items = kv_heads * blocks;
+        // What a block's first and last token see together, from a multiple of 32 on.
+        if (window) length = std::min(length, window + (kRows + group - 2) / group + 31);
         const int64_t wanted =
             std::min((length + kShortest - 1) / kShortest, (kItems + items - 1) / items);
         range = ((length + wanted - 1) / wanted + 31) / 32 * 32;
         splits = (length + range - 1) / range;
     }
     int64_t chunks() const { return kv_heads * blocks * splits; }
+    // The first position that a token sees.
+    int64_t first(int64_t token) const {
+        return window ? std::max<int64_t>(0, start + token + 1 - window) : 0;
+    }
 };
 
 // Partial results: one row of `stride` floats, a maximum and a sum for each query row and range.
@@ -69,7 +81,7 @@ struct Partials {
 
 // One range of one block. Partials are laid out [kv head][split][row].
 void attend(const Context& c, const Plan& plan, const KvSlots& slots, const float* q, float scale,
-            const Partials& partials, int64_t chunk, int worker) {
+            const float* sinks, const Partials& partials, int64_t chunk, int worker) {
     const int64_t split = chunk % plan.splits;
     const int64_t block = chunk / plan.splits % plan.blocks;
     const int64_t head = chunk / plan.splits / plan.blocks;
@@ -77,17 +89,24 @@ void attend(const Context& c, const Plan& plan, const KvSlots& slots, const floa
     const Cache& cache = *slots.cache;
 
     const float* queries[kRows];
+    int firsts[kRows];
     int limits[kRows];
+    float row_sinks[kRows];
     for (int64_t i = 0; i < rows; i++) {
         const int64_t token = (first + i) / plan.group, member = (first + i) % plan.group;
         queries[i] =
             q + (token * plan.kv_heads * plan.group + head * plan.group + member) * plan.key;
-        limits[i] = static_cast<int>(slots.start + token + 1);
+        firsts[i] = static_cast<int>(plan.first(token));
+        limits[i] = static_cast<int>(plan.start + token + 1);
+        if (sinks) row_sinks[i] = sinks[head * plan.group + member];
     }
+    const int64_t base = firsts[0] / 32 * 32;
     const size_t at = static_cast<size_t>((head * plan.splits + split) * plan.rows + first);
     AttentionTile tile;
     tile.queries = queries;
+    tile.firsts = firsts;
     tile.limits = limits;
+    tile.sinks = sinks && split == 0 ? row_sinks : nullptr;
     tile.rows = static_cast<int>(rows);
     tile.scale = scale;
     tile.keys = cache.keys + cache.key_head(slots.layer, head);
@@ -96,10 +115,11 @@ void attend(const Context& c, const Plan& plan, const KvSlots& slots, const floa
     tile.value_page_stride = cache.value_page();
     tile.pages = slots.pages;
     tile.page_size = static_cast<int>(cache.page_size);
+    tile.ring = cache.ring;
     tile.key = static_cast<int>(plan.key);
     tile.value = static_cast<int>(plan.value);
-    tile.begin = split * plan.range;
-    tile.end = std::min<int64_t>(limits[rows - 1], (split + 1) * plan.range);
+    tile.begin = base + split * plan.range;
+    tile.end = std::min<int64_t>(limits[rows - 1], tile.begin + plan.range);
     tile.scratch = partials.scratch + static_cast<size_t>(worker) * partials.scratch_size;
     tile.outputs = partials.outputs + at * partials.stride;
     tile.maxima = partials.maxima + at;
@@ -121,13 +141,13 @@ void merge(const Context& c, const Plan& plan, const Partials& partials, int64_t
 }  // namespace
 
 void attention(Context& c, const float* q, int64_t heads, float scale, const KvSlots& slots,
-               float* out) {
+               int64_t window, const float* sinks, float* out) {
     const Cache& cache = *slots.cache;
     c.arena.reset();
-    const Plan plan(slots.n, cache.heads, heads / cache.heads, cache.key, cache.value, slots.start);
+    const Plan plan(slots, cache.heads, heads / cache.heads, cache.key, cache.value, window);
     const Partials partials(c, plan);
     const auto part = [&](int64_t chunk, int worker) {
-        attend(c, plan, slots, q, scale, partials, chunk, worker);
+        attend(c, plan, slots, q, scale, sinks, partials, chunk, worker);
     };
     const auto join = [&](int64_t t, int) {
         for (int64_t h = 0; h < heads; h++) {
@@ -142,7 +162,7 @@ void latent_attention(Context& c, const float* q, int64_t heads, float scale, co
     const int64_t n = slots.n, nope = k_b.cols, latent = k_b.rows, value = v_b.rows;
     const int64_t key = slots.cache->key, rope = key - latent;
     c.arena.reset();
-    const Plan plan(n, 1, heads, key, latent, slots.start);
+    const Plan plan(slots, 1, heads, key, latent, 0);
     const Partials partials(c, plan);
     // Head-major copies, so that each head is a contiguous (n, features) input of its products.
     float* bare = c.arena.take<float>(heads * n * nope);
@@ -172,7 +192,7 @@ void latent_attention(Context& c, const float* q, int64_t heads, float scale, co
                 });
     };
     const auto part = [&](int64_t chunk, int worker) {
-        attend(c, plan, slots, absorbed, scale, partials, chunk, worker);
+        attend(c, plan, slots, absorbed, scale, nullptr, partials, chunk, worker);
     };
     const auto join = [&](int64_t t, int) {
         for (int64_t h = 0; h < heads; h++) {

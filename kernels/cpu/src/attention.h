@@ -25,7 +25,8 @@ struct KvSlots {
     int64_t n;
 };
 
-// kBadIndex when the pages do not cover the positions or a page is outside the cache.
+// kBadIndex when the pages do not cover the positions or a page is outside the cache, or a ring is
+// shorter than the new tokens.
 Status check_kv_slots(const KvSlots& slots);
 
 // RMSNorms of queries and keys, both null or both given: of each head, or of all heads together.
@@ -36,10 +37,14 @@ struct HeadNorms {
     float eps;
 };
 
+// kBadArgument when a ring does not hold what the new tokens see of a window; 0: all positions.
+Status check_window(const KvSlots& slots, int64_t window);
+
 void rope_append(Context& c, float* q, int64_t q_heads, float* k, const float* v,
                  const HeadNorms& norms, const Rope& rope, const KvSlots& slots);
+// `sinks`, one a head, may be null.
 void attention(Context& c, const float* q, int64_t heads, float scale, const KvSlots& slots,
-               float* out);
+               int64_t window, const float* sinks, float* out);
 
 // q rows have `heads` heads of rope.offset + 2 * pairs features; kv rows the cache's key features.
 void latent_append(Context& c, float* q, int64_t heads, const float* kv, const float* norm,

@@ -39,7 +39,9 @@ TileBuffers lay_out(const AttentionTile& a) {
 
 inline const uint16_t* cache_row(const AttentionTile& a, const uint16_t* base, size_t page_stride,
                                  int features, int64_t position) {
-    return base + static_cast<size_t>(a.pages[position / a.page_size]) * page_stride +
+    const int64_t number = position / a.page_size;
+    const int64_t page = a.ring ? number % a.ring : a.pages[number];
+    return base + static_cast<size_t>(page) * page_stride +
            static_cast<size_t>(position % a.page_size * features);
 }
 
@@ -153,10 +155,12 @@ inline void add_values(const float* scores, const TileBuffers& b, int count, flo
 }
 
 // One step of the online softmax: one row's scores become weights relative to the running maximum,
-// and what was summed before is rescaled to it.
-inline void softmax_step(float* scores, int visible, float& running_max, float& running_sum,
-                         float* out, int dv) {
-    for (int j = visible > 0 ? visible : 0; j < kTile; j++) scores[j] = -INFINITY;
+// and what was summed before is rescaled to it. The row sees positions first .. limit - 1 of the
+// tile.
+inline void softmax_step(float* scores, int64_t first, int64_t limit, float& running_max,
+                         float& running_sum, float* out, int dv) {
+    for (int64_t j = 0; j < first && j < kTile; j++) scores[j] = -INFINITY;
+    for (int64_t j = limit > 0 ? limit : 0; j < kTile; j++) scores[j] = -INFINITY;
     Vec best = load(scores);
     for (int j = W; j < kTile; j += W) best = max(best, load(scores + j));
     const float tile_max = maximum(best);
@@ -186,8 +190,8 @@ void attention_tile(const AttentionTile& a) {
         float* row = b.queries + r * b.dk;
         std::memset(row + b.dk - W, 0, W * sizeof(float));
         for (int f = 0; f < a.key; f++) row[f] = a.queries[r][f] * a.scale;
-        a.maxima[r] = -INFINITY;
-        a.sums[r] = 0;
+        a.maxima[r] = a.sinks ? a.sinks[r] : -INFINITY;
+        a.sums[r] = a.sinks ? 1 : 0;
         std::memset(a.outputs + r * b.dv, 0, static_cast<size_t>(b.dv) * sizeof(float));
     }
     for (int64_t begin = a.begin; begin < a.end; begin += kTile) {
@@ -205,8 +209,8 @@ void attention_tile(const AttentionTile& a) {
             score<1>(b.queries + r * b.dk, b.keys, b.dk, b.scores + r * kTile, ahead);
         }
         for (r = 0; r < a.rows; r++) {
-            const int64_t visible = a.limits[r] - begin;
-            softmax_step(b.scores + r * kTile, static_cast<int>(visible < count ? visible : count),
+            const int64_t limit = a.limits[r] - begin;
+            softmax_step(b.scores + r * kTile, a.firsts[r] - begin, limit < count ? limit : count,
                          a.maxima[r], a.sums[r], a.outputs + r * b.dv, b.dv);
         }
         for (r = 0; r + 4 <= a.rows; r += 4) {

@@ -20,7 +20,9 @@ using TileKernel = void (*)(const Matrix& m, const uint8_t* w, int rows, const u
 // float16 elements. Without `values` a position's value is the first features of its key (MLA).
 struct AttentionTile {
     const float* const* queries;  // row pointers, `key` features each
-    const int* limits;            // positions a row may see: 0 .. limit - 1
+    const int* firsts;            // positions a row may see: first .. limit - 1
+    const int* limits;
+    const float* sinks;  // a score a row that has no value, or null
     int rows;
     float scale;
     const uint16_t* keys;
@@ -29,8 +31,9 @@ struct AttentionTile {
     size_t value_page_stride;
     const int32_t* pages;
     int page_size;
-    int key;    // features
-    int value;  // features
+    int64_t ring;  // pages that positions go round in, or 0: those of `pages`
+    int key;       // features
+    int value;
     int64_t begin;
     int64_t end;
     float* scratch;  // attention_scratch(rows, key, value) floats

@@ -38,7 +38,8 @@ struct Matrix {
     }
 };
 
-// A paged KV cache of float16: keys (layers, pages, heads, page_size, key), values alike.
+// A paged KV cache of float16: keys (layers, pages, heads, page_size, key), values alike. With a
+// ring, positions go round in the first `ring` pages, whatever pages a sequence has.
 struct Cache {
     uint16_t* keys;
     uint16_t* values;  // null when `value` is 0
@@ -48,6 +49,7 @@ struct Cache {
     int64_t heads;
     int64_t key;
     int64_t value;
+    int64_t ring;  // 0: none
 
     size_t key_page() const { return static_cast<size_t>(heads * page_size * key); }
     size_t value_page() const { return static_cast<size_t>(heads * page_size * value); }

@@ -57,6 +57,7 @@ def append_heads(
         SEQUENCES=batch.sequences,
         SLOTS=triton.next_power_of_2(batch.sequences),
         PAGE_SIZE=keys.page_size,
+        RING=keys.ring,
         KV_HEADS=kv_heads,
         KEY=key,
         VALUE=value,
@@ -99,6 +100,7 @@ def append_latent(kv: X, norm: X, eps: float, table: RopeTable, batch: Batch, ca
         SEQUENCES=batch.sequences,
         SLOTS=triton.next_power_of_2(batch.sequences),
         PAGE_SIZE=cache.page_size,
+        RING=cache.ring,
         LATENT=latent,
         ROPE=2 * table.pairs,
         LATENT_BLOCK=triton.next_power_of_2(latent),
@@ -129,6 +131,7 @@ def _append_heads(
     SEQUENCES: tl.constexpr,
     SLOTS: tl.constexpr,
     PAGE_SIZE: tl.constexpr,
+    RING: tl.constexpr,
     KV_HEADS: tl.constexpr,
     KEY: tl.constexpr,
     VALUE: tl.constexpr,
@@ -143,7 +146,7 @@ def _append_heads(
     head = tl.program_id(1)
     sequence, position = locate(token, lengths, offsets, SEQUENCES, SLOTS)
     real = sequence < SEQUENCES
-    page, slot = kv_slot(sequence, position, real, pages, pages_stride, PAGE_SIZE)
+    page, slot = kv_slot(sequence, position, real, pages, pages_stride, PAGE_SIZE, RING)
     row = (page * PAGE_SIZE + slot) * KV_HEADS + head
     key = rotated_head(
         k + token.to(tl.int64) * k_token + head * KEY, norm, frequencies, position, eps, magnitude,
@@ -173,6 +176,7 @@ def _append_latent(
     SEQUENCES: tl.constexpr,
     SLOTS: tl.constexpr,
     PAGE_SIZE: tl.constexpr,
+    RING: tl.constexpr,
     LATENT: tl.constexpr,
     ROPE: tl.constexpr,
     LATENT_BLOCK: tl.constexpr,
@@ -182,7 +186,7 @@ def _append_latent(
     token = tl.program_id(0)
     sequence, position = locate(token, lengths, offsets, SEQUENCES, SLOTS)
     real = sequence < SEQUENCES
-    page, slot = kv_slot(sequence, position, real, pages, pages_stride, PAGE_SIZE)
+    page, slot = kv_slot(sequence, position, real, pages, pages_stride, PAGE_SIZE, RING)
     row = page * PAGE_SIZE + slot
     from_kv = kv + token.to(tl.int64) * kv_token
     d = tl.arange(0, LATENT_BLOCK)

@@ -101,7 +101,16 @@ def kv_slot(
     pages: tl.tensor,
     pages_stride: tl.tensor,
     PAGE_SIZE: tl.constexpr,
+    RING: tl.constexpr,
 ) -> tl.tensor:
-    """(page, slot) of a sequence's positions, the page as int64; page 0 where not `inside`."""
-    entry = pages + sequence * pages_stride + position // PAGE_SIZE
-    return tl.load(entry, mask=inside, other=0).to(tl.int64), position % PAGE_SIZE
+    """(page, slot) of a sequence's positions, the page as int64; page 0 where not `inside`.
+
+    They go round in RING pages; 0: they are in the sequence's.
+    """
+    number = position // PAGE_SIZE
+    if RING:
+        page = tl.where(inside, number % RING, 0).to(tl.int64)
+    else:
+        entry = pages + sequence * pages_stride + number
+        page = tl.load(entry, mask=inside, other=0).to(tl.int64)
+    return page, position % PAGE_SIZE

@@ -22,6 +22,8 @@ from kernels.gpu.attention.online_softmax import (
 from kernels.gpu.attention.plan import AttentionPlan, feature_block
 from kernels.gpu.attention.scratch import Scratch
 
+_LOG2_E = tl.constexpr(LOG2_E)
+
 
 def attention(
     q: X,
@@ -32,14 +34,17 @@ def attention(
     plan: AttentionPlan,
     scratch: Scratch,
     out: X,
+    window: int = 0,
+    sinks: X | None = None,
 ) -> None:
-    """out = softmax(q @ keys.T * scale) @ values over what each token may see.
+    """out = softmax(q @ keys.T * scale) @ values over what each token may see: the last `window`, or all.
 
     q is (n, heads, key) and out (n, heads, value), of any float type; keys and values are one layer's,
     the new tokens' among them. Query head h reads KV head h * kv_heads // heads. Rows of padding tokens
-    are left as they were.
+    are left as they were. `sinks` (heads,) float32 are one more score a head, without a value.
     """
     n = len(q)
+    _check_window(plan, keys, window, sinks)
     if q.shape != (n, plan.heads, plan.key) or out.shape != (n, plan.heads, plan.value):
         raise ValueError(f"q {tuple(q.shape)} and out {tuple(out.shape)} for {plan}")
     if (keys.shape, values.shape) != ((plan.kv_heads, plan.key), (plan.kv_heads, plan.value)):
@@ -50,6 +55,7 @@ def attention(
         *keys.planes,
         *values.planes,
         out,
+        out if sinks is None else sinks,
         scratch.parts,
         scratch.sums,
         batch.lengths,
@@ -62,6 +68,9 @@ def attention(
         TILES=plan.tiles,
         GROUP=plan.group,
         PAGE_SIZE=keys.page_size,
+        RING=keys.ring,
+        WINDOW=window,
+        SINKS=sinks is not None,
         KEY=plan.key,
         VALUE=plan.value,
         KEY_BLOCK=feature_block(plan.key),
@@ -77,6 +86,15 @@ def attention(
     merge(n, batch, plan, scratch, out)
 
 
+def _check_window(plan: AttentionPlan, keys: Rows, window: int, sinks: X | None) -> None:
+    """Raise ValueError for a ring that does not hold what new tokens see, or sinks of other heads."""
+    room = keys.ring * keys.page_size
+    if window < 0 or (room and not 0 < window <= room):
+        raise ValueError(f"a window of {window} positions in a ring of {room}")
+    if sinks is not None and (sinks.shape != (plan.heads,) or not sinks.is_contiguous()):
+        raise ValueError(f"sinks {tuple(sinks.shape)} for {plan.heads} heads")
+
+
 @triton.jit
 def _attention(
     q: tl.tensor,
@@ -85,6 +103,7 @@ def _attention(
     values: tl.tensor,
     value_scales: tl.tensor,
     out: tl.tensor,
+    sinks: tl.tensor,
     parts: tl.tensor,
     sums: tl.tensor,
     lengths: tl.tensor,
@@ -99,6 +118,9 @@ def _attention(
     TILES: tl.constexpr,
     GROUP: tl.constexpr,
     PAGE_SIZE: tl.constexpr,
+    RING: tl.constexpr,
+    WINDOW: tl.constexpr,
+    SINKS: tl.constexpr,
     KEY: tl.constexpr,
     VALUE: tl.constexpr,
     KEY_BLOCK: tl.constexpr,
@@ -110,7 +132,7 @@ def _attention(
     HEADS: tl.constexpr,
 ) -> None:
     sequence, token, member, visible, begin, end = rows_of_tile(
-        lengths, offsets, TILES, GROUP, ROWS, POSITIONS, SPLITS
+        lengths, offsets, TILES, GROUP, ROWS, POSITIONS, SPLITS, WINDOW
     )
     kv_head = tl.program_id(1)
     head = kv_head * GROUP + member
@@ -120,16 +142,23 @@ def _attention(
     queries = tl.load(from_q, mask=real[:, None] & (d < KEY), other=0.0).to(tl.float16)
     running_max = tl.full([ROWS], float("-inf"), tl.float32)
     running_sum = tl.zeros([ROWS], tl.float32)
+    if SINKS:  # in the first split: what was seen before any position
+        first = tl.program_id(2) == 0
+        sink = tl.load(sinks + head, mask=real & first, other=float("-inf"))
+        running_max = sink.to(tl.float32) * _LOG2_E
+        running_sum = tl.where(first, 1.0, running_sum)
     attn_out = tl.zeros([ROWS, VALUE_BLOCK], tl.float32)
     for start in tl.range(begin, end, POSITIONS, num_stages=STAGES):
         position = start + tl.arange(0, POSITIONS)
         inside = position < end
-        page, slot = kv_slot(sequence, position, inside, pages, pages_stride, PAGE_SIZE)
+        page, slot = kv_slot(sequence, position, inside, pages, pages_stride, PAGE_SIZE, RING)
         row = (page * PAGE_SIZE + slot) * (HEADS // GROUP) + kv_head
         k = load_rows(keys, key_scales, row, inside, KEY, 0, KEY, KEY_BLOCK)
         v = load_rows(values, value_scales, row, inside, VALUE, 0, VALUE, VALUE_BLOCK)
         scores = tl.dot(queries, tl.trans(k)) * scale
         seen = inside[None, :] & (position[None, :] < visible[:, None])
+        if WINDOW:
+            seen &= position[None, :] >= visible[:, None] - WINDOW
         scores = tl.where(seen, scores, float("-inf"))
         running_max, running_sum, attn_out = accumulate(
             scores, v, running_max, running_sum, attn_out

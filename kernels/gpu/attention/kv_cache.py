@@ -23,10 +23,12 @@ class Rows:
     """One layer's keys or values: `numbers` (pages, page_size, heads, features), contiguous.
 
     float16; or int8, to be multiplied by `scales` (pages, page_size, heads, features / 32), float16.
+    Positions go round in `ring` pages, or 0: they are in their sequence's.
     """
 
     numbers: X
     scales: X | None = None
+    ring: int = 0
 
     def __post_init__(self) -> None:
         numbers, scales = self.numbers, self.scales
@@ -64,6 +66,8 @@ class GpuCache:
     values: X
     key_scales: X | None = None
     value_scales: X | None = None
+    ring: int = 0
+    """See `kernels.ops.CacheShape`."""
 
     @classmethod
     def allocate(cls, shape: CacheShape, device: torch.device) -> GpuCache:
@@ -73,20 +77,20 @@ class GpuCache:
             size = (shape.layers, shape.pages, shape.page_size, shape.heads, features)
             return torch.zeros(size, dtype=kind, device=device)
 
+        sizes = shape.key, shape.value
+        number = torch.float16 if shape.kind == "f16" else torch.int8
+        keys, values = (plane(size, number) for size in sizes)
         if shape.kind == "f16":
-            return cls(*(plane(features, torch.float16) for features in (shape.key, shape.value)))
-        return cls(
-            plane(shape.key, torch.int8),
-            plane(shape.value, torch.int8),
-            plane(shape.key // Q8_BLOCK, torch.float16),
-            plane(shape.value // Q8_BLOCK, torch.float16),
-        )
+            return cls(keys, values, ring=shape.ring)
+        key_scales, value_scales = (plane(size // Q8_BLOCK, torch.float16) for size in sizes)
+        return cls(keys, values, key_scales, value_scales, shape.ring)
 
     @property
     def shape(self) -> CacheShape:
         kind: CacheKind = "f16" if self.key_scales is None else "q8"
         layers, pages, page_size, heads, key = self.keys.shape
-        return CacheShape(layers, pages, page_size, heads, key, self.values.shape[4], kind)
+        value = self.values.shape[4]
+        return CacheShape(layers, pages, page_size, heads, key, value, kind, self.ring)
 
     @property
     def pages(self) -> int:
@@ -102,11 +106,12 @@ class GpuCache:
         return self.pages * self.page_size
 
     def key_rows(self, layer: int) -> Rows:
-        return Rows(self.keys[layer], None if self.key_scales is None else self.key_scales[layer])
+        scales = self.key_scales
+        return Rows(self.keys[layer], None if scales is None else scales[layer], self.ring)
 
     def value_rows(self, layer: int) -> Rows:
         scales = self.value_scales
-        return Rows(self.values[layer], None if scales is None else scales[layer])
+        return Rows(self.values[layer], None if scales is None else scales[layer], self.ring)
 
     def copy_page(self, source: int, target: int) -> None:
         """Copy a page in every layer."""

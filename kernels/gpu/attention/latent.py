@@ -115,7 +115,7 @@ def _latent_attention(
     STAGES: tl.constexpr,
 ) -> None:
     sequence, token, head, visible, begin, end = rows_of_tile(
-        lengths, offsets, TILES, HEADS, ROWS, POSITIONS, SPLITS
+        lengths, offsets, TILES, HEADS, ROWS, POSITIONS, SPLITS, 0
     )
     WIDTH: tl.constexpr = LATENT + ROPE
     real = visible > 0
@@ -131,7 +131,7 @@ def _latent_attention(
     for start in tl.range(begin, end, POSITIONS, num_stages=STAGES):
         position = start + tl.arange(0, POSITIONS)
         inside = position < end
-        page, slot = kv_slot(sequence, position, inside, pages, pages_stride, PAGE_SIZE)
+        page, slot = kv_slot(sequence, position, inside, pages, pages_stride, PAGE_SIZE, 0)
         row = page * PAGE_SIZE + slot
         latent = load_rows(cache, scales, row, inside, WIDTH, 0, LATENT, LATENT_BLOCK)
         value = latent

@@ -57,11 +57,12 @@ def rows_of_tile(
     ROWS: tl.constexpr,
     POSITIONS: tl.constexpr,
     SPLITS: tl.constexpr,
+    WINDOW: tl.constexpr,
 ) -> tl.tensor:
     """What a program works on: (sequence, tokens, heads in the group, visible, begin, end).
 
-    A row sees `visible` positions, 0 for rows beyond the tokens; `begin .. end - 1` is this split's part
-    of what any row of the tile sees.
+    A row sees `visible` positions, 0 for rows beyond the tokens, and of those the last WINDOW, unless that
+    is 0; `begin .. end - 1` is this split's part of what any row of the tile sees.
     """
     sequence = tl.program_id(0) // TILES
     first_row = tl.program_id(0) % TILES * ROWS
@@ -72,10 +73,15 @@ def rows_of_tile(
     token = row // GROUP
     past = length - queries
     visible = tl.where(token < queries, past + token + 1, 0)
-    span = tl.cdiv(tl.cdiv(length, POSITIONS), SPLITS) * POSITIONS
-    begin = tl.program_id(2) * span
     last = tl.minimum((first_row + ROWS - 1) // GROUP, queries - 1)
     seen = tl.where(first_row < queries * GROUP, past + last + 1, 0)
+    if WINDOW:
+        least = tl.maximum(past + first_row // GROUP + 1 - WINDOW, 0) // POSITIONS * POSITIONS
+        span = tl.cdiv(tl.cdiv(tl.maximum(seen - least, 0), POSITIONS), SPLITS) * POSITIONS
+        begin = least + tl.program_id(2) * span
+    else:
+        span = tl.cdiv(tl.cdiv(length, POSITIONS), SPLITS) * POSITIONS
+        begin = tl.program_id(2) * span
     end = tl.minimum(begin + span, seen)
     return sequence, (first + token).to(tl.int64), row % GROUP, visible, begin, end
 

@@ -43,11 +43,14 @@ class Refill(Protocol):
 
 
 class KvSlots:
-    """One sequence's `Batch` at fixed addresses, for `n` new tokens at `start`."""
+    """One sequence's `Batch` at fixed addresses, for `n` new tokens at `start`.
+
+    No `max_pages`: positions go round in a ring, and no kernel reads which pages a sequence has.
+    """
 
     def __init__(self, max_pages: int, page_size: int, device: torch.device) -> None:
-        width = -(-max_pages // 4) * 4
-        self._page_size = page_size
+        width = -(-max(1, max_pages) // 4) * 4
+        self._page_size, self._paged = page_size, max_pages > 0
         self._key: tuple[int, int, bytes] | None = None
         self._fields = torch.zeros(_PAGES + width, dtype=torch.int32, device=device)
         self.batch = Batch(
@@ -59,7 +62,7 @@ class KvSlots:
     def write(self, pages: Ints, start: int, n: int) -> Batch:
         """The batch, refilled where it says something else. Raises `ValueError` for too few pages."""
         length = start + n
-        used = -(-length // self._page_size)
+        used = -(-length // self._page_size) if self._paged else 0
         if n < 1 or start < 0 or not used <= min(len(pages), self.batch.pages.shape[1]):
             raise ValueError(f"{n} tokens from position {start} on {len(pages)} pages")
         key = (start, n, pages[:used].tobytes())

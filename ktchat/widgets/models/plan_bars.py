@@ -22,6 +22,7 @@ _PART_OF = {
     "routed experts": "experts",
     "attention": "attention",
     "KV cache": "cache",
+    "sliding windows": "cache",
     "recurrent states": "states",
     "workspace": "work",
     "reserve": "reserve",
