@@ -1,6 +1,6 @@
 """Routed experts in a file's metadata: how many, how wide, and how a token's are chosen.
 
-Which keys are read and what holds without them is an architecture's (`engine.spec.spec`); as in llama.cpp's
+Which keys are read and what holds without them is an architecture's (`engine.spec.architectures`); as in llama.cpp's
 `load_arch_hparams`.
 """
 
@@ -27,9 +27,9 @@ def experts_spec(
     groups, top_groups = _expert_groups(keys, experts, used)
     width = max(keys.per_layer(known.expert_width, 0, MAX_WIDTH, 0, total)) or ffn // used
     read = known.expert_keys
-    scale = (
-        keys.real("expert_weights_scale", 0.0, 1e3, 0.0) if "expert_weights_scale" in read else 0
-    )
+    scale = 0.0
+    if "expert_weights_scale" in read:
+        scale = keys.real("expert_weights_scale", 0.0, 1e3, 0.0)
     normalise = known.normalise
     if "expert_weights_norm" in read:
         normalise = keys.file.flag(keys.path("expert_weights_norm"), False)

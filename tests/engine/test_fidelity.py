@@ -54,6 +54,12 @@ def test_experts_of_every_type_are_as_faithful_as_llama_cpp(
     assert fidelity.error_ratio(path, ops) <= ALLOWED
 
 
+def test_a_quantised_router_is_as_faithful_as_llama_cpp(models: Path, ops: CpuOps) -> None:
+    path = tiny_model("minimax-m2", models, expert_type="F32")
+    path = quantise(path, "Q8_0", only_experts=False, routers=True)
+    assert fidelity.error_ratio(path, ops) <= ALLOWED
+
+
 @pytest.mark.parametrize("architecture", ["qwen3moe", "deepseek2"])
 def test_exact_weights_decode_to_the_logits_of_prefilling(
     architecture: str, models: Path, ops: CpuOps

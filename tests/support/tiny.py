@@ -90,26 +90,31 @@ def is_never_quantised(name: str) -> bool:
     return "ffn_gate_inp" in name or "ssm_conv1d" in name
 
 
-def quantise(path: Path, type_name: str, *, only_experts: bool = True) -> Path:
+def quantise(
+    path: Path, type_name: str, *, only_experts: bool = True, routers: bool = False
+) -> Path:
     """A copy of a tiny model next to it, its F32 expert (or all) matrices in another type.
 
-    Rows that hold no blocks of the type get what llama.cpp's quantiser takes instead; routers,
-    norms and biases stay F32. The embedding and the output never fall below Q6_K (Q8_0). Blocks of
+    Rows that hold no blocks of the type get what llama.cpp's quantiser takes instead; routers (unless
+    `routers`), norms and biases stay F32. The embedding and the output never fall below Q6_K (Q8_0). Blocks of
     the IQ1 and IQ2 types are random ones of the right size.
     """
     kind = "experts" if only_experts else "all"
+    kind += "-routers" if routers else ""
     target = path.with_name(f"{path.stem}-{kind}-{type_name}.gguf".lower())
     if target.exists():
         return target
     if shared.is_there() and path.parent == shared.folder():
         return shared.once(
-            target, lambda part: _write_quantised(path, part, type_name, only_experts)
+            target, lambda part: _write_quantised(path, part, type_name, only_experts, routers)
         )
-    _write_quantised(path, target, type_name, only_experts)
+    _write_quantised(path, target, type_name, only_experts, routers)
     return target
 
 
-def _write_quantised(path: Path, target: Path, type_name: str, only_experts: bool) -> None:
+def _write_quantised(
+    path: Path, target: Path, type_name: str, only_experts: bool, routers: bool
+) -> None:
     reader = gguf.GGUFReader(path)
     writer = gguf.GGUFWriter(None, str(reader.fields["general.architecture"].contents()))
     for name, entry in reader.fields.items():
@@ -117,9 +122,8 @@ def _write_quantised(path: Path, target: Path, type_name: str, only_experts: boo
             sub_type = entry.types[-1] if len(entry.types) > 1 else None
             writer.add_key_value(name, entry.contents(), entry.types[0], sub_type)
     for tensor in reader.tensors:
-        fixed = tensor.tensor_type != gguf.GGMLQuantizationType.F32 or is_never_quantised(
-            tensor.name
-        )
+        kept = is_never_quantised(tensor.name) and not (routers and "gate_inp" in tensor.name)
+        fixed = kept or tensor.tensor_type != gguf.GGMLQuantizationType.F32
         chosen = "_exps" in tensor.name or not only_experts
         new = type_name if chosen and not fixed and tensor.data.ndim > 1 else "F32"
         if tensor.name in ("token_embd.weight", "output.weight") and BY_NAME[new].bits < 6.5:

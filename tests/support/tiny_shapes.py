@@ -165,7 +165,10 @@ SHAPES: dict[tuple[str, str], Shape] = {
     ),
     ("glm4moe", "air"): _AIR,
     ("glm4moe", "355b"): replace(
-        _AIR, qk_norm=True, metadata={**_AIR.metadata, "rope.dimension_sections": [3, 3, 2, 0]}
+        _AIR,
+        qk_norm=True,
+        fused=("qkv",),
+        metadata={**_AIR.metadata, "rope.dimension_sections": [3, 3, 2, 0]},
     ),
     ("dots1", "dots1"): _DOTS1,
     ("bailingmoe2", "bailingmoe2"): _BAILING,
