@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol
 
-from kernels.ops import C, Floats, Ints, Ops, Tensor
+from kernels.ops import Activation, C, Floats, Ints, Ops, Tensor
 from kernels.recurrent import W, X
 from kernels.timing import Rows
 
@@ -106,7 +106,16 @@ class DeviceOps(Ops[X, W, C], Protocol[X, W, C]):
         ...
 
     def stream_moe_add(
-        self, x: X, ids: X, weights: X, gate: Tensor, up: Tensor, down: Tensor, residual: X
+        self,
+        x: X,
+        ids: X,
+        weights: X,
+        gate: Tensor,
+        up: Tensor,
+        down: Tensor,
+        residual: X,
+        biases: tuple[Tensor, Tensor, Tensor] | None = None,
+        activation: Activation = "swiglu",
     ) -> None:
         """`moe_add` with experts that are not on the device: they pass through buffers, some at a time.
 

@@ -12,11 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from kernels.parameters import (
+    ACTIVATIONS,
     Q8_BLOCK,
+    Activation,
     Bytes,
     CacheKind,
     CacheShape,
     Floats,
+    Gating,
     Ints,
     Rope,
     Routing,
@@ -25,13 +28,17 @@ from kernels.parameters import (
 from kernels.recurrent import RecurrentOps, W, X
 
 __all__ = [
+    "ACTIVATIONS",
     "Q8_BLOCK",
+    "Activation",
+    "Biases",
     "Bytes",
     "C",
     "CacheKind",
     "CacheShape",
     "Floats",
     "Forward",
+    "Gating",
     "Ints",
     "Ops",
     "PassInput",
@@ -45,6 +52,9 @@ PassInput = Ints | Floats
 
 C = TypeVar("C")
 """A KV cache."""
+
+Biases = tuple[W, W, W]
+"""Of experts' gates, ups and downs: float32 stacks of one row, (experts, 1, features)."""
 
 Forward = Callable[[PassInput, Ints, int], X]
 """forward(pass_input, pages, start) -> the result's buffer"""
@@ -118,8 +128,8 @@ class Ops(RecurrentOps[X, W], Protocol[X, W, C]):
         """RMSNorm of x (left out when `norm` is None), then one product a weight: (n, rows) each."""
         ...
 
-    def linear_add(self, x: X, weight: W, residual: X) -> None:
-        """residual += x @ weight.T"""
+    def linear_add(self, x: X, weight: W, residual: X, bias: W | None = None) -> None:
+        """residual += x @ weight.T, plus the bias"""
         ...
 
     def add(self, x: X, residual: X) -> None:
@@ -209,20 +219,50 @@ class Ops(RecurrentOps[X, W], Protocol[X, W, C]):
         ...
 
     def route(
-        self, x: X, norm: W, eps: float, router: W, bias: W | None, routing: Routing
+        self,
+        x: X,
+        norm: W,
+        eps: float,
+        router: W,
+        bias: W | None,
+        routing: Routing,
+        logit_bias: W | None = None,
     ) -> tuple[X, X, X]:
-        """RMSNorm, router, choice: (normed (n, hidden), expert ids (n, top_k) int32, weights (n, top_k))."""
+        """RMSNorm, router, choice: (normed (n, hidden), expert ids (n, top_k) int32, weights (n, top_k)).
+
+        `bias` is added to scores for the choice only, `logit_bias` to the logits.
+        """
         ...
 
-    def moe_add(self, x: X, ids: X, weights: X, gate: W, up: W, down: W, residual: X) -> None:
-        """residual += sum over chosen experts of weight * down(silu(gate(x)) * up(x)).
+    def moe_add(
+        self,
+        x: X,
+        ids: X,
+        weights: X,
+        gate: W,
+        up: W,
+        down: W,
+        residual: X,
+        biases: Biases[W] | None = None,
+        activation: Activation = "swiglu",
+    ) -> None:
+        """residual += sum over chosen experts of weight * down(activation of gate(x) and up(x)).
 
         An id of -1 is no expert, or one that another op set computes.
         """
         ...
 
-    def ffn_add(self, x: X, gate: W, up: W, down: W, residual: X, scaler: W | None = None) -> None:
-        """residual += down(silu(gate(x)) * up(x)), times sigmoid(x @ scaler) a token when given.
+    def ffn_add(
+        self,
+        x: X,
+        gate: W,
+        up: W,
+        down: W,
+        residual: X,
+        scaler: W | None = None,
+        activation: Activation = "swiglu",
+    ) -> None:
+        """residual += down(activation of gate(x) and up(x)), times sigmoid(x @ scaler) a token when given.
 
         x is already normed. `scaler` is qwen2moe's shared-expert gate, a (hidden,) vector.
         """

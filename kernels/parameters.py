@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -49,18 +49,29 @@ class Rope:
     magnitude: float = 1.0
 
 
+Gating = Literal["softmax", "sigmoid", "softmax of the chosen"]
+
+Activation = Literal["swiglu", "clamped swiglu"]
+"""What becomes of a feed-forward's gate and up: silu(gate) * up (Shazeer, 2020); or, with gate at most LIMIT
+and up within LIMIT of zero, gate * sigmoid(ALPHA * gate) * (up + 1) (gpt-oss, 2025)."""
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+"""In the order of their numbers in kernels."""
+LIMIT, ALPHA = 7.0, 1.702
+
+
 @dataclass(frozen=True, slots=True)
 class Routing:
     """How a router's logits become experts and weights.
 
-    Scores are softmax or sigmoid of the logits. `groups` > 1 first keeps the `top_groups` groups with
+    Scores are softmax or sigmoid of the logits; or the logits themselves, and the weights the softmax of those
+    that were chosen. `groups` > 1 first keeps the `top_groups` groups with
     the largest sum of their two best (biased) scores. The `top_k` best biased scores choose experts;
     their unbiased scores are the weights, divided by their sum when `normalise` (never by less than
     `floor`), then multiplied by `scale`.
     """
 
     top_k: int
-    gating: Literal["softmax", "sigmoid"] = "softmax"
+    gating: Gating = "softmax"
     normalise: bool = True
     scale: float = 1.0
     groups: int = 1

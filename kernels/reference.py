@@ -6,7 +6,7 @@ float32, and attention is the textbook formula over all positions at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,19 @@ from torch import Tensor as X
 from torch.nn import functional
 
 from kernels import ggml
-from kernels.ops import CacheShape, Floats, Forward, Ints, Rope, Routing, Tensor
+from kernels.ops import (
+    Activation,
+    Biases,
+    CacheShape,
+    Floats,
+    Forward,
+    Gating,
+    Ints,
+    Rope,
+    Routing,
+    Tensor,
+)
+from kernels.parameters import ALPHA, LIMIT
 from kernels.reference_recurrent import ReferenceRecurrentOps, Weight, rms_norm
 
 
@@ -118,8 +130,10 @@ class ReferenceOps(ReferenceRecurrentOps):
                 out += bias.float()
         return outs
 
-    def linear_add(self, x: X, weight: Weight, residual: X) -> None:
+    def linear_add(self, x: X, weight: Weight, residual: X, bias: Weight | None = None) -> None:
         residual += x @ weight.float().T
+        if bias is not None:
+            residual += bias.float()
 
     def add(self, x: X, residual: X) -> None:
         residual += x
@@ -210,11 +224,20 @@ class ReferenceOps(ReferenceRecurrentOps):
         return torch.einsum("nhl,hvl->nhv", attn_out, v_b.float()).flatten(1)
 
     def route(
-        self, x: X, norm: Weight, eps: float, router: Weight, bias: Weight | None, routing: Routing
+        self,
+        x: X,
+        norm: Weight,
+        eps: float,
+        router: Weight,
+        bias: Weight | None,
+        routing: Routing,
+        logit_bias: Weight | None = None,
     ) -> tuple[X, X, X]:
         normed = rms_norm(x, norm.float(), eps)
         logits = normed @ router.float().T
-        scores = logits.softmax(-1) if routing.gating == "softmax" else logits.sigmoid()
+        if logit_bias is not None:
+            logits = logits + logit_bias.float()
+        scores = _SCORES[routing.gating](logits)
         biased = scores if bias is None else scores + bias.float()
         if routing.groups > 1:
             grouped = biased.view(len(x), routing.groups, -1)
@@ -223,18 +246,30 @@ class ReferenceOps(ReferenceRecurrentOps):
             biased = grouped.masked_fill(~allowed[..., None], -torch.inf).flatten(1)
         ids = biased.topk(routing.top_k, dim=-1).indices
         weights = scores.gather(1, ids)
+        if routing.gating == "softmax of the chosen":
+            weights = weights.softmax(-1)
         if routing.normalise:
             weights = weights / weights.sum(-1, keepdim=True).clamp(min=routing.floor)
         return normed, ids.to(torch.int32), weights * routing.scale
 
     def moe_add(
-        self, x: X, ids: X, weights: X, gate: Weight, up: Weight, down: Weight, residual: X
+        self,
+        x: X,
+        ids: X,
+        weights: X,
+        gate: Weight,
+        up: Weight,
+        down: Weight,
+        residual: X,
+        biases: Biases[Weight] | None = None,
+        activation: Activation = "swiglu",
     ) -> None:
         for expert in sorted(set(ids.flatten().tolist()) - {-1}):
             token, choice = torch.where(ids == expert)
-            hidden = functional.silu(x[token] @ gate.float(expert).T)
-            hidden = hidden * (x[token] @ up.float(expert).T)
-            out = hidden @ down.float(expert).T
+            added = [0.0] * 3 if biases is None else [bias.float(expert) for bias in biases]
+            first = x[token] @ gate.float(expert).T + added[0]
+            second = x[token] @ up.float(expert).T + added[1]
+            out = _activate(activation, first, second) @ down.float(expert).T + added[2]
             residual.index_add_(0, token, out * weights[token, choice, None])
 
     def ffn_add(
@@ -245,12 +280,27 @@ class ReferenceOps(ReferenceRecurrentOps):
         down: Weight,
         residual: X,
         scaler: Weight | None = None,
+        activation: Activation = "swiglu",
     ) -> None:
-        hidden = functional.silu(x @ gate.float().T) * (x @ up.float().T)
+        hidden = _activate(activation, x @ gate.float().T, x @ up.float().T)
         out = hidden @ down.float().T
         if scaler is not None:
             out = out * (x @ scaler.float().view(-1, 1)).sigmoid()
         residual += out
+
+
+_SCORES: dict[Gating, Callable[[X], X]] = {
+    "softmax": lambda logits: logits.softmax(-1),
+    "sigmoid": torch.sigmoid,
+    "softmax of the chosen": lambda logits: logits,
+}
+
+
+def _activate(activation: Activation, gate: X, up: X) -> X:
+    if activation == "swiglu":
+        return functional.silu(gate) * up
+    gate, up = gate.clamp(max=LIMIT), up.clamp(-LIMIT, LIMIT)
+    return gate * (ALPHA * gate).sigmoid() * (up + 1)
 
 
 def _rotate(x: X, rope: Rope, offset: int, start: int) -> None:

@@ -202,8 +202,8 @@ def _reference(
 
         done = 0
 
-        def linear_add(self, x: Any, weight: Any, residual: Any) -> None:
-            super().linear_add(x, weight, residual)
+        def linear_add(self, x: Any, weight: Any, residual: Any, bias: Any = None) -> None:
+            super().linear_add(x, weight, residual, bias)
             self.done += 1
             report("float32", self.done, total)
 

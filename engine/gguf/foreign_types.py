@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from engine.errors import UnsupportedModelError
+
 _IK = {
     97: "Q8_0_X4", 98: "Q8_1_X4", 99: "Q8_2_X4", 133: "Q6_0", 134: "IQ1_BN", 135: "IQ2_BN", 136: "Q8_K64",
     137: "IQ2_K", 138: "IQ3_K", 139: "IQ4_K", 140: "IQ5_K", 141: "IQ6_K", 142: "IQ2_TN", 143: "IQ1_TN",
@@ -30,6 +32,17 @@ class ForeignType(NamedTuple):
     name: str
     made_for: str
     todo: str
+
+
+def refuse_foreign_type(file: str, tensor: str, number: int) -> None:
+    """Raises `UnsupportedModelError` where somebody's type has this number."""
+    foreign = foreign_type(number)
+    if foreign is not None:
+        raise UnsupportedModelError(
+            f"{file} is quantised for {foreign.made_for}",
+            f"Its tensor {tensor} is stored as {foreign.name}",
+            foreign.todo,
+        )
 
 
 def foreign_type(number: int) -> ForeignType | None:

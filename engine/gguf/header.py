@@ -10,8 +10,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import ModelFileError, UnsupportedModelError
-from engine.gguf.foreign_types import foreign_type
+from engine.errors import ModelFileError
+from engine.gguf.foreign_types import refuse_foreign_type
 from engine.gguf.values import ARRAY, BOOL, SCALARS, STRING, Buffer, LazyArray, Value
 from kernels.quants import TYPES, QuantType
 
@@ -282,7 +282,7 @@ class _Reader:
         if not 0 < elements < 1 << 63:
             raise self.fault(f"{field.capitalize()} has the impossible shape {list(shape)}")
         if number not in TYPES:
-            self._refuse_foreign(name, number)
+            refuse_foreign_type(shown(self.path.name), shown(name), number)
             raise self.fault(f"{field.capitalize()} has the unknown type {number}", "Update ktchat")
         kind = TYPES[number]
         if shape[-1] % kind.block:
@@ -290,12 +290,3 @@ class _Reader:
                 f"{field.capitalize()} has rows of {shape[-1]}, not of whole blocks of {kind.block}"
             )
         return name, kind, shape, offset
-
-    def _refuse_foreign(self, tensor: str, number: int) -> None:
-        foreign = foreign_type(number)
-        if foreign is not None:
-            raise UnsupportedModelError(
-                f"{shown(self.path.name)} is quantised for {foreign.made_for}",
-                f"Its tensor {shown(tensor)} is stored as {foreign.name}",
-                foreign.todo,
-            )

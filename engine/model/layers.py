@@ -61,6 +61,7 @@ class GroupedAttention(Generic[X, W, C]):
         )
         self._sinks = load.optional_vector(prefix + "attn_sinks.weight")
         self._output = load.matrix(prefix + "attn_output.weight")
+        self._output_bias = load.optional_vector(prefix + "attn_output.bias")
 
     def add(self, x: X, cache: C, span: Span, last: bool) -> X:
         """x plus attention; only its last row when `last`, which saves the others' work."""
@@ -75,7 +76,7 @@ class GroupedAttention(Generic[X, W, C]):
         attn_out = ops.attention(q, of.heads, of.softmax_scale, *place, span.start, *seen)
         for one in gate:
             ops.sigmoid_gate(attn_out, one)
-        ops.linear_add(attn_out, self._output, x)
+        ops.linear_add(attn_out, self._output, x, self._output_bias)
         return x
 
 
@@ -186,17 +187,19 @@ class MoeFfn(Generic[X, W, C]):
         self._norm = load.vector(f"blk.{layer}.{spec.ffn_norm}.weight")
         self._router = load.matrix(prefix + "gate_inp.weight")
         self._bias = load.optional_vector(f"blk.{layer}.exp_probs_b.bias")
+        self._logit_bias = load.optional_vector(prefix + "gate_inp.bias")
         self._experts = _experts(load, prefix, moe.width, spec.fused_gate_up)
+        self._biases = _expert_biases(load, prefix) if moe.biases else None
+        self._activation = moe.activation
         self._shared = _gate_up_down(load, prefix, "_shexp") if moe.shared_width else None
         self._scaler = load.vector(prefix + "gate_inp_shexp.weight") if moe.shared_gate else None
 
     def add(self, x: X) -> None:
         """x += experts(norm(x)) + shared(norm(x))"""
         ops = self._ops
-        normed, ids, weights = ops.route(
-            x, self._norm, self._eps, self._router, self._bias, self._routing
-        )
-        ops.moe_add(normed, ids, weights, *self._experts, x)
+        router = self._router, self._bias, self._routing, self._logit_bias
+        normed, ids, weights = ops.route(x, self._norm, self._eps, *router)
+        ops.moe_add(normed, ids, weights, *self._experts, x, self._biases, self._activation)
         if self._shared is not None:
             ops.ffn_add(normed, *self._shared, x, self._scaler)
 
@@ -212,6 +215,11 @@ def _experts(load: WeightLoader[W], prefix: str, width: int, fused: bool) -> tup
     parts = slice(0, width), slice(width, 2 * width)
     gate, up = load.rows(prefix + "gate_up_exps.weight", parts)
     return gate, up, load.matrix(prefix + "down_exps.weight")
+
+
+def _expert_biases(load: WeightLoader[W], prefix: str) -> tuple[W, W, W]:
+    gate, up, down = (load.expert_biases(f"{prefix}{name}_exps.bias") for name in _FFN)
+    return gate, up, down
 
 
 _FFN = ("gate", "up", "down")

@@ -75,6 +75,13 @@ class WeightLoader(Generic[W]):
         """A vector if the file has it."""
         return self.vector(name) if self.has(name) else None
 
+    def expert_biases(self, name: str) -> W:
+        """A vector for each expert, as a float32 stack of one row."""
+        tensor = self._read(name)
+        count, features = tensor.shape
+        data = np.ascontiguousarray(ggml.dequantise(tensor), np.float32).view(np.uint8).reshape(-1)
+        return self._ops.matrix(Tensor(name, BY_NAME["F32"], (count, 1, features), data))
+
     def rows(self, name: str, parts: Sequence[RowIndex]) -> list[W]:
         """A matrix cut into several by its rows, (count, rows, cols) in each of its stack; bits stay as they are."""
         tensor = self._read(name)

@@ -110,7 +110,9 @@ def work_bytes(spec: ModelSpec, context: int, flash: bool, streams: bool) -> int
 
 
 def takes_flash(spec: ModelSpec) -> bool:
-    """Whether flashinfer has kernels for this model's heads."""
+    """Whether flashinfer has kernels for this model's heads; of sinks it knows nothing."""
+    if spec.sinks:
+        return False
     if spec.mla is not None:
         return (spec.mla.kv_lora, spec.mla.rope) == (LATENT, LATENT_ROPE)
     return supports(spec.head_dim, spec.value_dim)

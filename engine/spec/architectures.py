@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Gating = Literal["softmax", "sigmoid"]
+from kernels.ops import Activation, Gating
+
 QkNorm = Literal["", "head", "all"]
 """RMSNorm of queries and keys before rope: none, in each head, over all heads together."""
 
@@ -39,6 +40,13 @@ class Architecture:
     """Most layers have a gated delta net in place of attention; how its value heads share key heads."""
     ffn_norm: str = "ffn_norm"
     """What the norm before the network is called."""
+    window_every: int = 0
+    """Of so many layers all but the last see a window of positions only; 0: none does."""
+    sinks: bool = False
+    """Attention has one more score a head, without a value."""
+    biases: bool = False
+    """Of attention's output, of routers and of experts."""
+    activation: Activation = "swiglu"
 
     def norms_of_queries(self, found: bool) -> QkNorm:
         """Those of a model whose layers have attn_q_norm, or have not."""
@@ -78,6 +86,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "dots1": _DOTS1,
     "bailingmoe2": replace(_DOTS1, expert_keys=_EXPERT_KEYS | _SHARED_WIDTH),
+    "gpt-oss": Architecture(
+        experts="always", normalise=False, gating="softmax of the chosen", window_every=2, sinks=True,
+        biases=True, activation="clamped swiglu", ffn_norm="post_attention_norm",
+    ),
     "minimax-m2": Architecture(
         experts="always", expert_keys=frozenset({"expert_gating_func"}),
         expert_width="feed_forward_length", gating="said", score_bias=True, qk_norm="all",

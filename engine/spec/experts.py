@@ -6,10 +6,11 @@ Which keys are read and what holds without them is an architecture's (`engine.sp
 
 from __future__ import annotations
 
-from engine.spec.architectures import ARCHITECTURES, Architecture, Gating
+from engine.spec.architectures import ARCHITECTURES, Architecture
 from engine.spec.metadata import MAX_EXPERTS, MAX_WIDTH, Keys
 from engine.spec.recurrent import has_in_a_layer
 from engine.spec.spec import MoeSpec
+from kernels.parameters import Gating
 
 
 def experts_spec(
@@ -48,6 +49,8 @@ def experts_spec(
         top_groups=top_groups,
         bias=known.score_bias
         or has_in_a_layer(keys.file, "exp_probs_b.bias", lambda layer: layer < layers),
+        biases=known.biases,
+        activation=known.activation,
     )
 
 
@@ -76,9 +79,9 @@ def _shared_width(keys: Keys, known: Architecture, width: int, ffn: int) -> int:
 
 
 def _gating(keys: Keys, known: Architecture, layers: int) -> Gating:
-    if "expert_gating_func" not in known.expert_keys:
-        return "softmax"
-    number = keys.number("expert_gating_func", 0, 4, 0)
+    number = 0
+    if "expert_gating_func" in known.expert_keys:
+        number = keys.number("expert_gating_func", 0, 4, 0)
     if number:
         return "sigmoid" if number == 2 else "softmax"
     if known.gating == "said":

@@ -9,13 +9,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from typing import cast, get_args
 
-import numpy as np
-
-from engine.errors import ModelFileError
 from engine.gguf.file import GGUFFile
-from engine.gguf.header import DOWNLOAD, shown
+from engine.gguf.values import LazyArray
 from engine.spec.architectures import ARCHITECTURES, Architecture, known_architecture
 from engine.spec.experts import experts_spec
 from engine.spec.features import check_native, missing_feature
@@ -29,11 +25,10 @@ from engine.spec.metadata import (
 )
 from engine.spec.other_files import refuse_other_files
 from engine.spec.recurrent import delta_layout, delta_net, has_in_a_layer
-from engine.spec.rope import RopeSpec, Scaling
+from engine.spec.rope import RopeSpec
+from engine.spec.rope_reader import read_rope
 from engine.spec.spec import MlaSpec, ModelSpec
 from engine.spec.tensors import check_tensors, check_types, tensor_sizes
-
-MAX_FACTORS = 4096
 
 
 def read_spec(file: GGUFFile) -> ModelSpec:
@@ -82,15 +77,17 @@ def _shape(keys: Keys, known: Architecture) -> ModelSpec:
     head_dim = keys.number("attention.key_length", 0, MAX_WIDTH, usual)
     value_dim = keys.number("attention.value_length", 0, MAX_WIDTH, usual)
     ffn = max(keys.per_layer("feed_forward_length", 0, MAX_WIDTH, 0, total))
-    rope = _rope(keys, head_dim, known)
+    rope = read_rope(keys, head_dim, known)
     mla = _mla(keys, layers, rope, head_dim, value_dim) if known.latent else None
     moe = experts_spec(keys, known, total, layers, ffn)
     delta, recurrent = delta_net(keys, known, layers)
+    window, windows = _windows(keys, known, layers)
     if mla is not None:
         head_dim, value_dim, kv_heads = mla.nope + mla.rope, mla.value, [1] * layers
         kv_row = layers * (mla.kv_lora + mla.rope)
     else:
-        cached = [n for i, n in enumerate(kv_heads) if not (recurrent and recurrent[i])]
+        bounded = [*recurrent] or [*windows] or [False] * layers
+        cached = [n for i, n in enumerate(kv_heads) if not bounded[i]]
         kv_row = sum(cached) * (head_dim + value_dim)
 
     def has(name: str) -> bool:
@@ -103,7 +100,7 @@ def _shape(keys: Keys, known: Architecture) -> ModelSpec:
             file, name, lambda at: at < layers and not (recurrent and recurrent[at])
         )
 
-    return ModelSpec(
+    spec = ModelSpec(
         architecture=keys.architecture,
         name="",
         layers=layers,
@@ -130,56 +127,37 @@ def _shape(keys: Keys, known: Architecture) -> ModelSpec:
         delta=delta,
         recurrent=recurrent,
         attention_gate=known.attention_gate,
+        sinks=known.sinks,
+        output_bias=known.biases,
         ffn_norm=known.ffn_norm,
         fused_qkv=attends("attn_qkv.weight") and not attends("attn_q.weight"),
         fused_qkv_bias=attends("attn_qkv.bias"),
         fused_gate_up=has("ffn_gate_up_exps.weight") and not has("ffn_gate_exps.weight"),
         delta_layout=delta_layout(file),
     )
+    if not any(windows):
+        return spec
+    windowed = dataclasses.replace(spec.attention("full"), window=window)
+    return dataclasses.replace(spec, windowed=windowed, windows=windows)
+
+
+def _windows(keys: Keys, known: Architecture, layers: int) -> tuple[int, tuple[bool, ...]]:
+    """Positions of a window, and which layers see no more; (0, ()) for architectures without."""
+    if not known.window_every:
+        return 0, ()
+    window = keys.number("attention.sliding_window", 1, MAX_CONTEXT)
+    pattern = "attention.sliding_window_pattern"
+    value = keys.file.metadata.get(keys.path(pattern))
+    if isinstance(value, LazyArray) and len(value) >= layers:
+        return window, tuple(bool(value[layer]) for layer in range(layers))
+    every = keys.number(pattern, 0, MAX_LAYERS, known.window_every)
+    return window, tuple(every == 0 or (n + 1) % every != 0 for n in range(layers))
 
 
 def _score_scale(rope: RopeSpec, head_dim: int, known: Architecture) -> float:
     if not head_dim:
         return 0.0
     return rope.latent_scale(head_dim) if known.latent else 1.0 / math.sqrt(head_dim)
-
-
-def _rope(keys: Keys, head_dim: int, known: Architecture) -> RopeSpec:
-    scaling = keys.file.string(keys.path("rope.scaling.type"), "linear")
-    if scaling not in get_args(Scaling):
-        raise keys.fault(f"{keys.path('rope.scaling.type')} is {shown(scaling, 40)}")
-    factor = 0.0
-    for key in ("rope.scaling.factor", "rope.scale_linear"):
-        factor = factor or keys.real(key, 0.0, 1e6, 0.0)
-    if 0 < factor < 1e-3:
-        raise keys.fault(f"{keys.path('rope.scaling.factor')} is {factor:g}")
-    context = keys.number("context_length", 1, MAX_CONTEXT)
-    original = keys.number("rope.scaling.original_context_length", 0, MAX_CONTEXT, context)
-    return RopeSpec(
-        dim=keys.number("rope.dimension_count", 0, MAX_WIDTH, head_dim),
-        base=keys.real("rope.freq_base", 1.5, 1e15, 10000.0),
-        interleaved=known.interleaved,
-        scaling=cast(Scaling, scaling),
-        factor=factor or 1.0,
-        original_context=original or context,
-        attention_factor=keys.real("rope.scaling.attn_factor", 0.0, 1e3, 1.0),
-        log_multiplier=(
-            keys.real("rope.scaling.yarn_log_multiplier", 0.0, 10.0, 0.0) if known.latent else 0.0
-        ),
-        factors=_factors(keys.file),
-    )
-
-
-def _factors(file: GGUFFile) -> tuple[float, ...]:
-    info = file.tensors.get("rope_freqs.weight")
-    if info is None or info.type.name != "F32" or info.elements > MAX_FACTORS:
-        return ()
-    values = file.tensor(info.name).data.view(np.float32)
-    if not np.isfinite(values).all() or not (values > 1e-6).all():
-        raise ModelFileError(
-            f"{shown(file.path.name)} is damaged", "rope_freqs.weight divides by zero", DOWNLOAD
-        )
-    return tuple(float(value) for value in values)
 
 
 def _mla(keys: Keys, layers: int, rope: RopeSpec, head_dim: int, value_dim: int) -> MlaSpec:

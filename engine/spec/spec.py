@@ -11,27 +11,19 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from engine.protocol import RuntimeName
-from engine.spec.architectures import Gating, QkNorm, is_native
+from engine.spec.architectures import QkNorm, is_native
 from engine.spec.attention import AttentionSpec, LayerKind, MlaSpec
+from engine.spec.groups import Group, GroupSize
 from engine.spec.rope import RopeSpec
-from kernels.ops import Routing
+from kernels.ops import Activation, Gating, Routing
 from kernels.recurrent import DeltaNet, StateShape
 
 __all__ = [
-    "AttentionSpec", "GroupSize", "LayerKind", "MlaSpec", "ModelSpec", "MoeSpec", "RopeSpec",
+    "AttentionSpec", "Group", "GroupSize", "LayerKind", "MlaSpec", "ModelSpec", "MoeSpec", "RopeSpec",
     "is_native",
 ]  # fmt: skip
 
-# fmt: off
-Group = Literal[
-    "embedding", "attention", "router", "shared", "experts", "dense", "norms", "output",
-    "other", "unused",
-]
-# fmt: on
-"""What a tensor is for. `other` is what only foreign architectures have, `unused` nobody reads."""
 
-
-@dataclass(frozen=True, slots=True)
 @dataclass(frozen=True, slots=True)
 class MoeSpec:
     """Routed experts. `width` and `shared_width` in features; `shared_width` 0: no shared experts."""
@@ -51,6 +43,9 @@ class MoeSpec:
     top_groups: int = 1
     bias: bool = False
     """Scores get a bias (exp_probs_b) before experts are chosen."""
+    biases: bool = False
+    """Routers and experts have biases."""
+    activation: Activation = "swiglu"
 
     def to_routing(self) -> Routing:
         """For the op set."""
@@ -61,26 +56,6 @@ class MoeSpec:
             scale=self.scale,
             groups=self.groups,
             top_groups=self.top_groups,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class GroupSize:
-    """One group of tensors."""
-
-    bytes: int = 0
-    parameters: int = 0
-    resident: int = 0
-    """Bytes in memory once loaded for the CPU kernels; 0 where only the file is known."""
-    device: int = 0
-    """Bytes once loaded on a GPU; 0 where only the file is known."""
-
-    def __add__(self, other: GroupSize) -> GroupSize:
-        return GroupSize(
-            self.bytes + other.bytes,
-            self.parameters + other.parameters,
-            self.resident + other.resident,
-            self.device + other.device,
         )
 
 
@@ -130,6 +105,10 @@ class ModelSpec:
     """Which layers are recurrent and have no KV cache; empty: none."""
     attention_gate: bool = False
     """Attention's output is multiplied by a sigmoid gate."""
+    sinks: bool = False
+    """Attention has one more score a head, without a value."""
+    output_bias: bool = False
+    """attn_output has a bias."""
     ffn_norm: str = "ffn_norm"
     """What the norm before the network is called."""
     fused_qkv: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from engine.spec.spec import ModelSpec
+from engine.spec.spec import AttentionSpec, ModelSpec
 
 Row = tuple[str, tuple[str, ...]]
 """A tensor's name within its layer, and its shape, outermost first, in names of sizes."""
@@ -93,6 +93,14 @@ _SHARED: tuple[Row, ...] = (
     ("ffn_up_shexp.weight", ("shared", "hidden")),
     ("ffn_down_shexp.weight", ("hidden", "shared")),
 )
+_ROUTED_BIASES: tuple[Row, ...] = (
+    ("ffn_gate_inp.bias", ("experts",)),
+    ("ffn_gate_exps.bias", ("experts", "width")),
+    ("ffn_up_exps.bias", ("experts", "width")),
+    ("ffn_down_exps.bias", ("experts", "hidden")),
+)
+_SINKS: tuple[Row, ...] = (("attn_sinks.weight", ("heads",)),)
+_OUT_BIAS: tuple[Row, ...] = (("attn_output.bias", ("hidden",)),)
 _SHARED_GATE: tuple[Row, ...] = (("ffn_gate_inp_shexp.weight", ("hidden",)),)
 
 
@@ -106,7 +114,7 @@ class Wanted:
 
 def wanted_tensors(spec: ModelSpec) -> Iterator[Wanted]:
     """Every tensor that the native runtime reads for this spec, in order of use."""
-    sizes = _sizes(spec)
+    sizes = _sizes(spec, spec.attention("full"))
 
     def rows(prefix: str, *tables: tuple[Row, ...]) -> Iterator[Wanted]:
         for table in tables:
@@ -120,6 +128,7 @@ def wanted_tensors(spec: ModelSpec) -> Iterator[Wanted]:
         yield from rows("", _FACTORS)
     ffn_norm = ((f"{spec.ffn_norm}.weight", ("hidden",)),)
     for layer in range(spec.layers):
+        sizes = _sizes(spec, spec.attention(spec.kind(layer)))
         attention = _delta_rows(spec) if spec.is_recurrent(layer) else _attention_rows(spec)
         network = _expert_rows(spec) if spec.is_moe_layer(layer) else [_DENSE]
         yield from rows(f"blk.{layer}.", _NORM, *attention, ffn_norm, *network)
@@ -127,8 +136,9 @@ def wanted_tensors(spec: ModelSpec) -> Iterator[Wanted]:
 
 def pieces(spec: ModelSpec, layer: int, name: str) -> tuple[int, ...]:
     """Rows of the matrices that a layer's tensor is cut into when it is loaded; empty: it stays whole."""
-    query = spec.heads * spec.head_dim
-    keys, values = spec.kv_heads * spec.head_dim, spec.kv_heads * spec.value_dim
+    of = spec.attention(spec.kind(layer))
+    query = of.heads * of.head_dim
+    keys, values = of.kv_heads * of.head_dim, of.kv_heads * of.value_dim
     gate = (query,) if spec.attention_gate else ()
     net = spec.delta
     cut: dict[str, tuple[int, ...]] = {}
@@ -147,7 +157,9 @@ def _attention_rows(spec: ModelSpec) -> list[tuple[Row, ...]]:
     if spec.mla is None:
         bias = [_FUSED_QKV_BIAS if spec.fused_qkv_bias else _QKV_BIAS] if spec.qkv_bias else []
         norms = {"": [], "head": [_QK_NORM], "all": [_QK_NORM_ALL]}[spec.qk_norm]
-        return [_FUSED_QKV if spec.fused_qkv else _QKV, *bias, *norms, _OUT]
+        options = ((_SINKS, spec.sinks), (_OUT, True), (_OUT_BIAS, spec.output_bias))
+        others = [table for table, there in options if there]
+        return [_FUSED_QKV if spec.fused_qkv else _QKV, *bias, *norms, *others]
     query = _LATENT_Q_LORA if spec.mla.q_lora else _LATENT_Q
     return [_LATENT, query, _LATENT_SPLIT if spec.mla.split else _LATENT_JOINED]
 
@@ -161,6 +173,7 @@ def _expert_rows(spec: ModelSpec) -> list[tuple[Row, ...]]:
     assert spec.moe is not None
     options = (
         (_BIAS, spec.moe.bias),
+        (_ROUTED_BIASES, spec.moe.biases),
         (_SHARED, spec.moe.shared_width > 0),
         (_SHARED_GATE, spec.moe.shared_gate),
     )
@@ -168,18 +181,18 @@ def _expert_rows(spec: ModelSpec) -> list[tuple[Row, ...]]:
     return [_ROUTED, gate_up, *(table for table, there in options if there)]
 
 
-def _sizes(spec: ModelSpec) -> dict[str, int]:
+def _sizes(spec: ModelSpec, of: AttentionSpec) -> dict[str, int]:
     sizes = {
         "vocab": spec.vocab,
         "hidden": spec.hidden,
-        "heads": spec.heads,
-        "head_dim": spec.head_dim,
-        "value_dim": spec.value_dim,
-        "pairs": spec.rope.dim // 2,
-        "q": spec.heads * spec.head_dim * (2 if spec.attention_gate else 1),
-        "k": spec.kv_heads * spec.head_dim,
-        "v": spec.kv_heads * spec.value_dim,
-        "o": spec.heads * spec.value_dim,
+        "heads": of.heads,
+        "head_dim": of.head_dim,
+        "value_dim": of.value_dim,
+        "pairs": of.rope.dim // 2,
+        "q": of.heads * of.head_dim * (2 if spec.attention_gate else 1),
+        "k": of.kv_heads * of.head_dim,
+        "v": of.kv_heads * of.value_dim,
+        "o": of.heads * of.value_dim,
         "ffn": spec.ffn,
     }
     sizes["qkv"] = sizes["q"] + sizes["k"] + sizes["v"]

@@ -33,7 +33,7 @@ _GROUPS: tuple[tuple[re.Pattern[str], Group], ...] = (
 )
 _LAYER = re.compile(r"^blk\.(\d+)\.")
 _ROUTER = re.compile(r"ffn_gate_inp\.weight$")
-_VECTOR = re.compile(r"(_norm\.weight|\.bias)$")
+_VECTOR = re.compile(r"(_norm\.weight|_sinks\.weight|\.bias)$")
 _ROPE = re.compile(r"^(blk\.\d+\.)?rope_(freqs|factors_\w+)\.weight$")
 
 
@@ -80,7 +80,8 @@ def check_tensors(file: GGUFFile, spec: ModelSpec) -> str:
             )
         if len(info.shape) < len(wanted.shape):
             return f"its tensor {wanted.name} has fewer dimensions than usual"
-        allowed = FLOATS if len(wanted.shape) == 1 else MATRIX_TYPES
+        vector = len(wanted.shape) == 1 or wanted.name.endswith(".bias")
+        allowed = FLOATS if vector else MATRIX_TYPES
         if info.type.name not in allowed:
             raise _damaged(file, f"The tensor {wanted.name} is stored as {info.type.name}")
         used[wanted.name] = info

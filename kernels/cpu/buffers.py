@@ -7,14 +7,15 @@ and never a stray read there.
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from kernels import ggml
 from kernels.cpu.native import RopeStruct, RoutingStruct, load
-from kernels.ops import CacheShape, Rope, Routing, Tensor
+from kernels.ops import Biases, CacheShape, Gating, Rope, Routing, Tensor
 from kernels.quants import MATRIX_TYPES
 
 Array = npt.NDArray[Any]
@@ -142,6 +143,17 @@ def vector_pointer(weight: Weight | None, size: int) -> int | None:
     return weight.pointer
 
 
+def bias_pointers(
+    biases: Biases[Weight] | None, gate: Weight, down: Weight
+) -> Sequence[int | None]:
+    """The native stacks of experts' biases; Nones where there are none. Raises `ValueError`."""
+    if biases is None:
+        return None, None, None
+    for bias, rows in zip(biases, (gate.rows, gate.rows, down.rows), strict=True):
+        expect_matrices(bias, gate.count, 1, rows)
+    return [bias.pointer for bias in biases]
+
+
 def describe(weight: Weight) -> str:
     """A weight's shape in words."""
     if not weight.count:
@@ -208,6 +220,6 @@ def routing_struct(routing: Routing, experts: int) -> RoutingStruct:
         routing.top_groups,
         routing.scale,
         routing.floor,
-        int(routing.gating == "sigmoid"),
+        get_args(Gating).index(routing.gating),
         int(routing.normalise),
     )

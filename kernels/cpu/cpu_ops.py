@@ -146,10 +146,13 @@ class CpuOps(AttentionOps, FeedForwardOps, RecurrentOps):
             )
         return outs
 
-    def linear_add(self, x: Array, weight: Weight, residual: Array) -> None:
-        n = rows_of(x, weight.cols)
-        expect(residual, n, expect_matrix(weight, weight.cols))
-        self._call("kt_linear_add", address(x), n, weight.pointer, address(residual))
+    def linear_add(
+        self, x: Array, weight: Weight, residual: Array, bias: Weight | None = None
+    ) -> None:
+        n, rows = rows_of(x, weight.cols), expect_matrix(weight, weight.cols)
+        expect(residual, n, rows)
+        added = vector_pointer(bias, rows)
+        self._call("kt_linear_add", address(x), n, weight.pointer, address(residual), added)
 
     def add(self, x: Array, residual: Array) -> None:
         residual += x

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from kernels.cpu import native
-from kernels.cpu.buffers import Weight, address, expect_matrices
+from kernels.cpu.buffers import Weight, address, bias_pointers, expect_matrices
 from kernels.cpu.context import NativeContext
-from kernels.ops import Floats, Ints
+from kernels.ops import ACTIVATIONS, Activation, Biases, Floats, Ints
 
 PATIENCE = 20.0
 """Seconds without a request after which a device is taken to have failed."""
@@ -31,9 +31,13 @@ class _Struct(ctypes.Structure):
     """`struct ExpertRequest` of expert_requests.h."""
 
     _fields_ = (
-        *((name, c_void_p) for name in ("context", "gate", "up", "down", "x", "ids", "weights")),
+        *((name, c_void_p) for name in ("context", "gate", "up", "down")),
+        *(
+            (name, c_void_p)
+            for name in ("gate_bias", "up_bias", "down_bias", "x", "ids", "weights")
+        ),
         *((name, c_void_p) for name in ("slots", "host_ids", "result", "submitted", "completed")),
-        *((name, c_int64) for name in ("top_k", "hidden", "status", "begun", "done")),
+        *((name, c_int64) for name in ("top_k", "hidden", "activation", "status", "begun", "done")),
     )
 
 
@@ -50,6 +54,8 @@ class ExpertRequest:
         top_k: int,
         slots: Ints | None,
         shared: Shared,
+        biases: Biases[Weight] | None = None,
+        activation: Activation = "swiglu",
     ) -> None:
         gate, up, down = experts
         expect_matrices(up, gate.count, gate.rows, gate.cols)
@@ -63,14 +69,15 @@ class ExpertRequest:
         self.submitted: Ints = shared((1,), np.int32)
         self.completed: Ints = shared((1,), np.int32)
         self._host_ids = np.empty(top_k, dtype=np.int32)
-        self._keep = ops, experts, slots
+        self._keep = ops, experts, slots, biases
         self._struct = _Struct(
             *(ops._alive(), gate.pointer, up.pointer, down.pointer),
+            *bias_pointers(biases, gate, down),
             *(address(array) for array in (self.x, self.ids, self.weights)),
             None if slots is None else address(slots),
             *(address(array) for array in (self._host_ids, self.result)),
             *(address(flag) for flag in (self.submitted, self.completed)),
-            *(top_k, gate.cols, 0, 0, 0),
+            *(top_k, gate.cols, ACTIVATIONS.index(activation), 0, 0, 0),
         )
         self.address = ctypes.addressof(self._struct)
 

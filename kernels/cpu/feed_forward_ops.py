@@ -8,6 +8,7 @@ from kernels.cpu.buffers import (
     Array,
     Weight,
     address,
+    bias_pointers,
     expect,
     expect_ints,
     expect_matrices,
@@ -16,7 +17,7 @@ from kernels.cpu.buffers import (
     vector_pointer,
 )
 from kernels.cpu.context import NativeContext
-from kernels.ops import Routing
+from kernels.ops import ACTIVATIONS, Activation, Biases, Routing
 
 
 class FeedForwardOps(NativeContext):
@@ -30,6 +31,7 @@ class FeedForwardOps(NativeContext):
         router: Weight,
         bias: Weight | None,
         routing: Routing,
+        logit_bias: Weight | None = None,
     ) -> tuple[Array, Array, Array]:
         cols = router.cols
         n, experts = rows_of(x, cols), expect_matrix(router, cols)
@@ -43,6 +45,7 @@ class FeedForwardOps(NativeContext):
             eps,
             router.pointer,
             vector_pointer(bias, experts),
+            vector_pointer(logit_bias, experts),
             self._routing(routing, experts),
             address(normed),
             address(ids),
@@ -59,6 +62,8 @@ class FeedForwardOps(NativeContext):
         up: Weight,
         down: Weight,
         residual: Array,
+        biases: Biases[Weight] | None = None,
+        activation: Activation = "swiglu",
     ) -> None:
         n, top_k = rows_of(x, gate.cols), weights.shape[-1]
         expect_ints(ids, (n, top_k))
@@ -75,6 +80,8 @@ class FeedForwardOps(NativeContext):
             up.pointer,
             down.pointer,
             address(residual),
+            *bias_pointers(biases, gate, down),
+            ACTIVATIONS.index(activation),
         )
 
     def ffn_add(
@@ -85,6 +92,7 @@ class FeedForwardOps(NativeContext):
         down: Weight,
         residual: Array,
         scaler: Weight | None = None,
+        activation: Activation = "swiglu",
     ) -> None:
         n = rows_of(x, gate.cols)
         self._expect_ffn(gate, up, down, n, residual)
@@ -99,6 +107,7 @@ class FeedForwardOps(NativeContext):
             down.pointer,
             vector_pointer(scaler, gate.cols),
             address(residual),
+            ACTIVATIONS.index(activation),
         )
 
     @staticmethod

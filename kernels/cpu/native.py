@@ -45,7 +45,7 @@ class RoutingStruct(ctypes.Structure):
         ("top_groups", c_int64),
         ("scale", c_float),
         ("floor", c_float),
-        ("sigmoid", c_int32),
+        ("gating", c_int32),
         ("normalise", c_int32),
     )
 

@@ -10,6 +10,9 @@ import triton
 import triton.language as tl
 from torch import Tensor as X
 
+from kernels.parameters import ALPHA, LIMIT
+
+_LIMIT, _ALPHA = tl.constexpr(LIMIT), tl.constexpr(ALPHA)
 MAX_FEATURES = 32768
 COLUMNS = 1024
 
@@ -41,17 +44,52 @@ def rms_norm(x: X, weight: X, eps: float, out: X, residual: X | None = None) -> 
     )
 
 
-def swiglu(gate: X, up: X, out: X) -> None:
-    """out = silu(gate) * up, each (n, features); gate and up may be halves of one product."""
+def activate(
+    gate: X,
+    up: X,
+    out: X,
+    activation: int = 0,
+    ids: X | None = None,
+    biases: tuple[X, X] | None = None,
+) -> None:
+    """out = activation of gate and up (a number of `ACTIVATIONS`), each (n, features).
+
+    gate and up may be halves of one product. Row i gets row ids[i] of `biases` (experts, features) first; rows
+    whose id is below zero get anything.
+    """
     n, features = gate.shape
     _check_rows(n, features, gate, up, out)
-    _swiglu[(n, triton.cdiv(features, COLUMNS))](
+    first, second = biases or (gate, up)
+    _activate[(n, triton.cdiv(features, COLUMNS))](
         gate,
         up,
         out,
+        gate if ids is None else ids,
+        first,
+        second,
         gate.stride(0),
         up.stride(0),
         out.stride(0),
+        first.stride(0),
+        second.stride(0),
+        ACTIVATION=activation,
+        BIASED=biases is not None,
+        FEATURES=features,
+        BLOCK=min(COLUMNS, triton.next_power_of_2(features)),
+        num_warps=4,
+    )
+
+
+def add_rows(x: X, rows: X, ids: X) -> None:
+    """x (n, features) += rows[ids] of (count, features), but for ids below zero."""
+    n, features = x.shape
+    _check_rows(n, features, x)
+    _add_rows[(n, triton.cdiv(features, COLUMNS))](
+        x,
+        rows,
+        ids,
+        x.stride(0),
+        rows.stride(0),
         FEATURES=features,
         BLOCK=min(COLUMNS, triton.next_power_of_2(features)),
         num_warps=4,
@@ -139,13 +177,30 @@ def _rms_norm(
 
 
 @triton.jit
-def _swiglu(
+def activated(g: tl.tensor, u: tl.tensor, ACTIVATION: tl.constexpr) -> tl.tensor:
+    """The activation of float32 gates and ups (`kernels.parameters.Activation`)."""
+    if ACTIVATION == 1:
+        g = tl.minimum(g, _LIMIT)
+        u = tl.minimum(tl.maximum(u, -_LIMIT), _LIMIT)
+        return g / (1.0 + tl.exp(-_ALPHA * g)) * (u + 1.0)
+    return g / (1.0 + tl.exp(-g)) * u
+
+
+@triton.jit
+def _activate(
     gate: tl.tensor,
     up: tl.tensor,
     out: tl.tensor,
+    ids: tl.tensor,
+    gate_bias: tl.tensor,
+    up_bias: tl.tensor,
     gate_stride: tl.tensor,
     up_stride: tl.tensor,
     out_stride: tl.tensor,
+    gate_bias_stride: tl.tensor,
+    up_bias_stride: tl.tensor,
+    ACTIVATION: tl.constexpr,
+    BIASED: tl.constexpr,
     FEATURES: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
@@ -154,8 +209,31 @@ def _swiglu(
     inside = d < FEATURES
     g = tl.load(gate + row * gate_stride + d, mask=inside, other=0.0).to(tl.float32)
     u = tl.load(up + row * up_stride + d, mask=inside, other=0.0).to(tl.float32)
-    hidden = g / (1.0 + tl.exp(-g)) * u
+    if BIASED:
+        source = tl.maximum(tl.load(ids + row), 0).to(tl.int64)
+        g += tl.load(gate_bias + source * gate_bias_stride + d, mask=inside, other=0.0)
+        u += tl.load(up_bias + source * up_bias_stride + d, mask=inside, other=0.0)
+    hidden = activated(g, u, ACTIVATION)
     tl.store(out + row * out_stride + d, hidden.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _add_rows(
+    x: tl.tensor,
+    rows: tl.tensor,
+    ids: tl.tensor,
+    x_stride: tl.tensor,
+    rows_stride: tl.tensor,
+    FEATURES: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    d = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    source = tl.load(ids + row).to(tl.int64)
+    inside = (d < FEATURES) & (source >= 0)
+    values = tl.load(x + row * x_stride + d, mask=inside, other=0.0)
+    added = tl.load(rows + source * rows_stride + d, mask=inside, other=0.0)
+    tl.store(x + row * x_stride + d, values + added, mask=inside)
 
 
 @triton.jit

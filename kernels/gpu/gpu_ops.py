@@ -35,7 +35,17 @@ from kernels.gpu.quant import matmul
 from kernels.gpu.quant.weight import PackedWeight
 from kernels.gpu.recurrent.ops import RecurrentOps
 from kernels.gpu.sizes import BLOCK
-from kernels.ops import CacheShape, Floats, Forward, Ints, Routing, Tensor
+from kernels.ops import (
+    ACTIVATIONS,
+    Activation,
+    Biases,
+    CacheShape,
+    Floats,
+    Forward,
+    Ints,
+    Routing,
+    Tensor,
+)
 from kernels.timing import DEVICE, Rows
 
 __all__ = ["GpuCache", "GpuOps"]
@@ -172,8 +182,10 @@ class GpuOps(AttentionOps, RecurrentOps, HostSyncOps):
                 out += as_vector(bias)
         return outs
 
-    def linear_add(self, x: X, weight: Weight, residual: X) -> None:
+    def linear_add(self, x: X, weight: Weight, residual: X, bias: Weight | None = None) -> None:
         _linears(x, [weight], residual)
+        if bias is not None:
+            residual += as_vector(bias)
 
     def add(self, x: X, residual: X) -> None:
         residual += x
@@ -181,26 +193,57 @@ class GpuOps(AttentionOps, RecurrentOps, HostSyncOps):
     # Feed-forward
 
     def route(
-        self, x: X, norm: Weight, eps: float, router: Weight, bias: Weight | None, routing: Routing
+        self,
+        x: X,
+        norm: Weight,
+        eps: float,
+        router: Weight,
+        bias: Weight | None,
+        routing: Routing,
+        logit_bias: Weight | None = None,
     ) -> tuple[X, X, X]:
         normed = self.norm(x, norm, eps)
-        (logits,) = _linears(normed, [router])
+        (logits,) = self.norm_linear(normed, None, eps, [router], [logit_bias])
         ids = torch.empty(len(x), routing.top_k, dtype=torch.int32, device=self.device)
         weights = torch.empty(len(x), routing.top_k, device=self.device)
         choose_experts(logits, None if bias is None else as_vector(bias), routing, ids, weights)
         return normed, ids, weights
 
     def moe_add(
-        self, x: X, ids: X, weights: X, gate: Weight, up: Weight, down: Weight, residual: X
+        self,
+        x: X,
+        ids: X,
+        weights: X,
+        gate: Weight,
+        up: Weight,
+        down: Weight,
+        residual: X,
+        biases: Biases[Weight] | None = None,
+        activation: Activation = "swiglu",
     ) -> None:
         stacks = as_matrix(gate), as_matrix(up), as_matrix(down)
-        experts.moe_add(x, ids, weights, stacks, residual)
+        rows = None
+        if biases is not None:
+            first, second, last = (experts.bias_rows(as_matrix(bias)) for bias in biases)
+            rows = first, second, last
+        kind = ACTIVATIONS.index(activation)
+        experts.moe_add(x, ids, weights, stacks, residual, rows, kind)
 
     def stream_moe_add(
-        self, x: X, ids: X, weights: X, gate: Tensor, up: Tensor, down: Tensor, residual: X
+        self,
+        x: X,
+        ids: X,
+        weights: X,
+        gate: Tensor,
+        up: Tensor,
+        down: Tensor,
+        residual: X,
+        biases: tuple[Tensor, Tensor, Tensor] | None = None,
+        activation: Activation = "swiglu",
     ) -> None:
         """Waits for the ids, and for blocks that are copied."""
-        self._stream.moe_add(x, ids, weights, (gate, up, down), residual)
+        kind = ACTIVATIONS.index(activation)
+        self._stream.moe_add(x, ids, weights, (gate, up, down), residual, biases, kind)
 
     def ffn_add(
         self,
@@ -210,8 +253,10 @@ class GpuOps(AttentionOps, RecurrentOps, HostSyncOps):
         down: Weight,
         residual: X,
         scaler: Weight | None = None,
+        activation: Activation = "swiglu",
     ) -> None:
-        hidden = experts.swiglu(*_linears(x, [gate, up]))
+        hidden, rest = _linears(x, [gate, up])
+        elementwise.activate(hidden, rest, hidden, ACTIVATIONS.index(activation))
         if scaler is None:
             _linears(hidden, [down], residual)
             return

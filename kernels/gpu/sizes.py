@@ -72,6 +72,8 @@ _VECTORS = ("gate_inp_shexp", "ssm_conv1d")
 
 def device_bytes(name: str, kind: QuantType, shape: tuple[int, ...]) -> int:
     """Bytes of the tensor `name` on the device: vectors are float32 there, matrices packed."""
+    if name.endswith("_exps.bias"):  # a stack of one row an expert
+        return packed_bytes(kind, (shape[0], 1, *shape[1:]))
     if len(shape) == 1 or name.endswith(".bias") or any(part in name for part in _VECTORS):
         count = 4
         for size in shape:

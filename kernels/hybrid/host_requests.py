@@ -32,11 +32,12 @@ class HostRequests(Generic[X, W, C]):
     def request(
         self, layer: str, experts: tuple[Any, Any, Any], top_k: int, slots: Ints | None
     ) -> ExpertRequest:
-        """A layer's, made when its first token runs op by op: nothing may be allocated in a capture."""
+        """A layer's, of its experts' stacks, biases and activation, made when its first token runs op by op: nothing may be allocated in a capture."""
         if layer not in self._made:
             assert isinstance(self._host, CpuOps), "requests are served by the native library"
+            stacks, *rest = experts
             self._made[layer] = ExpertRequest(
-                self._host, experts, top_k, slots, self._device.shared
+                self._host, stacks, top_k, slots, self._device.shared, *rest
             )
         return self._made[layer]
 

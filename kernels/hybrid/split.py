@@ -12,9 +12,21 @@ from typing import Any, Generic
 from kernels.device import DeviceMemory, DeviceOps
 from kernels.hybrid.expert_slots import Stack
 from kernels.hybrid.residency import Residency
-from kernels.hybrid.split_experts import Slots, SplitExperts
-from kernels.ops import C, CacheShape, Floats, Forward, Ints, Ops, PassInput, Rope, Routing, Tensor
-from kernels.recurrent import DeltaNet, DeltaNetWeights, State, StateShape, W, X
+from kernels.hybrid.split_experts import Routed, Slots, SplitExperts
+from kernels.ops import (
+    Activation,
+    Biases,
+    C,
+    CacheShape,
+    Floats,
+    Forward,
+    Ints,
+    Ops,
+    PassInput,
+    Routing,
+    Tensor,
+)
+from kernels.recurrent import State, StateShape, W, X
 from kernels.timing import Rows
 
 
@@ -162,86 +174,30 @@ class SplitOps(Generic[X, W, C]):
         self._experts.join()
         return self._device.norm_linear(x, norm, eps, weights, biases)
 
-    def linear_add(self, x: X, weight: W, residual: X) -> None:
+    def linear_add(self, x: X, weight: W, residual: X, bias: W | None = None) -> None:
         self._experts.join()
-        self._device.linear_add(x, weight, residual)
+        self._device.linear_add(x, weight, residual, bias)
 
     def add(self, x: X, residual: X) -> None:
         self._experts.join()
         self._device.add(x, residual)
 
-    def rope_append(
-        self,
-        q: X,
-        k: X,
-        v: X,
-        norms: tuple[W, W] | None,
-        eps: float,
-        rope: Rope,
-        cache: C,
-        layer: int,
-        pages: Ints,
-        start: int,
-    ) -> None:
-        self._device.rope_append(q, k, v, norms, eps, rope, cache, layer, pages, start)
+    # Attention and what stands in its place: the device's, with what `Ops` says that they are told
 
-    def attention(
-        self,
-        q: X,
-        heads: int,
-        scale: float,
-        cache: C,
-        layer: int,
-        pages: Ints,
-        start: int,
-        window: int = 0,
-        sinks: W | None = None,
-    ) -> X:
-        place = cache, layer, pages, start
-        return self._device.attention(q, heads, scale, *place, window, sinks)
+    def rope_append(self, *arguments: Any, **named: Any) -> None:
+        self._device.rope_append(*arguments, **named)
 
-    def latent_append(
-        self,
-        q: X,
-        heads: int,
-        kv: X,
-        norm: W,
-        eps: float,
-        rope: Rope,
-        cache: C,
-        layer: int,
-        pages: Ints,
-        start: int,
-    ) -> None:
-        self._device.latent_append(q, heads, kv, norm, eps, rope, cache, layer, pages, start)
+    def attention(self, *arguments: Any, **named: Any) -> X:
+        return self._device.attention(*arguments, **named)
 
-    def latent_attention(
-        self,
-        q: X,
-        heads: int,
-        scale: float,
-        k_b: W,
-        v_b: W,
-        cache: C,
-        layer: int,
-        pages: Ints,
-        start: int,
-    ) -> X:
-        return self._device.latent_attention(q, heads, scale, k_b, v_b, cache, layer, pages, start)
+    def latent_append(self, *arguments: Any, **named: Any) -> None:
+        self._device.latent_append(*arguments, **named)
 
-    def delta_net(
-        self,
-        qkv: X,
-        z: X,
-        alpha: X,
-        beta: X,
-        weights: DeltaNetWeights[W],
-        eps: float,
-        net: DeltaNet,
-        state: State,
-        layer: int,
-    ) -> X:
-        return self._device.delta_net(qkv, z, alpha, beta, weights, eps, net, state, layer)
+    def latent_attention(self, *arguments: Any, **named: Any) -> X:
+        return self._device.latent_attention(*arguments, **named)
+
+    def delta_net(self, *arguments: Any, **named: Any) -> X:
+        return self._device.delta_net(*arguments, **named)
 
     def sigmoid_gate(self, x: X, gate: X) -> None:
         self._device.sigmoid_gate(x, gate)
@@ -249,18 +205,44 @@ class SplitOps(Generic[X, W, C]):
     # Feed-forward
 
     def route(
-        self, x: X, norm: W, eps: float, router: W, bias: W | None, routing: Routing
+        self,
+        x: X,
+        norm: W,
+        eps: float,
+        router: W,
+        bias: W | None,
+        routing: Routing,
+        logit_bias: W | None = None,
     ) -> tuple[X, X, X]:
         self._experts.join()
-        return self._device.route(x, norm, eps, router, bias, routing)
+        return self._device.route(x, norm, eps, router, bias, routing, logit_bias)
 
     def moe_add(
-        self, x: X, ids: X, weights: X, gate: Stack[W], up: Stack[W], down: Stack[W], residual: X
+        self,
+        x: X,
+        ids: X,
+        weights: X,
+        gate: Stack[W],
+        up: Stack[W],
+        down: Stack[W],
+        residual: X,
+        biases: Biases[Stack[W]] | None = None,
+        activation: Activation = "swiglu",
     ) -> None:
-        self._experts.add(x, ids, weights, (gate, up, down), residual)
+        layer = Routed(gate, up, down, biases, activation)
+        self._experts.add(x, ids, weights, layer, residual)
 
-    def ffn_add(self, x: X, gate: W, up: W, down: W, residual: X, scaler: W | None = None) -> None:
-        self._device.ffn_add(x, gate, up, down, residual, scaler)
+    def ffn_add(
+        self,
+        x: X,
+        gate: W,
+        up: W,
+        down: W,
+        residual: X,
+        scaler: W | None = None,
+        activation: Activation = "swiglu",
+    ) -> None:
+        self._device.ffn_add(x, gate, up, down, residual, scaler, activation)
 
 
 class _Step(Generic[X]):

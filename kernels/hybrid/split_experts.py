@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Generic
+from typing import Any, Generic, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from kernels.hybrid.expert_slots import ExpertSlots, Stack
 from kernels.hybrid.host_requests import HostRequests
 from kernels.hybrid.pass_state import Computing, PassState, Submitted
 from kernels.hybrid.residency import Residency
-from kernels.ops import C, Floats, Ops, Tensor
+from kernels.ops import Activation, Biases, C, Floats, Ops, Tensor
 from kernels.recurrent import W, X
 from kernels.timing import Rows, Watched
 
@@ -29,8 +29,20 @@ Slots = Callable[[Tensor], int]
 """How many experts of a stack have a slot on the device. All of them: the host has none of the layer's;
 fewer: the host has every one."""
 
-Stacks = tuple[Stack[W], Stack[W], Stack[W]]
-"""gate, up, down"""
+
+class Routed(NamedTuple, Generic[W]):
+    """What a layer's routed experts are made of."""
+
+    gate: Stack[W]
+    up: Stack[W]
+    down: Stack[W]
+    biases: Biases[Stack[W]] | None = None
+    activation: Activation = "swiglu"
+
+    def each(self, of: Callable[[Stack[W]], Any]) -> tuple[Any, Any]:
+        """What `of` gives for gate, up and down, and for their biases, or None."""
+        some = None if self.biases is None else tuple(map(of, self.biases))
+        return (of(self.gate), of(self.up), of(self.down)), some
 
 
 class SplitExperts(Generic[X, W, C]):
@@ -49,6 +61,7 @@ class SplitExperts(Generic[X, W, C]):
         self.host_rests = False
         """Nothing is computed on the host, and results are wrong: to try the device alone."""
         self._layers: dict[str, list[Stack[W]]] = {}
+        """Gate, up, down, and their biases if there are any."""
         self._slots: ExpertSlots[X, W, C] | None = None
         self._thread = ThreadPoolExecutor(1, "host experts")
         self._pass: PassState[X] = PassState()
@@ -111,16 +124,16 @@ class SplitExperts(Generic[X, W, C]):
         if self._slots is not None and self._slots.layers:
             self._slots.residency.token(self._requests.chosen(self._slots.layers))
 
-    def add(self, x: X, ids: X, weights: X, stacks: Stacks[W], residual: X) -> None:
+    def add(self, x: X, ids: X, weights: X, routed: Routed[W], residual: X) -> None:
         """residual += the experts; the host's when `join` is called."""
         self.join()
         self._pass.require_running()
-        if stacks[0].host is None:
-            self._on_device(x, ids, weights, stacks, residual)
+        if routed.gate.host is None:
+            self._on_device(x, ids, weights, routed, residual)
         elif self._device.capturing:
-            self._submit(x, ids, weights, stacks, residual)
+            self._submit(x, ids, weights, routed, residual)
         else:
-            self._op_by_op(x, ids, weights, stacks, residual)
+            self._op_by_op(x, ids, weights, routed, residual)
 
     def join(self) -> None:
         """Adds what the host has computed to the residual that waits for it."""
@@ -130,47 +143,51 @@ class SplitExperts(Generic[X, W, C]):
         elif owed is not None:
             self._device.add(self._device.from_numpy(owed.work.result()), owed.residual)
 
-    def _on_device(self, x: X, ids: X, weights: X, stacks: Stacks[W], residual: X) -> None:
-        gate, up, down = (stack.device for stack in stacks)
+    def _on_device(self, x: X, ids: X, weights: X, routed: Routed[W], residual: X) -> None:
+        (gate, up, down), biases = routed.each(lambda stack: stack.device)
         assert gate is not None and up is not None and down is not None
-        self._device.moe_add(x, ids, weights, gate, up, down, residual)
+        more = biases, routed.activation
+        self._device.moe_add(x, ids, weights, gate, up, down, residual, *more)
 
     # Op by op
 
-    def _op_by_op(self, x: X, ids: X, weights: X, stacks: Stacks[W], residual: X) -> None:
+    def _op_by_op(self, x: X, ids: X, weights: X, routed: Routed[W], residual: X) -> None:
         """The host begins with its experts and goes on while the device computes its own."""
         device = self._device
         chosen: Any = device.to_numpy(ids)
         if len(chosen) == 1 and device.host_sync != "none":
-            self._request(stacks, chosen.shape[1])
+            self._request(routed, chosen.shape[1])
         absent, slots = chosen, None
-        if stacks[0].adapts:
+        if routed.gate.adapts:
             assert self._slots is not None, "made by `begin`"
-            slots = self._slots.of(stacks[0])[chosen]
+            slots = self._slots.of(routed.gate)[chosen]
             if not self.host_rests:
-                self._slots.chunk(stacks[0], chosen)
+                self._slots.chunk(routed.gate, chosen)
             absent = np.where(slots >= 0, -1, chosen).astype(np.int32)
         if (absent >= 0).any() and not self.host_rests:
             if self.stream_from is not None and len(chosen) >= self.stream_from:
-                gate, up, down = (stack.tensor for stack in stacks)
-                there = device.from_numpy(absent)
-                device.stream_moe_add(x, there, weights, gate, up, down, residual)
+                self._streamed(x, device.from_numpy(absent), weights, routed, residual)
             else:
                 rows = device.to_numpy(x), absent, device.to_numpy(weights)
-                work = self._thread.submit(self._compute, *rows, stacks)
+                work = self._thread.submit(self._compute, *rows, routed)
                 self._pass.owe(Computing(work, residual))
         # What a capture will launch is launched before it, wanted or not: the driver loads no kernel
         # while it captures (CUDA error 900 out of Triton's load_binary).
         tried = self.host_rests or (len(chosen) == 1 and device.host_sync != "none")
         if slots is not None and (tried or (slots >= 0).any()):
             assert self._slots is not None
-            here = device.look_up(ids, self._slots.table(stacks[0]))
-            self._on_device(x, here, weights, stacks, residual)
+            here = device.look_up(ids, self._slots.table(routed.gate))
+            self._on_device(x, here, weights, routed, residual)
 
-    def _compute(self, x: Floats, ids: Any, weights: Floats, stacks: Stacks[W]) -> Floats:
+    def _streamed(self, x: X, ids: X, weights: X, routed: Routed[W], residual: X) -> None:
+        (gate, up, down), biases = routed.each(lambda stack: stack.tensor)
+        more = biases, routed.activation
+        self._device.stream_moe_add(x, ids, weights, gate, up, down, residual, *more)
+
+    def _compute(self, x: Floats, ids: Any, weights: Floats, routed: Routed[W]) -> Floats:
         total: Floats = np.zeros_like(x)
-        gate, up, down = (stack.host for stack in stacks)
-        self._host.moe_add(x, ids, weights, gate, up, down, total)
+        (gate, up, down), biases = routed.each(lambda stack: stack.host)
+        self._host.moe_add(x, ids, weights, gate, up, down, total, biases, routed.activation)
         return total
 
     def time_chunk(self, tokens: int, top_k: int) -> tuple[float, float] | None:
@@ -190,37 +207,37 @@ class SplitExperts(Generic[X, W, C]):
         weights = np.full((tokens, top_k), 1 / top_k, dtype=np.float32)
         seconds = []
         for run in (self._compute, self._stream):
-            for stacks in (first, other):
-                gate, up, down = stacks
+            for gate, up, down, *_ in (first, other):
                 started = time.perf_counter()
-                run(x, ids, weights, (gate, up, down))
+                run(x, ids, weights, Routed(gate, up, down))
             seconds.append(time.perf_counter() - started)
         return seconds[0], seconds[1]
 
-    def _stream(self, x: Floats, ids: Any, weights: Floats, stacks: Stacks[W]) -> None:
+    def _stream(self, x: Floats, ids: Any, weights: Floats, routed: Routed[W]) -> None:
         device = self._device
         total = device.from_numpy(np.zeros_like(x))
-        gate, up, down = (stack.tensor for stack in stacks)
         there, chosen, shares = (device.from_numpy(values) for values in (x, ids, weights))
-        device.stream_moe_add(there, chosen, shares, gate, up, down, total)
+        self._streamed(there, chosen, shares, routed, total)
         device.to_numpy(total)
 
     # Captured
 
-    def _request(self, stacks: Stacks[W], top_k: int) -> ExpertRequest:
-        gate, up, down = (stack.host for stack in stacks)
-        slots = self._slots.of(stacks[0]) if self._slots and stacks[0].adapts else None
-        return self._requests.request(stacks[0].layer, (gate, up, down), top_k, slots)
+    def _request(self, routed: Routed[W], top_k: int) -> ExpertRequest:
+        stacks, biases = routed.each(lambda stack: stack.host)
+        gate = routed.gate
+        slots = self._slots.of(gate) if self._slots and gate.adapts else None
+        experts = stacks, biases, routed.activation
+        return self._requests.request(gate.layer, experts, top_k, slots)
 
-    def _submit(self, x: X, ids: X, weights: X, stacks: Stacks[W], residual: X) -> None:
+    def _submit(self, x: X, ids: X, weights: X, routed: Routed[W], residual: X) -> None:
         """Submits first, so that the host computes while the device does."""
         chosen: Any = ids
-        request = self._request(stacks, chosen.shape[1])
+        request = self._request(routed, chosen.shape[1])
         self._device.submit(request, x, ids, weights)
-        if stacks[0].adapts:
+        if routed.gate.adapts:
             assert self._slots is not None, "made by `begin`"
-            here = self._device.look_up(ids, self._slots.table(stacks[0]))
-            self._on_device(x, here, weights, stacks, residual)
+            here = self._device.look_up(ids, self._slots.table(routed.gate))
+            self._on_device(x, here, weights, routed, residual)
         self._pass.owe(Submitted(request, residual))
 
     def captured(self) -> None:

@@ -46,7 +46,7 @@ def test_kinds_are_expanded() -> None:
 
 
 CHANGES = {
-    "a kind": lambda text: text.replace('OP(linear_add, "pnpp")', 'OP(linear_add, "pnnp")'),
+    "a kind": lambda text: text.replace('OP(linear_add, "pnppp")', 'OP(linear_add, "pnnpp")'),
     "an argument less": lambda text: text.replace('OP(embed, "ppnp")', 'OP(embed, "ppn")'),
     "an argument more": lambda text: text.replace('"pnfsnpp"', '"pnfsnppp"'),
     "a float that is an integer": lambda text: text.replace('"pnnpfp"', '"pnnpnp"'),

@@ -142,9 +142,11 @@ class SimulatedDevice(ReferenceOps):
         return stack.data[copy.slot * size :][:size]
 
     def stream_moe_add(self, x: Any, ids: Any, weights: Any, *rest: Any) -> None:
-        *stacks, residual = rest
+        gate, up, down, residual, biases, activation = rest
         self.streamed += 1
-        self.moe_add(x, ids, weights, *(Weight(tensor, None) for tensor in stacks), residual)
+        stacks = (Weight(tensor, None) for tensor in (gate, up, down))
+        added = None if biases is None else tuple(Weight(tensor, None) for tensor in biases)
+        self.moe_add(x, ids, weights, *stacks, residual, added, activation)
 
     def look_up(self, ids: Any, slots: Any) -> Any:
         return slots[0][ids.long()]

@@ -80,14 +80,15 @@ def write_tiny_model(
     _write_metadata(writer, architecture, variant, shape, tokens)
     weights = TinyWeights(shape, len(tokens["tokenizer.ggml.tokens"]), seed)
     for name, values in weights.tensors().items():
-        kind = "F32" if values.ndim == 1 or is_never_quantised(name) else matrix_type
-        _add_tensor(writer, name, values, expert_type if "_exps" in name else kind)
+        kind = expert_type if "_exps" in name else matrix_type
+        kind = "F32" if values.ndim == 1 or is_never_quantised(name) else kind
+        _add_tensor(writer, name, values, kind)
     _finish(writer, path)
 
 
 def is_never_quantised(name: str) -> bool:
-    """llama.cpp's quantiser leaves routers and short convolutions as they are."""
-    return "ffn_gate_inp" in name or "ssm_conv1d" in name
+    """llama.cpp's quantiser leaves routers, short convolutions and biases as they are."""
+    return "ffn_gate_inp" in name or "ssm_conv1d" in name or name.endswith(".bias")
 
 
 def quantise(
@@ -161,7 +162,7 @@ def _write_metadata(
         }
     if not shape.latent and not architecture.startswith("qwen2"):
         entries |= {"attention.key_length": shape.head, "attention.value_length": shape.head}
-    if shape.rotated or architecture == "llama":
+    if shape.rotated or architecture in ("llama", "gpt-oss"):
         entries["rope.dimension_count"] = shape.rotated or shape.head
     if shape.experts:
         entries |= {"expert_count": shape.experts, "expert_used_count": shape.top_k}

@@ -45,6 +45,10 @@ class Shape:
     delta_layout: str = "split"
     rotated: int = 0
     """Features of a head that rope rotates; 0: all."""
+    window: int = 0
+    """Positions that every second layer sees, the first among them; 0: all see all."""
+    biases: bool = False
+    """Of attention's output, the router and the experts; attention has sinks, and SwiGLU is clamped."""
     extra_layers: int = 0
     """Blocks behind the last layer that predict further tokens."""
     extra_norms: tuple[str, ...] = ()
@@ -57,7 +61,7 @@ class Shape:
     @property
     def kinds(self) -> int:
         """So many layers have one of each kind."""
-        return self.dense_layers + (2 if self.delta else 1)
+        return self.dense_layers + (2 if self.delta or self.window else 1)
 
     def is_recurrent(self, layer: int) -> bool:
         return self.delta is not None and layer % 2 == 0 and layer < self.layers
@@ -135,6 +139,11 @@ _MINIMAX = Shape(
     heads=6, head=64, rotated=32, experts=16, top_k=4, expert_ff=256, sigmoid=True,
     qk_norm=True, norm_all=True, metadata={"expert_gating_func": 2},
 )  # fmt: skip
+_GPT_OSS = Shape(
+    layers=3, head=64, heads=4, experts=8, top_k=4, qkv_bias=True, window=32, biases=True,
+    ffn_norm="post_attention_norm",
+    metadata={**_YARN, "attention.sliding_window": 32},
+)  # fmt: skip
 _LLAMA = Shape(heads=8, kv_heads=2, head=32)
 
 SHAPES: dict[tuple[str, str], Shape] = {
@@ -147,6 +156,14 @@ SHAPES: dict[tuple[str, str], Shape] = {
     ("qwen3next", "joined"): replace(_QWEN3_NEXT, delta_layout="joined"),
     ("qwen2moe", "qwen2moe"): Shape(
         kv_heads=4, experts=8, top_k=2, shared_ff=512, shared_gate=True, qkv_bias=True
+    ),
+    ("gpt-oss", "gpt-oss"): _GPT_OSS,
+    ("gpt-oss", "narrow"): replace(
+        _GPT_OSS,
+        hidden=288,
+        expert_ff=160,
+        window=7,
+        metadata={**_YARN, "attention.sliding_window": 7},
     ),
     ("deepseek2", "v2-lite"): _LITE,
     ("deepseek2", "v2-lite-split"): replace(_LITE, split=True),

@@ -114,7 +114,7 @@ class TinyWeights:
     def _margin(self, logits: Floats, layer: int) -> Floats:
         """How far the last chosen group and expert are from the first one left out."""
         shape = self.shape
-        scores = logits
+        scores = logits + self._logit_bias(layer) if shape.biases else logits
         if shape.sigmoid:
             scores = 1 / (1 + np.exp(-logits)) + self._router_bias(layer)
         margin = np.full(scores.shape[:-1], np.inf)
@@ -126,6 +126,14 @@ class TinyWeights:
             kept = np.where((totals >= worst_kept)[..., None], grouped, -np.inf)
             scores = kept.reshape(scores.shape)
         return np.minimum(margin, _gap(scores, shape.top_k)).astype(np.float32)
+
+    def _logit_bias(self, layer: int) -> Floats:
+        return self._vector(f"{layer}.gate_inp.bias", self.shape.experts, 0.2)
+
+    def _residual_bias(self, name: str, *count: int) -> Floats:
+        rows = self._rng(name).standard_normal((*count, self.shape.hidden), dtype=np.float32)
+        rows[..., self._code] = 0
+        return rows * np.float32(0.2)
 
     def _router_bias(self, layer: int) -> Floats:
         return self._vector(f"{layer}.exp_probs_b", self.shape.experts, 0.1)
@@ -152,6 +160,9 @@ class TinyWeights:
             out["attn_qkv.weight"] = np.concatenate(parts)
         size = shape.heads * shape.head
         out["attn_output.weight"] = self._into_residual(f"{layer}.attn_output", size, 1.0)
+        if shape.biases:
+            out["attn_output.bias"] = self._residual_bias(f"{layer}.attn_output.bias")
+            out["attn_sinks.weight"] = self._vector(f"{layer}.attn_sinks", shape.heads, 1.0)
         return {name: values.astype(np.float32) for name, values in out.items()}
 
     def _delta(self, layer: int) -> dict[str, Floats]:
@@ -227,12 +238,14 @@ class TinyWeights:
             out["exp_probs_b.bias"] = self._router_bias(layer)
         for part in ("gate", "up"):
             out[f"ffn_{part}_exps.weight"] = self._experts(
-                f"{layer}.{part}_exps", shape.expert_ff, shape.hidden, 1.4
+                f"{layer}.{part}_exps", shape.expert_ff, shape.hidden, 3.0 if shape.biases else 1.4
             )
-        gain = 1.5 / shape.metadata.get("expert_weights_scale", 1.0)
+        gain = 1.5 / shape.metadata.get("expert_weights_scale", 3.0 if shape.biases else 1.0)
         down = self._experts(f"{layer}.down_exps", shape.hidden, shape.expert_ff, gain)
         down[:, self._code] = 0
         out["ffn_down_exps.weight"] = down
+        if shape.biases:
+            out |= self._expert_biases(layer)
         if "gate_up" in shape.fused:
             parts = [out.pop(f"ffn_{part}_exps.weight") for part in ("gate", "up")]
             out["ffn_gate_up_exps.weight"] = np.concatenate(parts, axis=1)
@@ -243,6 +256,16 @@ class TinyWeights:
                     f"{layer}.shared_gate", shape.hidden, shape.hidden**-0.5
                 )
         return out
+
+    def _expert_biases(self, layer: int) -> dict[str, Floats]:
+        shape, rng = self.shape, self._rng(f"{layer}.expert biases")
+        gate, up = rng.standard_normal((2, shape.experts, shape.expert_ff), np.float32)
+        return {
+            "ffn_gate_inp.bias": self._logit_bias(layer),
+            "ffn_gate_exps.bias": gate,
+            "ffn_up_exps.bias": up,
+            "ffn_down_exps.bias": self._residual_bias(f"{layer}.down_exps.bias", shape.experts),
+        }
 
     def _gated(self, layer: int, suffix: str, width: int) -> dict[str, Floats]:
         name, hidden = f"{layer}.ffn{suffix}", self.shape.hidden

@@ -156,8 +156,8 @@ KTCHAT_API int kt_norm_linear(Context* c, const float* x, int64_t n, int64_t col
 }
 
 KTCHAT_API int kt_linear_add(Context* c, const float* x, int64_t n, const Matrix* w,
-                             float* residual) {
-    return guarded([&] { return linear_add(*c, x, n, *w, residual), kOk; });
+                             float* residual, const float* bias) {
+    return guarded([&] { return linear_add(*c, x, n, *w, residual, bias), kOk; });
 }
 
 KTCHAT_API int kt_rope_append(Context* c, float* q, int64_t q_heads, float* k, const float* v,
@@ -200,24 +200,27 @@ KTCHAT_API int kt_latent_attention(Context* c, const float* q, int64_t heads, fl
 }
 
 KTCHAT_API int kt_route(Context* c, const float* x, int64_t n, const float* norm, float eps,
-                        const Matrix* router, const float* bias, const Routing* routing,
-                        float* normed, int32_t* ids, float* weights) {
+                        const Matrix* router, const float* bias, const float* logit_bias,
+                        const Routing* routing, float* normed, int32_t* ids, float* weights) {
     return guarded([&] {
-        return route(*c, x, n, norm, eps, *router, bias, *routing, normed, ids, weights), kOk;
+        route(*c, x, n, norm, eps, *router, bias, logit_bias, *routing, normed, ids, weights);
+        return kOk;
     });
 }
 
 KTCHAT_API int kt_moe_add(Context* c, const float* x, int64_t n, const int32_t* ids,
                           const float* weights, int64_t top_k, const Matrix* gate, const Matrix* up,
-                          const Matrix* down, float* residual) {
-    return guarded(
-        [&] { return moe_add(*c, x, n, ids, weights, top_k, *gate, *up, *down, residual); });
+                          const Matrix* down, float* residual, const Matrix* gate_bias,
+                          const Matrix* up_bias, const Matrix* down_bias, int64_t activation) {
+    const Experts experts{*gate, *up, *down, gate_bias, up_bias, down_bias, activation};
+    return guarded([&] { return moe_add(*c, x, n, ids, weights, top_k, experts, residual); });
 }
 
 KTCHAT_API int kt_ffn_add(Context* c, const float* x, int64_t n, const Matrix* gate,
                           const Matrix* up, const Matrix* down, const float* scaler,
-                          float* residual) {
-    return guarded([&] { return ffn_add(*c, x, n, *gate, *up, *down, scaler, residual), kOk; });
+                          float* residual, int64_t activation) {
+    const Experts experts{*gate, *up, *down, nullptr, nullptr, nullptr, activation};
+    return guarded([&] { return ffn_add(*c, x, n, experts, scaler, residual); });
 }
 
 KTCHAT_API int kt_delta_net(Context* c, const float* qkv, int64_t n, const float* z,

@@ -55,6 +55,16 @@ void swiglu(float* gate, const float* up, int64_t n) {
     });
 }
 
+void clamped_swiglu(float* gate, const float* up, int64_t n) {
+    const Vec limit = splat(7.0f);
+    const float alpha = 1.702f;
+    sweep(n, [&](int64_t i, int width) {
+        const Vec g = -max(-take(gate + i, width), -limit);
+        const Vec u = -max(-max(take(up + i, width), -limit), -limit);
+        put(gate + i, g / (1.0f + exp(-alpha * g)) * (u + 1.0f), width);
+    });
+}
+
 void add_scaled(float* y, float a, const float* x, int64_t n) {
     sweep(n, [&](int64_t i, int width) {
         put(y + i, take(y + i, width) + a * take(x + i, width), width);

@@ -44,9 +44,11 @@ void compute(ExpertRequest& request) {
     }
     if (!status) {
         try {
+            const Experts experts{*request.gate,     *request.up,       *request.down,
+                                  request.gate_bias, request.up_bias,   request.down_bias,
+                                  request.activation};
             status = moe_add(*request.context, request.x, 1, request.host_ids, request.weights,
-                             request.top_k, *request.gate, *request.up, *request.down,
-                             request.result);
+                             request.top_k, experts, request.result);
         } catch (const std::bad_alloc&) {
             status = kNoMemory;
         }

@@ -12,6 +12,9 @@ struct ExpertRequest {
     const Matrix* gate;
     const Matrix* up;
     const Matrix* down;
+    const Matrix* gate_bias;  // null: none
+    const Matrix* up_bias;
+    const Matrix* down_bias;
     const float* x;          // (hidden)
     const int32_t* ids;      // (top_k), as the router chose
     const float* weights;    // (top_k)
@@ -22,6 +25,7 @@ struct ExpertRequest {
     int32_t* completed;      // 1: the result is there
     int64_t top_k;
     int64_t hidden;
+    int64_t activation;
     int64_t status;          // of the last result
     int64_t begun;           // when it was begun and done, in ns of the steady clock
     int64_t done;

@@ -53,11 +53,17 @@ void group(Context& c, const int32_t* ids, const float* weights, int64_t n, int6
     }
 }
 
-struct Experts {
-    const Matrix& gate;
-    const Matrix& up;
-    const Matrix& down;
-};
+// Row of an expert in a stack of biases, or null.
+const float* bias_of(const Matrix* biases, int64_t expert) {
+    return biases ? reinterpret_cast<const float*>(biases->row(expert, 0)) : nullptr;
+}
+
+Status check(const Experts& w) {
+    for (const Matrix* biases : {w.gate_bias, w.up_bias, w.down_bias}) {
+        if (biases && biases->type != ggml::F32) return kBadArgument;
+    }
+    return w.activation < 0 || w.activation >= kActivations ? kBadArgument : kOk;
+}
 
 // The rows of x that the pairs want, in one format.
 const void* const* gather(Context& c, const Inputs& inputs, Format format, const Pairs& pairs) {
@@ -66,13 +72,15 @@ const void* const* gather(Context& c, const Inputs& inputs, Format format, const
     return rows;
 }
 
-// done(r, rows, t, hidden): silu(gate x) * (up x) of rows [r, r + rows) and token t, for all rows
-// [begin, end) and all tokens of one expert.
+// done(r, rows, t, hidden): the activation of gate x and up x, of rows [r, r + rows) and token t,
+// for all rows [begin, end) and all tokens of one expert.
 template <class Done>
 void gate_up(const Context& c, const Experts& w, int64_t expert, int64_t begin, int64_t end,
              const void* const* gate_x, const void* const* up_x, int64_t tokens, const Done& done) {
     alignas(64) float gate[kTileFloats];
     alignas(64) float up[kTileFloats];
+    const float* gate_bias = bias_of(w.gate_bias, expert);
+    const float* up_bias = bias_of(w.up_bias, expert);
     const int64_t tile = tile_rows(w.gate, tokens);
     for (int64_t r = begin; r < end; r += tile) {
         const int rows = static_cast<int>(std::min(tile, end - r));
@@ -83,7 +91,11 @@ void gate_up(const Context& c, const Experts& w, int64_t expert, int64_t begin, 
             const uint8_t* next = r + rows < end ? w.gate.row(expert, r + rows) : nullptr;
             w.gate.kernel(w.gate, gate_rows, rows, up_rows, gate_x + t, count, gate);
             w.up.kernel(w.up, up_rows, rows, next, up_x + t, count, up);
-            c.kernels->swiglu(gate, up, static_cast<int64_t>(rows) * count);
+            for (int k = 0; k < count; k++) {
+                if (gate_bias) c.kernels->add_scaled(gate + k * rows, 1.0f, gate_bias + r, rows);
+                if (up_bias) c.kernels->add_scaled(up + k * rows, 1.0f, up_bias + r, rows);
+            }
+            c.kernels->activations[w.activation](gate, up, static_cast<int64_t>(rows) * count);
             for (int k = 0; k < count; k++) done(r, rows, t + k, gate + k * rows);
         }
     }
@@ -92,12 +104,14 @@ void gate_up(const Context& c, const Experts& w, int64_t expert, int64_t begin, 
 // residual += weighted sum over the pairs of their down products, for rows [begin, end). `sums` has
 // n * (end - begin) floats. Expert by expert, so that each one's rows are one stretch of memory and
 // its inputs stay near while they pass.
-void down_add(const Context& c, const Matrix& down, const Pairs& pairs, int64_t begin, int64_t end,
+void down_add(const Context& c, const Experts& w, const Pairs& pairs, int64_t begin, int64_t end,
               const void* const* hidden, int64_t n, float* sums, float* residual) {
+    const Matrix& down = w.down;
     const int64_t height = end - begin;
     std::fill(sums, sums + n * height, 0.0f);
     for (int64_t e = 0; e < pairs.experts; e++) {
         const int64_t first = pairs.first[e], tokens = pairs.first[e + 1] - first;
+        const float* bias = bias_of(w.down_bias, pairs.ids[e]);
         const uint8_t* next = e + 1 < pairs.experts ? down.row(pairs.ids[e + 1], begin) : nullptr;
         product(
             down, pairs.ids[e], begin, end, hidden + first, tokens,
@@ -106,6 +120,7 @@ void down_add(const Context& c, const Matrix& down, const Pairs& pairs, int64_t 
                     const int64_t p = first + t + k;
                     float* sum = sums + pairs.token[p] * height + (r - begin);
                     c.kernels->add_scaled(sum, pairs.weight[p], y + k * rows, rows);
+                    if (bias) c.kernels->add_scaled(sum, pairs.weight[p], bias + r, rows);
                 }
             },
             next);
@@ -167,7 +182,7 @@ void add_experts(Context& c, const float* x, int64_t n, Pairs& pairs, const Expe
     const auto repack = [&](int64_t p, int) { packed.pack(p); };
     const auto contract = [&](int64_t chunk, int worker) {
         const int64_t begin = chunk * down_step, end = std::min(w.down.rows, begin + down_step);
-        down_add(c, w.down, pairs, begin, end, packed.rows(w.down.format), n,
+        down_add(c, w, pairs, begin, end, packed.rows(w.down.format), n,
                  sums + worker * sums_size, residual);
     };
     c.pool.run({phase(inputs.needs_packing() || scaler ? n : 0, prepare),
@@ -179,20 +194,22 @@ void add_experts(Context& c, const float* x, int64_t n, Pairs& pairs, const Expe
 }  // namespace
 
 Status moe_add(Context& c, const float* x, int64_t n, const int32_t* ids, const float* weights,
-               int64_t top_k, const Matrix& gate, const Matrix& up, const Matrix& down,
-               float* residual) {
+               int64_t top_k, const Experts& experts, float* residual) {
+    if (const Status status = check(experts)) return status;
+    const int64_t count = experts.gate.count;
     for (int64_t i = 0; i < n * top_k; i++) {
-        if (ids[i] < -1 || ids[i] >= gate.count) return kBadIndex;
+        if (ids[i] < -1 || ids[i] >= count) return kBadIndex;
     }
     c.arena.reset();
-    Pairs pairs(c, gate.count, n * top_k);
-    group(c, ids, weights, n, top_k, gate.count, pairs);
-    if (pairs.count) add_experts(c, x, n, pairs, {gate, up, down}, nullptr, residual);
+    Pairs pairs(c, count, n * top_k);
+    group(c, ids, weights, n, top_k, count, pairs);
+    if (pairs.count) add_experts(c, x, n, pairs, experts, nullptr, residual);
     return kOk;
 }
 
-void ffn_add(Context& c, const float* x, int64_t n, const Matrix& gate, const Matrix& up,
-             const Matrix& down, const float* scaler, float* residual) {
+Status ffn_add(Context& c, const float* x, int64_t n, const Experts& experts, const float* scaler,
+               float* residual) {
+    if (const Status status = check(experts)) return status;
     c.arena.reset();
     Pairs pairs(c, 1, n);
     pairs.experts = 1;
@@ -204,7 +221,8 @@ void ffn_add(Context& c, const float* x, int64_t n, const Matrix& gate, const Ma
         pairs.token[t] = static_cast<int32_t>(t);
         pairs.weight[t] = 1.0f;
     }
-    add_experts(c, x, n, pairs, {gate, up, down}, scaler, residual);
+    add_experts(c, x, n, pairs, experts, scaler, residual);
+    return kOk;
 }
 
 }  // namespace ktchat

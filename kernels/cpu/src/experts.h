@@ -12,18 +12,33 @@ struct Routing {
     int64_t top_groups;
     float scale;
     float floor;
-    int32_t sigmoid;  // else softmax
+    int32_t gating;
     int32_t normalise;
 };
 
-void route(Context& c, const float* x, int64_t n, const float* norm, float eps,
-           const Matrix& router, const float* bias, const Routing& routing, float* normed,
-           int32_t* ids, float* weights);
+// Routing::gating, in the order of kernels.parameters.Gating.
+enum Gating : int32_t { kSoftmax, kSigmoid, kSoftmaxOfChosen };
 
+// The matrices of one or several experts, float32 stacks of one row that are added to their
+// products, or null, and what makes a hidden row of a gate's and an up's.
+struct Experts {
+    const Matrix& gate;
+    const Matrix& up;
+    const Matrix& down;
+    const Matrix* gate_bias = nullptr;
+    const Matrix* up_bias = nullptr;
+    const Matrix* down_bias = nullptr;
+    int64_t activation = 0;
+};
+
+void route(Context& c, const float* x, int64_t n, const float* norm, float eps,
+           const Matrix& router, const float* bias, const float* logit_bias,
+           const Routing& routing, float* normed, int32_t* ids, float* weights);
+
+// kBadArgument for an activation that is not there, or a bias that is no float32.
 Status moe_add(Context& c, const float* x, int64_t n, const int32_t* ids, const float* weights,
-               int64_t top_k, const Matrix& gate, const Matrix& up, const Matrix& down,
+               int64_t top_k, const Experts& experts, float* residual);
+Status ffn_add(Context& c, const float* x, int64_t n, const Experts& experts, const float* scaler,
                float* residual);
-void ffn_add(Context& c, const float* x, int64_t n, const Matrix& gate, const Matrix& up,
-             const Matrix& down, const float* scaler, float* residual);
 
 }  // namespace ktchat

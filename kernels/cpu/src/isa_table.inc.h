@@ -12,7 +12,7 @@ const Kernels kTable = {
     quantise_tile16_row,
     quantise_tile16_part,
     rms_norm,
-    swiglu,
+    {swiglu, clamped_swiglu},
     add_scaled,
     dot,
     softmax,

@@ -50,6 +50,8 @@ constexpr int kChunk = 32;     // tokens that a delta net takes at once
 constexpr int kChunkRows = 8;  // a chunk has a multiple of these
 constexpr int kMostTaps = 4;
 
+constexpr int kActivations = 2;
+
 // A factor keep + change: 1 and what is missing when that is little, so that it has more digits
 // than one float32; a state is multiplied by it thousands of times.
 struct Decay {
@@ -117,8 +119,8 @@ struct Kernels {
 
     // y = x / sqrt(mean(x^2) + eps) * weight
     void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* y);
-    // gate = silu(gate) * up
-    void (*swiglu)(float* gate, const float* up, int64_t n);
+    // gate = activation of gate and up, by its number in kernels/parameters.py
+    void (*activations[kActivations])(float* gate, const float* up, int64_t n);
     // y += a * x
     void (*add_scaled)(float* y, float a, const float* x, int64_t n);
     float (*dot)(const float* a, const float* b, int64_t n);

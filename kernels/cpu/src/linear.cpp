@@ -50,7 +50,8 @@ void norm_linear(Context& c, const float* x, int64_t n, int64_t cols, const floa
     c.pool.run({phase(needs_preparing ? n : 0, prepare), phase(first[count], multiply)});
 }
 
-void linear_add(Context& c, const float* x, int64_t n, const Matrix& m, float* residual) {
+void linear_add(Context& c, const float* x, int64_t n, const Matrix& m, float* residual,
+                const float* bias) {
     c.arena.reset();
     const Inputs inputs(c, x, n, m.cols, format_bit(m));
     const RowChunks cut(c, m, n);
@@ -59,6 +60,7 @@ void linear_add(Context& c, const float* x, int64_t n, const Matrix& m, float* r
         product(m, 0, cut.begin(chunk), cut.end(chunk), inputs.rows(m.format), n,
                 [&](int64_t r, int rows, int64_t t, int tokens, float* y) {
                     for (int k = 0; k < tokens; k++, y += rows) {
+                        if (bias) c.kernels->add_scaled(y, 1.0f, bias + r, rows);
                         c.kernels->add_scaled(residual + (t + k) * m.rows + r, 1.0f, y, rows);
                     }
                 });

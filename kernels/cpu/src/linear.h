@@ -18,7 +18,9 @@ void norm(Context& c, const float* x, int64_t n, int64_t cols, const float* weig
           float* y);
 void norm_linear(Context& c, const float* x, int64_t n, int64_t cols, const float* norm, float eps,
                  const Product* products, int count);
-void linear_add(Context& c, const float* x, int64_t n, const Matrix& weight, float* residual);
+// `bias` may be null.
+void linear_add(Context& c, const float* x, int64_t n, const Matrix& weight, float* residual,
+                const float* bias);
 Status embed(Context& c, const Matrix& table, const int32_t* tokens, int64_t n, float* y);
 
 }  // namespace ktchat

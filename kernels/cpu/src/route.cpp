@@ -50,11 +50,8 @@ void limit_groups(const Routing& r, int64_t experts, const float* scores, uint8_
 void choose_experts(const Kernels& kernels, const Routing& r, int64_t experts, float* logits,
                     const float* bias, float* scratch, uint8_t* marks, int32_t* ids,
                     float* weights) {
-    if (r.sigmoid) {
-        kernels.sigmoid(logits, experts);
-    } else {
-        kernels.softmax(logits, experts);
-    }
+    if (r.gating == kSigmoid) kernels.sigmoid(logits, experts);
+    if (r.gating == kSoftmax) kernels.softmax(logits, experts);
     const float* scores = logits;
     const float* biased = scores;
     if (bias) {
@@ -66,12 +63,13 @@ void choose_experts(const Kernels& kernels, const Routing& r, int64_t experts, f
         biased = scratch + 2 * experts;
     }
     std::memset(marks, 0, static_cast<size_t>(experts));
-    float total = 0;
     choose(biased, experts, r.top_k, marks, [&](int64_t k, int64_t expert, float) {
         ids[k] = static_cast<int32_t>(expert);
         weights[k] = scores[expert];
-        total += scores[expert];
     });
+    if (r.gating == kSoftmaxOfChosen) kernels.softmax(weights, r.top_k);
+    float total = 0;
+    for (int64_t k = 0; k < r.top_k; k++) total += weights[k];
     const float divisor = r.normalise ? std::max(total, r.floor) : 1.0f;
     for (int64_t k = 0; k < r.top_k; k++) weights[k] = weights[k] / divisor * r.scale;
 }
@@ -79,8 +77,8 @@ void choose_experts(const Kernels& kernels, const Routing& r, int64_t experts, f
 }  // namespace
 
 void route(Context& c, const float* x, int64_t n, const float* norm, float eps,
-           const Matrix& router, const float* bias, const Routing& routing, float* normed,
-           int32_t* ids, float* weights) {
+           const Matrix& router, const float* bias, const float* logit_bias,
+           const Routing& routing, float* normed, int32_t* ids, float* weights) {
     c.arena.reset();
     const int64_t cols = router.cols, experts = router.rows;
     float* logits = c.arena.take<float>(n * experts);
@@ -103,6 +101,9 @@ void route(Context& c, const float* x, int64_t n, const float* norm, float eps,
                 });
     };
     const auto choice = [&](int64_t t, int worker) {
+        if (logit_bias) {
+            c.kernels->add_scaled(logits + t * experts, 1.0f, logit_bias, experts);
+        }
         choose_experts(*c.kernels, routing, experts, logits + t * experts, bias,
                        scratch + worker * 3 * experts, marks + worker * experts,
                        ids + t * routing.top_k, weights + t * routing.top_k);

@@ -9,6 +9,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from kernels.gpu.elementwise import activated
+
 
 @triton.jit
 def swiglu(
@@ -26,14 +28,20 @@ def swiglu(
     gate_bytes,
     up_bytes,
     top_k,
+    gate_bias,
+    up_bias,
+    gate_bias_stride,
+    up_bias_stride,
+    BIASED: tl.constexpr,
+    ACTIVATION: tl.constexpr,
     DECODE_GATE: tl.constexpr,
     DECODE_UP: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCKS: tl.constexpr,
 ):
-    """y[p] = silu(x[p // top_k] @ gate[ids[p]].T) * (x[p // top_k] @ up[ids[p]].T): (pairs, rows).
+    """y[p] = activation of x[p // top_k] @ gate[ids[p]].T and x[p // top_k] @ up[ids[p]].T: (pairs, rows).
 
-    Zero for ids below zero. `gate` and `up` are planes, their matrices so many bytes apart. The grid is
+    For ids below zero nothing is read, and nobody reads the result. `gate` and `up` are planes, their matrices so many bytes apart. The grid is
     (row tiles, pairs).
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[None, :, None, None]
@@ -57,9 +65,12 @@ def swiglu(
             values = tl.load(x + col, mask=col < cols, other=0.0)
             first += g[k] * values
             second += u[k] * values
-    gated = tl.sum(tl.sum(first, 3), 2)
-    hidden = gated / (1.0 + tl.exp(-gated)) * tl.sum(tl.sum(second, 3), 2)
+    g, u = tl.sum(tl.sum(first, 3), 2), tl.sum(tl.sum(second, 3), 2)
     out = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[None, :]
+    if BIASED:
+        g += tl.load(gate_bias + expert * gate_bias_stride + out, mask=out < rows, other=0.0)
+        u += tl.load(up_bias + expert * up_bias_stride + out, mask=out < rows, other=0.0)
+    hidden = activated(g, u, ACTIVATION)
     tl.store(y + pair * rows + out, hidden, mask=out < rows)
 
 
@@ -77,11 +88,15 @@ def down_add(
     residual_stride,
     matrix_bytes,
     top_k,
+    bias,
+    bias_stride,
+    BIASED: tl.constexpr,
     DECODE: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCKS: tl.constexpr,
 ):
-    """residual[t] += sum over k of weights[t, k] * hidden[t, k] @ W[ids[t, k]].T, but for ids below zero.
+    """residual[t] += sum over k of weights[t, k] * (hidden[t, k] @ W[ids[t, k]].T + bias[ids[t, k]]), but for
+    ids below zero.
 
     hidden is (tokens, top_k, cols). The grid is (row tiles, tokens): one program adds up a token's
     experts, whose blocks it takes as one row of top_k * blocks, since an expert's alone are few.
@@ -109,4 +124,10 @@ def down_add(
     out = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[None, :]
     target = residual + token * residual_stride + out
     added = tl.sum(tl.sum(total, 3), 2) + tl.load(target, mask=out < rows, other=0.0)
+    if BIASED:
+        for choice in range(top_k):
+            expert = tl.load(ids + choice)
+            here = (out < rows) & (expert >= 0)
+            from_bias = bias + tl.maximum(expert, 0).to(tl.int64) * bias_stride + out
+            added += tl.load(weights + choice) * tl.load(from_bias, mask=here, other=0.0)
     tl.store(target, added, mask=out < rows)

@@ -49,40 +49,74 @@ def tile_for(rows: int, products: int, device: torch.device) -> Tile:
 
 Stacks = tuple[PackedWeight, PackedWeight, PackedWeight]
 """Gate, up and down, (experts, rows, cols) each."""
+Rows = tuple[X, X, X]
+"""Their biases: (experts, rows) float32, maybe with gaps between rows."""
 
 
-def moe_add(x: X, ids: X, weights: X, stacks: Stacks, residual: X) -> None:
+def bias_rows(weight: PackedWeight) -> X:
+    """A float32 stack of one row where it lies, (experts, features)."""
+    count, rows, cols = weight.shape
+    if weight.type.name != "F32" or rows != 1:
+        raise ValueError(f"biases of {weight.type.name} {weight.shape}")
+    return weight.planes[0].as_strided((count, cols), (weight.data.stride(0) // 4, 1))
+
+
+def moe_add(
+    x: X,
+    ids: X,
+    weights: X,
+    stacks: Stacks,
+    residual: X,
+    biases: Rows | None = None,
+    activation: int = 0,
+) -> None:
     """residual (n, hidden) += sum of each token's experts' results times their weights.
 
-    ids, (n, top_k) int32 on the device, are indices into the stacks; weights are (n, top_k).
+    ids, (n, top_k) int32 on the device, are indices into the stacks and biases; weights are (n, top_k).
     """
     gate, up, down = stacks
     n, top_k = ids.shape
     pairs = ids.view(-1)
+    inner, last = (None, None) if biases is None else (biases[:2], biases[2])
     if n <= matmul.GEMV_MAX_ROWS:
-        down_add(expert_swiglu(x, gate, up, pairs), down, ids, weights, residual)
+        hidden = expert_hidden(x, gate, up, pairs, inner, activation)
+        down_add(hidden, down, ids, weights, residual, last)
         return
     together = matmul.groups(pairs, gate.shape[0])
     x16 = matmul.fp16_activations(x)
-    hidden = swiglu(*(matmul.grouped_gemm(x16, part, together) for part in (gate, up)))
-    out = matmul.grouped_gemm(matmul.fp16_activations(hidden), down, together)
+    first, second = (matmul.grouped_gemm(x16, part, together) for part in (gate, up))
+    elementwise.activate(first, second, first, activation, pairs, inner)
+    out = matmul.grouped_gemm(matmul.fp16_activations(first), down, together)
+    if last is not None:
+        elementwise.add_rows(out, last, pairs)
     add_weighted(out.view(n, top_k, -1), weights, residual)
 
 
-def expert_swiglu(x: X, gate: PackedWeight, up: PackedWeight, ids: X) -> X:
-    """silu(x @ gate.T) * (x @ up.T) of expert ids[p] and row p // (pairs / len(x)), in float32.
+def expert_hidden(
+    x: X,
+    gate: PackedWeight,
+    up: PackedWeight,
+    ids: X,
+    biases: tuple[X, X] | None = None,
+    activation: int = 0,
+) -> X:
+    """The activation of x @ gate.T and x @ up.T of expert ids[p] and row p // (pairs / len(x)), in float32.
 
-    x is (n, cols), `ids` (pairs,); the result (pairs, rows), zero where an id is below zero.
+    x is (n, cols), `ids` (pairs,); the result (pairs, rows), of no use where an id is below zero.
     """
     pairs = len(ids)
     _expect(gate.shape == up.shape and x.shape[1] == gate.cols and pairs % len(x) == 0, x, gate)
     assert x.stride(1) == 1 and ids.is_contiguous()
     tile = tile_for(gate.rows, pairs, x.device)
     y = torch.empty(pairs, gate.rows, device=x.device)
+    first, second = biases or (y, y)
     kernels.swiglu[(-(-gate.rows // tile.rows), pairs)](
         *(y, x, ids, gate.planes, gate.table, up.planes, up.table),
         *(gate.rows, gate.cols, gate.blocks, x.stride(0)),
         *(gate.data.stride(0), up.data.stride(0), pairs // len(x)),
+        *(first, second, first.stride(0), second.stride(0)),
+        BIASED=biases is not None,
+        ACTIVATION=activation,
         DECODE_GATE=gate.format.decode,
         DECODE_UP=up.format.decode,
         ROWS=tile.rows,
@@ -92,8 +126,11 @@ def expert_swiglu(x: X, gate: PackedWeight, up: PackedWeight, ids: X) -> X:
     return y
 
 
-def down_add(hidden: X, down: PackedWeight, ids: X, weights: X, residual: X) -> None:
-    """residual (n, rows) += the products of hidden (n * top_k, cols) with experts ids, times weights.
+def down_add(
+    hidden: X, down: PackedWeight, ids: X, weights: X, residual: X, bias: X | None = None
+) -> None:
+    """residual (n, rows) += the products of hidden (n * top_k, cols) with experts ids, with their bias, times
+    weights.
 
     ids and weights are (n, top_k), contiguous; nothing is added for ids below zero.
     """
@@ -102,9 +139,12 @@ def down_add(hidden: X, down: PackedWeight, ids: X, weights: X, residual: X) -> 
     _expect(fits and weights.shape == ids.shape and weights.is_contiguous(), hidden, down)
     assert hidden.is_contiguous() and ids.is_contiguous() and residual.stride(1) == 1
     tile = tile_for(down.rows, n, hidden.device)
+    added = residual if bias is None else bias
     kernels.down_add[(-(-down.rows // tile.rows), n)](
         *(residual, hidden, ids, weights, down.planes, down.table),
         *(down.rows, down.cols, down.blocks, residual.stride(0), down.data.stride(0), top_k),
+        *(added, added.stride(0)),
+        BIASED=bias is not None,
         DECODE=down.format.decode,
         ROWS=tile.rows,
         BLOCKS=tile.blocks,
@@ -124,9 +164,3 @@ def add_weighted(results: X, weights: X, residual: X) -> None:
     """
     n, top_k, _ = results.shape
     residual.view(n, 1, -1).baddbmm_(weights.view(n, 1, top_k), results)
-
-
-def swiglu(gate: X, up: X) -> X:
-    """silu(gate) * up, written over `gate`."""
-    elementwise.swiglu(gate, up, gate)
-    return gate

@@ -6,12 +6,14 @@ lower index, groups and experts alike. A logit that is no number is chosen last:
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor as X
 
-from kernels.ops import Routing
+from kernels.ops import Gating, Routing
 
 MAX_EXPERTS = 4096
 _LOWEST = tl.constexpr(-1.0e38)  # two of them still have a sum
@@ -38,7 +40,7 @@ def route(logits: X, bias: X | None, routing: Routing, ids: X, weights: X) -> No
         SIZE=size,
         TOP_GROUPS=min(routing.top_groups, routing.groups),
         TOP_K=routing.top_k,
-        SOFTMAX=routing.gating == "softmax",
+        GATING=get_args(Gating).index(routing.gating),
         BIASED=bias is not None,
         NORMALISE=routing.normalise,
         GROUP_BLOCK=triton.next_power_of_2(routing.groups),
@@ -99,7 +101,7 @@ def _route(
     SIZE: tl.constexpr,
     TOP_GROUPS: tl.constexpr,
     TOP_K: tl.constexpr,
-    SOFTMAX: tl.constexpr,
+    GATING: tl.constexpr,
     BIASED: tl.constexpr,
     NORMALISE: tl.constexpr,
     GROUP_BLOCK: tl.constexpr,
@@ -112,12 +114,14 @@ def _route(
     inside = (group < GROUPS) & (within < SIZE)
     expert = group * SIZE + within
     x = tl.load(logits + token * logits_stride + expert, mask=inside, other=float("-inf"))
-    if SOFTMAX:
+    if GATING == 0:
         top = tl.max(tl.max(x, axis=1), axis=0)
         raised = tl.exp(x - top)
         scores = raised / tl.sum(tl.sum(raised, axis=1), axis=0)
-    else:
+    elif GATING == 1:
         scores = 1.0 / (1.0 + tl.exp(-x))
+    else:
+        scores = x
     biased = scores
     if BIASED:
         biased += tl.load(bias + expert, mask=inside, other=0.0)
@@ -136,6 +140,10 @@ def _route(
         chosen = tl.where(slot == k, at // SIZE_BLOCK * SIZE + at % SIZE_BLOCK, chosen)
         weight = tl.where(slot == k, tl.sum(tl.where(index == at, scores, 0.0), axis=0), weight)
         left = tl.where(index == at, float("-inf"), left)
+    if GATING == 2:
+        of_chosen = tl.where(slot < TOP_K, weight, float("-inf"))
+        raised = tl.exp(of_chosen - tl.max(of_chosen, axis=0))
+        weight = raised / tl.sum(raised, axis=0)
     if NORMALISE:
         weight = weight / tl.maximum(tl.sum(weight, axis=0), floor)
     tl.store(ids + token * TOP_K + slot, chosen, mask=slot < TOP_K)

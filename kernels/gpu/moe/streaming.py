@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor as X
 
+from kernels.gpu import elementwise
 from kernels.gpu.graph.inputs import to_device
 from kernels.gpu.memory.side_stream import Mark
 from kernels.gpu.memory.staging import pieces
 from kernels.gpu.memory.tracked_allocator import TrackedAllocator
 from kernels.gpu.memory.weight_store import WeightStore
-from kernels.gpu.moe.experts import Stacks, add_weighted, moe_add, swiglu
+from kernels.gpu.moe.experts import Rows, Stacks, add_weighted, moe_add
 from kernels.gpu.quant import matmul
 from kernels.gpu.quant.matmul import Fp16Activations, Groups
 from kernels.gpu.quant.weight import PackedWeight, packed_bytes
@@ -91,7 +92,14 @@ class ExpertStream:
         self._buffers: tuple[_Buffer, ...] = ()
 
     def moe_add(
-        self, x: X, ids: X, weights: X, tensors: tuple[Tensor, Tensor, Tensor], residual: X
+        self,
+        x: X,
+        ids: X,
+        weights: X,
+        tensors: tuple[Tensor, Tensor, Tensor],
+        residual: X,
+        bias_tensors: tuple[Tensor, Tensor, Tensor] | None = None,
+        activation: int = 0,
     ) -> None:
         """As `experts.moe_add`, with the gate, up and down stacks of a file, which `ids` count in.
 
@@ -106,6 +114,7 @@ class ExpertStream:
             return
         self._make_buffers(stream_bytes([kinds]) // 2)
         few = n <= matmul.GEMV_MAX_ROWS
+        biases = None if bias_tensors is None else _rows(bias_tensors, x.device)
         groups = [] if few else _groups(work, x.device)
         x16 = None if few else matmul.fp16_activations(x)
         results = torch.zeros(0 if few else n, top_k, residual.shape[1], device=x.device)
@@ -113,12 +122,18 @@ class ExpertStream:
             buffer = self._buffers[number % 2]
             stacks = self._fill(buffer, part.experts, tensors, at_once)
             if x16 is None:
-                moe_add(x, to_device(_slots(chosen, part), x.device), weights, stacks, residual)
+                slots = to_device(_slots(chosen, part), x.device)
+                some = None if biases is None else _some(biases, part.experts)
+                moe_add(x, slots, weights, stacks, residual, some, activation)
             else:
-                _products(x16, groups[number], stacks, results.view(n * top_k, -1), top_k)
+                rows = results.view(n * top_k, -1)
+                _products(x16, groups[number], stacks, rows, top_k, ids, biases, activation)
             buffer.read = self._store.staging.stream.current_mark()
-        if not few:
-            add_weighted(results, weights, residual)
+        if few:
+            return
+        if biases is not None:
+            elementwise.add_rows(results.view(n * top_k, -1), biases[2], ids.view(-1))
+        add_weighted(results, weights, residual)
 
     def _fill(
         self, buffer: _Buffer, experts: Sequence[int], tensors: Sequence[Tensor], at_once: int
@@ -140,12 +155,38 @@ class ExpertStream:
 
 
 def _products(
-    x16: Fp16Activations, grouped: Groups, stacks: Stacks, results: X, top_k: int
+    x16: Fp16Activations,
+    grouped: Groups,
+    stacks: Stacks,
+    results: X,
+    top_k: int,
+    ids: X,
+    biases: Rows | None,
+    activation: int,
 ) -> None:
-    """Write the rows of `results`, (pairs, hidden), that these groups serve."""
+    """Write the rows of `results`, (pairs, hidden), that these groups serve, without down's bias."""
     gate, up, down = stacks
-    hidden = swiglu(*(matmul.gathered_gemm(x16, w, grouped, top_k) for w in (gate, up)))
-    matmul.scattered_gemm(matmul.fp16_activations(hidden), down, grouped, results)
+    first, second = (matmul.gathered_gemm(x16, w, grouped, top_k) for w in (gate, up))
+    inner = None if biases is None else biases[:2]
+    experts = None if biases is None else ids.view(-1)[grouped.order.long()]
+    elementwise.activate(first, second, first, activation, experts, inner)
+    matmul.scattered_gemm(matmul.fp16_activations(first), down, grouped, results)
+
+
+def _rows(tensors: tuple[Tensor, Tensor, Tensor], device: torch.device) -> Rows:
+    """A file's biases on the device, (experts, features) each."""
+    gate, up, down = (
+        to_device(tensor.data.view(np.float32).reshape(len_experts, -1), device)
+        for tensor in tensors
+        for len_experts in tensor.shape[:1]
+    )
+    return gate, up, down
+
+
+def _some(biases: Rows, experts: Sequence[int]) -> Rows:
+    """The biases of some experts, in their order."""
+    gate, up, down = (rows[list(experts)] for rows in biases)
+    return gate, up, down
 
 
 def _slots(ids: Ints, part: Pass) -> Ints:

@@ -31,7 +31,7 @@ from kernels.gpu.attention.latent import latent_attention
 from kernels.gpu.attention.plan import AttentionPlan, plan_attention, plan_latent_attention
 from kernels.gpu.attention.rope import rope_table, rotate
 from kernels.gpu.attention.scratch import Scratch
-from kernels.gpu.elementwise import gated_add, rms_norm, sigmoid_gate, swiglu
+from kernels.gpu.elementwise import activate, gated_add, rms_norm, sigmoid_gate
 from kernels.gpu.moe.routing import route
 from kernels.gpu.recurrent.delta_net import delta_net
 from kernels.gpu.recurrent.state import GpuRecurrentState
@@ -134,7 +134,7 @@ def appends(interleaved: bool, kind: str = "f16") -> None:
 def elementwise() -> None:
     x, w = rows(2, 2048), rows(2048)
     rms_norm(x, w, 1e-6, x.clone(), x.clone())
-    swiglu(x, x, x.clone())
+    activate(x, x, x.clone())
     gated_add(x, w, x, x.clone())
     sigmoid_gate(x, x.clone())
 

@@ -37,7 +37,7 @@ def _products(name: str) -> dict[str, Callable[[], Any]]:
         "gemv, 1 row": lambda: matmul.gemv(torch.zeros(1, 2048), dense),
         "gemv, 8 rows": lambda: matmul.gemv(torch.zeros(8, 2048), dense),
         "expert gemv": lambda: matmul.expert_gemv(rows[:1], experts, ids),
-        "swiglu": lambda: experts_of.expert_swiglu(rows[:1], experts, experts, ids),
+        "swiglu": lambda: experts_of.expert_hidden(rows[:1], experts, experts, ids),
         "down": lambda: experts_of.down_add(
             rows[:8], experts, ids[None], torch.zeros(1, 8), torch.zeros(1, 128)
         ),

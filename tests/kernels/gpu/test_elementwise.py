@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kernels.gpu.elementwise import gated_add, rms_norm, sigmoid_gate, swiglu
+from kernels.gpu.elementwise import activate, gated_add, rms_norm, sigmoid_gate
 from kernels.ops import Tensor
 from kernels.quants import BY_NAME
 from kernels.reference import ReferenceOps
@@ -54,7 +54,7 @@ def test_norm_of_zeros_is_zero_and_in_place_is_allowed() -> None:
 def test_swiglu_of_the_halves_of_one_product(features: int) -> None:
     both, out = normal(1, 4, 2 * features, scale=30), unset(4, features)
     gate, up = both[:, :features], both[:, features:]
-    swiglu(gate, up, out)
+    activate(gate, up, out)
     wanted = torch.nn.functional.silu(gate.cpu()) * up.cpu()
     assert error(out, wanted) < FLOAT
 
@@ -84,4 +84,4 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="a vector"):
         rms_norm(x, normal(1, 7), EPS, x)
     with pytest.raises(ValueError, match="at most 32768"):
-        swiglu(*(torch.empty(1, 32769) for _ in range(3)))
+        activate(*(torch.empty(1, 32769) for _ in range(3)))

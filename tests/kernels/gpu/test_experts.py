@@ -10,7 +10,7 @@ import torch
 
 from kernels import ggml
 from kernels.gpu.moe import experts
-from kernels.gpu.moe.experts import Tile, down_add, expert_swiglu, moe_add, tile_for
+from kernels.gpu.moe.experts import Tile, down_add, expert_hidden, moe_add, tile_for
 from kernels.gpu.quant import matmul
 from kernels.ops import Tensor
 from tests.kernels.gpu.gpu_cases import DEVICE, normal
@@ -45,7 +45,7 @@ def test_gate_and_up_may_be_of_two_types(
     gate, up = (random_tensor(name, (4, 19, 512), seed=7) for name in types)
     x = normal(1, 2, 512, scale=0.02)
     ids = [3, 0, -1, 3]
-    y = expert_swiglu(x, repack(gate, DEVICE), repack(up, DEVICE), ints(ids))
+    y = expert_hidden(x, repack(gate, DEVICE), repack(up, DEVICE), ints(ids))
     rows = [
         gated(x[p // 2].cpu().double(), values(gate)[i], values(up)[i]) for p, i in enumerate(ids)
     ]
@@ -92,9 +92,9 @@ def test_what_does_not_fit_is_refused() -> None:
         repack(random_tensor("Q8_0", shape), DEVICE) for shape in ((2, 5, 32), (2, 32, 64))
     )
     with pytest.raises(ValueError, match="do not fit experts"):
-        expert_swiglu(normal(1, 1, 32), gate, down, ints([0]))
+        expert_hidden(normal(1, 1, 32), gate, down, ints([0]))
     with pytest.raises(ValueError, match="do not fit experts"):
-        expert_swiglu(normal(1, 2, 32), gate, gate, ints([0, 1, 1]))
+        expert_hidden(normal(1, 2, 32), gate, gate, ints([0, 1, 1]))
     with pytest.raises(ValueError, match="do not fit experts"):
         down_add(normal(1, 2, 32), down, ints([[0, 1]]), normal(1, 1, 2), normal(1, 1, 32))
 
