@@ -5,9 +5,6 @@ from __future__ import annotations
 from engine.catalog.numbers import Numbers
 from engine.spec.shapes import Named
 
-_OTHER_NORM = ("gpt-oss",)
-"""The norm before their network is called post_attention_norm."""
-
 
 def whole(numbers: Numbers) -> list[Named]:
     """Tensors outside every layer."""
@@ -25,16 +22,12 @@ def whole(numbers: Numbers) -> list[Named]:
 
 def left_out(numbers: Numbers, layer: int) -> tuple[str, ...]:
     """Usual tensors that a layer does without."""
-    value = numbers.value_is_key and not numbers.has_window(layer)
-    norm = numbers.architecture in _OTHER_NORM
-    return (*(["attn_v.weight"] if value else []), *(["ffn_norm.weight"] if norm else []))
+    return ("attn_v.weight",) if numbers.value_is_key and not numbers.has_window(layer) else ()
 
 
 def added(numbers: Numbers, layer: int) -> list[Named]:
     """Tensors of a layer beyond the usual ones."""
     out = _architecture(numbers)
-    if numbers.architecture in _OTHER_NORM:
-        out.append(("post_attention_norm.weight", (numbers.hidden,)))
     if numbers.index_heads:
         out += _indexer(numbers)
     if layer >= numbers.layers:

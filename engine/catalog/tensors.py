@@ -16,7 +16,7 @@ from engine.spec.architectures import ARCHITECTURES, known_architecture
 from engine.spec.recipes import RECIPES, Recipe, tensor_type
 from engine.spec.rope import RopeSpec
 from engine.spec.shapes import Named, Shape, tensor_shapes
-from engine.spec.spec import Group, GroupSize, MlaSpec, ModelSpec, MoeSpec
+from engine.spec.spec import AttentionSpec, Group, GroupSize, MlaSpec, ModelSpec, MoeSpec
 from engine.spec.tensors import Sizes, group_of
 from kernels.gpu.sizes import device_bytes
 from kernels.quants import BY_NAME, QuantType, resident_bytes
@@ -62,6 +62,9 @@ def spec_of(numbers: Numbers, name: str, quant: str, listed: int = 0) -> ModelSp
         mla = MlaSpec(
             numbers.q_lora, numbers.kv_lora, numbers.nope, numbers.rope, numbers.value, split=True
         )
+    native = numbers.architecture in ARCHITECTURES
+    windows = tuple(map(numbers.has_window, range(numbers.layers))) if native else ()
+    windows = windows if any(windows) else ()
     return ModelSpec(
         architecture=numbers.architecture,
         name=name,
@@ -85,18 +88,24 @@ def spec_of(numbers: Numbers, name: str, quant: str, listed: int = 0) -> ModelSp
         quantisation=quant,
         template=None,
         extra_layers=numbers.extra_layers,
-        unsupported=(
-            "" if numbers.architecture in ARCHITECTURES else "its architecture is not one of ours"
-        ),
+        unsupported="" if native else "its architecture is not one of ours",
         kv_bytes_per_token=numbers.kv_bytes_per_token,
         delta=numbers.delta,
         recurrent=tuple(map(numbers.is_recurrent, range(numbers.layers))) if numbers.delta else (),
         attention_gate=numbers.delta is not None,
+        windowed=_windowed(numbers) if windows else None,
+        windows=windows,
         ffn_norm=known.ffn_norm,
         delta_layout="ba" if numbers.architecture == "qwen3next" else "split",
         groups=groups,
         layer_groups=layers,
     )
+
+
+def _windowed(numbers: Numbers) -> AttentionSpec:
+    head = numbers.window_head or numbers.head
+    kv_heads = numbers.window_kv_heads or numbers.kv_heads
+    return AttentionSpec(numbers.heads, kv_heads, head, head, RopeSpec(head), 0.0, numbers.window)
 
 
 def group_sizes(numbers: Numbers, quant: str) -> dict[Group, GroupSize]:

@@ -81,7 +81,8 @@ def test_what_runs_a_model() -> None:
     assert runs["qwen3-30b-a3b-instruct"] == runs["kimi-k2"] == runs["mixtral-8x7b"] == "native"
     assert runs["glm-4.7-flash"] == "native"
     assert runs["glm-4.5-air"] == runs["minimax-m2.7"] == "native"
-    assert runs["gpt-oss-20b"] == "llama.cpp"
+    assert runs["gpt-oss-20b"] == "native"
+    assert runs["deepseek-v3.2"] == "llama.cpp"
     assert runs["qwen3-next-80b-a3b-instruct"] == "native"
 
 
