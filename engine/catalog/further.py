@@ -27,30 +27,12 @@ def left_out(numbers: Numbers, layer: int) -> tuple[str, ...]:
 
 def added(numbers: Numbers, layer: int) -> list[Named]:
     """Tensors of a layer beyond the usual ones."""
-    out = _architecture(numbers)
+    out = _gemma4(numbers) if numbers.architecture == "gemma4" else []
     if numbers.index_heads:
         out += _indexer(numbers)
     if layer >= numbers.layers:
         out += _predictor(numbers)
     return out
-
-
-def _architecture(numbers: Numbers) -> list[Named]:
-    if numbers.architecture == "gpt-oss":
-        return _gpt_oss(numbers)
-    return _gemma4(numbers) if numbers.architecture == "gemma4" else []
-
-
-def _gpt_oss(numbers: Numbers) -> list[Named]:
-    experts, width, hidden = numbers.experts, numbers.expert_width, numbers.hidden
-    return [
-        ("attn_output.bias", (hidden,)),
-        ("attn_sinks.weight", (numbers.heads,)),
-        ("ffn_gate_inp.bias", (experts,)),
-        ("ffn_gate_exps.bias", (experts, width)),
-        ("ffn_up_exps.bias", (experts, width)),
-        ("ffn_down_exps.bias", (experts, hidden)),
-    ]
 
 
 def _gemma4(numbers: Numbers) -> list[Named]:

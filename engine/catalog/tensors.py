@@ -27,7 +27,6 @@ _EXTRA_RECIPES: dict[str, Recipe] = {
         first_value="Q5_K", attention_output="Q4_K", mixtral_output="Q5_K",
     ),
     "F16": Recipe(1, "F16", output="F16"),
-    "MXFP4": Recipe(38, "Q8_0", output="Q8_0"),
     "UD-Q2_K_XL": Recipe(10, "Q2_K", down="Q3_K", value="Q5_K", attention_output="Q5_K"),
     "UD-Q4_K_M": RECIPES["Q4_K_M"],
     "UD-Q4_K_XL": Recipe(15, "Q4_K", better="Q6_K", attention_output="Q5_K"),
@@ -99,6 +98,8 @@ def spec_of(numbers: Numbers, name: str, quant: str, listed: int = 0) -> ModelSp
         delta_layout="ba" if numbers.architecture == "qwen3next" else "split",
         groups=groups,
         layer_groups=layers,
+        sinks=known.sinks,
+        output_bias=known.biases,
     )
 
 
@@ -183,6 +184,7 @@ def _shape(numbers: Numbers, window: bool = False) -> Shape:
         delta=numbers.delta,
         attention_every=numbers.linear_every or 1,
         settings={"expert_gating_func": 2} if numbers.router_bias else {},
+        biases=known_architecture(numbers.architecture).biases,
     )
 
 
@@ -191,8 +193,6 @@ def _type(
 ) -> QuantType:
     if len(sizes) == 1 or not name.endswith(".weight"):
         return BY_NAME["F32"]
-    if quant == "MXFP4" and "_exps" in name:
-        return BY_NAME["MXFP4"]
     layers = numbers.layers + numbers.extra_layers
     if numbers.value_is_key and name.endswith("attn_v.weight"):  # counted are those there are
         layer, layers = sum(map(numbers.has_window, range(layer))), numbers.window_layers

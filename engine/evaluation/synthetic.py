@@ -54,15 +54,17 @@ def shape_file(
     layers: int | None = None,
     folder: Path | None = None,
     *,
-    recipe: str = "Q4_K_M",
+    recipe: str = "",
     report: Report = lambda done, total: None,
 ) -> Path:
     """A model of the shape `name` with `layers` layers, made now or found in the cache folder.
 
+    No `recipe`: that of its usual files.
     Raises `RequestError` for an unknown name or recipe and impossible layers, `KtchatError` when the
     disk has too little room or cannot be written.
     """
     shape = _known("shape", SHAPES, name)
+    recipe = recipe or shape.recipe
     _known("recipe", RECIPES, recipe)
     count = shape.some_layers if layers is None else layers
     if not 1 <= count <= shape.layers:

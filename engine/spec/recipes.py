@@ -51,6 +51,8 @@ class Recipe:
     """attn_v in the first two layers."""
     mixtral_output: str = ""
     """attn_output in models with 8 experts."""
+    experts: str = ""
+    """Routed experts, all three matrices."""
 
 
 RECIPES: dict[str, Recipe] = {
@@ -58,6 +60,7 @@ RECIPES: dict[str, Recipe] = {
     "Q5_K_M": Recipe(17, "Q5_K", better="Q6_K"),
     "Q6_K": Recipe(18, "Q6_K"),
     "Q8_0": Recipe(7, "Q8_0", output="Q8_0"),
+    "MXFP4": Recipe(38, "Q8_0", output="Q8_0", experts="MXFP4"),
     "Q2_K": Recipe(
         10, "Q2_K", down="Q3_K", value="Q4_K", value_few="Q3_K", attention_output="Q3_K",
         mixtral_output="Q5_K",
@@ -69,9 +72,11 @@ RECIPES: dict[str, Recipe] = {
 def tensor_type(
     recipe: Recipe, shape: Shape, name: str, layer: int, layers: int, cols: int
 ) -> QuantType:
-    """The type of a matrix; `layer` counts from 0 of `layers`. Routers are F32."""
-    if "ffn_gate_inp" in name or "ssm_conv1d" in name:
+    """The type of a matrix; `layer` counts from 0 of `layers`. Routers and biases are F32."""
+    if "ffn_gate_inp" in name or "ssm_conv1d" in name or name.endswith(".bias"):
         return BY_NAME["F32"]
+    if recipe.experts and "_exps." in name:
+        return fitting_type(BY_NAME[recipe.experts], cols)
     part = name.removesuffix(".weight").split(".")[-1]
     chosen = ""
     if part == "output" or (part == "token_embd" and shape.tied):

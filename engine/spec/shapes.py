@@ -49,6 +49,10 @@ class Shape:
     qkv_bias: bool = False
     tied: bool = False
     rope_base: float = 10000.0
+    biases: bool = False
+    """Of attention's output, routers and experts; with sinks, as gpt-oss has them."""
+    recipe: str = "Q4_K_M"
+    """What its usual files are in."""
     settings: dict[str, Setting] = field(default_factory=dict)
     """Further metadata, without the architecture's prefix."""
 
@@ -57,13 +61,24 @@ class Shape:
         return self.delta is not None and (layer + 1) % self.attention_every != 0
 
 
-def _yarn(log_multiplier: float) -> dict[str, Setting]:
+def _yarn(factor: float) -> dict[str, Setting]:
     return {
         "rope.scaling.type": "yarn",
-        "rope.scaling.factor": 40.0,
+        "rope.scaling.factor": factor,
         "rope.scaling.original_context_length": 4096,
-        "rope.scaling.yarn_log_multiplier": log_multiplier,
     }
+
+
+def _deepseek_yarn(log_multiplier: float) -> dict[str, Setting]:
+    return {**_yarn(40.0), "rope.scaling.yarn_log_multiplier": log_multiplier}
+
+
+def _gpt_oss(layers: int, some_layers: int, experts: int) -> Shape:
+    return Shape(
+        "gpt-oss", layers, some_layers, hidden=2880, heads=64, kv_heads=8, head=64, qkv_bias=True,
+        experts=experts, top_k=4, expert_ff=2880, biases=True, recipe="MXFP4", rope_base=150000.0,
+        settings={"attention.sliding_window": 128, **_yarn(32.0)},
+    )  # fmt: skip
 
 
 # fmt: off
@@ -82,6 +97,8 @@ SHAPES: dict[str, Shape] = {
         experts=512, top_k=10, expert_ff=512, shared_ff=512, qk_norm=True, rope_base=1e7,
         rotated=64, delta=DeltaNet(16, 32, 128, 128, 4, tiled=False), attention_every=4,
     ),
+    "gpt-oss-20b": _gpt_oss(layers=24, some_layers=8, experts=32),
+    "gpt-oss-120b": _gpt_oss(layers=36, some_layers=4, experts=128),
     "qwen3-4b": Shape(
         "qwen3", layers=36, some_layers=8, hidden=2560, heads=32, kv_heads=8, head=128,
         ff=9728, qk_norm=True, tied=True, rope_base=1e6,
@@ -105,7 +122,7 @@ SHAPES: dict[str, Shape] = {
         "deepseek2", layers=27, some_layers=8, hidden=2048, heads=16, kv_heads=16, head=192,
         ff=10944, dense_layers=1, experts=64, top_k=6, expert_ff=1408, shared_ff=2816,
         latent=512, nope=128, rope=64, value=128,
-        settings={"expert_weights_scale": 1.0, **_yarn(0.0707)},
+        settings={"expert_weights_scale": 1.0, **_deepseek_yarn(0.0707)},
     ),
     "deepseek-v3": Shape(
         "deepseek2", layers=61, some_layers=4, hidden=7168, heads=128, kv_heads=128, head=192,
@@ -113,7 +130,7 @@ SHAPES: dict[str, Shape] = {
         q_latent=1536, latent=512, nope=128, rope=64, value=128,
         settings={
             "expert_weights_scale": 2.5, "expert_weights_norm": True, "expert_gating_func": 2,
-            "expert_group_count": 8, "expert_group_used_count": 4, **_yarn(0.1),
+            "expert_group_count": 8, "expert_group_used_count": 4, **_deepseek_yarn(0.1),
         },
     ),
 }
@@ -146,6 +163,7 @@ def _grouped(shape: Shape) -> list[Named]:
     hidden, head = shape.hidden, shape.head
     q, kv = shape.heads * head * (2 if shape.delta else 1), shape.kv_heads * head
     biases: list[Named] = [("attn_q.bias", (q,)), ("attn_k.bias", (kv,)), ("attn_v.bias", (kv,))]
+    further: list[Named] = [("attn_output.bias", (hidden,)), ("attn_sinks", (shape.heads,))]
     norms: dict[QkNorm, list[Named]] = {
         "": [],
         "head": [("attn_q_norm", (head,)), ("attn_k_norm", (head,))],
@@ -159,6 +177,7 @@ def _grouped(shape: Shape) -> list[Named]:
         *(biases if shape.qkv_bias else []),
         *norms[known_architecture(shape.architecture).norms_of_queries(shape.qk_norm)],
         ("attn_output", (hidden, shape.heads * head)),
+        *(further if shape.biases else []),
     ]
 
 
@@ -213,10 +232,16 @@ def _experts(shape: Shape) -> list[Named]:
     count = shape.experts
     routed = [(name, (count, *sizes)) for name, sizes in _gated(shape, "_exps", shape.expert_ff)]
     bias: list[Named] = [("exp_probs_b.bias", (count,))]
+    widths = {"gate": shape.expert_ff, "up": shape.expert_ff, "down": shape.hidden}
+    biases: list[Named] = [
+        ("ffn_gate_inp.bias", (count,)),
+        *((f"ffn_{part}_exps.bias", (count, width)) for part, width in widths.items()),
+    ]
     return [
         ("ffn_gate_inp", (count, shape.hidden)),
         *(bias if shape.settings.get("expert_gating_func") == 2 else []),
         *routed,
+        *(biases if shape.biases else []),
         *(_gated(shape, "_shexp", shape.shared_ff) if shape.shared_ff else []),
         *([("ffn_gate_inp_shexp", (shape.hidden,))] if shape.delta else []),
     ]

@@ -255,8 +255,7 @@ class GpuOps(AttentionOps, RecurrentOps, HostSyncOps):
         scaler: Weight | None = None,
         activation: Activation = "swiglu",
     ) -> None:
-        hidden, rest = _linears(x, [gate, up])
-        elementwise.activate(hidden, rest, hidden, ACTIVATIONS.index(activation))
+        hidden = experts.activated(_linears(x, [gate, up]), ACTIVATIONS.index(activation))
         if scaler is None:
             _linears(hidden, [down], residual)
             return

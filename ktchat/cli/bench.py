@@ -38,7 +38,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--layers", type=int, metavar="N", help="layers of the shape (default: a few GB of them)"
     )
     parser.add_argument(
-        "--recipe", metavar="NAME", help="types of the shape's weights (default: Q4_K_M)"
+        "--recipe",
+        metavar="NAME",
+        help="types of the shape's weights (default: those of its usual files)",
     )
     parser.add_argument(
         "--prompt", type=int, default=512, metavar="N", help="tokens read at once (default: 512)"
@@ -155,7 +157,7 @@ def _measure(args: argparse.Namespace, load: Load, report: background.Report) ->
             args.shape,
             args.layers,
             home / "shapes" if home else None,
-            recipe=args.recipe or "Q4_K_M",
+            recipe=args.recipe or "",
             report=lambda done, total: report("making the weights", done, total),
         )
     result = bench(

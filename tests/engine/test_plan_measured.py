@@ -1,4 +1,4 @@
-"""The plan's bytes against what a process really takes, on the CPU, for five shapes."""
+"""The plan's bytes against what a process really takes, on the CPU, for six shapes."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ CASES = [
     pytest.param("deepseek-v3", 2, "Q4_K_M", 32768, marks=pytest.mark.exhaustive),
     ("qwen3-4b", 6, "Q8_0", 16384),
     ("qwen3.6-35b-a3b", 4, "Q4_K_M", 32768),
+    ("gpt-oss-20b", 2, "MXFP4", 32768),
 ]
 """Shape, layers of it (the last computes one row only), types, tokens of context."""
 

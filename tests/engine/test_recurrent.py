@@ -1,4 +1,4 @@
-"""Models with recurrent layers: a turn that goes on, goes back or begins again says what one from nothing would."""
+"""Recurrent layers and windows: a turn that goes on, goes back or begins again says what one from nothing would."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from tests.support.tiny import tiny_model
 
 RNG = np.random.default_rng(5)
 SYSTEM, QUESTION, REPLY, MORE = (RNG.integers(0, 250, n).tolist() for n in (530, 40, 25, 30))
-VARIANTS = [("qwen35moe", "qwen35moe"), ("qwen3next", "qwen3next"), ("qwen35", "qwen35")]
+VARIANTS = [
+    *(("qwen35moe", "qwen35moe"), ("qwen3next", "qwen3next"), ("qwen35", "qwen35")),
+    *(("gpt-oss", "gpt-oss"), ("gpt-oss", "narrow")),
+]
 
 
 @pytest.fixture(scope="module")

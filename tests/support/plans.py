@@ -22,8 +22,11 @@ DEEPSEEK_V3 = Numbers(
     1536, 512, 128, 64, 128,
 )  # fmt: skip
 GPT_OSS = Numbers(
-    "gpt-oss", 24, 2880, 64, 8, 64, 201088, 131072, 32, 4, 2880, biases=True
+    "gpt-oss", 24, 2880, 64, 8, 64, 201088, 131072, 32, 4, 2880, biases=True, window=128,
+    window_every=2,
 )  # fmt: skip
+FOREIGN = Numbers("step35", 24, 2880, 64, 8, 64, 201088, 131072, 32, 4, 2880)
+"""Of an architecture that is not ours."""
 LLAMA_70B = Numbers(
     "llama", 80, 8192, 64, 8, 128, 128256, 131072, 1, 1, 28672, ffn=28672, dense_layers=80
 )  # fmt: skip

@@ -74,6 +74,7 @@ def test_kv_bytes_of_known_models() -> None:
     assert named("deepseek-v3.1").numbers.kv_bytes_per_token == 70272  # 576 values, 61 layers
     assert named("qwen3-30b-a3b-instruct").numbers.kv_bytes_per_token == 98304
     assert named("qwen3-next-80b-a3b-instruct").numbers.kv_bytes_per_token == 12 * 2048
+    assert named("gpt-oss-20b").numbers.kv_bytes_per_token == 12 * 2048  # half of its layers
 
 
 def test_what_runs_a_model() -> None:

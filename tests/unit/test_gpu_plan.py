@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections import Counter
 
 import pytest
 
@@ -14,17 +15,17 @@ from engine.errors import RequestError
 from engine.machine import profiles
 from engine.machine.types import GpuUser, Hardware, Software
 from engine.plan import report
-from engine.plan.footprint import PAGE, state_bytes
+from engine.plan.footprint import PAGE, state_bytes, window_bytes
 from engine.plan.gpu_footprint import layer_kv_bytes, reserve_bytes
 from engine.plan.gpu_ledger import USUAL_CONTEXT
-from engine.plan.memory_plan import KV, STATES, DevicePlan, MemoryPlan
+from engine.plan.memory_plan import KV, STATES, WINDOWS, DevicePlan, MemoryPlan
 from engine.plan.planner import make_plan
 from engine.protocol import Auto
 from engine.spec.spec import ModelSpec
 from tests.support.plans import (
     DEEPSEEK_V3,
+    FOREIGN,
     GIB,
-    GPT_OSS,
     LLAMA_70B,
     MIXTRAL,
     QWEN3_30B,
@@ -68,13 +69,16 @@ def check(model: ModelSpec, hardware: Hardware, plan: MemoryPlan) -> None:
     for number, device in zip(placement.gpus, vram, strict=True):
         assert device.used <= device.total == hardware.gpus[number].free
         here = [layer for layer, gpu in enumerate(order) if gpu == number]
-        cached = [layer for layer in here if not model.is_recurrent(layer)]
-        cache = len(cached) * layer_kv_bytes(model, plan.context, placement.kv)
+        kinds = Counter(map(model.kind, here))
+        cache = kinds["full"] * layer_kv_bytes(model, plan.context, placement.kv)
         assert part((device,), KV) == cache
+        if kinds["window"]:
+            windows = window_bytes(model) * kinds["window"] // sum(model.windows)
+            windows = windows if placement.kv == "f16" else windows * 17 // 32
+            assert part((device,), WINDOWS) == windows
+            cache += windows
         states = part((device,), STATES)
-        assert states == (len(here) - len(cached)) * state_bytes(model) // max(
-            1, model.recurrent_layers
-        )
+        assert states == kinds["recurrent"] * state_bytes(model) // max(1, model.recurrent_layers)
         assert part((device,), "reserve") == reserve_bytes(hardware.gpus[number])
         weights = sum(s.bytes for s in device.segments) - cache - states
         weights -= part((device,), "workspace") + part((device,), "reserve")
@@ -82,7 +86,9 @@ def check(model: ModelSpec, hardware: Hardware, plan: MemoryPlan) -> None:
     assert (part(plan.devices, "output") > 0) and part(plan.devices[-2:], "output") > 0
     embedding = model.groups["embedding"].resident
     ram_weights = sum(
-        s.bytes for s in ram.segments if s.label not in (KV, STATES, "workspace", "reserve")
+        s.bytes
+        for s in ram.segments
+        if s.label not in (KV, WINDOWS, STATES, "workspace", "reserve")
     )
     assert ram_weights == embedding + on_cpu + in_ram
     assert plan.fits == (ram.used <= ram.total)
@@ -239,7 +245,7 @@ def test_who_wants_a_gpu_that_is_not_there_is_told() -> None:
     with pytest.raises(RequestError, match="No NVIDIA GPU"):
         make_plan(spec(), machine(64), device="gpu")
     with pytest.raises(RequestError, match=r"llama\.cpp"):
-        make_plan(spec(GPT_OSS, "MXFP4"), machine(64, 24), device="gpu")
+        make_plan(spec(FOREIGN, "MXFP4"), machine(64, 24), device="gpu")
 
 
 def test_8_bits_are_a_wish_for_gpus() -> None:

@@ -19,7 +19,16 @@ from engine.plan.planner import make_plan
 from engine.plan.report import FULL, OPEN, bars
 from engine.runtimes import native
 from engine.spec.spec import GroupSize, MlaSpec
-from tests.support.plans import DEEPSEEK_V3, GIB, GPT_OSS, MIXTRAL, QWEN3_30B, machine, spec
+from tests.support.plans import (
+    DEEPSEEK_V3,
+    FOREIGN,
+    GIB,
+    GPT_OSS,
+    MIXTRAL,
+    QWEN3_30B,
+    machine,
+    spec,
+)
 
 MODELS = [QWEN3_30B, MIXTRAL, DEEPSEEK_V3]
 
@@ -110,8 +119,19 @@ def test_a_context_beyond_the_training_is_no_longer_than_the_longest() -> None:
     assert make_plan(model, machine(64)).max_context == 1024
 
 
+def test_layers_that_see_a_window_take_no_more_for_a_longer_context() -> None:
+    model = spec(GPT_OSS, "MXFP4")
+    short, long = (make_plan(model, machine(64), tokens) for tokens in (8192, 65536))
+    parts = [dict(plan.devices[0].segments) for plan in (short, long)]
+    assert parts[0]["sliding windows"] == parts[1]["sliding windows"] > 0
+    # A ring of 20 pages and 32 copies of 5 for 12 layers; whole pages and one more for the others.
+    assert parts[0]["sliding windows"] == 12 * 2048 * 32 * (20 + 32 * 5)
+    assert parts[1]["KV cache"] == 12 * 2048 * (65536 + 32)
+    assert any("12 of 24 layers see the last 128 tokens only" in words for words in short.why)
+
+
 def test_foreign_models_are_llama_cpps() -> None:
-    plan = make_plan(spec(GPT_OSS, "MXFP4"), machine(64, 24))
+    plan = make_plan(spec(FOREIGN, "MXFP4"), machine(64, 24))
     assert plan.runtime == "llama.cpp" and plan.verdict == "CPU"
     assert plan.placement is None and "llama.cpp" in plan.no_gpu
     assert any(plan.no_gpu in line for line in report.words(plan))

@@ -15,7 +15,7 @@ from engine.plan.planner import make_plan
 from engine.plan.speed import DECODE_EFFICIENCY, predict, record_run, record_speed, token_bytes
 from engine.protocol import Figures
 from engine.spec.reader import read_spec
-from tests.support.plans import DEEPSEEK_V3, GPT_OSS, QWEN3_30B, machine, spec
+from tests.support.plans import DEEPSEEK_V3, FOREIGN, GPT_OSS, QWEN3_30B, machine, spec
 from tests.support.tiny import tiny_model
 
 
@@ -61,7 +61,7 @@ def test_prefilling_is_limited_by_cores_or_by_reading_the_weights() -> None:
 
 
 def test_llama_cpp_has_numbers_of_its_own() -> None:
-    model = spec(GPT_OSS, "MXFP4")
+    model = spec(FOREIGN, "MXFP4")
     found = predict(model, machine(64), 4096).decode_tok_s
     seconds = token_bytes(model, 4096) / (50e9 * DECODE_EFFICIENCY["llama.cpp"])
     assert found == pytest.approx(1 / (seconds + 24 * speed.LAYER_SECONDS))

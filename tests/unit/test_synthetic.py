@@ -73,6 +73,8 @@ def test_models_with_eight_experts_keep_attention_fine() -> None:
         ("mixtral-8x7b", 46.7),
         ("deepseek-v2-lite", 15.7),
         ("deepseek-v3", 671.0),
+        ("gpt-oss-20b", 20.9),
+        ("gpt-oss-120b", 116.8),
     ],
 )
 def test_all_layers_have_the_parameters_of_the_real_model(name: str, billions: float) -> None:
@@ -80,6 +82,7 @@ def test_all_layers_have_the_parameters_of_the_real_model(name: str, billions: f
     tensors = synthetic.plan(shape, shape.layers, "Q8_0")
     inside = sum(t.rows * t.shape[-1] for t in tensors if t.name.startswith("blk."))
     real_vocabulary = {"mixtral-8x7b": 32000, "deepseek-v3": 129280, "deepseek-v2-lite": 102400}
+    real_vocabulary |= dict.fromkeys(("gpt-oss-20b", "gpt-oss-120b"), 201088)
     outside = real_vocabulary.get(name, 151936) * shape.hidden * (1 if shape.tied else 2)
     assert (inside + outside) / 1e9 == pytest.approx(billions, rel=0.01)
 

@@ -84,12 +84,22 @@ def moe_add(
         return
     together = matmul.groups(pairs, gate.shape[0])
     x16 = matmul.fp16_activations(x)
-    first, second = (matmul.grouped_gemm(x16, part, together) for part in (gate, up))
-    elementwise.activate(first, second, first, activation, pairs, inner)
-    out = matmul.grouped_gemm(matmul.fp16_activations(first), down, together)
+    products = [matmul.grouped_gemm(x16, part, together) for part in (gate, up)]
+    hidden = activated(products, activation, pairs, inner)
+    out = matmul.grouped_gemm(matmul.fp16_activations(hidden), down, together)
     if last is not None:
         elementwise.add_rows(out, last, pairs)
     add_weighted(out.view(n, top_k, -1), weights, residual)
+
+
+def activated(
+    products: list[X], activation: int, ids: X | None = None, biases: tuple[X, X] | None = None
+) -> X:
+    """The activation of a gate's and an up's products (`elementwise.activate`), written over the gate's; the
+    list is emptied, so that the up's lives no longer than it is needed."""
+    up, gate = products.pop(), products.pop()
+    elementwise.activate(gate, up, gate, activation, ids, biases)
+    return gate
 
 
 def expert_hidden(

@@ -19,7 +19,7 @@ from kernels.gpu.memory.side_stream import Mark
 from kernels.gpu.memory.staging import pieces
 from kernels.gpu.memory.tracked_allocator import TrackedAllocator
 from kernels.gpu.memory.weight_store import WeightStore
-from kernels.gpu.moe.experts import Rows, Stacks, add_weighted, moe_add
+from kernels.gpu.moe.experts import Rows, Stacks, activated, add_weighted, moe_add
 from kernels.gpu.quant import matmul
 from kernels.gpu.quant.matmul import Fp16Activations, Groups
 from kernels.gpu.quant.weight import PackedWeight, packed_bytes
@@ -166,11 +166,11 @@ def _products(
 ) -> None:
     """Write the rows of `results`, (pairs, hidden), that these groups serve, without down's bias."""
     gate, up, down = stacks
-    first, second = (matmul.gathered_gemm(x16, w, grouped, top_k) for w in (gate, up))
+    products = [matmul.gathered_gemm(x16, w, grouped, top_k) for w in (gate, up)]
     inner = None if biases is None else biases[:2]
     experts = None if biases is None else ids.view(-1)[grouped.order.long()]
-    elementwise.activate(first, second, first, activation, experts, inner)
-    matmul.scattered_gemm(matmul.fp16_activations(first), down, grouped, results)
+    hidden = activated(products, activation, experts, inner)
+    matmul.scattered_gemm(matmul.fp16_activations(hidden), down, grouped, results)
 
 
 def _rows(tensors: tuple[Tensor, Tensor, Tensor], device: torch.device) -> Rows:
