@@ -23,7 +23,7 @@ DEEPSEEK_V3 = Numbers(
 )  # fmt: skip
 GPT_OSS = Numbers(
     "gpt-oss", 24, 2880, 64, 8, 64, 201088, 131072, 32, 4, 2880, biases=True, window=128,
-    window_every=2,
+    full_every=2,
 )  # fmt: skip
 FOREIGN = Numbers("step35", 24, 2880, 64, 8, 64, 201088, 131072, 32, 4, 2880)
 """Of an architecture that is not ours."""
