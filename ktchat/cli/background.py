@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from engine.common.units import duration
 from ktchat.cli import output
 
 T = TypeVar("T")
@@ -29,6 +30,9 @@ PATIENCE = 1.0
 
 INTERVAL = 0.1
 """Seconds between two drawings of the progress."""
+
+SOON = 5.0
+"""Seconds after which what is done of a stage foretells the rest."""
 
 
 class _StoppedError(BaseException):
@@ -103,7 +107,7 @@ class _Line:
         self._what, self._since = "", 0.0
 
     def draw(self, what: str, done: int, total: int) -> None:
-        """Show what is being done and for how long, or how much of it is done."""
+        """Show what is being done, how much of it is done, for how long, and for how long still."""
         if not self._terminal or not what:
             return
         now = time.monotonic()
@@ -111,7 +115,13 @@ class _Line:
             self._what, self._since = what, now
         words = f"{what}  {100 * done // total} %" if total else what
         room = shutil.get_terminal_size().columns - 1  # a wrapped line could not be taken back
-        text = f"{words}  {now - self._since:.0f} s"[:room]
+        passed = now - self._since
+        left = (
+            f", about {duration(passed * (total - done) / done)} left"
+            if passed > SOON and done
+            else ""
+        )
+        text = f"{words}  {passed:.0f} s{left if total else ''}"[:room]
         if text != self._shown:
             output.write(f"\r\x1b[K{text}", sys.stderr)
             self._shown = text

@@ -16,9 +16,9 @@ from ktchat.common.text import one_line
 
 if TYPE_CHECKING:
     from engine.evaluation.fidelity import Comparison, Errors
-    from engine.evaluation.verify import Verification
+    from engine.evaluation.verification import Verification
 
-DONE, NOT_FAITHFUL = 0, 1
+DONE, NOT_SHOWN = 0, 1
 _DEVICES = {"CPU": "CPU", "GPU": "GPU", "hybrid": "GPU and the CPU"}
 
 
@@ -33,28 +33,33 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "-m", "--model", default=argparse.SUPPRESS, metavar="FILE", help="the model to verify"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="default: all physical cores")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="draw what is read by this number"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Compare and print; returns 0 when our logits are as good as llama.cpp's, else 1."""
+    """Compare and print; 0 when our logits are as good as llama.cpp's, 1 when not or when none can tell."""
     if args.model is None:
         raise UsageError("verify needs a model", "", "Use -m FILE")
     if args.threads is not None and not 1 <= args.threads <= 1024:
         raise UsageError(f"{args.threads} threads are not possible")
+    if args.seed < 0:
+        raise UsageError(f"{args.seed} is no seed", "", "Use 0 or more")
     result = background.run(lambda report: _verify(args, report))
     if args.json:
         output.line(json.dumps(_finite(to_dict(result))))
     else:
         for text in _table(result):
             output.line(text)
-    return DONE if result.faithful else NOT_FAITHFUL
+    return DONE if result.faithful else NOT_SHOWN
 
 
 def _verify(args: argparse.Namespace, report: background.Report) -> Verification:
     from engine.evaluation.verify import verify
 
-    return verify(Path(args.model), args.threads, report)
+    return verify(Path(args.model), args.threads, report, seed=args.seed)
 
 
 def to_dict(result: Verification) -> dict[str, Any]:
@@ -65,10 +70,17 @@ def to_dict(result: Verification) -> dict[str, Any]:
         "architecture": result.architecture,
         "quantisation": result.quantisation,
         "device": result.device,
+        "seed": result.seed,
+        "sequences": result.sequences,
         "tokens": result.tokens,
         "ours": dataclasses.asdict(result.ours),
         "peer": {"name": "llama.cpp", "version": result.baseline_version, **baseline},
         "ratio": result.ratio,
+        "ratios": {
+            "prefill": dataclasses.asdict(result.prefill),
+            "decode": dataclasses.asdict(result.decode),
+            "total": dataclasses.asdict(result.total),
+        },
         "faithful": result.faithful,
         "verdict": result.verdict,
     }
@@ -85,8 +97,8 @@ def _table(result: Verification) -> list[str]:
     return [
         f"{one_line(result.model, 80)} · {one_line(result.architecture, 40)}"
         f" · {one_line(result.quantisation, 20)}",
-        f"{count(result.tokens)} tokens against float32, on the {_DEVICES[result.device]};"
-        " error is squared, relative to the logits",
+        f"{result.sequences} sequences, {count(result.tokens)} tokens, against float32, on the"
+        f" {_DEVICES[result.device]}; error is squared, relative to the logits",
         "",
         f"{'':<24}{'NMSE':>10}{'typical':>10}{'mean KL':>10}{'max KL':>10}{'top-1':>9}",
         *_rows("ktchat", result.ours),
