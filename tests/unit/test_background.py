@@ -41,6 +41,23 @@ def test_progress_is_one_line_on_a_terminal(
     assert shown == f"\r\x1b[K{text}\r\x1b[K"
 
 
+def test_a_long_stage_says_how_long_still(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(output, "is_terminal", lambda stream: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(background.time, "monotonic", lambda: now)
+    line = background._Line()
+    line.draw("float32", 0, 4)
+    now += 30
+    line.draw("float32", 1, 4)
+    assert capsys.readouterr().err.endswith("float32  25 %  30 s, about 1 min 30 s left")
+    now += 30
+    line.draw("float32", 0, 0)
+    assert capsys.readouterr().err.endswith("float32  60 s")
+
+
 def test_nothing_is_drawn_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     line = background._Line()
     line.draw("measuring", 1, 4)
