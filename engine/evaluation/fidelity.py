@@ -102,7 +102,7 @@ def positions(values: Floats, expected: Floats) -> list[Position]:
 
 
 def _positions(values: Floats, expected: Floats) -> list[Position]:
-    numbers = np.isfinite(values).all(axis=1)
+    numbers: npt.NDArray[np.bool_] = np.asarray(np.isfinite(values).all(axis=1))
     x, y = np.where(numbers[:, None], values, 0).astype(np.float64), expected.astype(np.float64)
     error = _centred(x - y)
     probabilities = np.exp(y - y.max(axis=1, keepdims=True))
@@ -122,7 +122,7 @@ def _positions(values: Floats, expected: Floats) -> list[Position]:
 
 
 def _centred(rows: Doubles) -> Doubles:
-    return rows - rows.mean(axis=1, keepdims=True)
+    return np.asarray(rows - rows.mean(axis=1, keepdims=True))
 
 
 def _mean_square(rows: Doubles) -> Doubles:

@@ -69,7 +69,7 @@ def test_the_guide_is_faithful() -> None:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("seed", [seed for seed in range(20) if seed != GUIDE_SEED])
+@pytest.mark.parametrize("seed", range(5))
 def test_the_guide_is_faithful_whatever_is_read(seed: int) -> None:
     result = verify.verify(GUIDE, 1, seed=seed)
     assert result.faithful, result.verdict
