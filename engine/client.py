@@ -14,6 +14,7 @@ from engine.errors import EngineError, KtchatError, RequestError
 from engine.process.child import WORKER, Child
 from engine.process.exit_report import AGAIN
 from engine.protocol import (
+    AnswerNow,
     Cancel,
     Close,
     Event,
@@ -27,6 +28,7 @@ from engine.protocol import (
     Message,
     Notice,
     Sampling,
+    Think,
 )
 
 CLOSE_SECONDS = 0.5
@@ -79,8 +81,10 @@ class Engine:
         messages: Sequence[Message],
         sampling: Sampling | None = None,
         max_tokens: int | None = None,
+        think: Think | None = None,
     ) -> AsyncGenerator[Event, None]:
-        """Answer a conversation: Progress, Prefilled, Thinking, Text, Notice, then Finished or Failed.
+        """Answer a conversation: Progress, Prefilled, Thinking, Text, WasThinking, Notice, then Finished
+        or Failed. `think` is one of `Loaded.think`; None: as the template has it.
 
         Loads the model again first (Progress) when the child has died since.
         """
@@ -90,7 +94,7 @@ class Engine:
             yield Failed(refusal)
             return
         with self._at_work():
-            async with aclosing(self._answer(messages, sampling, max_tokens)) as events:
+            async with aclosing(self._answer(messages, sampling, max_tokens, think)) as events:
                 async for event in events:
                     yield event
 
@@ -101,6 +105,11 @@ class Engine:
         self._cancelled = True
         if self._child is not None and self._running is not None:
             self._stop(self._child, self._running)
+
+    def answer_now(self) -> None:
+        """End the thinking of the reply that is being written, if it is thinking."""
+        if self._child is not None and isinstance(self._running, Generate):
+            self._child.send(AnswerNow(self._running.id))
 
     async def close(self) -> None:
         """End the child, whatever it does. The engine cannot be used again."""
@@ -144,7 +153,11 @@ class Engine:
                 yield event
 
     async def _answer(
-        self, messages: Sequence[Message], sampling: Sampling | None, max_tokens: int | None
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling | None,
+        max_tokens: int | None,
+        think: Think | None,
     ) -> AsyncGenerator[Event, None]:
         if self._child is not None:
             await self._child.noticed()
@@ -157,7 +170,7 @@ class Engine:
                     if not isinstance(event, Notice | Loaded):
                         yield event
         self._id += 1
-        request = Generate(self._id, tuple(messages), sampling or Sampling(), max_tokens)
+        request = Generate(self._id, tuple(messages), sampling or Sampling(), max_tokens, think)
         async with aclosing(self._run(request)) as events:
             async for event in events:
                 yield event

@@ -19,6 +19,8 @@ Computed = Literal["CPU", "GPU", "hybrid"]
 Device = Literal["auto", "cpu", "gpu"]
 KvKind = Literal["f16", "q8"]
 """How GPUs keep the KV cache: float16, or 8 bits with a scale for every 32 features."""
+Think = Literal["off", "on", "low", "medium", "high", "max"]
+"""Whether and how much a model thinks; which of them there are is found in its template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +43,43 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        limits: tuple[tuple[str, float, float, float], ...] = (
-            ("temperature", self.temperature, 0.0, 10.0),
-            ("top_k", self.top_k, 0, 1 << 20),
-            ("top_p", self.top_p, 0.0, 1.0),
-            ("min_p", self.min_p, 0.0, 1.0),
-            ("repeat_penalty", self.repeat_penalty, 0.1, 10.0),
-            ("seed", self.seed or 0, 0, 0xFFFFFFFF),
-        )
-        for name, value, low, high in limits:
-            if not low <= value <= high:
-                raise RequestError(
-                    f"{name} {value} is not possible", "", f"Use a value from {low:g} to {high:g}"
-                )
+        check_sampling(self)
+
+
+@dataclass(frozen=True, slots=True)
+class PartialSampling:
+    """Some of the values of a `Sampling`, as a person, a model's file or the settings give them."""
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        check_sampling(self)
+
+
+SAMPLING_LIMITS: dict[str, tuple[float, float]] = {
+    "temperature": (0.0, 10.0),
+    "top_k": (0, 1 << 20),
+    "top_p": (0.0, 1.0),
+    "min_p": (0.0, 1.0),
+    "repeat_penalty": (0.1, 10.0),
+    "seed": (0, 0xFFFFFFFF),
+}
+"""Least and greatest value of each."""
+
+
+def check_sampling(sampling: Sampling | PartialSampling) -> None:
+    """Raise `RequestError` for a value that is not possible."""
+    for name, (low, high) in SAMPLING_LIMITS.items():
+        value = getattr(sampling, name)
+        if value is not None and not low <= value <= high:
+            raise RequestError(
+                f"{name} {value} is not possible", "", f"Use a value from {low:g} to {high:g}"
+            )
 
 
 # Commands: client -> child.
@@ -74,12 +100,13 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Answer a conversation. `id` is echoed by `Cancel`."""
+    """Answer a conversation. `id` is echoed by `Cancel`. `think` None: as the template has it."""
 
     id: int
     messages: tuple[Message, ...]
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None
+    think: Think | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +117,18 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerNow:
+    """End the thinking of request `id`: the model goes on with its reply. Else ignored."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """Free everything and exit."""
 
 
-Command = Load | Generate | Cancel | Close
+Command = Load | Generate | Cancel | AnswerNow | Close
 
 # Events: child -> client.
 
@@ -131,6 +165,12 @@ class Loaded:
     seconds: float
     device: Computed = "CPU"
     """What computes: measured speeds are kept by it."""
+    think: tuple[Think, ...] = ()
+    """What its template offers of thinking; empty: there is nothing to choose."""
+    think_default: Think | None = None
+    """Which of them holds where none is chosen; None: something else."""
+    sampling: PartialSampling = field(default_factory=PartialSampling)
+    """What its file says of sampling (`general.sampling.*`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +196,12 @@ class Text:
 
     text: str
     tokens: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class WasThinking:
+    """All `Text` of the reply so far was reasoning: its end came without a beginning, or what proves to
+    be the reply came after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +248,7 @@ class Failed:
     error: KtchatError
 
 
-Event = Progress | Notice | Loaded | Prefilled | Thinking | Text | Finished | Failed
+Event = Progress | Notice | Loaded | Prefilled | Thinking | Text | WasThinking | Finished | Failed
 
 Last = Loaded | Finished | Failed
 """What ends a command's events."""

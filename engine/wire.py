@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from engine.errors import EngineError, KtchatError, RequestError
 from engine.protocol import (
+    AnswerNow,
     Auto,
     Cancel,
     Close,
@@ -29,6 +30,7 @@ from engine.protocol import (
     Loaded,
     Message,
     Notice,
+    PartialSampling,
     Prefilled,
     Progress,
     Reason,
@@ -37,7 +39,9 @@ from engine.protocol import (
     Sampling,
     Stage,
     Text,
+    Think,
     Thinking,
+    WasThinking,
 )
 
 MAX_FRAME = 64 << 20
@@ -48,8 +52,8 @@ _LENGTH = struct.Struct(">I")
 _TYPES: dict[str, type[Any]] = {
     cls.__name__: cls
     for cls in (
-        *(Load, Generate, Cancel, Close),
-        *(Progress, Notice, Loaded, Prefilled, Thinking, Text, Finished, Failed),
+        *(Load, Generate, Cancel, AnswerNow, Close),
+        *(Progress, Notice, Loaded, Prefilled, Thinking, Text, WasThinking, Finished, Failed),
     )
 }
 
@@ -107,6 +111,12 @@ def _build(cls: type[Any], body: Mapping[str, Any]) -> Any:
             "messages": tuple(_plain(Message, message) for message in body["messages"]),
             "sampling": _plain(Sampling, body["sampling"]),
         }
+    elif cls is Loaded:
+        body = {
+            **body,
+            "think": _choices(body.get("think", [])),
+            "sampling": _plain(PartialSampling, body.get("sampling", {})),
+        }
     elif cls is Finished:
         body = {**body, "figures": _plain(Figures, body["figures"])}
     return _plain(cls, body)
@@ -120,6 +130,16 @@ def _plain(cls: type[Any], body: Mapping[str, Any]) -> Any:
     return cls(**body)
 
 
+def _choices(words: object) -> tuple[object, ...]:
+    """The words of a `Loaded.think`, each once."""
+    known = get_args(Think)
+    if not isinstance(words, list) or len(words) > len(known):
+        raise TypeError(f"Loaded.think: {words!r}")
+    if any(word not in known for word in words) or len(set(words)) < len(words):
+        raise TypeError(f"Loaded.think: {words!r}")
+    return tuple(words)
+
+
 _WORDS: dict[str, tuple[object, ...]] = {
     "Role": get_args(Role),
     "Reason": get_args(Reason),
@@ -129,6 +149,7 @@ _WORDS: dict[str, tuple[object, ...]] = {
     "Device": get_args(Device),
     "KvKind": get_args(KvKind),
     "Computed": get_args(Computed),
+    "Think": get_args(Think),
 }
 _PLAIN: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float)}
 

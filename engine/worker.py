@@ -24,6 +24,7 @@ from engine.errors import EngineError, KtchatError, MemoryShortError, RequestErr
 from engine.process import fault_injection
 from engine.process.lifetime import die_with_parent
 from engine.protocol import (
+    AnswerNow,
     Cancel,
     Close,
     Command,
@@ -112,7 +113,7 @@ class Worker(asyncio.Protocol):
         self._outbox = Outbox(asyncio.get_running_loop())
         self._emit = fault_injection.faulty(self._outbox.emit)
         self._frames = Frames()
-        self._cancelled = CancelFlag()
+        self._cancelled, self._answer_now = CancelFlag(), CancelFlag()
         self._running: int | None = None
         self._model: Model | None = None
         self._commands: queue.SimpleQueue[Load | Generate] = queue.SimpleQueue()
@@ -150,10 +151,13 @@ class Worker(asyncio.Protocol):
             case Load() | Generate():
                 # Lowered here, not when the work begins: a Cancel may already be behind it.
                 self._cancelled.clear()
+                self._answer_now.clear()
                 self._running = command.id if isinstance(command, Generate) else None
                 self._commands.put(command)
             case Cancel() if command.id == self._running:
                 self._cancelled.set()
+            case AnswerNow() if command.id == self._running:
+                self._answer_now.set()
             case Close():
                 os._exit(0)
 
@@ -188,7 +192,7 @@ class Worker(asyncio.Protocol):
         else:
             from engine.generation.decoder import reply
 
-            reply(self._model, command, self._cancelled, self._emit)
+            reply(self._model, command, self._cancelled, self._emit, self._answer_now)
 
 
 def open_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -17,10 +18,9 @@ from engine.protocol import (
     Prefilled,
     Progress,
     Reason,
-    Text,
-    Thinking,
 )
 from engine.runtimes.base import CancelFlag, CancelledError, Floats, Model
+from engine.text.reader import Said
 from engine.text.thinking import Splitter
 
 MESSAGE_ENDS = 2
@@ -29,13 +29,21 @@ MESSAGE_ENDS = 2
 Emit = Callable[[Event], None]
 
 
-def reply(model: Model, request: Generate, cancelled: CancelFlag, emit: Emit) -> None:
-    """Answer `request`: emits Notice, Progress, Prefilled, Thinking and Text, at last `Finished`.
+def reply(
+    model: Model,
+    request: Generate,
+    cancelled: CancelFlag,
+    emit: Emit,
+    answer_now: CancelFlag | None = None,
+) -> None:
+    """Answer `request`: emits Notice, Progress, Prefilled, Thinking, Text and WasThinking, at last
+    `Finished`. Thinking ends when `answer_now` is raised, which lowers it.
 
     Raises `RequestError`, `TemplateError` and `ContextError` before anything runs, and whatever the
     runtime raises.
     """
-    turn = _Turn(model, request, cancelled, emit)
+    wish = CancelFlag() if answer_now is None else answer_now
+    turn = _Turn(model, request, cancelled, emit, wish)
     logits = turn.prefill()
     reason: Reason = "cancelled" if logits is None else turn.decode(logits)
     emit(Finished(reason, turn.figures))
@@ -48,7 +56,7 @@ def _prompt(model: Model, request: Generate, emit: Emit) -> tuple[list[int], str
     if request.max_tokens is not None and request.max_tokens < 1:
         raise RequestError(f"A reply of {request.max_tokens} tokens is not possible")
     told = model.template.notice
-    parts = model.template.render(request.messages)
+    parts = model.template.render(request.messages, request.think)
     if (notice := model.template.notice) not in (None, told):
         emit(Notice(notice))
     prompt = model.tokenizer.encode(parts)
@@ -67,15 +75,24 @@ def _prompt(model: Model, request: Generate, emit: Emit) -> tuple[list[int], str
 class _Turn:
     """One reply on its way; `figures` say how far it is."""
 
-    def __init__(self, model: Model, request: Generate, cancelled: CancelFlag, emit: Emit) -> None:
+    def __init__(
+        self,
+        model: Model,
+        request: Generate,
+        cancelled: CancelFlag,
+        emit: Emit,
+        answer_now: CancelFlag,
+    ) -> None:
         self.started = time.perf_counter()
         self.model = model
         self.runtime = model.runtime
         self.cancelled = cancelled
         self.emit = emit
+        self.answer_now = answer_now
+        self.forced: deque[int] = deque()
         self.prompt, tail = _prompt(model, request, emit)
         self.sampler = Sampler(request.sampling, self.prompt)
-        self.splitter = Splitter(tail)
+        self.splitter = Splitter(tail, model.tokenizer.marks)
         left = self.runtime.context - len(self.prompt)
         self.room = min(left, request.max_tokens or left)
         self.full: Reason = "length" if self.room == request.max_tokens else "context"
@@ -120,12 +137,16 @@ class _Turn:
         tokenizer, pieces = self.model.tokenizer, self.model.tokenizer.decoder()
         reason: Reason | None = None
         while reason is None:
-            token = self.sampler.next(logits[: tokenizer.vocab_size])
-            if tokenizer.is_end(token):
+            token = self._next(logits)
+            if token is None:
                 reason = "stop"
                 break
             self._count()
-            self._say(self.splitter.feed(pieces.feed(token)))
+            if mark := tokenizer.mark(token):
+                self._say(self.splitter.feed(pieces.flush(), tokens=0))
+                self._say(self.splitter.feed(mark, control=True))
+            else:
+                self._say(self.splitter.feed(pieces.feed(token)))
             if self.figures.reply_tokens == self.room:
                 reason = self.full
             elif (following := self._forward([token])) is None:
@@ -135,6 +156,21 @@ class _Turn:
         self._say(self.splitter.feed(pieces.flush(), tokens=0))
         self._say(self.splitter.flush())
         return reason
+
+    def _next(self, logits: Floats) -> int | None:
+        """The next token: of what ends the thinking, or sampled; None where the reply ends.
+
+        What is forced goes one by one through the same loop, so that figures need no exception.
+        """
+        if self.answer_now and (closing := self.splitter.closing):
+            self.answer_now.clear()
+            self.forced.extend(self.model.tokenizer.encode_more(closing))
+        if self.forced:
+            token = self.forced.popleft()
+            self.sampler.note(token)
+            return token
+        token = self.sampler.next(logits[: self.model.tokenizer.vocab_size])
+        return None if self.model.tokenizer.is_end(token) else token
 
     def _forward(self, tokens: list[int]) -> Floats | None:
         """Logits after `tokens`; None when cancelled before or meanwhile."""
@@ -156,7 +192,7 @@ class _Turn:
             decode_seconds=elapsed - self.figures.first_token_seconds,
         )
 
-    def _say(self, events: Iterable[Thinking | Text]) -> None:
+    def _say(self, events: Iterable[Said]) -> None:
         for event in events:
             self.emit(event)
         self._note(thinking_tokens=self.splitter.thinking_tokens)

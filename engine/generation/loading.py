@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from engine.errors import UnsupportedModelError
+from engine.generation.own_sampling import own_sampling
 from engine.gguf.file import GGUFFile
 from engine.machine.probe import available_memory
 from engine.plan.context import choose_context
@@ -68,6 +69,9 @@ def load_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
             kv_bytes_per_token=runtime.kv_bytes_per_token,
             seconds=time.perf_counter() - started,
             device=runtime.device,
+            think=tuple(template.switches.choices),
+            think_default=template.switches.default,
+            sampling=own_sampling(file.metadata),
         )
         return Model(loaded, tokenizer, template, runtime, resources.pop_all())
 

@@ -52,8 +52,12 @@ class Sampler:
             )
         logits = penalised(logits, self._recent, self.sampling.repeat_penalty)
         token = self._draw(logits)
-        self._recent.append(token)
+        self.note(token)
         return token
+
+    def note(self, token: int) -> None:
+        """Count a token as used, for the repeat penalty."""
+        self._recent.append(token)
 
     def _draw(self, logits: Floats) -> int:
         if self.sampling.temperature == 0.0:

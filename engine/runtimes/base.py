@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from engine.protocol import Computed, Loaded, Message
+    from engine.protocol import Computed, Loaded, Message, Think
     from engine.text.tokenizer import Part
 
 Floats = npt.NDArray[np.float32]
@@ -108,8 +108,21 @@ class Vocabulary(Protocol):
         """Tokens there are."""
         ...
 
+    @property
+    def marks(self) -> frozenset[str]:
+        """Texts of the tokens that can be marks around reasoning."""
+        ...
+
+    def mark(self, token: int) -> str:
+        """The text of a token that can be such a mark; empty for every other one."""
+        ...
+
     def encode(self, parts: Sequence[Part]) -> list[int]:
         """Tokens of a rendered prompt."""
+        ...
+
+    def encode_more(self, text: str) -> list[int]:
+        """Tokens of a template's text that goes on behind other tokens."""
         ...
 
     def decoder(self) -> Pieces:
@@ -133,8 +146,9 @@ class Template(Protocol):
         """What the person should know of the template."""
         ...
 
-    def render(self, messages: Sequence[Message]) -> list[Part]:
-        """The prompt, ready for the model's answer. Raises `TemplateError`."""
+    def render(self, messages: Sequence[Message], think: Think | None = None) -> list[Part]:
+        """The prompt, ready for the model's answer. Raises `TemplateError`, and `RequestError` for
+        a `think` that it does not offer."""
         ...
 
     def close(self) -> None:

@@ -17,8 +17,9 @@ from typing import Any
 
 from engine.errors import TemplateError
 from engine.gguf.file import GGUFFile
-from engine.protocol import Message
+from engine.protocol import Message, Think
 from engine.text.chat_formats import ChatFormat, guess
+from engine.text.switches import PROBE, Switches, Variables, find
 from engine.text.template_process import SECONDS, TemplateProcess
 from engine.text.tokenizer import Part
 
@@ -43,6 +44,8 @@ class ChatTemplate:
             name: _token_text(file, f"tokenizer.ggml.{key}_token_id")
             for name, key in (("bos_token", "bos"), ("eos_token", "eos"), ("unk_token", "unknown"))
         }
+        self._name = str(file.metadata.get("general.name") or "This model")
+        self._source = ""
         self._process: TemplateProcess | None = None
         self.notice: str | None = None
         """What the person should know, once the built-in format was used."""
@@ -50,6 +53,7 @@ class ChatTemplate:
         if not isinstance(source, str) or not source.strip():
             self._explain("The model has no chat template")
             return
+        self._source = source
         try:
             self._process = TemplateProcess(source)
         except TemplateError as error:
@@ -60,13 +64,26 @@ class ChatTemplate:
         """The template of an open file; its process starts in the background."""
         return cls(file)
 
-    def render(self, messages: Sequence[Message]) -> list[Part]:
-        """The prompt for the next reply. Raises `TemplateError` when there are no messages."""
+    @cached_property
+    def switches(self) -> Switches:
+        """What the template offers of thinking; the first call renders it, for `SECONDS` at most."""
+        process = self._process
+        if process is None:
+            return Switches()
+        deadline = time.monotonic() + SECONDS
+        return find(
+            self._source, lambda variables: self._render(process, PROBE, variables, deadline)
+        )
+
+    def render(self, messages: Sequence[Message], think: Think | None = None) -> list[Part]:
+        """The prompt for the next reply. Raises `TemplateError` when there are no messages, and
+        `RequestError` for a `think` that is not offered."""
         if not messages:
             raise TemplateError("There is nothing to answer", "The conversation has no messages")
+        variables = self.switches.variables(think, self._name) if think else {}
         if self._process is not None and self._process.kills < MAX_KILLS:
             try:
-                parts = self._render(self._process, messages)
+                parts = self._render(self._process, messages, variables)
             except TemplateError as error:
                 self._explain(str(error))
             else:
@@ -87,9 +104,16 @@ class ChatTemplate:
         why = why if why.endswith(".") else f"{why}."
         self.notice = f"{why} The built-in format {self._builtin.name} is used instead."
 
-    def _render(self, process: TemplateProcess, messages: Sequence[Message]) -> list[Part]:
+    def _render(
+        self,
+        process: TemplateProcess,
+        messages: Sequence[Message],
+        variables: Variables,
+        deadline: float | None = None,
+    ) -> list[Part]:
         """The template's prompt, for messages in the first form in which it writes them all."""
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + SECONDS if deadline is None else deadline
+        variables = variables | self._tokens
         failure: TemplateError | None = None
         partial: list[Part] | None = None
         for typed, merged in product((False, True), (False, True)):
@@ -98,7 +122,7 @@ class ChatTemplate:
                 continue
             placed = Placeholders(given)
             try:
-                text = process.render(placed.variables(typed) | self._tokens, deadline)
+                text = process.render(placed.variables(typed) | variables, deadline)
                 if typed and _PRINTED_LIST.search(text):
                     continue
                 parts, complete = placed.fill(text)

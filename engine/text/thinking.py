@@ -1,136 +1,187 @@
-"""Splits a model's text into reasoning and reply, by the tags that models put around their reasoning.
+"""Splits what a model says into reasoning and reply, by the marks that models put around them.
 
-A reply may open with reasoning, once; after that, tags are text like any other.
+`Splitter` chooses the reader: here the one for marks around one stretch of reasoning, in `harmony` the
+one for gpt-oss. Marks are in `marks`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
 
-from engine.protocol import Text, Thinking
+from engine.protocol import WasThinking
+from engine.text.harmony import HarmonyReader, open_header
+from engine.text.marks import STYLES, Alphabet, Marks, overlap
+from engine.text.reader import Reader, Said
+
+_QUOTES = "`'\"“‘«"
+"""Directly behind one of these, a mark in a reply is mentioned, not used."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tags:
-    """What stands before and after reasoning."""
+class TagReader(Reader):
+    """Marks around reasoning at the beginning; after it, marks are text like any other.
 
-    opening: str
-    closing: str
-
-
-STYLES: tuple[Tags, ...] = (
-    Tags("<think>", "</think>"),
-    Tags("<thinking>", "</thinking>"),
-    Tags("[THINK]", "[/THINK]"),
-    Tags("<seed:think>", "</seed:think>"),
-    Tags("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
-)
-"""Qwen3, DeepSeek, GLM, MiniMax, Kimi; older prompts; Magistral; Seed-OSS; gpt-oss."""
-
-SILENT = ("<|channel|>final<|message|>",)
-"""Openings of a reply without reasoning that are no text."""
-
-
-@dataclass(slots=True)
-class Splitter:
-    """Feed it text and tokens as they come; it gives events, holding back what may be a tag.
-
-    `prompt` is the end of the rendered prompt: a template may itself open the reasoning.
-    `thinking_tokens` counts those of the reasoning, its tags included.
+    A closing mark that no opening one came before makes all that was said reasoning, if it is a token.
     """
 
-    prompt: str = ""
-    thinking_tokens: int = 0
-    _tags: Tags | None = None
-    _state: Literal["start", "thinking", "reply"] = "start"
-    _held: str = ""
-    _tokens: int = 0
-    _trim: bool = False
+    def __init__(self, alphabet: Alphabet, prompt: str) -> None:
+        """`prompt` is the end of the rendered prompt: a template may open the reasoning, or close it."""
+        super().__init__(alphabet)
+        self._style: Marks | None = None
+        self._state: Literal["start", "thinking", "reply"] = "start"
+        self._lined = False  # marks stand on lines of their own
+        self._lone = True  # a closing mark could be one without an opening
+        self._said = 0  # tokens of the reply so far
+        self._last = ""
+        coded = alphabet.coded
+        self._openings = {coded(style.opening): style for style in STYLES}
+        self._closings = {code for s in STYLES if len(code := coded(s.closing)) == 1}
+        self._silent = [
+            code
+            for style in STYLES
+            for mark in (style.answer, *style.silent)
+            if mark and (code := coded(mark)) != mark
+        ]
+        self._begin(prompt)
+        self._notable = _any(
+            [*self._silent, *(c for c in self._openings if len(c) == 1), *self._closings]
+        )
 
-    def __post_init__(self) -> None:
-        end = self.prompt.rstrip()
-        for tags in STYLES:
-            if end.endswith(tags.opening):
-                self._think(tags)
+    def _begin(self, prompt: str) -> None:
+        end = prompt.rstrip()
+        for style in STYLES:
+            if end.endswith(style.opening):
+                self._think(style)
+                self._lined = "\n" in prompt[len(end) :]
+            elif end.endswith(style.closing) or (style.answer and end.endswith(style.answer)):
+                self._lone = False
 
-    def feed(self, text: str, tokens: int = 1) -> Iterator[Thinking | Text]:
-        """The events that `text`, sampled as `tokens` tokens, completes."""
-        self._held += text
-        self._tokens += tokens
+    @property
+    def closing(self) -> str:
+        style = self._style
+        if style is None or self._state != "thinking":
+            return ""
+        before, after = ("\n", style.gap) if self._lined else ("", "")
+        return before + style.closing + after + style.answer
+
+    def read(self, tokens: int) -> Iterator[Said]:
         if self._state == "start":
             self._decide()
             tokens = self._tokens
         if self._state == "thinking":
             self.thinking_tokens += tokens
-            yield from self._thinking()
+            tokens = 0
+            yield from self._think_on()
         if self._state == "reply":
+            self._said += tokens
             yield from self._reply()
 
-    def flush(self) -> Iterator[Thinking | Text]:
-        """What was held back, at the end of the reply."""
+    def flush(self) -> Iterator[Said]:
+        held, self.held = self.held, ""
         if self._state == "thinking":
-            yield from self._event(self._held.rstrip(), thinking=True)
+            yield from self.event(held.rstrip(), thinking=True)
         else:
-            yield from self._event(self._held.lstrip() if self._trim else self._held)
-        self._held = ""
+            yield from self.event(held.lstrip() if self.trim else held)
 
     def _decide(self) -> None:
         """Leave "start" once the text is long enough to tell whether it opens reasoning."""
-        text = self._held.lstrip()
-        openings = [*(tags.opening for tags in STYLES), *SILENT]
-        if any(opening.startswith(text) and opening != text for opening in openings):
+        text = self.held.lstrip()
+        marks = [*self._openings, *self._closings, *self._silent]
+        if any(mark.startswith(text) and mark != text for mark in marks):
             return
-        for tags in STYLES:
-            if text.startswith(tags.opening):
-                self._held = text[len(tags.opening) :]
-                self._think(tags)
+        for opening, style in self._openings.items():
+            if text.startswith(opening):
+                self.held = text[len(opening) :]
+                self._think(style)
                 return
         self._state = "reply"
-        for opening in SILENT:
-            if text.startswith(opening):
-                self._held = text[len(opening) :]
+        for mark in (*self._closings, *self._silent):
+            if text.startswith(mark):  # the end of nothing, or the beginning of the reply
+                self.held, self.trim = text[len(mark) :], True
 
-    def _think(self, tags: Tags) -> None:
-        self._tags = tags
+    def _think(self, style: Marks) -> None:
+        self._style = style
         self._state = "thinking"
-        self._trim = True
+        self.trim = True
+        self._lone = False
+        if not self._silent and style.answer:
+            self._silent = [style.answer, *style.silent]
+            self._notable = _any(self._silent)
 
-    def _thinking(self) -> Iterator[Thinking | Text]:
-        assert self._tags is not None
-        if self._trim:
-            self._held = self._held.lstrip()
-            self._trim = not self._held
-        inside, closing, after = self._held.partition(self._tags.closing)
-        if closing:
-            self._held = after
-            self._state = "reply"
-            self._trim = True
-            yield from self._event(inside.rstrip(), thinking=True)
-            return
-        ready = len(inside) - _overlap(inside, self._tags.closing)
-        ready = len(inside[:ready].rstrip())
-        self._held = inside[ready:]
-        yield from self._event(inside[:ready], thinking=True)
+    def _think_on(self) -> Iterator[Said]:
+        assert self._style is not None
+        if self.trim and self.held:
+            self._lined = self._lined or self.held.startswith("\n")
+        closing = self.alphabet.coded(self._style.closing)
+        yield from self.thinking([closing])
+        if self.held.startswith(closing):
+            self.held = self.held[len(closing) :]
+            self._state, self.trim = "reply", True
 
-    def _reply(self) -> Iterator[Thinking | Text]:
-        if self._trim:
-            self._held = self._held.lstrip()
-            self._trim = not self._held
-        text, self._held = self._held, ""
-        yield from self._event(text)
+    def _reply(self) -> Iterator[Said]:
+        self.skip_blanks()
+        while self._notable and (match := self._notable.search(self.held)):
+            before, mark, self.held = self.held[: match.start()], match[0], self.held[match.end() :]
+            yield from self._say(before)
+            if mark in self._silent:
+                self.trim = self.trim or not self._last
+            elif mark in self._closings and self._lone and self._last not in _QUOTES:
+                yield from self._say_that_was_thinking()
+            else:
+                self._lone = False
+                yield from self._say(mark)
+            self.skip_blanks()
+        begun = max((overlap(self.held, mark) for mark in self._silent), default=0)
+        ready = len(self.held) - begun
+        text, self.held = self.held[:ready], self.held[ready:]
+        yield from self._say(text)
 
-    def _event(self, text: str, thinking: bool = False) -> Iterator[Thinking | Text]:
-        if not text:
-            return
-        tokens, self._tokens = self._tokens, 0
-        yield Thinking(text, tokens) if thinking else Text(text, tokens)
+    def _say(self, text: str) -> Iterator[Said]:
+        self._last = text[-1:] or self._last
+        yield from self.event(text)
+
+    def _say_that_was_thinking(self) -> Iterator[Said]:
+        self._lone, self.trim = False, True
+        self.thinking_tokens += self._said
+        self._said = 0
+        self._tokens = 0
+        yield WasThinking()
 
 
-def _overlap(text: str, tag: str) -> int:
-    """Length of the longest end of `text` that begins `tag`."""
-    for length in range(min(len(text), len(tag) - 1), 0, -1):
-        if text.endswith(tag[:length]):
-            return length
-    return 0
+class Splitter:
+    """Feed it text and tokens as they come; it gives events, holding back what may be a mark.
+
+    `prompt` is the end of the rendered prompt, `tokens` are the marks that the vocabulary has.
+    """
+
+    def __init__(self, prompt: str = "", tokens: Collection[str] = ()) -> None:
+        self._alphabet = Alphabet(tokens)
+        header = open_header(prompt)
+        self._reader: Reader = (
+            TagReader(self._alphabet, prompt)
+            if header is None
+            else HarmonyReader(self._alphabet, header)
+        )
+
+    @property
+    def thinking_tokens(self) -> int:
+        """Tokens of the reasoning so far, its marks included."""
+        return self._reader.thinking_tokens
+
+    @property
+    def closing(self) -> str:
+        """Template text that ends the reasoning and begins the reply; empty: nothing is to be ended."""
+        return self._reader.closing
+
+    def feed(self, text: str, tokens: int = 1, control: bool = False) -> Iterator[Said]:
+        """The events that `text`, sampled as `tokens` tokens, completes. `control`: it is one token."""
+        return self._reader.feed(self._alphabet.token(text) if control else text, tokens)
+
+    def flush(self) -> Iterator[Said]:
+        """What was held back, at the end of the reply."""
+        return self._reader.flush()
+
+
+def _any(marks: Sequence[str]) -> re.Pattern[str] | None:
+    return re.compile("|".join(map(re.escape, marks))) if marks else None

@@ -30,7 +30,7 @@ from engine.text.llama_vocab import (
     LlamaVocab,
     checked_names,
 )
-from engine.text.thinking import STYLES
+from engine.text.marks import ATOMS
 
 MAX_TEXT = 8 << 20
 """Characters in one prompt."""
@@ -90,7 +90,7 @@ class Tokenizer:
         self._specials = control | markers
         self._special = _alternatives(self._specials)
         self._marker = _alternatives(markers)
-        self._shown = _tags(control)
+        self._marks = {token: text for token, text in odd.items() if text in ATOMS}
         self._pieces: dict[int, bytes] = {}
         self._line_break: list[int] | None = None
 
@@ -151,16 +151,38 @@ class Tokenizer:
         """A fresh decoder."""
         return Decoder(self)
 
+    @property
+    def marks(self) -> frozenset[str]:
+        """The tokens that can be marks around reasoning (`engine.text.marks.ATOMS`)."""
+        return frozenset(self._marks.values())
+
+    def mark(self, token: int) -> str:
+        """The text of a token that can be a mark; empty for every other one."""
+        return self._marks.get(token, "")
+
     def visible_piece(self, token: int) -> bytes:
-        """The bytes that a reader sees: none for control tokens, but those around thoughts."""
+        """The bytes that a reader sees: none for control tokens."""
         known = self._pieces.get(token)
         if known is None:
-            special = self._odd.get(token) in self._shown
-            known = self._pieces[token] = self._vocab.piece(self._checked(token), special)
+            known = self._pieces[token] = self._vocab.piece(self._checked(token), special=False)
         return known
 
     def encode(self, parts: Sequence[Part]) -> list[int]:
         """Tokens of a prompt. Raises `RequestError` when it has more than `MAX_TEXT` characters."""
+        tokens = self._encode(parts, begins=True)
+        if self.adds_bos and self.bos is not None and tokens[:1] != [self.bos]:
+            tokens.insert(0, self.bos)
+        return tokens
+
+    def encode_more(self, text: str) -> list[int]:
+        """Tokens of a template's text that goes on behind other tokens."""
+        return self._encode([Part(text, True)], begins=False)
+
+    def close(self) -> None:
+        """Free the vocabulary; nothing may be asked of it afterwards."""
+        self._vocab.close()
+
+    def _encode(self, parts: Sequence[Part], begins: bool) -> list[int]:
         length = sum(len(part.text) for part in parts)
         if length > MAX_TEXT:
             raise RequestError(
@@ -175,19 +197,13 @@ class Tokenizer:
                 continue
             attributes = self._attributes[token]
             tokens += self._encode_run(
-                "".join(run).lstrip(before).rstrip(_BLANKS if attributes & STRIP_LEFT else "")
+                "".join(run).lstrip(before).rstrip(_BLANKS if attributes & STRIP_LEFT else ""),
+                begins or bool(tokens),
             )
             tokens.append(token)
             run.clear()
             before = _BLANKS if attributes & STRIP_RIGHT else ""
-        tokens += self._encode_run("".join(run).lstrip(before))
-        if self.adds_bos and self.bos is not None and tokens[:1] != [self.bos]:
-            tokens.insert(0, self.bos)
-        return tokens
-
-    def close(self) -> None:
-        """Free the vocabulary; nothing may be asked of it afterwards."""
-        self._vocab.close()
+        return tokens + self._encode_run("".join(run).lstrip(before), begins or bool(tokens))
 
     def _cut(self, parts: Sequence[Part]) -> Iterator[tuple[str, int | None]]:
         """Text, and the control token behind it when there is one."""
@@ -199,13 +215,13 @@ class Tokenizer:
                     position = match.end()
             yield part.text[position:], None
 
-    def _encode_run(self, text: str) -> list[int]:
-        """Tokens of text without control tokens."""
+    def _encode_run(self, text: str, begins: bool) -> list[int]:
+        """Tokens of text without control tokens; whether it `begins` or goes on behind other text."""
         tokens: list[int] = []
         long = _LONG.get(self._vocab.kind)
         for piece in self._unmarked(_SURROGATE.sub("\ufffd", text)):
             for chunk in _chunks(piece, long) if long else (piece,):
-                if chunk and tokens and self._vocab.kind == SPM:
+                if chunk and (tokens or not begins) and self._vocab.kind == SPM:
                     tokens += self._encode_rest(chunk)
                 elif chunk:
                     tokens += self._vocab.tokenise(chunk.encode())
@@ -249,15 +265,6 @@ class Tokenizer:
                 f"Token {token} is not in the vocabulary", f"It has {self._vocab.size} tokens"
             )
         return token
-
-
-def _tags(control: Iterable[str]) -> frozenset[str]:
-    """Control tokens that are text to a decoder, because reasoning is told from a reply by them."""
-    shown: set[str] = set()
-    for tags in STYLES:
-        if any(text in tags.opening for text in control):
-            shown |= {text for text in control if text in tags.opening + tags.closing}
-    return frozenset(shown)
 
 
 def _alternatives(texts: Iterable[str]) -> re.Pattern[str] | None:

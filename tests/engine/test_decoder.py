@@ -20,10 +20,11 @@ from engine.protocol import (
     Sampling,
     Text,
     Thinking,
+    WasThinking,
 )
 from engine.runtimes.base import CancelFlag, Model
 from tests.support.clock import PATIENCE, assert_within, within
-from tests.support.fake_runtime import fake_model
+from tests.support.fake_runtime import FIRST_MARK, fake_model
 
 
 def ask(model: Model, text: str, max_tokens: int | None = None, **sampling: float) -> list[Event]:
@@ -227,7 +228,7 @@ def test_a_template_that_fails_on_the_way_is_noticed_once() -> None:
     model = fake_model()
     render = model.template.render
 
-    def fails(messages: object) -> object:
+    def fails(messages: object, think: object) -> object:
         model.template.notice = "The template failed"
         return render(messages)
 
@@ -244,3 +245,95 @@ def test_logits_beyond_the_vocabulary_are_never_chosen() -> None:
     model.tokenizer.vocab_size = ord("n")
     # "o" is beyond it now: all that is left are equal, and the first of those ends the turn.
     assert text_of(ask(model, "say=o", temperature=0.0)) == ""
+
+
+# Marks as tokens, and ending the thinking.
+
+THINK = ("<think>", "</think>")
+OPEN, CLOSE = chr(FIRST_MARK), chr(FIRST_MARK + 1)
+
+
+def answered(model: Model, text: str, after: str, max_tokens: int | None = None) -> list[Event]:
+    """The events when the thinking is to end as soon as `after` was thought."""
+    events: list[Event] = []
+    answer_now = CancelFlag()
+
+    def emit(event: Event) -> None:
+        events.append(event)
+        if text_of(events, Thinking) == after:
+            answer_now.set()
+
+    request = Generate(1, (Message("user", text),), max_tokens=max_tokens)
+    reply(model, request, CancelFlag(), emit, answer_now)
+    return events
+
+
+def test_a_mark_that_is_a_token_is_told_from_its_letters() -> None:
+    model = fake_model(marks=THINK)
+    events = ask(model, f"say={OPEN}a`</think>`b{CLOSE}c")
+    assert (text_of(events, Thinking), text_of(events)) == ("a`</think>`b", "c")
+    assert events[-1].figures.thinking_tokens == 14
+    events = ask(model, f"say=plan{CLOSE}yes")
+    assert [type(e) for e in events].count(WasThinking) == 1
+    assert events[-1].figures.thinking_tokens == 5
+
+
+def test_the_answer_follows_on_the_forced_mark() -> None:
+    model = fake_model(marks=THINK)
+    events = answered(model, f"say={OPEN}\\nabc count=0 then=\\n\\nyes", "abc")
+    assert (text_of(events, Thinking), text_of(events)) == ("abc", "yes")
+    finished = events[-1]
+    assert finished.reason == "stop"
+    figures = finished.figures
+    forced = len("\n" + CLOSE + "\n\n")
+    assert figures.thinking_tokens == len(OPEN + "\nabc") + 2
+    assert figures.reply_tokens == len(OPEN + "\nabc") + forced + len("\n\nyes")
+    assert figures.context_used == figures.prompt_tokens + figures.reply_tokens
+    assert model.runtime.sequence[figures.prompt_tokens :] == [
+        *map(ord, f"{OPEN}\nabc\n{CLOSE}\n\n\n\nyes")
+    ]
+
+
+def test_harmony_goes_on_in_the_final_channel() -> None:
+    marks = ("<|channel|>", "<|message|>", "<|end|>", "<|start|>")
+    channel, message, end, start = (chr(FIRST_MARK + n) for n in range(4))
+    model = fake_model(marks=marks)
+    model.template._tail = "<|start|>assistant"  # type: ignore[attr-defined]
+    model.runtime.begin = _scripted(model, f"say={channel}analysis{message}hm count=0 then=yes")  # type: ignore[method-assign]
+    events = answered(model, "q", "hm")
+    assert (text_of(events, Thinking), text_of(events)) == ("hm", "yes")
+    said = "".join(map(chr, model.runtime.sequence))
+    assert said.endswith(f"hm{end}{start}assistant{channel}final{message}yes")
+
+
+def _scripted(model: Model, words: str) -> object:
+    """A `begin` that takes its script from here, for a template with an end of its own."""
+    begin = model.runtime.begin
+
+    def begun(tokens: list[int], marks: object = ()) -> int:
+        shared = begin(tokens)
+        model.runtime._script = dict(word.split("=", 1) for word in words.split())  # type: ignore[attr-defined]
+        return shared
+
+    return begun
+
+
+def test_a_wish_without_thinking_changes_nothing() -> None:
+    answer_now, events = CancelFlag(), []
+    answer_now.set()
+    request = Generate(1, (Message("user", "say=hello"),))
+    reply(fake_model(marks=THINK), request, CancelFlag(), events.append, answer_now)
+    assert text_of(events) == "hello"
+
+
+def test_a_forced_end_respects_the_limit_of_tokens() -> None:
+    events = answered(fake_model(marks=THINK), f"say={OPEN}ab count=0 then=yes", "ab", max_tokens=4)
+    assert (events[-1].reason, events[-1].figures.reply_tokens) == ("length", 4)
+    assert (text_of(events, Thinking), text_of(events)) == ("ab", "")
+
+
+def test_the_choice_of_thinking_reaches_the_template() -> None:
+    model, events = fake_model(), []
+    request = Generate(1, (Message("user", "say=ok"),), think="low")
+    reply(model, request, CancelFlag(), events.append)
+    assert model.template.asked == ["low"]  # type: ignore[attr-defined]

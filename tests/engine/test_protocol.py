@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import struct
 
@@ -10,6 +11,7 @@ import pytest
 from engine import wire
 from engine.errors import ContextError, EngineError, RequestError
 from engine.protocol import (
+    AnswerNow,
     Cancel,
     Close,
     Command,
@@ -22,11 +24,13 @@ from engine.protocol import (
     Loaded,
     Message,
     Notice,
+    PartialSampling,
     Prefilled,
     Progress,
     Sampling,
     Text,
     Thinking,
+    WasThinking,
     coalesced,
 )
 from engine.wire import Frames, encode
@@ -35,12 +39,19 @@ ITEMS: list[Command | Event] = [
     Load("/models/\udce9.gguf", context=5, runtime="native"),
     Load("m", context="auto", device="gpu", kv="q8"),
     Generate(3, (Message("user", "é\n\x00"), Message("assistant", "")), Sampling(seed=1), 7),
+    Generate(4, (), think="low"),
     Cancel(3),
+    AnswerNow(3),
     Close(),
     Progress("load", 1, 2, 0.5),
     Notice("中文"),
     Loaded("p", "n", "a", "q", "r", 1, 2, 3, 0.25, "hybrid"),
+    Loaded(
+        *("p", "n", "a", "q", "r", 1, 2, 3, 0.25, "CPU", ("off", "high"), "high"),
+        PartialSampling(temperature=0.6, top_k=20),
+    ),
     Prefilled(1, 0, 0.1),
+    WasThinking(),
     Thinking("hm", 2),
     Text("\ud800"),
     Finished("stop", Figures(prompt_tokens=4, decode_seconds=1.5)),
@@ -71,6 +82,12 @@ def test_frames_may_come_in_any_pieces(size: int) -> None:
     assert found == ITEMS
 
 
+def _loaded(**changes: object) -> bytes:
+    """A `Loaded` with other values."""
+    body = dataclasses.asdict(Loaded("p", "n", "a", "q", "r", 1, 2, 3, 0.25))
+    return json.dumps(["Loaded", {**body, **changes}]).encode()
+
+
 BAD = {
     "no json": b"{",
     "no pair": b"[]",
@@ -90,6 +107,16 @@ BAD = {
     "unknown role": json.dumps(
         ["Generate", {"id": 1, "messages": [{"role": "x", "content": ""}], "sampling": {}, "max_tokens": None}]
     ).encode(),
+    "unknown thinking": b'["Generate", {"id": 1, "messages": [], "sampling": {}, "think": "much"}]',
+    "unknown choice": _loaded(think=["off", "much"]),
+    "a choice twice": _loaded(think=["off", "off"]),
+    "many choices": _loaded(think=["off"] * 1000),
+    "choices as text": _loaded(think="off"),
+    "a choice as list": _loaded(think=[["off"]]),
+    "unknown default": _loaded(think_default="much"),
+    "sampling of text": _loaded(sampling={"temperature": "hot"}),
+    "unknown sampling": _loaded(sampling={"mirostat": 2}),
+    "sampling as list": _loaded(sampling=[]),
     "body is a list": b'["Text", ["x"]]',
     "deep": b"[" * 100_000,
     "bytes": b"\xff\xfe",
@@ -105,6 +132,15 @@ def test_anything_else_is_one_typed_error(case: str) -> None:
 
 def test_a_load_of_an_older_client_is_understood() -> None:
     assert wire.decode(b'["Load", {"path": "m"}]') == Load("m", None, device="auto", kv="f16")
+
+
+def test_a_loaded_model_of_an_older_engine_is_understood() -> None:
+    model = Loaded("p", "n", "a", "q", "r", 1, 2, 3, 0.25)
+    body = {k: v for k, v in dataclasses.asdict(model).items() if k not in NEW}
+    assert wire.decode(json.dumps(["Loaded", body]).encode()) == model
+
+
+NEW = ("think", "think_default", "sampling")
 
 
 def test_impossible_sampling_is_the_request_s_own_error() -> None:
@@ -127,4 +163,5 @@ def test_neighbouring_events_are_coalesced() -> None:
     assert coalesced(Progress("load", 1, 9), Progress("load", 2, 9)) == Progress("load", 2, 9)
     assert coalesced(Progress("load", 1, 9), Progress("prefill", 2, 9)) is None
     assert coalesced(Text("a"), Thinking("b")) is None
+    assert coalesced(Text("a"), WasThinking()) is None
     assert coalesced(Notice("a"), Notice("b")) is None

@@ -2,7 +2,8 @@
 
 Characters are tokens (their code points, below `VOCAB`); 0 ends a turn. What it says and how fast is in
 the last message, as `key=value` words: say=TEXT (with \\s for a space), count=N (repetitions; 0: for
-ever), delay=SECONDS (a token), prefill=SECONDS (a chunk), fail=PHASE.
+ever), then=TEXT (what it says behind tokens that it did not choose), delay=SECONDS (a token),
+prefill=SECONDS (a chunk), fail=PHASE.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from engine.errors import EngineError
-from engine.protocol import Computed, Loaded, Message
+from engine.protocol import Computed, Loaded, Message, Think
 from engine.runtimes.base import Floats, Model
 
 VOCAB = 0x3000
 END = 0
+FIRST_MARK = 0x2F00
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,21 @@ class Part:
 
 
 class FakeTokenizer:
-    """One character, one token."""
+    """One character, one token; each of `marks` is one too."""
 
     vocab_size = VOCAB
+
+    def __init__(self, marks: Sequence[str] = ()) -> None:
+        self._marks = dict(zip(range(FIRST_MARK, VOCAB), marks, strict=False))
+        self.marks = frozenset(marks)
+
+    def mark(self, token: int) -> str:
+        return self._marks.get(token, "")
+
+    def encode_more(self, text: str) -> list[int]:
+        for token, mark in self._marks.items():
+            text = text.replace(mark, chr(token))
+        return [ord(char) for char in text]
 
     def encode(self, parts: Sequence[Part]) -> list[int]:
         return [ord(char) for part in parts for char in part.text]
@@ -72,8 +86,10 @@ class FakeTemplate:
 
     def __init__(self, tail: str = "") -> None:
         self._tail = tail
+        self.asked: list[Think | None] = []
 
-    def render(self, messages: Sequence[Message]) -> list[Part]:
+    def render(self, messages: Sequence[Message], think: Think | None = None) -> list[Part]:
+        self.asked.append(think)
         parts = [Part(message.content + "\n", False) for message in messages]
         return [*parts, Part(self._tail, True)]
 
@@ -98,6 +114,8 @@ class FakeRuntime:
     """Lengths of the calls."""
     _prompt: int = 0
     _script: dict[str, str] = field(default_factory=dict)
+    _chosen: int | None = None
+    _forced: int = 0  # length of the sequence behind the last token that it did not choose
 
     logits: Floats | None = None
 
@@ -110,6 +128,7 @@ class FakeRuntime:
         del self.sequence[shared:]
         self.forwarded.clear()
         self._prompt = len(tokens)
+        self._chosen, self._forced = None, 0
         words = "".join(map(chr, tokens)).rstrip("\n").rpartition("\n")[2].split()
         self._script = dict(word.split("=", 1) for word in words if "=" in word)
         return shared
@@ -118,27 +137,34 @@ class FakeRuntime:
         assert 0 < len(tokens) <= self.chunk
         assert len(self.sequence) + len(tokens) <= self.context
         self.sequence += tokens
+        if self._chosen not in (None, tokens[0]):
+            self._forced = len(self.sequence)
         self.forwarded.append(len(tokens))
         prefilling = len(self.sequence) <= self._prompt
         time.sleep(float(self._script.get("prefill" if prefilling else "delay", 0)))
         if self._script.get("fail") == ("prefill" if prefilling else "decode"):
             raise EngineError("The fake failed")
         logits = np.full(VOCAB, -1e9, np.float32)
-        logits[self._following()] = 1.0
+        following = self._following()
+        self._chosen = None if prefilling and len(self.sequence) < self._prompt else following
+        logits[following] = 1.0
         return logits
 
     def _following(self) -> int:
-        text = self._script.get("say", "ok").replace("\\s", " ").replace("\\n", "\n")
-        count = int(self._script.get("count", 1))
-        place = len(self.sequence) - self._prompt
+        said, start = ("then", self._forced) if self._forced else ("say", self._prompt)
+        text = self._script.get(said, "ok").replace("\\s", " ").replace("\\n", "\n")
+        count = 1 if self._forced else int(self._script.get("count", 1))
+        place = len(self.sequence) - start
         return END if count and place >= count * len(text) else ord(text[place % len(text)])
 
     def close(self) -> None:
         self.closed = True
 
 
-def fake_model(context: int = 4096, chunk: int = 64, tail: str = "") -> Model:
+def fake_model(
+    context: int = 4096, chunk: int = 64, tail: str = "", marks: Sequence[str] = ()
+) -> Model:
     """A scripted model, loaded."""
     runtime = FakeRuntime(context=context, chunk=chunk)
     loaded = Loaded("fake", "fake", "fake", "F32", "fake", context, 0, 0, 0.0)
-    return Model(loaded, FakeTokenizer(), FakeTemplate(tail), runtime)
+    return Model(loaded, FakeTokenizer(marks), FakeTemplate(tail), runtime)

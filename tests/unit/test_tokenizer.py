@@ -305,13 +305,26 @@ def test_control_tokens_are_not_shown(byte_level: Tokenizer) -> None:
     assert shown(byte_level, byte_level.encode([Part("a<|im_end|>b", True)])) == "ab"
 
 
-def test_tags_of_reasoning_are_shown(tmp_path: Path) -> None:
+def test_marks_of_reasoning_are_known(tmp_path: Path) -> None:
     texts = ("<think>", "</think>", "<|other|>")
     metadata = with_tokens(vocabulary.byte_level(), *texts, kind=vocabulary.CONTROL)
     tokenizer = Tokenizer.open(write(tmp_path, metadata))
     tokens = tokenizer.encode([Part("<think>x</think><|other|>y", True)])
-    assert shown(tokenizer, tokens) == "<think>x</think>y"
+    assert shown(tokenizer, tokens) == "xy"
+    assert [tokenizer.mark(token) for token in tokens] == ["<think>", "", "</think>", "", ""]
+    assert tokenizer.marks == {"<think>", "</think>"}
+    assert not any(map(tokenizer.mark, tokenizer.encode(typed("`</think>`"))))
     tokenizer.close()
+
+
+def test_text_that_goes_on_begins_with_nothing_of_its_own(
+    byte_level: Tokenizer, pieces: Tokenizer
+) -> None:
+    for tokenizer in (byte_level, pieces):
+        (end,) = strip_bos(tokenizer, tokenizer.encode([Part("<|im_end|>", True)]))
+        more = tokenizer.encode_more("\nthe<|im_end|>")
+        assert more[-1] == end and tokenizer.bos not in more
+        assert shown(tokenizer, more) == "\nthe"
 
 
 @pytest.mark.parametrize("token", [-1, 1 << 31, 100_000])
