@@ -5,6 +5,7 @@ An error crosses the engine's pipe as a plain dict and arrives as the same type.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 ON_CPU = "--device cpu"
@@ -81,3 +82,22 @@ class GpuUnusableError(EngineError):
 
 class RequestError(KtchatError):
     """A request that makes no sense: wrong sampling values, no messages, no model loaded."""
+
+
+class ThinkingError(RequestError):
+    """A choice of thinking that the model's chat template does not offer."""
+
+
+def thinking_not_offered(model: str, think: str, offered: Sequence[str]) -> ThinkingError:
+    """The error for such a choice."""
+    if not offered:
+        return ThinkingError(
+            f"The thinking of {model} cannot be set",
+            "Its chat template offers no choice",
+            "Leave the choice out",
+        )
+    return ThinkingError(
+        f"The thinking of {model} cannot be set to {think}",
+        "Its chat template does not offer that",
+        f"Choose one of: {', '.join(offered)}",
+    )

@@ -111,6 +111,7 @@ class KtchatApp(App[None]):
         self.run_worker(self._start(), group="start", exit_on_error=False)
 
     async def _start(self) -> None:
+        from ktchat.common.sampling import SamplingSources
         from ktchat.session.chat import ChatSession
         from ktchat.store.store import Store
 
@@ -123,7 +124,7 @@ class KtchatApp(App[None]):
         chat = ChatSession(
             self._engine,
             store,
-            sampling=settings.sampling,
+            sampling=SamplingSources(settings=settings.sampling),
             max_tokens=settings.token_limit,
             system=settings.system,
             notify=self.context.notify,
@@ -155,8 +156,9 @@ class KtchatApp(App[None]):
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The command palette: every action, and what has no key."""
         if screen is self.chat_screen:
+            thinking = self.chat_screen.thinking
             for key in KEYS:
-                if key.action and not key.action.startswith("app."):
+                if key.action and not key.action.startswith("app.") and thinking.offers(key.action):
                     action = f"screen.{key.action}"
                     title = key.name[:1].upper() + key.name[1:]
                     yield SystemCommand(title, f"{key.help} ({key.shown})", self._command(action))
@@ -166,6 +168,11 @@ class KtchatApp(App[None]):
                 yield SystemCommand(
                     preset.title, words, partial(self.call_later, screen.models.change, preset)
                 )
+            for title, words, choose in thinking.commands():
+                yield SystemCommand(title, words, partial(self.call_later, choose))
+            yield SystemCommand(
+                "Sampling", "Which values hold, and where from", thinking.say_sampling
+            )
             yield SystemCommand(
                 "Bring back session", "Undo the last deletion", self._command("screen.undo_delete")
             )

@@ -5,7 +5,6 @@ Mirostat, XTC, the order of samplers and the penalty's window have no counterpar
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +20,9 @@ _KEYS = {
 """Our name of each value, and the file's."""
 
 
+_MOST = max(high for _, high in SAMPLING_LIMITS.values())
+
+
 def own_sampling(metadata: Mapping[str, Any]) -> PartialSampling:
     """The values that are there and possible; an impossible one is as if it were not there."""
     found = {
@@ -32,11 +34,9 @@ def own_sampling(metadata: Mapping[str, Any]) -> PartialSampling:
 
 
 def _value(name: str, value: object) -> float | int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -1 <= value <= _MOST:
         return None
-    if name == "top_k":
-        value = max(int(value), 0)  # -1 means all, as 0 does here
-    else:
-        value = float(f"{value:.6g}")  # a float32 of the file: 0.6, not 0.6000000238
+    # All is -1 there and 0 here; a float32 of the file is 0.6, not 0.6000000238.
+    value = max(int(value), 0) if name == "top_k" else float(f"{value:.6g}")
     low, high = SAMPLING_LIMITS[name]
     return value if low <= value <= high else None

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.errors import RequestError, TemplateError
+from engine.errors import TemplateError, thinking_not_offered
 from engine.protocol import Message, Think
-from engine.text.tokenizer import Part
+
+if TYPE_CHECKING:
+    from engine.text.tokenizer import Part
 
 Variables = dict[str, Any]
-Render = Callable[[Variables], list[Part]]
+Render = Callable[[Variables], "list[Part]"]
 """The prompt of a short conversation with these variables. Raises `TemplateError`."""
 
 PROBE = [Message("user", "Hello")]
@@ -43,23 +45,8 @@ class Switches:
         if think is None:
             return {}
         if think not in self.choices:
-            raise not_offered(model, think, tuple(self.choices))
+            raise thinking_not_offered(model, think, tuple(self.choices))
         return self.choices[think]
-
-
-def not_offered(model: str, think: str, offered: tuple[Think, ...]) -> RequestError:
-    """The error for a choice that a model's template does not know."""
-    if not offered:
-        return RequestError(
-            f"The thinking of {model} cannot be set",
-            "Its chat template offers no choice",
-            "Leave the choice out",
-        )
-    return RequestError(
-        f"The thinking of {model} cannot be set to {think!r}",
-        "Its chat template does not offer that",
-        f"Choose one of: {', '.join(offered)}",
-    )
 
 
 def find(source: str, render: Render) -> Switches:

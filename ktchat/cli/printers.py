@@ -8,7 +8,17 @@ import sys
 from typing import Any, Protocol
 
 from engine.common import units
-from engine.protocol import Event, Failed, Finished, Loaded, Notice, Progress, Text, Thinking
+from engine.protocol import (
+    Event,
+    Failed,
+    Finished,
+    Loaded,
+    Notice,
+    Progress,
+    Text,
+    Thinking,
+    WasThinking,
+)
 from ktchat.cli import output
 from ktchat.common import words
 from ktchat.session.chat import Started, Update
@@ -65,6 +75,9 @@ class TextPrinter:
             case Text(text):
                 self._say(text if self._on_terminal else turn.raw_reply[self._printed :])
                 self._printed = len(turn.raw_reply)
+            case WasThinking():
+                self._printed = 0
+                self.note("What was printed so far proved to be the model's thinking.")
             case Notice(text):
                 self.note(text)
             case Finished(figures=figures):
@@ -139,6 +152,8 @@ class JsonPrinter:
         elif isinstance(update, Thinking):
             update = dataclasses.replace(update, text=turn.raw_thinking[self._thought :])
             self._thought = len(turn.raw_thinking)
+        elif isinstance(update, WasThinking):
+            self._replied, self._thought = 0, len(turn.raw_thinking)
         self._print(update)
 
     def note(self, text: str) -> None:

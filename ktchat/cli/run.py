@@ -16,7 +16,7 @@ import threading
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from engine.errors import KtchatError, RequestError
 from engine.protocol import (
@@ -25,12 +25,14 @@ from engine.protocol import (
     Finished,
     Loaded,
     Notice,
-    Sampling,
+    PartialSampling,
+    Think,
 )
 from ktchat.cli import load_options, model_path, output
 from ktchat.cli.printers import JsonPrinter, Printer, TextPrinter
-from ktchat.common import paths, usage
+from ktchat.common import paths, sampling, usage
 from ktchat.common.errors import SettingsError, UnknownSessionError, UsageError, reason_of
+from ktchat.common.sampling import SamplingSources
 from ktchat.common.settings import Settings, SettingsFile
 from ktchat.library import models
 from ktchat.session.chat import ChatSession, Engine, Started
@@ -72,6 +74,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--repeat-penalty", type=float, metavar="X", help="above 1: fewer repetitions")
     add("--seed", type=int, metavar="N", help="same seed, same reply")
     add("--max-tokens", type=int, metavar="N", help="longest reply")
+    add(
+        "--think",
+        choices=get_args(Think),
+        help="whether and how much to think, as the model offers",
+    )
     add("--thinking", action="store_true", help="print the model's thinking too (on stderr)")
     add("--json", action="store_true", help="print events as JSON, one a line")
     add("-v", "--verbose", action="store_true", help="figures on stderr, also when it is a file")
@@ -93,17 +100,14 @@ class _Request:
     model: str | None
     last: bool
     system: str
-    sampling: Sampling
+    sampling: SamplingSources
     max_tokens: int | None
+    think: Think | None
 
 
 def _request(args: argparse.Namespace, settings: Settings) -> _Request:
-    values = {
-        name: getattr(settings.sampling, name) if (given := getattr(args, name)) is None else given
-        for name in ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed")
-    }
     try:
-        sampling = Sampling(**values)
+        command = PartialSampling(**{name: getattr(args, name) for name in sampling.NAMES})
     except RequestError as error:
         raise UsageError(error.what, error.why, error.todo) from error
     if args.max_tokens is not None and not 1 <= args.max_tokens <= 1 << 30:
@@ -115,7 +119,8 @@ def _request(args: argparse.Namespace, settings: Settings) -> _Request:
         model=args.model,
         last=args.last,
         system=settings.system if args.system is None else _decoded(args.system),
-        sampling=sampling,
+        sampling=SamplingSources(command, settings.sampling),
+        think=args.think,
         max_tokens=args.max_tokens or settings.token_limit,
     )
 
@@ -198,6 +203,8 @@ class _Run:
             await self._open_last()
         if not await self._load():
             return 1
+        if self.request.think is not None:
+            self.chat.choose_thinking(self.request.think)
         code = 0
         async with aclosing(self.chat.send(self.request.prompt)) as updates:
             async for update in updates:

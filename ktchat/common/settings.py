@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from engine.errors import RequestError
-from engine.protocol import Auto, Device, KvKind, Load, Sampling
+from engine.protocol import Auto, Device, KvKind, Load, PartialSampling, Sampling
 from ktchat.common.errors import SettingsError, reason_of
 from ktchat.common.paths import private_folder
 from ktchat.common.text import one_line
 
 MAX_BYTES = 1 << 20
 MAX_RECENT = 20
+MODEL = "model"
+"""In place of a sampling value: what the model's file says, else ktchat's own."""
 
 
 def _setting(default: Any, words: str, choices: tuple[str, ...] = ()) -> Any:
@@ -32,6 +34,14 @@ def _setting(default: Any, words: str, choices: tuple[str, ...] = ()) -> Any:
     if isinstance(default, tuple):
         return field(default_factory=lambda: default, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def _sampled(name: str, words: str) -> Any:
+    """A sampling value that is the model's unless the person sets it."""
+    own = getattr(Sampling(), name)
+    words = f'{words} "{MODEL}": as its file says, else {own:g}.'
+    metadata = {"words": words, "choices": (MODEL,), "own": own}
+    return field(default=MODEL, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +61,19 @@ class Settings:
     session_list: bool = _setting(True, "Whether the session list is shown (Ctrl+B).")
     thinking_folded: bool = _setting(True, "Whether the model's thinking is folded (Ctrl+T).")
     system: str = _setting("", "The system message with which a new session begins.")
-    temperature: float = _setting(0.7, "0: always the likeliest token; higher: more varied.")
-    top_k: int = _setting(40, "Choose among so many of the likeliest tokens; 0: all.")
-    top_p: float = _setting(0.95, "Choose among the likeliest tokens of this total probability.")
-    min_p: float = _setting(0.05, "Leave out tokens less likely than this share of the likeliest.")
-    repeat_penalty: float = _setting(1.0, "Above 1: tokens that were just used become less likely.")
+    temperature: float | str = _sampled(
+        "temperature", "0: always the likeliest token; higher: more varied."
+    )
+    top_k: int | str = _sampled("top_k", "Choose among so many of the likeliest tokens; 0: all.")
+    top_p: float | str = _sampled(
+        "top_p", "Choose among the likeliest tokens of this total probability."
+    )
+    min_p: float | str = _sampled(
+        "min_p", "Leave out tokens less likely than this share of the likeliest."
+    )
+    repeat_penalty: float | str = _sampled(
+        "repeat_penalty", "Above 1: tokens that were just used become less likely."
+    )
     seed: int = _setting(-1, "Same seed, same reply; -1: another one each time.")
     max_tokens: int = _setting(0, "Longest reply in tokens; 0: as long as the context allows.")
     context: int | str = _setting(
@@ -79,16 +97,11 @@ class Settings:
     setup_done: bool = _setting(False, "Whether the first start's questions were answered.")
 
     @property
-    def sampling(self) -> Sampling:
-        """How the next token is chosen."""
-        return Sampling(
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
-            repeat_penalty=self.repeat_penalty,
-            seed=None if self.seed < 0 else self.seed,
-        )
+    def sampling(self) -> PartialSampling:
+        """What the person set of how the next token is chosen."""
+        values = {name: getattr(self, name) for name in SAMPLED}
+        chosen = {name: None if value == MODEL else value for name, value in values.items()}
+        return PartialSampling(**chosen, seed=None if self.seed < 0 else self.seed)
 
     @property
     def token_limit(self) -> int | None:
@@ -117,6 +130,9 @@ class Settings:
     def with_model(self, path: str) -> dict[str, Any]:
         """The changes that note `path` as the model that the next start opens."""
         return {"last_model": path, **self.with_recent(path)}
+
+
+SAMPLED = tuple(f.name for f in dataclasses.fields(Settings) if "own" in f.metadata)
 
 
 class SettingsFile:
@@ -181,11 +197,13 @@ def _values(settings: Settings) -> dict[str, Any]:
 def _checked(values: dict[str, Any]) -> tuple[Settings, list[str]]:
     """Settings from foreign values, and the names of those that were not possible."""
     settings, wrong = Settings(), []
+    values = _without_old_defaults(values)
     for item in dataclasses.fields(Settings):
         if item.name not in values:
             continue
         try:
             default = getattr(settings, item.name)
+            default = item.metadata.get("own", default)
             value = _typed(values[item.name], default, item.metadata["choices"])
             changed = dataclasses.replace(settings, **{item.name: value})
             _check_limits(changed)
@@ -193,6 +211,14 @@ def _checked(values: dict[str, Any]) -> tuple[Settings, list[str]]:
         except (TypeError, ValueError, RequestError):
             wrong.append(item.name)
     return settings, wrong
+
+
+def _without_old_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """Older versions wrote their defaults into the file: where all are there, nobody had set one."""
+    own = {f.name: f.metadata["own"] for f in dataclasses.fields(Settings) if "own" in f.metadata}
+    if all(values.get(name) == value for name, value in own.items()):
+        return {name: value for name, value in values.items() if name not in own}
+    return values
 
 
 def _check_limits(settings: Settings) -> None:

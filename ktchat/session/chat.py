@@ -12,9 +12,10 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator
 
-from engine.errors import RequestError
-from engine.protocol import Event, Failed, Load, Loaded, Sampling
+from engine.errors import RequestError, thinking_not_offered
+from engine.protocol import Event, Failed, Load, Loaded, PartialSampling, Think
 from ktchat.common.errors import SessionBusyError
+from ktchat.common.sampling import SamplingSources
 from ktchat.common.text import one_line
 from ktchat.session.open_session import OpenSession
 from ktchat.session.reply import Engine, Reply, Started, Update, shown
@@ -42,14 +43,14 @@ class ChatSession(OpenSession):
         engine: Engine,
         store: Store,
         *,
-        sampling: Sampling | None = None,
+        sampling: SamplingSources | None = None,
         max_tokens: int | None = None,
         system: str = "",
         notify: Notify | None = None,
     ) -> None:
         super().__init__(store, system, notify)
         self.engine = engine
-        self.sampling = sampling or Sampling()
+        self.sampling = sampling or SamplingSources()
         self.max_tokens = max_tokens
         self._reply: Reply | None = None
         self._idle = asyncio.Event()
@@ -77,6 +78,28 @@ class ChatSession(OpenSession):
     def context_size(self) -> int:
         """Tokens of the model's context; 0 while none is loaded."""
         return self.engine.loaded.context if self.engine.loaded else 0
+
+    @property
+    def think(self) -> Think | None:
+        """What holds of the model's thinking: the choice for this session, else the template's own;
+        None: there is no choice, or what the template does by itself is none of them."""
+        loaded = self.engine.loaded
+        if loaded is None:
+            return None
+        chosen = self.conversation.think
+        return chosen if chosen in loaded.think else loaded.think_default
+
+    def choose_thinking(self, think: Think | None) -> None:
+        """Choose for this session, from the next message on; None: as the template has it.
+
+        Raises `RequestError` for what the model does not offer.
+        """
+        loaded = self.engine.loaded
+        if loaded is not None and think is not None and think not in loaded.think:
+            raise thinking_not_offered(one_line(loaded.name, 60), think, loaded.think)
+        self.conversation.think = think
+        if self.conversation.turns and not self.read_only:
+            self.saver.touch(self.conversation)
 
     # The model.
 
@@ -125,6 +148,11 @@ class ChatSession(OpenSession):
         if self._reply is not None:
             self._reply.stop()
 
+    def answer_now(self) -> None:
+        """End the thinking of the reply: the model goes on with its answer."""
+        if self._reply is not None:
+            self.engine.answer_now()
+
     async def wait_idle(self) -> None:
         """Return when no reply is being written."""
         await self._idle.wait()
@@ -161,7 +189,12 @@ class ChatSession(OpenSession):
         self._must_be_idle()
         conversation = self.conversation
         turn = self._begin(text, replaced)
-        reply = Reply(self.engine, turn, lambda n: self.saver.touch(conversation, turn, tokens=n))
+        reply = Reply(
+            self.engine,
+            turn,
+            self._offered_think(),
+            lambda n: self.saver.touch(conversation, turn, tokens=n),
+        )
         self._reply = reply
         self._idle.clear()
         try:
@@ -179,6 +212,11 @@ class ChatSession(OpenSession):
             self._reply = None
             self._idle.set()
 
+    def _offered_think(self) -> Think | None:
+        """The session's choice, if the model knows it: another one may have been loaded since."""
+        loaded, think = self.engine.loaded, self.conversation.think
+        return think if loaded is not None and think in loaded.think else None
+
     def _begin(self, text: str, replaced: Turn | None) -> Turn:
         conversation = self.conversation
         if replaced is not None:
@@ -188,7 +226,7 @@ class ChatSession(OpenSession):
         last = conversation.last
         turn = Turn(
             raw_prompt=text,
-            sampling=self.sampling,
+            sampling=self.sampling.resolved(model.sampling if model else PartialSampling()),
             max_tokens=self.max_tokens,
             model=conversation.model_name,
             parent=last.id if last else None,

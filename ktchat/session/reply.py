@@ -20,7 +20,9 @@ from engine.protocol import (
     Notice,
     Sampling,
     Text,
+    Think,
     Thinking,
+    WasThinking,
 )
 from ktchat.common.errors import shown_error
 from ktchat.common.text import Sanitiser, one_line, sanitise
@@ -38,9 +40,17 @@ class Engine(Protocol):
         """Progress and Notice, then Loaded or Failed."""
 
     def generate(
-        self, messages: Sequence[Message], sampling: Sampling, max_tokens: int | None, /
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        max_tokens: int | None,
+        think: Think | None,
+        /,
     ) -> AsyncIterator[Event]:
-        """Progress, Prefilled, Thinking, Text and Notice, then Finished or Failed."""
+        """Progress, Prefilled, Thinking, Text, WasThinking and Notice, then Finished or Failed."""
+
+    def answer_now(self) -> None:
+        """End the thinking of the reply that is being written, if it is thinking."""
 
     def cancel(self) -> None:
         """Stop what is running, if anything."""
@@ -67,8 +77,11 @@ Update = Started | Event
 class Reply:
     """The reply to one turn. `changed(tokens)` is called whenever the turn has changed."""
 
-    def __init__(self, engine: Engine, turn: Turn, changed: Callable[[int], None]) -> None:
+    def __init__(
+        self, engine: Engine, turn: Turn, think: Think | None, changed: Callable[[int], None]
+    ) -> None:
         self.turn = turn
+        self.think = think
         self.stopping = False
         self._engine = engine
         self._changed = changed
@@ -103,7 +116,8 @@ class Reply:
         if self.stopping:  # before the engine was even asked
             yield Finished("cancelled", Figures())
             return
-        stream = self._engine.generate(messages, self.turn.sampling, self.turn.max_tokens)
+        turn = self.turn
+        stream = self._engine.generate(messages, turn.sampling, turn.max_tokens, self.think)
         try:
             async for event in stream:
                 if self.stopping and not isinstance(event, Finished | Failed):
@@ -126,6 +140,10 @@ class Reply:
                 turn.raw_thinking += text
                 self._changed(tokens)
                 return Thinking(self._thinking.feed(text), tokens)
+            case WasThinking():
+                turn.rethink()
+                self._text = Sanitiser()
+                self._changed(0)
             case Finished(reason, figures):
                 cancelled = reason == "cancelled"
                 turn.state = TurnState.STOPPED if cancelled else TurnState.COMPLETE

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from engine.errors import KtchatError
-from engine.protocol import Figures, Message, Reason, Sampling
+from engine.protocol import Figures, Message, Reason, Sampling, Think
 from ktchat.common.text import one_line, sanitise
 
 
@@ -78,6 +78,11 @@ class Turn:
         """The model's reasoning, safe to draw."""
         return sanitise(self.raw_thinking)
 
+    def rethink(self) -> None:
+        """What stands in the reply was reasoning."""
+        parts = (self.raw_thinking, self.raw_reply.strip())
+        self.raw_thinking, self.raw_reply = "\n\n".join(filter(None, parts)), ""
+
     @property
     def without_reply(self) -> bool:
         """Whether it failed before the first word: its message goes back to the prompt box."""
@@ -97,6 +102,8 @@ class Conversation:
     model_name: str = ""
     """Safe to draw; `model_path` is not."""
     system: str = ""
+    think: Think | None = None
+    """What was chosen of the model's thinking; None: as its template has it."""
     turns: list[Turn] = field(default_factory=list)
 
     @property

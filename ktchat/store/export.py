@@ -43,6 +43,7 @@ def to_json(conversation: Conversation, replaced: Iterable[Turn] = ()) -> str:
         "updated": conversation.updated,
         "model": {"name": conversation.model_name, "path": conversation.model_path},
         "system": conversation.system,
+        "think": conversation.think,
         "turns": [_turn_data(turn) for turn in conversation.turns],
         "replaced": [_turn_data(turn) for turn in replaced],
     }

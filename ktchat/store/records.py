@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from engine.errors import KtchatError
-from engine.protocol import Figures, Reason, Sampling
+from engine.protocol import Figures, Reason, Sampling, Think
 from ktchat.common.errors import shown_error
 from ktchat.common.text import one_line
 from ktchat.store.conversation import TITLE_LENGTH, UNTITLED, Conversation, Turn, TurnState
@@ -21,7 +21,7 @@ from ktchat.store.conversation import TITLE_LENGTH, UNTITLED, Conversation, Turn
 Row = Mapping[str, Any] | sqlite3.Row
 
 SESSION_COLUMNS = (
-    "id", "title", "created", "updated", "model_path", "model_name", "system", "head",
+    "id", "title", "created", "updated", "model_path", "model_name", "system", "head", "think",
 )  # fmt: skip
 TURN_COLUMNS = (
     "id", "session", "parent", "created", "state", "reason", "prompt", "thinking", "reply",
@@ -60,6 +60,7 @@ def session_values(conversation: Conversation) -> tuple[Any, ...]:
             conversation.model_name,
             conversation.system,
             last.id if last else None,
+            conversation.think,
         )
     )
 
@@ -115,6 +116,7 @@ def conversation_from(row: Row, turns: Iterable[Row]) -> tuple[Conversation, lis
         model_path=str(row["model_path"]),
         model_name=one_line(str(row["model_name"])),
         system=str(row["system"]),
+        think=_THINKS.get(str(row["think"])),
         turns=shown[::-1],
     )
     return conversation, sorted(by_id.values(), key=lambda turn: turn.created)
@@ -156,6 +158,7 @@ def turn_from(row: Row) -> Turn:
 
 _STATES = {state.value: state for state in TurnState}
 _REASONS: dict[str, Reason] = {reason: reason for reason in get_args(Reason)}
+_THINKS: dict[str, Think] = {think: think for think in get_args(Think)}
 
 
 def _number(value: object) -> float:

@@ -55,6 +55,9 @@ MIGRATIONS: list[str] = [
         updated REAL NOT NULL
     );
     """,
+    """
+    ALTER TABLE sessions ADD COLUMN think TEXT;  -- NULL: as the model's template has it
+    """,
 ]
 """Scripts from one version to the next; the schema's version is how many have run."""
 

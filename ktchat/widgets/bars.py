@@ -30,8 +30,9 @@ class Header(Widget):
 
     def __init__(self) -> None:
         super().__init__()
+        self.auto_links = False  # what can be clicked is not underlined
         self._model = "no model"
-        self._details = ""
+        self._details = self._thinking = ""
         self._tokens = 0
         self._limit = 0
         self._busy = ""
@@ -40,6 +41,12 @@ class Header(Widget):
         """Name the model; `busy` says what is being done to it (loading)."""
         self._model, self._details, self._busy = name, details, busy
         self.refresh()
+
+    def show_thinking(self, words: str) -> None:
+        """What holds of the model's thinking; empty: there is no choice. A click chooses the next."""
+        if words != self._thinking:
+            self._thinking = words
+            self.refresh()
 
     def show_context(self, used: int, size: int) -> None:
         """Tokens used of the context; a size of 0 hides the meter."""
@@ -58,6 +65,10 @@ class Header(Widget):
         for words in (self._details, self._busy):
             if words:
                 details += styled(f" · {words}", ".dim")
+        if self._thinking and not self._busy:
+            details += styled(f" · {self._thinking}", ".dim", ("screen.cycle_thinking", ()))
+        if LEAST_NAME + details.cell_length + 1 + right.cell_length > width:
+            right = self._context_words(0)
         room = max(LEAST_NAME, width - details.cell_length - right.cell_length - 1)
         name = styled(self._model, ".name")
         if name.cell_length > room:

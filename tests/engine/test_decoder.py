@@ -280,17 +280,17 @@ def test_a_mark_that_is_a_token_is_told_from_its_letters() -> None:
 
 def test_the_answer_follows_on_the_forced_mark() -> None:
     model = fake_model(marks=THINK)
-    events = answered(model, f"say={OPEN}\\nabc count=0 then=\\n\\nyes", "abc")
+    events = answered(model, f"say={OPEN}\\nabc count=0 then=yes", "abc")
     assert (text_of(events, Thinking), text_of(events)) == ("abc", "yes")
     finished = events[-1]
     assert finished.reason == "stop"
     figures = finished.figures
     forced = len("\n" + CLOSE + "\n\n")
     assert figures.thinking_tokens == len(OPEN + "\nabc") + 2
-    assert figures.reply_tokens == len(OPEN + "\nabc") + forced + len("\n\nyes")
+    assert figures.reply_tokens == len(OPEN + "\nabc") + forced + len("yes")
     assert figures.context_used == figures.prompt_tokens + figures.reply_tokens
     assert model.runtime.sequence[figures.prompt_tokens :] == [
-        *map(ord, f"{OPEN}\nabc\n{CLOSE}\n\n\n\nyes")
+        *map(ord, f"{OPEN}\nabc\n{CLOSE}\n\nyes")
     ]
 
 

@@ -121,7 +121,35 @@ def test_sampling_reaches_the_session(program: Program) -> None:
     assert session.system == "Be short."
 
 
+def test_thinking_is_chosen_where_the_model_offers_it(program: Program) -> None:
+    script = {**REPLY, "think": ["low", "medium", "high"]}
+    run = ("run", "-m", "m.gguf", "--think")
+    done = program.run(*run, "high", "hi", script=script)
+    assert (done.returncode, done.stderr) == (0, "")
+    (session,) = program.sessions()
+    assert session.think == "high"
+    refused = program.run(*run, "off", "hi", script=script)
+    assert refused.returncode == 1 and refused.stdout == ""
+    assert one_clear_line(refused.stderr)
+    assert "Choose one of: low, medium, high" in refused.stderr
+    nothing = program.run(*run, "off", "hi", script=REPLY)
+    assert nothing.returncode == 1 and "offers no choice" in nothing.stderr
+    assert one_clear_line(nothing.stderr) and len(program.sessions()) == 1
+
+
+def test_thinking_that_was_printed_is_said_to_be_that(program: Program) -> None:
+    script = {"text": "Hello", "unopened": "I plan"}
+    done = program.run("run", "-m", "m.gguf", "hi", script=script)
+    assert done.stdout == "I planHello\n" and "proved to be the model's thinking" in done.stderr
+    done = program.run("run", "-m", "m.gguf", "--json", "hi", script=script)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    kinds = [event["event"] for event in events]
+    after = events[kinds.index("wasthinking") :]
+    assert "".join(event["text"] for event in after if event["event"] == "text") == "Hello"
+
+
 WRONG_USAGE = [
+    ["run", "--think", "much", "x"],
     ["bogus"],
     ["--bogus"],
     ["run", "--bogus", "x"],

@@ -23,12 +23,15 @@ from engine.protocol import (
     Loaded,
     Message,
     Notice,
+    PartialSampling,
     Prefilled,
     Progress,
     Reason,
     Sampling,
     Text,
+    Think,
     Thinking,
+    WasThinking,
 )
 
 
@@ -38,6 +41,8 @@ class Reply:
 
     text: str = ""
     thinking: str = ""
+    unopened: str = ""
+    """Said as text first; then it proves to have been thinking."""
     token_seconds: float = 0.0
     """Pause before each token (about a word)."""
     prefill_seconds: float = 0.0
@@ -61,10 +66,17 @@ class Request:
     messages: tuple[Message, ...]
     sampling: Sampling
     max_tokens: int | None
+    think: Think | None = None
 
 
-def loaded(name: str = "Fake", context: int = 4096, device: Computed = "CPU") -> Loaded:
-    """A `Loaded` event for a model that does not exist."""
+def loaded(
+    name: str = "Fake",
+    context: int = 4096,
+    device: Computed = "CPU",
+    think: tuple[Think, ...] = (),
+    sampling: PartialSampling | None = None,
+) -> Loaded:
+    """A `Loaded` event for a model that does not exist; the second choice of `think` is its own."""
     return Loaded(
         path=f"/models/{name.lower()}.gguf",
         name=name,
@@ -76,6 +88,9 @@ def loaded(name: str = "Fake", context: int = 4096, device: Computed = "CPU") ->
         kv_bytes_per_token=1024,
         seconds=0.1,
         device=device,
+        think=think,
+        think_default=think[1] if think else None,
+        sampling=sampling or PartialSampling(),
     )
 
 
@@ -96,6 +111,9 @@ class FakeEngine:
     """A `Notice` for each of its lines."""
     gpu: Computed = "CPU"
     """What computes, unless the CPU was asked for."""
+    think: tuple[Think, ...] = ()
+    """What the model offers of thinking; the second one is its own."""
+    own_sampling: PartialSampling | None = None
     hold_load: bool = False
     """A load waits for `go_on()` after its first step."""
     loaded: Loaded | None = None
@@ -107,6 +125,7 @@ class FakeEngine:
         self._replies = [Reply(text=r) if isinstance(r, str) else r for r in self.script]
         self._cancelled = asyncio.Event()
         self._going = asyncio.Event()
+        self._answer_now = False
         self._killed: KtchatError | None = None
         self._cached = 0
 
@@ -129,7 +148,7 @@ class FakeEngine:
         name = command.path.rsplit("/", 1)[-1].removesuffix(".gguf") or "Fake"
         context = command.context if isinstance(command.context, int) else self.context
         device: Computed = "CPU" if command.device == "cpu" else self.gpu
-        self.loaded = loaded(name, context, device)
+        self.loaded = loaded(name, context, device, self.think, self.own_sampling)
         yield self.loaded
 
     async def generate(
@@ -137,10 +156,12 @@ class FakeEngine:
         messages: Sequence[Message],
         sampling: Sampling | None = None,
         max_tokens: int | None = None,
+        think: Think | None = None,
     ) -> AsyncIterator[Event]:
         """The next scripted reply as events."""
         sampling = sampling or Sampling()
-        self.requests.append(Request(tuple(messages), sampling, max_tokens))
+        self.requests.append(Request(tuple(messages), sampling, max_tokens, think))
+        self._answer_now = False
         self._cancelled.clear()
         self._going.clear()
         self._killed = None
@@ -153,6 +174,11 @@ class FakeEngine:
     def cancel(self) -> None:
         """End the request in progress with `Finished("cancelled")`."""
         self._cancelled.set()
+        self._going.set()
+
+    def answer_now(self) -> None:
+        """Leave out the rest of the thinking."""
+        self._answer_now = True
         self._going.set()
 
     def go_on(self) -> None:
@@ -200,8 +226,14 @@ class FakeEngine:
     ) -> AsyncIterator[Event]:
         prefilled = first = time.perf_counter()
         thought, said, cut = 0, 0, False
-        script = [(Thinking, t) for t in _tokens(reply.thinking)]
+        script = [(Text, t) for t in _tokens(reply.unopened)]
+        script += [(WasThinking, "")] if reply.unopened else []
+        script += [(Thinking, t) for t in _tokens(reply.thinking)]
         for kind, token in [*script, *((Text, t) for t in _tokens(reply.text))]:
+            if kind is WasThinking:
+                yield WasThinking()
+                thought, said = thought + said, 0
+                continue
             if cut := limit is not None and thought + said >= limit:
                 break
             if reply.error is not None and thought + said >= reply.error_after:
@@ -211,6 +243,8 @@ class FakeEngine:
                 await self._going.wait()
             if await self._pause(reply.token_seconds):
                 break
+            if kind is Thinking and self._answer_now:
+                continue
             first = first if thought + said else time.perf_counter()
             thought, said = thought + (kind is Thinking), said + (kind is Text)
             yield kind(token)

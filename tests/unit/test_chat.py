@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import ContextError, EngineError, KtchatError, RequestError
+from engine.errors import ContextError, EngineError, KtchatError, RequestError, ThinkingError
 from engine.protocol import (
     Failed,
     Finished,
@@ -17,13 +17,15 @@ from engine.protocol import (
     Loaded,
     Message,
     Notice,
+    PartialSampling,
     Prefilled,
     Progress,
-    Sampling,
     Text,
     Thinking,
+    WasThinking,
 )
 from ktchat.common.errors import SessionBusyError, UnknownSessionError
+from ktchat.common.sampling import SamplingSources
 from ktchat.session.chat import ChatSession, Started, Update
 from ktchat.store import store as stores
 from ktchat.store.store import Store
@@ -103,7 +105,7 @@ async def test_the_third_message_carries_the_first_two(start: Start) -> None:
 
 async def test_sampling_and_limit_reach_the_engine(start: Start) -> None:
     chat = await start("a b c d e")
-    chat.sampling, chat.max_tokens = Sampling(seed=7), 2
+    chat.sampling, chat.max_tokens = SamplingSources(PartialSampling(seed=7)), 2
     updates = await all_of(chat.send("hi"))
     assert isinstance(updates[-1], Finished) and updates[-1].reason == "length"
     request = chat.engine.requests[0]  # type: ignore[attr-defined]
@@ -556,3 +558,68 @@ async def test_the_model_is_loaded_through_the_chat(start: Start) -> None:
     assert [type(e) for e in events] == [Progress, Progress, Loaded]
     assert isinstance(events[-1], Loaded) and events[-1].name == "Bad"
     assert Message("user", "a")
+
+
+# Thinking.
+
+
+async def test_the_choice_of_thinking_is_the_session_s(start: Start) -> None:
+    chat = await start("a", "b")
+    chat.engine.think = ("off", "on")  # type: ignore[attr-defined]
+    async for _ in chat.load(Load("/m/Fake.gguf")):
+        pass
+    assert chat.think == "on"
+    await all_of(chat.send("hi"))
+    chat.choose_thinking("off")
+    assert chat.think == "off"
+    await all_of(chat.send("again"))
+    assert [r.think for r in chat.engine.requests] == [None, "off"]  # type: ignore[attr-defined]
+    first = chat.conversation.id
+    await chat.new()
+    assert chat.think == "on"
+    again = await start("c")
+    await chat.close()
+    await again.open(first)
+    assert again.conversation.think == "off"
+    assert again.think is None  # this model offers nothing, and is asked for nothing
+    await all_of(again.send("more"))
+    assert again.engine.requests[-1].think is None  # type: ignore[attr-defined]
+    with pytest.raises(ThinkingError, match="offers no choice"):
+        again.choose_thinking("on")
+    again.choose_thinking(None)
+
+
+async def test_text_that_proves_to_be_thinking_is_kept_as_that(start: Start) -> None:
+    chat = await start(Reply("Hello", unopened="I plan this"), "ok")
+    updates = await all_of(chat.send("hi"))
+    assert sum(isinstance(update, WasThinking) for update in updates) == 1
+    turn = chat.conversation.turns[0]
+    assert (turn.thinking, turn.reply) == ("I plan this", "Hello")
+    assert on_disk(chat) == [("hi", "Hello", "complete")]
+    await all_of(chat.send("next"))
+    assert asked(chat) == ["user: hi", "assistant: Hello", "user: next"]
+
+
+async def test_an_answer_at_once_is_kept_like_any_other(start: Start) -> None:
+    chat = await start(Reply("the answer", thinking="deep " * 500, token_seconds=0.005))
+    async for update in chat.send("why"):
+        if isinstance(update, Thinking):
+            chat.answer_now()
+    turn = chat.conversation.turns[0]
+    assert (turn.state, turn.reply) == ("complete", "the answer")
+    assert 0 < turn.thinking.count("deep") < 500
+    assert on_disk(chat) == [("why", "the answer", "complete")]
+    chat.answer_now()  # nothing goes on: nothing happens
+
+
+async def test_the_model_s_own_sampling_holds_unless_the_person_says_otherwise(
+    start: Start,
+) -> None:
+    chat = await start("a")
+    chat.engine.own_sampling = PartialSampling(temperature=0.6, top_k=20)  # type: ignore[attr-defined]
+    async for _ in chat.load(Load("/m/Fake.gguf")):
+        pass
+    chat.sampling = SamplingSources(settings=PartialSampling(top_k=5))
+    await all_of(chat.send("hi"))
+    sampling = chat.conversation.turns[0].sampling
+    assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.6, 5, 0.95)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.protocol import Load, Sampling
+from engine.protocol import Load, PartialSampling
 from ktchat import cli
 from ktchat.cli import load_options
 from ktchat.common.errors import SettingsError
@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
 def test_without_a_file_the_defaults_hold(path: Path) -> None:
     file = SettingsFile(path)
     assert file.settings == Settings() and file.notice == ""
-    assert file.settings.sampling == Sampling()
+    assert file.settings.sampling == PartialSampling()
     assert file.settings.token_limit is None and file.settings.context_limit is None
     assert not path.exists()
 
@@ -44,7 +44,7 @@ def test_what_is_set_comes_back(path: Path) -> None:
     again = SettingsFile(path)
     assert again.notice == ""
     assert again.settings == dataclasses.replace(Settings(), **changes)
-    assert again.settings.sampling == Sampling(temperature=0.0, seed=7)
+    assert again.settings.sampling == PartialSampling(temperature=0.0, seed=7)
     assert again.settings.token_limit == 100
 
 
@@ -142,6 +142,25 @@ def test_the_command_line_says_how_to_load(before: bool) -> None:
     assert load_options.overrides(args) == Overrides("auto", "gpu", "q8")
     args = cli._parser("").parse_args(["--ctx", "5000"])
     assert load_options.overrides(args) == Overrides(5000)
+
+
+OLD = "temperature = 0.7\ntop_k = 40\ntop_p = 0.95\nmin_p = 0.05\nrepeat_penalty = 1.0\n"
+
+
+def test_sampling_that_nobody_set_is_the_model_s(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text(OLD)  # as older versions wrote it for everybody
+    file = SettingsFile(path)
+    assert file.settings.sampling == PartialSampling() and file.notice == ""
+    file.update(theme="paper")
+    assert 'temperature = "model"' in path.read_text()
+    file.update(temperature=0.7)
+    assert SettingsFile(path).settings.sampling == PartialSampling(temperature=0.7)
+    path.write_text(OLD.replace("0.7", "0.2"))
+    assert SettingsFile(path).settings.sampling == PartialSampling(0.2, 40, 0.95, 0.05, 1.0)
+    path.write_text('temperature = "hot"\ntop_k = "model"\nmin_p = 0')
+    file = SettingsFile(path)
+    assert file.settings.sampling == PartialSampling(min_p=0.0) and "temperature" in file.notice
 
 
 def test_unknown_names_are_left_out(path: Path) -> None:

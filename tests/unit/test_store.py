@@ -9,6 +9,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from ktchat.store import schema
 from ktchat.store.conversation import Conversation, Turn
 from ktchat.store.locks import Locks
 from ktchat.store.records import session_values, turn_values
-from ktchat.store.repair import is_sound
+from ktchat.store.repair import is_sound, repair
 from ktchat.store.store import Store
 from tests.support.clock import PATIENCE
 
@@ -291,10 +292,51 @@ def test_an_older_file_is_migrated_with_a_backup(
     newer = [*schema.MIGRATIONS, "ALTER TABLE sessions ADD COLUMN pinned INTEGER;"]
     monkeypatch.setattr(schema, "MIGRATIONS", newer)
     assert store.load(session.id) == session
-    backup = store.path.with_name("ktchat.db.v1-backup")
+    backup = store.path.with_name(f"ktchat.db.v{len(newer) - 1}-backup")
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
-    monkeypatch.setattr(schema, "MIGRATIONS", newer[:1])
+    monkeypatch.setattr(schema, "MIGRATIONS", newer[:-1])
     assert Store(backup).load(session.id) == session
+
+
+def first_version(path: Path, session: Conversation) -> None:
+    """A file as the first version wrote it."""
+    path.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(schema.MIGRATIONS[0])
+        db.execute("PRAGMA user_version = 1")
+        row, turns = session_values(session)[:8], session.turns
+        db.execute(f"INSERT INTO sessions VALUES ({', '.join('?' * 8)}, NULL)", row)
+        for turn in turns:
+            values = turn_values(session.id, turn)
+            db.execute(f"INSERT INTO turns VALUES ({', '.join('?' * len(values))})", values)
+        db.commit()
+
+
+def test_a_file_of_the_first_version_opens_as_before(store: Store) -> None:
+    session = a_session("one", "two")
+    first_version(store.path, session)
+    assert store.load(session.id) == session
+    assert store.path.with_name("ktchat.db.v1-backup").is_file()
+    session.think = "low"
+    store.save_conversation(session)
+    assert reopened(store).load(session.id) == session
+
+
+def test_a_damaged_file_of_the_first_version_is_recovered(store: Store) -> None:
+    session = a_session("one")
+    first_version(store.path, session)
+    _, count = repair(store.path)
+    assert count == 1
+    assert store.load(session.id) == session
+
+
+def test_the_choice_of_thinking_comes_back_if_it_is_one(store: Store) -> None:
+    session = a_session("one")
+    session.think = "high"
+    store.save_conversation(session)
+    assert store.load(session.id).think == "high"
+    store.database.write([("UPDATE sessions SET think = ?", (b"\xff\x00",))])
+    assert store.load(session.id).think is None
 
 
 def test_a_migration_that_fails_changes_nothing(

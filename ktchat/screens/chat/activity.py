@@ -20,6 +20,8 @@ class Activity:
         self.context = context
         self.replying = False
         """A reply is being written, or is about to be."""
+        self.thinking = False
+        """The reply that is being written is thinking."""
         self.switching = True
         """What stands in the prompt is not (yet) the open session's."""
         self.loading = ""

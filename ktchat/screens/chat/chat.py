@@ -19,6 +19,7 @@ from ktchat.screens.chat.model_flow import ModelFlow
 from ktchat.screens.chat.replies import Replies
 from ktchat.screens.chat.session_flow import SessionFlow
 from ktchat.screens.chat.session_listing import SessionListing
+from ktchat.screens.chat.thinking_flow import ThinkingFlow
 from ktchat.widgets.chat.message import MessageView
 from ktchat.widgets.chat.prompt import Prompt
 from ktchat.widgets.chat.prompt_view import PromptView
@@ -43,6 +44,7 @@ class ChatScreen(Frame):
         self.replies = Replies(self, self.activity, self.listing)
         self.sessions = SessionFlow(self, self.activity, self.listing, self.replies)
         self.models = ModelFlow(self, self.activity)
+        self.thinking = ThinkingFlow(self, self.activity)
         self.downloads = DownloadFlow(self, self.activity, self.models)
 
     # What the widgets say.
@@ -200,6 +202,14 @@ class ChatScreen(Frame):
         self.context.remember(thinking_folded=folded)
         self.transcript.fold_thinking(not folded)
         self.status.say("thinking is folded" if folded else "thinking is unfolded")
+
+    def action_cycle_thinking(self) -> None:
+        """Think or not, more or less."""
+        self.thinking.cycle()
+
+    def action_answer_now(self) -> None:
+        """End the thinking of the reply."""
+        self.thinking.answer_now()
 
     def action_models(self) -> None:
         """Choose another model."""

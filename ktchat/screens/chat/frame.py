@@ -138,11 +138,19 @@ class Frame(Screen[None]):
         self.prompt.put(chat.draft + typed)
         await self.transcript.show(chat.conversation.turns, unfolded=not folded)
         self.header.show_context(chat.context_used, chat.context_size)
+        self.show_thinking(chat)
         self.refresh_status()
+
+    def show_thinking(self, chat: ChatSession) -> None:
+        """Show what holds of the model's thinking, where there is a choice."""
+        offered = chat.loaded is not None and chat.loaded.think
+        self.header.show_thinking(f"thinking: {chat.think or 'default'}" if offered else "")
+        self._show_keys()
 
     def show_model(self, chat: ChatSession) -> None:
         """Show the model that is there."""
         model = chat.loaded
+        self.show_thinking(chat)
         if model is None:
             self.header.show_model("no model")
             self.header.show_context(0, 0)
@@ -185,6 +193,8 @@ class Frame(Screen[None]):
             shown = keys.MESSAGE
         elif self.activity.editing:
             shown = keys.EDITING
+        elif self.activity.thinking:
+            shown = keys.THINKING
         else:
             shown = keys.STREAMING if self.activity.busy else keys.IDLE
         self.key_bar.show(shown)

@@ -39,6 +39,8 @@ KEYS = (
     Key("f3", "F3", "copy_reply", "copy reply", "Copy the last reply"),
     Key("f6", "F6", "copy_code", "copy code", "Copy the last code block"),
     Key("ctrl+t", "Ctrl+T", "fold_thinking", "thinking", "Fold or unfold the model's thinking"),
+    Key("f7", "F7", "cycle_thinking", "switch thinking", "Think or not, more or less, if it can"),
+    Key("f8", "F8", "answer_now", "answer now", "End the thinking: the model goes on and answers"),
     Key("ctrl+o", "Ctrl+O", "models", "models", "Models: open, download, check and delete them"),
     Key("f5", "F5", "load_on_cpu", "on the CPU", "Load the model on the CPU, without the GPU"),
     Key("", "PgUp PgDn", "", "scroll", "Scroll the conversation; Ctrl+End goes to its end"),
@@ -70,7 +72,10 @@ IDLE: tuple[Shown, ...] = (
     ("Ctrl+N", "new", "screen.new_session"),
     ("Ctrl+Q", "quit", "app.quit"),
 )
+SWITCH: Shown = ("F7", "thinking", "screen.cycle_thinking")
+"""Behind the others, where the model's thinking can be switched."""
 STREAMING: tuple[Shown, ...] = (("Esc", "stop", "screen.stop"), *IDLE)
+THINKING: tuple[Shown, ...] = (STREAMING[0], ("F8", "answer now", "screen.answer_now"), *IDLE)
 EDITING: tuple[Shown, ...] = (
     ("Enter", "replace", "screen.send"),
     ("Esc", "leave editing", "screen.stop"),

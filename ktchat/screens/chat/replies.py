@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 
 from engine.common.threads import ask
 from engine.errors import KtchatError
-from engine.protocol import Failed, Figures, Finished, Loaded, Prefilled, Text, Thinking
+from engine.protocol import (
+    Failed,
+    Figures,
+    Finished,
+    Loaded,
+    Prefilled,
+    Text,
+    Thinking,
+    WasThinking,
+)
 
 if TYPE_CHECKING:
     from ktchat.screens.chat.activity import Activity
@@ -157,7 +166,7 @@ class Replies:
                 async for update in stream:
                     await self._take(chat, update)
         finally:
-            self._activity.replying = False
+            self._activity.replying = self._activity.thinking = False
             await frame.transcript.settle(chat.conversation.turns)
             if chat.loaded is not None:  # an engine that died has loaded it again, maybe elsewhere
                 frame.show_model(chat)
@@ -176,6 +185,8 @@ class Replies:
             self._listing.refresh_soon()
             return
         frame.transcript.feed(update)
+        if isinstance(update, Text | Thinking | WasThinking):
+            self._note_thinking(isinstance(update, Thinking))
         if isinstance(update, Prefilled):
             self._tokens = update.tokens
         elif isinstance(update, Text | Thinking):
@@ -192,6 +203,12 @@ class Replies:
         if now - self._header_at > _HEADER_SECONDS:
             self._header_at = now
             frame.header.show_context(self._tokens, chat.context_size)
+
+    def _note_thinking(self, thinking: bool) -> None:
+        """A key ends the thinking: it is shown as long as there is something to end."""
+        if thinking != self._activity.thinking:
+            self._activity.thinking = thinking
+            self._frame.refresh_status()
 
     def _note_speed(self, loaded: Loaded, figures: Figures) -> None:
         """Keep how fast a reply came: it replaces the prediction for this model."""

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.message import Message
 
-from engine.protocol import Event, Notice, Prefilled, Progress, Text, Thinking
+from engine.protocol import Event, Notice, Prefilled, Progress, Text, Thinking, WasThinking
 from ktchat.common import words
 from ktchat.common.text import one_line
 from ktchat.store.conversation import Turn, TurnState
@@ -138,6 +138,16 @@ class ReplyView(MessageView):
             live.thinking_since = 0.0
         self._pending.append(event.text)
 
+    def _rethought(self, live: _Live, event: WasThinking) -> None:
+        """What was said so far was reasoning."""
+        said = (self.document.source + "".join(self._pending)).strip()
+        self._thinking.append(f"\n\n{said}" if self._thinking else said)
+        self.document = Document("")
+        self._pending.clear()
+        live.thinking_tokens = live.tokens
+        self._thought_seconds = time.monotonic() - live.first
+        live.thinking_since = 0.0
+
     def _noticed(self, live: _Live, event: Notice) -> None:
         self._notices.append(event.text)
 
@@ -258,6 +268,7 @@ _EVENTS: dict[type, Callable[..., None]] = {
     Prefilled: ReplyView._prefilled,
     Thinking: ReplyView._thought,
     Text: ReplyView._said,
+    WasThinking: ReplyView._rethought,
     Notice: ReplyView._noticed,
 }
 _ENDINGS = {
