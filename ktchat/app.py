@@ -111,7 +111,6 @@ class KtchatApp(App[None]):
         self.run_worker(self._start(), group="start", exit_on_error=False)
 
     async def _start(self) -> None:
-        from ktchat.common.sampling import SamplingSources
         from ktchat.session.chat import ChatSession
         from ktchat.store.store import Store
 
@@ -124,7 +123,7 @@ class KtchatApp(App[None]):
         chat = ChatSession(
             self._engine,
             store,
-            sampling=SamplingSources(settings=settings.sampling),
+            sampling=self.context.settings.sampling,
             max_tokens=settings.token_limit,
             system=settings.system,
             notify=self.context.notify,

@@ -15,6 +15,8 @@ from engine.common.units import byte_size
 from engine.errors import KtchatError
 from engine.plan import report
 from ktchat.cli import background, output
+from ktchat.common import paths
+from ktchat.common.settings import SettingsFile
 from ktchat.common.text import one_line
 from ktchat.library import local_models, plans, versions
 
@@ -58,6 +60,8 @@ def _file(args: argparse.Namespace, path: Path) -> int:
     kind = " · ".join(filter(None, (entry_.architecture, entry_.quantisation)))
     output.line(f"{entry_.name} · {kind} · {byte_size(entry_.size)}")
     output.line(one_line(f"{entry_.shown_path}  {checksum}".rstrip(), 1200))
+    sampling = SettingsFile(paths.settings_file()).sampling
+    output.line(f"sampling: {sampling.words(entry_.sampling)}")
     for text in report.words(local.plan) if local.plan is not None else ():
         output.line(one_line(text, 400))
     return 0

@@ -20,6 +20,7 @@ from engine.errors import RequestError
 from engine.protocol import Auto, Device, KvKind, Load, PartialSampling, Sampling
 from ktchat.common.errors import SettingsError, reason_of
 from ktchat.common.paths import private_folder
+from ktchat.common.sampling import SamplingSources
 from ktchat.common.text import one_line
 
 MAX_BYTES = 1 << 20
@@ -163,6 +164,11 @@ class SettingsFile:
         if wrong and not self.notice:
             self.notice = f"In {self.path} the default holds for: {one_line(', '.join(wrong))}."
         return self.settings
+
+    @property
+    def sampling(self) -> SamplingSources:
+        """What the person set of sampling, to be completed by what a model's file says."""
+        return SamplingSources(settings=self.settings.sampling)
 
     def load(self, path: str) -> Load:
         """The command that loads a model as the command line and the settings say."""

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from engine.common.folders import models_below
 from engine.errors import KtchatError, ModelFileError
+from engine.protocol import PartialSampling
 from ktchat.common import paths
 from ktchat.common.text import one_line
 
@@ -45,6 +46,8 @@ class ModelEntry:
     """What would run it: native (ours) or llama.cpp."""
     error: str = ""
     """Why it cannot be used; empty when nothing speaks against it."""
+    sampling: PartialSampling = field(default_factory=PartialSampling)
+    """What its file says of sampling."""
 
     @property
     def shown_path(self) -> str:
@@ -75,12 +78,13 @@ def describe(path: str, source: Source = Source.RECENT) -> ModelEntry:
     """What a model's header says. Never raises: a broken file has `error` set."""
     name = one_line(Path(path).name.removesuffix(".gguf"), 80)
     try:
+        from engine.generation.own_sampling import own_sampling
         from engine.gguf.file import GGUFFile
         from engine.spec.reader import read_spec
 
         with GGUFFile.open(Path(path)) as file:
             size = sum(part.stat().st_size for part in file.paths)
-            spec = read_spec(file)
+            spec, sampling = read_spec(file), own_sampling(file.metadata)
     except KtchatError as error:
         return ModelEntry(path, source, name, error=one_line(str(error), 400), size=_size(path))
     except OSError as error:
@@ -94,6 +98,7 @@ def describe(path: str, source: Source = Source.RECENT) -> ModelEntry:
         quantisation=one_line(spec.quantisation, 40),
         size=size,
         runtime=spec.runtime,
+        sampling=sampling,
     )
 
 

@@ -249,7 +249,8 @@ class LocalPage(Page):
         """Everything about the model under the cursor."""
         local = self.chosen
         if local is not None:
-            self.app.push_screen(Details(local.entry.name, details(local)))
+            rows = details(local, self.host.context.settings.sampling)
+            self.app.push_screen(Details(local.entry.name, rows))
 
     def on_unmount(self) -> None:
         if self._checking is not None:
