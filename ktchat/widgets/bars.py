@@ -32,7 +32,7 @@ class Header(Widget):
         super().__init__()
         self.auto_links = False  # what can be clicked is not underlined
         self._model = "no model"
-        self._details = self._thinking = ""
+        self._details = self.thinking = ""
         self._tokens = 0
         self._limit = 0
         self._busy = ""
@@ -42,10 +42,10 @@ class Header(Widget):
         self._model, self._details, self._busy = name, details, busy
         self.refresh()
 
-    def show_thinking(self, words: str) -> None:
+    def show_thinking(self, choice: str) -> None:
         """What holds of the model's thinking; empty: there is no choice. A click chooses the next."""
-        if words != self._thinking:
-            self._thinking = words
+        if choice != self.thinking:
+            self.thinking = choice
             self.refresh()
 
     def show_context(self, used: int, size: int) -> None:
@@ -65,12 +65,13 @@ class Header(Widget):
         for words in (self._details, self._busy):
             if words:
                 details += styled(f" · {words}", ".dim")
-        if self._thinking and not self._busy:
-            details += styled(f" · {self._thinking}", ".dim", ("screen.cycle_thinking", ()))
-        if LEAST_NAME + details.cell_length + 1 + right.cell_length > width:
-            right = self._context_words(0)
-        room = max(LEAST_NAME, width - details.cell_length - right.cell_length - 1)
         name = styled(self._model, ".name")
+        if self.thinking and not self._busy:
+            words = f" · thinking: {self.thinking}"
+            details += styled(words, ".dim", ("screen.cycle_thinking", ()))
+            if name.cell_length + details.cell_length + 1 + right.cell_length > width:
+                right = self._context_words(0)
+        room = max(LEAST_NAME, width - details.cell_length - right.cell_length - 1)
         if name.cell_length > room:
             name = name.truncate(room, ellipsis=True)
         return ends(name + details, right, width)

@@ -241,10 +241,10 @@ class FakeEngine:
                 return
             if thought + said == reply.hold_after:
                 await self._going.wait()
-            if await self._pause(reply.token_seconds):
-                break
             if kind is Thinking and self._answer_now:
                 continue
+            if await self._pause(reply.token_seconds):
+                break
             first = first if thought + said else time.perf_counter()
             thought, said = thought + (kind is Thinking), said + (kind is Text)
             yield kind(token)

@@ -144,7 +144,7 @@ class Frame(Screen[None]):
     def show_thinking(self, chat: ChatSession) -> None:
         """Show what holds of the model's thinking, where there is a choice."""
         offered = chat.loaded is not None and chat.loaded.think
-        self.header.show_thinking(f"thinking: {chat.think or 'default'}" if offered else "")
+        self.header.show_thinking(chat.think or "default" if offered else "")
         self._show_keys()
 
     def show_model(self, chat: ChatSession) -> None:
@@ -197,4 +197,6 @@ class Frame(Screen[None]):
             shown = keys.THINKING
         else:
             shown = keys.STREAMING if self.activity.busy else keys.IDLE
+        if keys.HELP in shown and self.header.thinking:
+            shown = keys.with_switch(shown)
         self.key_bar.show(shown)

@@ -72,8 +72,6 @@ IDLE: tuple[Shown, ...] = (
     ("Ctrl+N", "new", "screen.new_session"),
     ("Ctrl+Q", "quit", "app.quit"),
 )
-SWITCH: Shown = ("F7", "thinking", "screen.cycle_thinking")
-"""Behind the others, where the model's thinking can be switched."""
 STREAMING: tuple[Shown, ...] = (("Esc", "stop", "screen.stop"), *IDLE)
 THINKING: tuple[Shown, ...] = (STREAMING[0], ("F8", "answer now", "screen.answer_now"), *IDLE)
 EDITING: tuple[Shown, ...] = (
@@ -81,6 +79,16 @@ EDITING: tuple[Shown, ...] = (
     ("Esc", "leave editing", "screen.stop"),
     *IDLE[1:],
 )
+SWITCH: Shown = ("F7", "thinking", "screen.cycle_thinking")
+HELP = IDLE[5]
+
+
+def with_switch(shown: tuple[Shown, ...]) -> tuple[Shown, ...]:
+    """The same keys and the one that switches thinking, behind the help."""
+    at = shown.index(HELP) + 1
+    return (*shown[:at], SWITCH, *shown[at:])
+
+
 SESSIONS: tuple[Shown, ...] = (
     ("Enter", "open", "screen.list_action('open')"),
     ("F2", "rename", "screen.rename"),
