@@ -162,9 +162,9 @@ class _Turn:
 
         What is forced goes one by one through the same loop, so that figures need no exception.
         """
-        if self.answer_now and (closing := self.splitter.closing):
+        if self.answer_now and self.splitter.closing and not self.forced:
             self.answer_now.clear()
-            self.forced.extend(self.model.tokenizer.encode_more(closing))
+            self.forced.extend(self.model.tokenizer.encode_more(self.splitter.force()))
         if self.forced:
             token = self.forced.popleft()
             self.sampler.note(token)

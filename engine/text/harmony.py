@@ -140,7 +140,7 @@ class HarmonyReader(Reader):
         found = [at for end in self._ends if (at := self.held.find(end)) >= 0]
         ready = min(found, default=len(self.held) - max(overlap(self.held, e) for e in self._ends))
         text, self.held = self.held[:ready], self.held[ready:]
-        self._has_reply = self._has_reply or bool(text.strip())
+        self._has_reply = self._has_reply or bool(self.alphabet.plain(text).strip())
         yield from self.event(text)
 
     def _ended(self) -> bool:

@@ -19,6 +19,8 @@ class Reader:
         self.held = ""
         self.trim = False
         """Whether blanks in front of the next text are left out."""
+        self.forced = False
+        """Whether the reasoning is ended by us, not by the model."""
         self._tokens = 0  # fed, and in no event yet
 
     @property

@@ -22,7 +22,8 @@ _QUOTES = "`'\"“‘«"
 class TagReader(Reader):
     """Marks around reasoning at the beginning; after it, marks are text like any other.
 
-    A closing mark that no opening one came before makes all that was said reasoning, if it is a token.
+    A closing mark that no opening one came before makes all that was said reasoning, if it is a token;
+    any other that is not mentioned is dropped.
     """
 
     def __init__(self, alphabet: Alphabet, prompt: str) -> None:
@@ -33,7 +34,8 @@ class TagReader(Reader):
         self._lined = False  # marks stand on lines of their own
         self._lone = True  # a closing mark could be one without an opening
         self._said = 0  # tokens of the reply so far
-        self._last = ""
+        self._last, self._spoken = "", False
+        self._opens = False  # the reply has mentioned an opening mark
         coded = alphabet.coded
         self._openings = {coded(style.opening): style for style in STYLES}
         self._closings = {code for s in STYLES if len(code := coded(s.closing)) == 1}
@@ -117,7 +119,7 @@ class TagReader(Reader):
         yield from self.thinking([closing])
         if self.held.startswith(closing):
             self.held = self.held[len(closing) :]
-            self._state, self.trim = "reply", True
+            self._state, self.trim, self._lone = "reply", True, self.forced
 
     def _reply(self) -> Iterator[Said]:
         self.skip_blanks()
@@ -126,23 +128,29 @@ class TagReader(Reader):
             yield from self._say(before)
             if mark in self._silent:
                 self.trim = self.trim or not self._last
-            elif mark in self._closings and self._lone and self._last not in _QUOTES:
-                yield from self._say_that_was_thinking()
-            else:
-                self._lone = False
+            elif self._is_mentioned(mark):
                 yield from self._say(mark)
+            elif self._lone and self._spoken:
+                yield from self._say_that_was_thinking()
             self.skip_blanks()
         begun = max((overlap(self.held, mark) for mark in self._silent), default=0)
         ready = len(self.held) - begun
         text, self.held = self.held[:ready], self.held[ready:]
         yield from self._say(text)
 
+    def _is_mentioned(self, mark: str) -> bool:
+        """Whether a mark in the reply is something that the reply talks about."""
+        self._opens = self._opens or mark not in self._closings
+        return self._opens or (self._last != "" and self._last in _QUOTES)
+
     def _say(self, text: str) -> Iterator[Said]:
-        self._last = text[-1:] or self._last
+        shown = self.alphabet.plain(text)
+        self._last = shown[-1:] or self._last
+        self._spoken = self._spoken or bool(shown.strip())
         yield from self.event(text)
 
     def _say_that_was_thinking(self) -> Iterator[Said]:
-        self._lone, self.trim = False, True
+        self._lone, self._spoken, self.trim = False, False, True
         self.thinking_tokens += self._said
         self._said = 0
         self._tokens = 0
@@ -173,6 +181,12 @@ class Splitter:
     def closing(self) -> str:
         """Template text that ends the reasoning and begins the reply; empty: nothing is to be ended."""
         return self._reader.closing
+
+    def force(self) -> str:
+        """What is to be fed to end the thinking now, see `closing`. The model may still end it by itself
+        later: what it said until then was thinking too."""
+        self._reader.forced = True
+        return self.closing
 
     def feed(self, text: str, tokens: int = 1, control: bool = False) -> Iterator[Said]:
         """The events that `text`, sampled as `tokens` tokens, completes. `control`: it is one token."""

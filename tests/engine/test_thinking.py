@@ -147,8 +147,22 @@ def test_a_token_that_is_only_mentioned_is_text(said: list[str], reply: str) -> 
     assert split(["<think>", "x", "</think>", *said], "", THINK) == ("x", reply)
 
 
+def test_a_second_closing_token_is_no_text() -> None:
+    assert split(["<think>", "x", "</think>", "a", "</think>", "b"], "", THINK) == ("x", "ab")
+
+
+def test_the_model_may_still_close_what_was_ended_for_it() -> None:
+    splitter = Splitter("<think>\n", THINK)
+    events = [*splitter.feed("hm")]
+    closing = splitter.force()
+    for piece in [*tokenised(closing, THINK), "so", "</think>", "\n\n", "yes"]:
+        events += splitter.feed(piece, control=piece in THINK)
+    assert [type(event) for event in events] == [Thinking, Text, WasThinking, Text]
+    assert splitter.thinking_tokens == 1 + len(tokenised(closing, THINK)) + 2
+
+
 def test_a_closing_token_after_a_prompt_without_thinking_moves_nothing() -> None:
-    assert split(["a", "</think>", "b"], "<think>\n\n</think>\n\n", THINK) == ("", "a</think>b")
+    assert split(["a", "</think>", "b"], "<think>\n\n</think>\n\n", THINK) == ("", "ab")
 
 
 def test_no_control_token_is_ever_on_the_screen() -> None:
