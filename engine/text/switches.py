@@ -63,46 +63,47 @@ def find(source: str, render: Render) -> Switches:
 
 
 def _found(plain: list[Part], render: Render) -> Switches:
-    prompts: dict[Think, list[Part]] = {}
-    choices: dict[Think, Variables] = {}
-    for think, variables in (("off", _OFF), ("on", _ON)):
-        if (prompt := _rendered(render, variables)) is not None:
-            prompts[think], choices[think] = prompt, variables  # type: ignore[index]
-    if len(prompts) < 2 or prompts["off"] == prompts["on"]:
-        prompts, choices = {}, {}
-    _add_efforts(plain if not prompts else prompts["on"], prompts, choices, render)
+    switch = _prompts({"off": _OFF, "on": _ON}, render)
+    if len(switch) < 2 or switch["off"] == switch["on"]:
+        switch = {}
+    thinking = switch.get("on", plain)
+    variables: dict[Think, Variables] = {"off": _OFF, "on": _ON}
+    variables |= {effort: _effort(effort, bool(switch)) for effort in _EFFORTS}
+    efforts = _efforts(variables, thinking, render)
+    if thinking in efforts.values():  # that effort is what "on" means
+        switch.pop("on", None)
+    prompts = switch | efforts
     default = next((think for think, prompt in prompts.items() if prompt == plain), None)
+    choices = {think: variables[think] for think in prompts}
     return Switches(choices, default) if len(choices) > 1 else Switches()
 
 
-def _add_efforts(
-    thinking: list[Part],
-    prompts: dict[Think, list[Part]],
-    choices: dict[Think, Variables],
-    render: Render,
-) -> None:
-    """Add the efforts that differ from each other. One that alone is as `thinking` without any takes the
-    place of "on"; several that are the same say that the template does not tell them apart."""
-    base = _ON if prompts else {}
-    variables = {effort: base | dict.fromkeys(_EFFORT_NAMES, effort) for effort in _EFFORTS}
-    found = {e: prompt for e in _EFFORTS if (prompt := _rendered(render, variables[e])) is not None}
-    if _rendered(render, base | dict.fromkeys(_EFFORT_NAMES, "x")) not in (None, thinking):
+def _efforts(
+    variables: Mapping[Think, Variables], thinking: list[Part], render: Render
+) -> dict[Think, list[Part]]:
+    """The efforts whose prompts differ from each other's: others the template does not tell apart."""
+    found = _prompts({effort: variables[effort] for effort in _EFFORTS}, render)
+    word = _rendered(_effort("x", variables["low"].keys() >= _ON.keys()), render)
+    if word not in (None, thinking):
         found.pop(
             "max", None
         )  # it writes any word: those remain that models with one are trained on
-    distinct = {effort: p for effort, p in found.items() if list(found.values()).count(p) == 1}
-    if len(distinct) < 2 and not (distinct and prompts):
-        return
-    if thinking in distinct.values():
-        if len(distinct) < 2:
-            return
-        prompts.pop("on", None)
-        choices.pop("on", None)
-    for effort, prompt in distinct.items():
-        prompts[effort], choices[effort] = prompt, variables[effort]
+    prompts = list(found.values())
+    return {effort: prompt for effort, prompt in found.items() if prompts.count(prompt) == 1}
 
 
-def _rendered(render: Render, variables: Variables) -> list[Part] | None:
+def _effort(word: str, switched: bool) -> Variables:
+    """Variables for an effort, which some templates heed only where thinking is switched on."""
+    return (_ON if switched else {}) | dict.fromkeys(_EFFORT_NAMES, word)
+
+
+def _prompts(variables: Mapping[Think, Variables], render: Render) -> dict[Think, list[Part]]:
+    """The prompt for each choice that the template does not refuse."""
+    rendered = {think: _rendered(given, render) for think, given in variables.items()}
+    return {think: prompt for think, prompt in rendered.items() if prompt is not None}
+
+
+def _rendered(variables: Variables, render: Render) -> list[Part] | None:
     """The prompt; None where the template refuses these variables."""
     try:
         return render(variables)

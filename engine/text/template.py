@@ -71,9 +71,15 @@ class ChatTemplate:
         if process is None:
             return Switches()
         deadline = time.monotonic() + SECONDS
-        return find(
-            self._source, lambda variables: self._render(process, PROBE, variables, deadline)
-        )
+
+        def render(variables: Variables) -> list[Part]:
+            if (
+                time.monotonic() >= deadline
+            ):  # stopped once already: no more of its stops are used up
+                raise TemplateError("The model's chat template failed", "It takes too long")
+            return self._render(process, PROBE, variables, deadline)
+
+        return find(self._source, render)
 
     def render(self, messages: Sequence[Message], think: Think | None = None) -> list[Part]:
         """The prompt for the next reply. Raises `TemplateError` when there are no messages, and

@@ -139,6 +139,10 @@ def test_the_catalogue_and_files_are_known_without_a_network(
     info = program.run("models", "info", str(file), **away)
     assert info.returncode == 0 and "runs on the CPU" in info.stdout and str(file) in info.stdout
     assert json.loads(program.run("models", "info", str(file), "--json", **away).stdout)["plan"]
+    assert "sampling: temperature 0.7 (ktchat) · top-k 40 (ktchat)" in info.stdout
+    (program.home / "settings.toml").write_text("temperature = 0.2\n")
+    again = program.run("models", "info", str(file), **away)
+    assert "temperature 0.2 (your settings) · top-k 40 (ktchat)" in again.stdout
     file.write_bytes(model[:1000])
     info = program.run("models", "info", str(file), **away)
     assert info.returncode == 1 and one_clear_line(info.stderr) and info.stdout == ""

@@ -230,7 +230,8 @@ def test_an_effort_that_only_says_what_holds_anyway_is_none(start: Start) -> Non
         "{% if enable_thinking is defined %}{% for i in range(99999) %}{% for j in range(99999) %}"
         "{% endfor %}{% endfor %}{% endif %}",
         "{% if enable_thinking %}{{ 'a' * 2000000000 }}{% endif %}",
-        "{% for i in range(99999) %}{{ enable_thinking }}{{ 'abcdefghij' * 100 }}{% endfor %}",
+        "{% if enable_thinking %}{% for i in range(99999) %}{{ 'abcdefghij' * 100 }}{% endfor %}"
+        "{% endif %}",
     ],
 )
 def test_a_hostile_template_offers_nothing_and_still_renders(
@@ -241,7 +242,8 @@ def test_a_hostile_template_offers_nothing_and_still_renders(
     template = start(hostile + LAST)
     with within(4):
         assert not template.switches.choices
-        assert template.render(TURNS)
+        assert written(template.render(TURNS[2:])) == "⟪Second⟫"  # it is harmless without
+    assert template.notice is None
 
 
 def test_finding_never_raises() -> None:
