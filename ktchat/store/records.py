@@ -116,7 +116,7 @@ def conversation_from(row: Row, turns: Iterable[Row]) -> tuple[Conversation, lis
         model_path=str(row["model_path"]),
         model_name=one_line(str(row["model_name"])),
         system=str(row["system"]),
-        think=_THINKS.get(str(row["think"])),
+        think=_THINKS.get(str(row["think"])) if "think" in row.keys() else None,  # noqa: SIM118
         turns=shown[::-1],
     )
     return conversation, sorted(by_id.values(), key=lambda turn: turn.created)

@@ -84,11 +84,11 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         private_folder(path.parent)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        address = path.absolute().as_uri()
+        address, writable = path.absolute().as_uri(), True
     except OSError:
         if not os.access(path, os.R_OK):
             raise
-        address = f"{path.absolute().as_uri()}?mode=ro"  # to be read at least
+        address, writable = f"{path.absolute().as_uri()}?mode=ro", False  # to be read at least
     db = sqlite3.connect(
         address, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )
@@ -100,7 +100,7 @@ def connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA secure_delete = ON")
         db.execute("PRAGMA trusted_schema = OFF")
-        _migrate(db, path)
+        _migrate(db, path, writable)
     except BaseException:
         db.close()
         raise
@@ -129,7 +129,7 @@ def _version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _migrate(db: sqlite3.Connection, path: Path) -> None:
+def _migrate(db: sqlite3.Connection, path: Path, writable: bool) -> None:
     version = _version(db)
     if version > len(MIGRATIONS):
         raise StoreVersionError(
@@ -138,8 +138,8 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
             f" knows {len(MIGRATIONS)})",
             "Update ktchat, or set KTCHAT_HOME to another folder",
         )
-    if version == len(MIGRATIONS):
-        return
+    if version == len(MIGRATIONS) or (version > 0 and not writable):
+        return  # what is only read may be of an older version
     if version > 0:
         _back_up(db, path.with_name(f"{path.name}.v{version}-backup"))
     with transaction(db):

@@ -322,6 +322,25 @@ def test_a_file_of_the_first_version_opens_as_before(store: Store) -> None:
     assert reopened(store).load(session.id) == session
 
 
+def test_a_file_of_the_first_version_is_read_as_it_is(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = a_session("one")
+    first_version(store.path, session)
+    opened = os.open
+
+    def refuses(path: object, flags: int, *arguments: int) -> int:
+        if flags & os.O_RDWR and str(path).endswith(".db"):
+            raise PermissionError
+        return opened(path, flags, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(schema.os, "open", refuses)
+    before = store.path.read_bytes()
+    assert store.load(session.id) == session
+    assert [summary.id for summary in store.sessions()] == [session.id]
+    assert store.path.read_bytes() == before
+
+
 def test_a_damaged_file_of_the_first_version_is_recovered(store: Store) -> None:
     session = a_session("one")
     first_version(store.path, session)
