@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from engine.errors import ModelFileError, RequestError
+from engine.text.marks import HARMONY
+from engine.text.thinking import Splitter
 from engine.text.tokenizer import MAX_TEXT, Part, Tokenizer
 from tests.support import gguf_bytes as raw
 from tests.support import vocabulary
@@ -314,6 +316,21 @@ def test_marks_of_reasoning_are_known(tmp_path: Path) -> None:
     assert [tokenizer.mark(token) for token in tokens] == ["<think>", "", "</think>", "", ""]
     assert tokenizer.marks == {"<think>", "</think>"}
     assert not any(map(tokenizer.mark, tokenizer.encode(typed("`</think>`"))))
+    tokenizer.close()
+
+
+def test_what_ends_the_thinking_of_gpt_oss_is_control_tokens(tmp_path: Path) -> None:
+    metadata = with_tokens(vocabulary.byte_level(), *HARMONY, kind=vocabulary.CONTROL)
+    tokenizer = Tokenizer.open(write(tmp_path, metadata))
+    forced = tokenizer.encode_more(
+        Splitter("<|start|>assistant<|channel|>analysis<|message|>").closing
+    )
+    assert [mark for token in forced if (mark := tokenizer.mark(token))] == [
+        *("<|end|>", "<|start|>", "<|channel|>", "<|message|>"),
+    ]
+    words = [token for token in forced if not tokenizer.mark(token)]
+    assert shown(tokenizer, words) == "assistantfinal"
+    assert not any(map(tokenizer.is_end, forced))  # the turn goes on behind <|end|>
     tokenizer.close()
 
 
