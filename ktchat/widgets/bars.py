@@ -68,9 +68,11 @@ class Header(Widget):
         name = styled(self._model, ".name")
         if self.thinking and not self._busy:
             words = f" · thinking: {self.thinking}"
-            details += styled(words, ".dim", ("screen.cycle_thinking", ()))
-            if name.cell_length + details.cell_length + 1 + right.cell_length > width:
+            more = details + styled(words, ".dim", ("screen.cycle_thinking", ()))
+            if name.cell_length + more.cell_length + 1 + right.cell_length > width:
                 right = self._context_words(0)
+            if LEAST_NAME + more.cell_length + 1 + right.cell_length <= width:
+                details = more
         room = max(LEAST_NAME, width - details.cell_length - right.cell_length - 1)
         if name.cell_length > room:
             name = name.truncate(room, ellipsis=True)

@@ -87,6 +87,14 @@ async def test_a_long_header_keeps_the_choice_and_the_numbers(start: Start) -> N
     assert "0 of 4k" in header(run)
 
 
+async def test_where_there_is_no_room_the_numbers_stay(start: Start) -> None:
+    run = await start(engine=FakeEngine(["a"], think=EFFORTS), size=(40, 14))
+    await run.until(lambda: "Q4_K_M · CPU" in header(run))
+    assert header(run).rstrip().endswith("0 of 4k") and "thinking" not in header(run)
+    await run.press("f7")
+    await run.sees("thinking: high")  # the status says it
+
+
 # Answering at once.
 
 
