@@ -39,7 +39,7 @@ def float32_logits(
     count, length = tokens.shape
     pages = -(-length // PAGE_SIZE)
     total = sum(info.nbytes for info in file.tensors.values())
-    ops = SideBySide(WatchedOps(lambda done: computing(done, total)), count)
+    ops = SideBySide(WatchedOps(lambda done: computing(min(done, total), total)), count)
     model: Transformer[Any, Any, Any] = Transformer(file, spec, ops, pages, PAGE_SIZE, loading)
     with torch.inference_mode():
         logits = model.forward_all(tokens.reshape(-1), page_table(list(range(pages))), 0)
@@ -91,7 +91,7 @@ class SideBySide:
 
 
 class WatchedOps(ReferenceOps):
-    """Reports how many bytes of weights were dequantised, each counted once."""
+    """Reports how many bytes of weights were dequantised, each counted once; what was made at load may be larger."""
 
     def __init__(self, report: Callable[[int], None]) -> None:
         super().__init__(keep=False)
