@@ -59,9 +59,9 @@ class NumpyReference(ReferenceOps):
     """The reference with numpy's buffers, as a host has them."""
 
     def moe_add(self, x: Any, ids: Any, weights: Any, *rest: Any) -> None:
-        *experts, residual = rest
+        gate, up, down, residual, *more = rest
         shared = (torch.from_numpy(array) for array in (x, ids, weights))
-        super().moe_add(*shared, *experts, torch.from_numpy(residual))
+        super().moe_add(*shared, gate, up, down, torch.from_numpy(residual), *more)
 
 
 def run(path: Path, ops: Ops[Any, Any, Any]) -> Floats:
