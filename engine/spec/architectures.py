@@ -46,6 +46,8 @@ class Architecture:
     """Attention has one more score a head, without a value."""
     biases: bool = False
     """Of attention's output, of routers and of experts."""
+    whole_yarn_pairs: bool = True
+    """YaRN's ramp is rounded to whole pairs of features."""
     activation: Activation = "swiglu"
 
     def norms_of_queries(self, found: bool) -> QkNorm:
@@ -88,7 +90,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "bailingmoe2": replace(_DOTS1, expert_keys=_EXPERT_KEYS | _SHARED_WIDTH),
     "gpt-oss": Architecture(
         experts="always", normalise=False, gating="softmax of the chosen", window_every=2, sinks=True,
-        biases=True, activation="clamped swiglu", ffn_norm="post_attention_norm",
+        biases=True, activation="clamped swiglu", whole_yarn_pairs=False, ffn_norm="post_attention_norm",
     ),
     "minimax-m2": Architecture(
         experts="always", expert_keys=frozenset({"expert_gating_func"}),

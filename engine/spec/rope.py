@@ -33,6 +33,8 @@ class RopeSpec:
     """rope.scaling.yarn_log_multiplier as in the file: a tenth of `mscale_all_dim`; 0 when absent."""
     beta_fast: float = 32.0
     beta_slow: float = 1.0
+    whole_pairs: bool = True
+    """YaRN's ramp begins and ends at whole pairs, as ggml rounds them; else where its formula says."""
     factors: tuple[float, ...] = ()
     """Divisors of the frequencies, one a pair (tensor rope_freqs.weight); empty when absent."""
 
@@ -91,15 +93,19 @@ class RopeSpec:
         return tuple(float(value) for value in stretched)
 
     def _corrected_pairs(self) -> tuple[float, float]:
-        """First and last pair of YaRN's ramp; in float32, so that rounding meets ggml's."""
+        """First and last pair of YaRN's ramp; in float32, so that rounding meets ggml's.
+
+        gpt-oss does not round (`truncate` in its configuration); ggml does so for it too.
+        """
         f32 = np.float32
 
         def pair(turns: float) -> np.float32:
             span = np.log(f32(f32(self.original_context) / (f32(turns) * f32(2) * f32(math.pi))))
             return f32(f32(self.dim) * span / (f32(2) * np.log(f32(self.base))))
 
-        low = float(np.floor(pair(self.beta_fast)))
-        high = float(np.ceil(pair(self.beta_slow)))
+        low, high = float(pair(self.beta_fast)), float(pair(self.beta_slow))
+        if self.whole_pairs:
+            low, high = math.floor(low), math.ceil(high)
         return max(0.0, low), min(self.dim - 1.0, high)
 
     def to_rope(self, offset: int = 0) -> Rope:

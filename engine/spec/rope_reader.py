@@ -32,6 +32,7 @@ def read_rope(keys: Keys, head_dim: int, known: Architecture) -> RopeSpec:
         dim=keys.number("rope.dimension_count", 0, MAX_WIDTH, head_dim),
         base=keys.real("rope.freq_base", 1.5, 1e15, 10000.0),
         interleaved=known.interleaved,
+        whole_pairs=known.whole_yarn_pairs,
         scaling=cast(Scaling, scaling),
         factor=factor or 1.0,
         original_context=original or context,

@@ -182,7 +182,7 @@ def activated(g: tl.tensor, u: tl.tensor, ACTIVATION: tl.constexpr) -> tl.tensor
     if ACTIVATION == 1:
         g = tl.minimum(g, _LIMIT)
         u = tl.minimum(tl.maximum(u, -_LIMIT), _LIMIT)
-        return g / (1.0 + tl.exp(-_ALPHA * g)) * (u + 1.0)
+        return g / (1.0 + tl.exp(g * -_ALPHA)) * (u + 1.0)
     return g / (1.0 + tl.exp(-g)) * u
 
 

@@ -99,6 +99,41 @@ def test_moe_where_all_tokens_choose_the_same_experts() -> None:
     assert relative_error(residual, wanted) < 1e-5
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("kind", "n"), [("F32", 1), ("MXFP4", 1), ("MXFP4", 70), ("Q8_0", 9)])
+def test_biases_and_the_clamped_activation(isa: str, kind: str, n: int) -> None:
+    """A width of 352, as gpt-oss's 2880, is whole blocks of 32 but none of 256."""
+    ops, weights = cpu_ops(3, isa), three(kind, 6, 96, 352)
+    added = [tensor(normal(8 + i, 6, 1, part)) for i, part in enumerate((352, 352, 96))]
+    x, residual = 4 * normal(5, n, 96), np.zeros((n, 96), np.float32)
+    ids, mix = choices(n, 6, 3), np.abs(normal(7, n, 3))
+    ids[0, 0] = -1
+    wanted, outs = torch_copy(residual), (residual,)
+    shared = [torch_copy(x), torch_copy(ids), torch_copy(mix)]
+    for target, first, out in ((REFERENCE, shared, wanted), (ops, [x, ids, mix], outs[0])):
+        stacks = [target.matrix(weight) for weight in weights]
+        biases = tuple(target.matrix(bias) for bias in added)
+        target.moe_add(*first, *stacks, out, biases, "clamped swiglu")
+    assert noise(residual, wanted) < (1e-11 if kind == "F32" else 5e-4)
+
+
+def test_biases_that_do_not_fit_are_refused() -> None:
+    ops = cpu_ops()
+    stacks = [ops.matrix(weight) for weight in three("Q8_0", 4, 32, 64)]
+    x, ids, mix = normal(1, 1, 32), np.zeros((1, 1), np.int32), np.ones((1, 1), np.float32)
+
+    def add(*sizes: int, kind: str = "F32") -> None:
+        biases = tuple(ops.matrix(tensor(normal(2, 4, 1, size), kind)) for size in sizes)
+        ops.moe_add(x, ids, mix, *stacks, np.zeros((1, 32), np.float32), biases)
+
+    add(64, 64, 32)
+    for sizes in ((32, 64, 32), (64, 64, 64)):
+        with pytest.raises(ValueError, match="wanted 4 matrices"):
+            add(*sizes)
+    with pytest.raises(ValueError, match="do not fit"):
+        add(64, 64, 32, kind="F16")
+
+
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("kind", ["F32", "BF16", "Q4_K"])
 @pytest.mark.parametrize("n", [1, 6, 65])

@@ -139,10 +139,12 @@ _MINIMAX = Shape(
     heads=6, head=64, rotated=32, experts=16, top_k=4, expert_ff=256, sigmoid=True,
     qk_norm=True, norm_all=True, metadata={"expert_gating_func": 2},
 )  # fmt: skip
+_WHOLE_RAMP = {**_YARN, "rope.freq_base": 4.5}
+"""From the first pair to the last: ggml rounds a ramp's ends, which gpt-oss does not."""
 _GPT_OSS = Shape(
     layers=3, head=64, heads=4, experts=8, top_k=4, qkv_bias=True, window=32, biases=True,
     ffn_norm="post_attention_norm",
-    metadata={**_YARN, "attention.sliding_window": 32},
+    metadata={**_WHOLE_RAMP, "attention.sliding_window": 32},
 )  # fmt: skip
 _LLAMA = Shape(heads=8, kv_heads=2, head=32)
 
@@ -163,7 +165,7 @@ SHAPES: dict[tuple[str, str], Shape] = {
         hidden=288,
         expert_ff=160,
         window=7,
-        metadata={**_YARN, "attention.sliding_window": 7},
+        metadata={**_WHOLE_RAMP, "attention.sliding_window": 7},
     ),
     ("deepseek2", "v2-lite"): _LITE,
     ("deepseek2", "v2-lite-split"): replace(_LITE, split=True),

@@ -267,6 +267,13 @@ def test_rope_is_ggmls(spec: RopeSpec) -> None:
         assert np.allclose(ours, ggml_rope(spec, position), atol=1e-4)
 
 
+def test_gpt_oss_does_not_round_the_ramp_of_yarn() -> None:
+    rope = RopeSpec(64, 150000.0, False, "yarn", 32.0, 4096, whole_pairs=False)
+    assert rope._corrected_pairs() == pytest.approx((8.09278, 17.39802), abs=1e-4)
+    rounded = dataclasses.replace(rope, whole_pairs=True)
+    assert rounded._corrected_pairs() == (8, 18)
+
+
 @pytest.mark.parametrize(("multiplier", "mscale"), [(0.0707, 0.707), (0.1, 1.0)])
 def test_deepseeks_score_scale(tmp_path: Path, multiplier: float, mscale: float) -> None:
     toy = toy_models.deepseek2()

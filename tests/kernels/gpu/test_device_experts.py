@@ -20,6 +20,7 @@ from kernels.gpu.moe.streaming import ExpertStream, passes
 from kernels.gpu.quant import matmul
 from kernels.gpu.sizes import expert_bytes, experts_at_once, stream_bytes
 from kernels.ops import Ints, Tensor
+from kernels.quants import BY_NAME
 from kernels.reference import ReferenceOps
 from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU, error, normal
 from tests.kernels.gpu.quantised_cases import random_tensor, repack
@@ -117,6 +118,39 @@ def test_experts_in_slots_compute_what_they_are(name: str, n: int, ops: GpuOps) 
     ops.moe_add(x, ops.from_numpy(places), weights, *slots, out)
     bound = EXACT if n <= matmul.GEMV_MAX_ROWS else ROUNDED
     assert error(out, wanted(x, ids, weights, tensors, residual)) < bound
+
+
+@pytest.mark.parametrize("n", [1, 11])
+def test_biases_and_the_clamped_activation(n: int, ops: GpuOps) -> None:
+    """In slots, whole, and streamed: the same sums."""
+    tensors = SHAPES["Q8_0"]
+    added = tuple(bias(tensor, seed) for seed, tensor in enumerate(tensors))
+    x, weights, residual = case(tensors, n)
+    x, ids = 10 * x, chosen_of(n, [5, 2, 6])
+    ids[0, 0] = -1
+    reference, right = ReferenceOps(), residual.cpu().clone()
+    parts = [[reference.matrix(t) for t in some] for some in (tensors, added)]
+    known = x.cpu(), torch.from_numpy(ids), weights.cpu()
+    reference.moe_add(*known, *parts[0], right, tuple(parts[1]), "clamped swiglu")
+    bound = EXACT if n <= matmul.GEMV_MAX_ROWS else ROUNDED
+    places = np.select([ids == 5, ids == 2, ids == 6], [0, 1, 2], -1).astype(np.int32)
+    slots = [ops.expert_slots(tensor, 3) for tensor in (*tensors, *added)]
+    fill(ops, slots, (*tensors, *added), {0: 5, 1: 2, 2: 6})
+    whole = [ops.matrix(tensor) for tensor in (*tensors, *added)]
+    for chosen, made in ((places, slots), (ids, whole)):
+        out = residual.clone()
+        biases = tuple(made[3:])
+        ops.moe_add(x, ops.from_numpy(chosen), weights, *made[:3], out, biases, "clamped swiglu")
+        assert error(out, right) < bound
+    out = residual.clone()
+    ops.stream_moe_add(x, ops.from_numpy(ids), weights, *tensors, out, added, "clamped swiglu")
+    assert error(out, right) < bound
+
+
+def bias(stack: Tensor, seed: int) -> Tensor:
+    """A vector for each expert of a stack."""
+    values = normal(seed, stack.shape[0], 1, stack.shape[1]).cpu().numpy()
+    return Tensor(f"{stack.name}.bias", BY_NAME["F32"], values.shape, values.view(np.uint8).ravel())
 
 
 @pytest.mark.parametrize("n", [1, 11])
