@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from kernels.gpu.attention.latent import latent_attention
 from kernels.gpu.attention.plan import AttentionPlan, plan_attention, plan_latent_attention
 from kernels.gpu.attention.rope import rope_table, rotate
 from kernels.gpu.attention.scratch import Scratch
-from kernels.gpu.elementwise import activate, gated_add, rms_norm, sigmoid_gate
+from kernels.gpu.elementwise import activate, add_rows, gated_add, rms_norm, sigmoid_gate
 from kernels.gpu.moe.routing import route
 from kernels.gpu.recurrent.delta_net import delta_net
 from kernels.gpu.recurrent.state import GpuRecurrentState
@@ -111,6 +112,16 @@ def grouped(
     attention(q, cache, cache, one_batch(1), 0.1, plan, scratch(plan, queries), out)
 
 
+def windowed(queries: int, kind: str = "f16") -> None:
+    """gpt-oss's heads over a ring, with sinks."""
+    plan = plan_attention(1, queries, 64, 8, 64, 64, 128 + queries, 128, kind == "q8")
+    cache = replace(cached(kind, 8, 64), ring=7)
+    q, out, batch = rows(queries, 64, 64), rows(queries, 64, 64), one_batch(1)
+    table = rope_table(Rope((1.0,) * 32, False), "cpu")
+    append_heads(q[:, :8], q[:, :8], None, 1e-6, table, batch, cache, cache)
+    attention(q, cache, cache, batch, 0.1, plan, scratch(plan, queries), out, 128, rows(64))
+
+
 def latent(queries: int, heads: int, kind: str = "f16") -> None:
     plan = plan_latent_attention(1, queries, heads, 512, 64, 4096, 128, kind == "q8")
     cache = cached(kind, 1, 576)
@@ -135,6 +146,9 @@ def elementwise() -> None:
     x, w = rows(2, 2048), rows(2048)
     rms_norm(x, w, 1e-6, x.clone(), x.clone())
     activate(x, x, x.clone())
+    ids = rows(2, dtype=torch.int32)
+    activate(x, x, x.clone(), 1, ids, (rows(4, 2048), rows(4, 2048)))
+    add_rows(x, rows(4, 2048), ids)
     gated_add(x, w, x, x.clone())
     sigmoid_gate(x, x.clone())
 
@@ -160,11 +174,16 @@ CASES: dict[str, Callable[[], None]] = {
     "append, interleaved": lambda: appends(True),
     "append, q8": lambda: appends(False, "q8"),
     "route, softmax": lambda: routes(128, Routing(8), False),
+    "route, of the chosen": lambda: routes(32, Routing(4, "softmax of the chosen"), False),
     "route, groups": lambda: routes(256, Routing(8, "sigmoid", groups=8, top_groups=4), True),
     "decode, 8 x 128": lambda: grouped(1, 32, 4, 128, 65536),
     "decode, 5 x 80": lambda: grouped(1, 10, 2, 80, 65536),
     "prefill, 7 x 128": lambda: grouped(512, 28, 4, 128, 4096),
     "prefill, 2 x 256": lambda: grouped(512, 8, 4, 256, 4096),
+    "window, decode": lambda: windowed(1),
+    "window, prefill": lambda: windowed(512),
+    "window, decode, q8": lambda: windowed(1, "q8"),
+    "window, prefill, q8": lambda: windowed(512, "q8"),
     "latent decode, 16": lambda: latent(1, 16),
     "latent prefill, 128": lambda: latent(64, 128),
     "decode, 8 x 128, q8": lambda: grouped(1, 32, 4, 128, 65536, "q8"),
