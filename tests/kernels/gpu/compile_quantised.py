@@ -41,6 +41,13 @@ def _products(name: str) -> dict[str, Callable[[], Any]]:
         "down": lambda: experts_of.down_add(
             rows[:8], experts, ids[None], torch.zeros(1, 8), torch.zeros(1, 128)
         ),
+        "biased swiglu": lambda: experts_of.expert_hidden(
+            rows[:1], experts, experts, ids, (torch.zeros(8, 128),) * 2, 1
+        ),
+        "biased down": lambda: experts_of.down_add(
+            *(rows[:8], experts, ids[None], torch.zeros(1, 8), torch.zeros(1, 128)),
+            torch.zeros(8, 128),
+        ),
         "gemm, 16 rows": lambda: matmul.gemm(matmul.fp16_activations(torch.zeros(16, 2048)), dense),
         "gemm, 1024 rows": lambda: matmul.gemm(
             matmul.fp16_activations(torch.zeros(1024, 2048)), dense

@@ -21,6 +21,7 @@ def test_compiles(name: str, arch: str) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "tests.kernels.gpu.compile_quantised", name, arch]
     cases = ["expert gemv", "gemm, 1024", "gathered", "swiglu", "down", "pack"]
+    cases += ["biased swiglu", "biased down"]
     done = subprocess.run([*command, *cases], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     kernels = [json.loads(line) for line in done.stdout.splitlines()]
