@@ -55,6 +55,8 @@ def spec_of(numbers: Numbers, name: str, quant: str, listed: int = 0) -> ModelSp
         numbers.shared_width,
         leading_dense=numbers.dense_layers,
         bias=numbers.router_bias,
+        biases=known.biases,
+        activation=known.activation,
     )
     mla = None
     if numbers.kv_lora:

@@ -106,6 +106,8 @@ def work_bytes(spec: ModelSpec, context: int, flash: bool, streams: bool) -> int
     total += attention_bytes(spec, context, flash)
     if streams and spec.moe is not None:
         total += 2 * max(STREAM_BUFFER, _largest_expert(spec))
+        if spec.moe.biases:  # whole beside the buffers
+            total += 4 * spec.moe.experts * (2 * spec.moe.width + spec.hidden)
     return total
 
 

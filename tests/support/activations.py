@@ -34,7 +34,15 @@ from kernels.gpu.gpu_ops import GpuOps
 from kernels.gpu.quant.weight import PackedWeight
 from kernels.quants import BY_NAME
 from kernels.recurrent import StateShape
-from tests.support.plans import DEEPSEEK_V3, LLAMA_70B, MIXTRAL, QWEN3_30B, QWEN36_35B, spec
+from tests.support.plans import (
+    DEEPSEEK_V3,
+    GPT_OSS,
+    LLAMA_70B,
+    MIXTRAL,
+    QWEN3_30B,
+    QWEN36_35B,
+    spec,
+)
 
 META = torch.device("meta")
 
@@ -89,6 +97,10 @@ class Weights:
     def flat_vector(self, name: str) -> torch.Tensor:
         return torch.empty(math.prod(self._shapes[name]), device=META)
 
+    def expert_biases(self, name: str) -> PackedWeight:
+        count, features = self._shapes[name]
+        return PackedWeight.empty(BY_NAME["F32"], (count, 1, features), META)
+
     def rows(self, name: str, parts: Sequence[Any]) -> list[PackedWeight]:
         *stack, rows, cols = self._shapes[name]
         counts = [len(np.arange(rows)[part]) for part in parts]
@@ -111,9 +123,12 @@ def peak(model: ModelSpec, number: int) -> int:
     at = LayerAt(number, model.kind(number), 0)
     layer: Layer[Any, Any, Any] = Layer(ops, weights, model, rope, at)  # type: ignore[arg-type]
     pages = CHUNK // PAGE
-    cache = ops.kv_cache(cache_shape(model, pages, PAGE, 1))
+    if at.kind == "window":
+        cache = ops.kv_cache(model.attention("window").window_cache(1, PAGE, 1))
+    else:
+        cache = ops.kv_cache(cache_shape(model, pages, PAGE, 1))
     state = ops.recurrent_state(StateShape(1, 1, model.delta)) if model.delta else None
-    memory: Memory = {"full": cache, "recurrent": state}
+    memory: Memory = {"full": cache, "window": cache, "recurrent": state}
     span = Span(np.arange(pages, dtype=np.int32), 0, CHUNK)
     x = torch.empty(CHUNK, model.hidden, device=META)
     layer.run(x, memory, span, last=False)  # makes what is kept
@@ -128,7 +143,7 @@ def main() -> None:
     InterpretedFunction.run = lambda *args, **options: None
     dense = dataclasses.replace(spec(LLAMA_70B), moe=None)
     models = {"qwen3": spec(QWEN3_30B), "mixtral": spec(MIXTRAL), "deepseek": spec(DEEPSEEK_V3)}
-    models["qwen3.6"] = spec(QWEN36_35B)
+    models |= {"qwen3.6": spec(QWEN36_35B), "gpt-oss": spec(GPT_OSS, "MXFP4")}
     out = {
         name: (
             max(peak(model, number) for number in {0, model.layers - 1}),
