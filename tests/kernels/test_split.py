@@ -308,3 +308,31 @@ def test_copied_pages_are_copied_on_every_device(tmp_path: Path) -> None:
     assert not np.array_equal(model.forward(tokens[-1:], page_table([0]), 18), first)
     again = model.forward(tokens[-1:], page_table([2]), 19)
     assert nmse(again, first) < 1e-12
+
+
+def test_windows_go_back_on_every_device(tmp_path: Path) -> None:
+    """A ring on the CPU and one on a device are gone round; what was kept of both is brought back."""
+    path = tiny_model("gpt-oss", tmp_path, variant="narrow")
+    host, pages = CpuOps(2), page_table(list(range(22)))
+    side: Any = SplitOps(SimulatedDevice(), host, half)
+    tokens = np.random.default_rng(4).integers(0, 250, 660).astype(np.int32)
+    with GGUFFile.open(path) as file:
+        parts = (file, read_spec(file))
+        model: Transformer[Any, Any, Any] = Transformer(
+            *parts, [host, side, side], len(pages), 32, slots=3
+        )
+        fresh: Transformer[Any, Any, Any] = Transformer(*parts, ReferenceOps(), len(pages), 32)
+    for start, end in ((0, 70), (70, 360), (360, 660)):
+        model.forward(tokens[start:end], pages, start)
+        if end == 70:
+            model.save_state(2)
+    model.load_state(2, 70)
+    fresh.forward(tokens[:70], pages, 0)
+    for count in (1, 12, 1):
+        part, start = tokens[100 : 100 + count], model._position
+        got, wanted = model.forward(part, pages, start), fresh.forward(part, pages, start)
+        assert nmse(got, wanted) < 1e-5
+    with pytest.raises(ValueError, match="is that of 84, not of 70"):
+        model.forward(tokens[:1], pages, 70)
+    side.close()
+    host.close()
