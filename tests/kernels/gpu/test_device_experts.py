@@ -120,6 +120,7 @@ def test_experts_in_slots_compute_what_they_are(name: str, n: int, ops: GpuOps) 
     assert error(out, wanted(x, ids, weights, tensors, residual)) < bound
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
 @pytest.mark.parametrize("n", [1, 11])
 def test_biases_and_the_clamped_activation(n: int, ops: GpuOps) -> None:
     """In slots, whole, and streamed: the same sums."""
