@@ -9,7 +9,7 @@ whose name ends in `_add` add to `residual` in place.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from kernels.parameters import (
     ACTIVATIONS,
@@ -26,6 +26,7 @@ from kernels.parameters import (
     Tensor,
 )
 from kernels.recurrent import RecurrentOps, W, X
+from kernels.rows import RowOps
 
 __all__ = [
     "ACTIVATIONS",
@@ -39,6 +40,7 @@ __all__ = [
     "Floats",
     "Forward",
     "Gating",
+    "HeadNorms",
     "Ints",
     "Ops",
     "PassInput",
@@ -46,6 +48,16 @@ __all__ = [
     "Routing",
     "Tensor",
 ]
+
+
+class HeadNorms(NamedTuple, Generic[W]):
+    """Weights of the RMSNorms of queries and keys: of each head, or as long as all heads and of all together."""
+
+    q: W
+    k: W
+    values: bool = False
+    """Values are normed too, without a weight."""
+
 
 PassInput = Ints | Floats
 """What a pass begins with: tokens (n,), or the hidden state (n, hidden) that the layers before it made."""
@@ -60,7 +72,7 @@ Forward = Callable[[PassInput, Ints, int], X]
 """forward(pass_input, pages, start) -> the result's buffer"""
 
 
-class Ops(RecurrentOps[X, W], Protocol[X, W, C]):
+class Ops(RecurrentOps[X, W], RowOps[X, W], Protocol[X, W, C]):
     """One implementation of the op set."""
 
     name: str
@@ -97,8 +109,8 @@ class Ops(RecurrentOps[X, W], Protocol[X, W, C]):
         """
         ...
 
-    def embed(self, table: W, tokens: Ints) -> X:
-        """Rows of the (vocabulary, hidden) table: (n, hidden), dequantised to float32."""
+    def embed(self, table: W, tokens: Ints, factor: float = 1.0) -> X:
+        """Rows of the (vocabulary, hidden) table times `factor`: (n, hidden), dequantised to float32."""
         ...
 
     def set_hidden(self, rows: Floats) -> X:
@@ -132,16 +144,12 @@ class Ops(RecurrentOps[X, W], Protocol[X, W, C]):
         """residual += x @ weight.T, plus the bias"""
         ...
 
-    def add(self, x: X, residual: X) -> None:
-        """residual += x"""
-        ...
-
     def rope_append(
         self,
         q: X,
         k: X,
         v: X,
-        norms: tuple[W, W] | None,
+        norms: HeadNorms[W] | None,
         eps: float,
         rope: Rope,
         cache: C,
@@ -149,10 +157,10 @@ class Ops(RecurrentOps[X, W], Protocol[X, W, C]):
         pages: Ints,
         start: int,
     ) -> None:
-        """RMSNorm of q and k (when `norms`), rope of both; append k and v. q is changed in place.
+        """RMSNorm of q, k and v (by their `norms`), rope of q and k; append k and v.
 
         Norms of `key` features are taken of each head, those of all heads' features of all heads together.
-        What k holds afterwards is not said.
+        q is changed in place; what k holds afterwards is not said. v may be k, as it was.
 
         q is (n, heads * key), k (n, kv_heads * key), v (n, kv_heads * value). Position p lives in
         page `pages[p // page_size]`, or in the cache's ring.
@@ -227,10 +235,12 @@ class Ops(RecurrentOps[X, W], Protocol[X, W, C]):
         bias: W | None,
         routing: Routing,
         logit_bias: W | None = None,
+        scales: W | None = None,
     ) -> tuple[X, X, X]:
         """RMSNorm, router, choice: (normed (n, hidden), expert ids (n, top_k) int32, weights (n, top_k)).
 
-        `bias` is added to scores for the choice only, `logit_bias` to the logits.
+        `bias` is added to scores for the choice only, `logit_bias` to the logits; `scales` are factors of the
+        chosen experts' weights. Each is (experts,).
         """
         ...
 
@@ -266,8 +276,4 @@ class Ops(RecurrentOps[X, W], Protocol[X, W, C]):
 
         x is already normed. `scaler` is qwen2moe's shared-expert gate, a (hidden,) vector.
         """
-        ...
-
-    def norm(self, x: X, norm: W, eps: float) -> X:
-        """RMSNorm: (n, features)."""
         ...

@@ -51,9 +51,10 @@ class Rope:
 
 Gating = Literal["softmax", "sigmoid", "softmax of the chosen"]
 
-Activation = Literal["swiglu", "clamped swiglu"]
+Activation = Literal["swiglu", "clamped swiglu", "geglu"]
 """What becomes of a feed-forward's gate and up: silu(gate) * up (Shazeer, 2020); or, with gate at most LIMIT
-and up within LIMIT of zero, gate * sigmoid(ALPHA * gate) * (up + 1) (gpt-oss, 2025)."""
+and up within LIMIT of zero, gate * sigmoid(ALPHA * gate) * (up + 1) (gpt-oss, 2025);
+or gelu(gate) * up, GELU in its tanh form (Hendrycks and Gimpel, 2016)."""
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 """In the order of their numbers in kernels."""
 LIMIT, ALPHA = 7.0, 1.702

@@ -56,7 +56,6 @@ def spec_of(numbers: Numbers, name: str, quant: str, listed: int = 0) -> ModelSp
         leading_dense=numbers.dense_layers,
         bias=numbers.router_bias,
         biases=known.biases,
-        activation=known.activation,
     )
     mla = None
     if numbers.kv_lora:
@@ -102,6 +101,7 @@ def spec_of(numbers: Numbers, name: str, quant: str, listed: int = 0) -> ModelSp
         layer_groups=layers,
         sinks=known.sinks,
         output_bias=known.biases,
+        activation=known.activation,
     )
 
 

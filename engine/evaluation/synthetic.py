@@ -22,7 +22,7 @@ from engine.errors import KtchatError, RequestError
 from engine.evaluation.quantise import quantise
 from engine.gguf.writer import TensorPlan, Value, write_gguf
 from engine.spec.recipes import RECIPES, tensor_type
-from engine.spec.shapes import SHAPES, VOCABULARY, Shape, tensor_shapes
+from engine.spec.shapes import SHAPES, VOCABULARY, Shape, Windows, tensor_shapes
 from kernels.ops import Bytes
 from kernels.quants import BY_NAME
 
@@ -150,6 +150,8 @@ class _Weights:
             low, high = (-0.1, 0.1) if bias else (0.8, 1.2)
             if tensor.name.endswith("ssm_a"):
                 low, high = -2.0, -0.1
+            if tensor.name == "rope_freqs.weight":
+                low, high = 1.0, 8.0
             values = rng.uniform(low, high, tensor.shape).astype(np.float32)
             yield values.view(np.uint8)
             return
@@ -221,11 +223,26 @@ def _metadata(name: str, shape: Shape, layers: int) -> dict[str, Value]:
             "attention.key_length_mla": shape.nope + shape.rope,
             "attention.value_length_mla": shape.value,
         }
+    if shape.windows is not None:
+        entries |= _window_metadata(shape, shape.windows, layers)
     prefixed = {f"{shape.architecture}.{k}": v for k, v in {**entries, **shape.settings}.items()}
     return {
         "general.architecture": shape.architecture,
         "general.name": f"{name}, {layers} of {shape.layers} layers, random weights",
         **prefixed,
+    }
+
+
+def _window_metadata(shape: Shape, windows: Windows, layers: int) -> dict[str, Value]:
+    in_windows = [shape.sees_window(layer) for layer in range(layers)]
+    heads = [windows.kv_heads if one else shape.kv_heads for one in in_windows]
+    return {
+        "attention.sliding_window": windows.positions,
+        "attention.sliding_window_pattern": in_windows,
+        "attention.head_count_kv": heads,
+        "attention.key_length_swa": windows.head,
+        "attention.value_length_swa": windows.head,
+        "rope.dimension_count_swa": windows.head,
     }
 
 

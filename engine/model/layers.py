@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from engine.model.experts import expert_biases, gate_up_down, routed_experts
+from engine.model.post_norm import DenseBesideExperts, PostNormFfn
 from engine.model.projections import attention_projections, delta_projections
 from engine.model.weights import WeightLoader
 from engine.spec.attention import LayerKind
-from engine.spec.spec import ModelSpec, MoeSpec
-from kernels.ops import C, Ints, Ops, Rope
+from engine.spec.spec import AttentionSpec, ModelSpec, MoeSpec
+from kernels.ops import C, HeadNorms, Ints, Ops, Rope
 from kernels.recurrent import DeltaNetWeights, State, W, X
 
 
@@ -51,22 +53,19 @@ class GroupedAttention(Generic[X, W, C]):
         self._of = spec.attention(at.kind)
         self._norm = load.vector(prefix + "attn_norm.weight")
         self._projections, self._biases = attention_projections(load, spec, self._of, prefix)
-        self._head_norms = (
-            (
-                load.vector(prefix + "attn_q_norm.weight"),
-                load.vector(prefix + "attn_k_norm.weight"),
-            )
-            if spec.qk_norm
-            else None
-        )
+        self._head_norms = _head_norms(load, spec, self._of, prefix) if spec.qk_norm else None
         self._sinks = load.optional_vector(prefix + "attn_sinks.weight")
         self._output = load.matrix(prefix + "attn_output.weight")
         self._output_bias = load.optional_vector(prefix + "attn_output.bias")
+        self._post_norm = (
+            load.vector(prefix + "post_attention_norm.weight") if spec.post_norm else None
+        )
 
     def add(self, x: X, cache: C, span: Span, last: bool) -> X:
         """x plus attention; only its last row when `last`, which saves the others' work."""
         ops, eps, of = self._ops, self._eps, self._of
-        q, k, v, *gate = ops.norm_linear(x, self._norm, eps, self._projections, self._biases)
+        q, k, *others = ops.norm_linear(x, self._norm, eps, self._projections, self._biases)
+        v, *gate = [k, *others] if of.keys_are_values else others
         place = (cache, self._layer, span.pages)
         ops.rope_append(q, k, v, self._head_norms, eps, self._rope, *place, span.start)
         if last:
@@ -76,8 +75,19 @@ class GroupedAttention(Generic[X, W, C]):
         attn_out = ops.attention(q, of.heads, of.softmax_scale, *place, span.start, *seen)
         for one in gate:
             ops.sigmoid_gate(attn_out, one)
-        ops.linear_add(attn_out, self._output, x, self._output_bias)
+        if self._post_norm is None:
+            ops.linear_add(attn_out, self._output, x, self._output_bias)
+        else:
+            (update,) = ops.norm_linear(attn_out, None, eps, [self._output])
+            ops.norm_add(update, self._post_norm, eps, x)
         return x
+
+
+def _head_norms(
+    load: WeightLoader[W], spec: ModelSpec, of: AttentionSpec, prefix: str
+) -> HeadNorms[W]:
+    q, k = (load.vector(f"{prefix}attn_{name}_norm.weight") for name in "qk")
+    return HeadNorms(q, k, spec.value_norm)
 
 
 class DeltaNetLayer(Generic[X, W, C]):
@@ -162,7 +172,7 @@ class DenseFfn(Generic[X, W, C]):
         prefix = f"blk.{layer}.ffn_"
         self._ops, self._eps = ops, spec.eps
         self._norm = load.vector(f"blk.{layer}.{spec.ffn_norm}.weight")
-        self._weights = _gate_up_down(load, prefix, "")
+        self._weights = gate_up_down(load, prefix, "")
 
     def add(self, x: X) -> None:
         """x += FFN(norm(x))"""
@@ -188,10 +198,10 @@ class MoeFfn(Generic[X, W, C]):
         self._router = load.matrix(prefix + "gate_inp.weight")
         self._bias = load.optional_vector(f"blk.{layer}.exp_probs_b.bias")
         self._logit_bias = load.optional_vector(prefix + "gate_inp.bias")
-        self._experts = _experts(load, prefix, moe.width, spec.fused_gate_up)
-        self._biases = _expert_biases(load, prefix) if moe.biases else None
-        self._activation = moe.activation
-        self._shared = _gate_up_down(load, prefix, "_shexp") if moe.shared_width else None
+        self._experts = routed_experts(load, prefix, moe.width, spec.fused_gate_up)
+        self._biases = expert_biases(load, prefix) if moe.biases else None
+        self._activation = spec.activation
+        self._shared = gate_up_down(load, prefix, "_shexp") if moe.shared_width else None
         self._scaler = load.vector(prefix + "gate_inp_shexp.weight") if moe.shared_gate else None
 
     def add(self, x: X) -> None:
@@ -204,25 +214,15 @@ class MoeFfn(Generic[X, W, C]):
             ops.ffn_add(normed, *self._shared, x, self._scaler)
 
 
-def _gate_up_down(load: WeightLoader[W], prefix: str, suffix: str) -> tuple[W, W, W]:
-    gate, up, down = (load.matrix(f"{prefix}{name}{suffix}.weight") for name in _FFN)
-    return gate, up, down
+X_contra = TypeVar("X_contra", contravariant=True)
 
 
-def _experts(load: WeightLoader[W], prefix: str, width: int, fused: bool) -> tuple[W, W, W]:
-    if not fused:
-        return _gate_up_down(load, prefix, "_exps")
-    parts = slice(0, width), slice(width, 2 * width)
-    gate, up = load.rows(prefix + "gate_up_exps.weight", parts)
-    return gate, up, load.matrix(prefix + "down_exps.weight")
+class FeedForward(Protocol[X_contra]):
+    """The second half of a layer."""
 
-
-def _expert_biases(load: WeightLoader[W], prefix: str) -> tuple[W, W, W]:
-    gate, up, down = (load.expert_biases(f"{prefix}{name}_exps.bias") for name in _FFN)
-    return gate, up, down
-
-
-_FFN = ("gate", "up", "down")
+    def add(self, x: X_contra) -> None:
+        """x becomes the layer's output."""
+        ...
 
 
 class Layer(Generic[X, W, C]):
@@ -240,11 +240,12 @@ class Layer(Generic[X, W, C]):
         else:
             kind = GroupedAttention if spec.mla is None else LatentAttention
             self._attention = kind(ops, load, spec, rope, at)
-        self._ffn: DenseFfn[X, W, C] | MoeFfn[X, W, C]
+        dense, routed = (PostNormFfn, DenseBesideExperts) if spec.post_norm else (DenseFfn, MoeFfn)
+        self._ffn: FeedForward[X]
         if spec.moe is None or at.number < spec.moe.leading_dense:
-            self._ffn = DenseFfn(ops, load, spec, at.number)
+            self._ffn = dense(ops, load, spec, at.number)
         else:
-            self._ffn = MoeFfn(ops, load, spec, spec.moe, at.number)
+            self._ffn = routed(ops, load, spec, spec.moe, at.number)
 
     def run(self, x: X, memory: Memory, span: Span, last: bool) -> X:
         """The layer's output, maybe in x's place; only of its last row when `last`."""

@@ -30,8 +30,9 @@ def attention_projections(
         if spec.fused_qkv_bias or not spec.qkv_bias:
             return weights, load.vector_parts(prefix + "attn_qkv.bias", parts)
         return weights, [load.vector(f"{prefix}attn_{name}.bias") for name in "qkv"]
-    others = [load.matrix(f"{prefix}attn_{name}.weight") for name in "kv"]
-    other_biases = [load.optional_vector(f"{prefix}attn_{name}.bias") for name in "kv"]
+    names = "k" if of.keys_are_values else "kv"
+    others = [load.matrix(f"{prefix}attn_{name}.weight") for name in names]
+    other_biases = [load.optional_vector(f"{prefix}attn_{name}.bias") for name in names]
     if gate is None:
         first, first_bias = (
             [load.matrix(prefix + "attn_q.weight")],

@@ -226,10 +226,15 @@ class Transformer(Generic[X, W, C]):
         """One stage's: from tokens or rows to rows, or to logits from the last stage."""
         ops, final = stage.ops, stage is self.stages[-1]
         first: Any = entry
-        x = ops.embed(self._embedding, first) if stage is self.stages[0] else ops.set_hidden(first)
+        if stage is self.stages[0]:
+            x = ops.embed(self._embedding, first, self.spec.embedding_factor)
+        else:
+            x = ops.set_hidden(first)
         x = stage.run(x, Span(pages, start, len(entry)), last and final)
         if final:
             (x,) = ops.norm_linear(x, self._norm, self.spec.eps, [self._output])
+            if self.spec.logit_cap:
+                ops.soft_cap(x, self.spec.logit_cap)
         return x
 
 

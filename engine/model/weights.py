@@ -16,7 +16,7 @@ import numpy.typing as npt
 from engine.gguf.file import GGUFFile
 from engine.spec.spec import MlaSpec
 from kernels import ggml
-from kernels.ops import Bytes, Ops, Tensor
+from kernels.ops import Bytes, Floats, Ops, Tensor
 from kernels.quants import BY_NAME
 from kernels.recurrent import W
 
@@ -60,9 +60,16 @@ class WeightLoader(Generic[W]):
         """Rows for `embed`."""
         return self._ops.table(self._read(name))
 
-    def vector(self, name: str) -> W:
-        """A vector: norm, bias."""
-        return self._ops.vector(self._read(name))
+    def vector(self, name: str, factor: float = 1.0) -> W:
+        """A vector times `factor`: norm, bias."""
+        tensor = self._read(name)
+        if factor == 1.0:
+            return self._ops.vector(tensor)
+        return self._float_vector(name, ggml.dequantise(tensor) * np.float32(factor))
+
+    def _float_vector(self, name: str, values: Floats) -> W:
+        data = np.ascontiguousarray(values, np.float32)
+        return self._ops.vector(Tensor(name, BY_NAME["F32"], data.shape, data.view(np.uint8)))
 
     def flat_vector(self, name: str) -> W:
         """A matrix's numbers one row after another, as a vector."""
@@ -104,9 +111,7 @@ class WeightLoader(Generic[W]):
         values = ggml.dequantise(tensor)
         out: list[W | None] = []
         for number, index in enumerate(parts):
-            data = np.ascontiguousarray(values[index], dtype=np.float32)
-            part = Tensor(f"{name}.{number}", BY_NAME["F32"], data.shape, data.view(np.uint8))
-            out.append(self._ops.vector(part))
+            out.append(self._float_vector(f"{name}.{number}", values[index]))
         return out
 
     def latent_projections(self, prefix: str, heads: int, mla: MlaSpec) -> tuple[W, W]:

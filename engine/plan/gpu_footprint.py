@@ -149,9 +149,12 @@ def activation_bytes(spec: ModelSpec) -> int:
         projected = 4 * (net.conv_features + net.values + 2 * net.value_heads)
         parts.append(residual + projected + recurrent_bytes(net, CHUNK) // CHUNK)
         parts.append(residual + 14 * net.values)
-    parts.append(own + 14 * spec.ffn)
+    # The router's input, the experts' sum and one of the two networks' inputs wait beside the other's.
+    beside = 3 * 4 * hidden if moe is not None and moe.dense else 0
+    own_sum = 4 * hidden if spec.post_norm else 0
+    parts.append(own + beside + own_sum + 14 * spec.ffn)
     if moe is not None:
-        ready = own + 2 * hidden
+        ready = own + beside + 2 * hidden
         parts.append(ready + moe.top_k * max(14 * moe.width, 6 * moe.width + 4 * hidden))
         parts.append(own + 14 * moe.shared_width)
     return max(parts)

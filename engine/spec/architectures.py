@@ -49,6 +49,24 @@ class Architecture:
     whole_yarn_pairs: bool = True
     """YaRN's ramp is rounded to whole pairs of features."""
     activation: Activation = "swiglu"
+    window_optional: bool = False
+    """Files without a window see everything."""
+    window_rope: bool = False
+    """Layers that see a window have a rope of their own, which is never scaled."""
+    rope_factors: Literal["never", "may", "must"] = "never"
+    """Whether the file brings divisors of rope's frequencies, for layers that see the whole context."""
+    softmax_scale: float = 0.0
+    """Factor of attention scores; 0: one over the root of a head's length,"""
+    large_layers: int = 0
+    """or, with so many layers, of the hidden size over the heads."""
+    post_norm: bool = False
+    """What attention and the network give is normed before it is added to the residual."""
+    value_norm: bool = False
+    """Values are normed too, without a weight."""
+    scaled_embedding: bool = False
+    """Embeddings are multiplied by the root of their length."""
+    dense_beside_experts: bool = False
+    """Layers with experts have a dense network too."""
 
     def norms_of_queries(self, found: bool) -> QkNorm:
         """Those of a model whose layers have attn_q_norm, or have not."""
@@ -63,12 +81,16 @@ _QWEN35 = Architecture(
     qk_norm="head", attention_gate=True, delta_net="tiled", ffn_norm="post_attention_norm"
 )
 _QWEN35_MOE = replace(_QWEN35, experts="always", expert_keys=_SHARED_WIDTH, shared_gate=True)
+_GEMMA = Architecture(
+    qk_norm="head", post_norm=True, activation="geglu", scaled_embedding=True, window_every=6,
+    window_rope=True,
+)  # fmt: skip
 _DOTS1 = Architecture(experts="always", expert_keys=_EXPERT_KEYS, gating="said", qk_norm="head")
 
 # fmt: off
 ARCHITECTURES: dict[str, Architecture] = {
     "llama": Architecture(
-        interleaved=True, experts="counted", expert_width="feed_forward_length"
+        interleaved=True, experts="counted", expert_width="feed_forward_length", rope_factors="may"
     ),
     "qwen2": Architecture(),
     "qwen2moe": Architecture(
@@ -79,6 +101,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen3next": replace(_QWEN35_MOE, delta_net="repeated"),
     "qwen35": _QWEN35,
     "qwen35moe": _QWEN35_MOE,
+    "gemma3": replace(_GEMMA, large_layers=62, window_optional=True),
+    "gemma4": replace(
+        _GEMMA, value_norm=True, experts="counted", dense_beside_experts=True,
+        rope_factors="must", softmax_scale=1.0,
+    ),
     "deepseek2": Architecture(
         interleaved=True, experts="counted", expert_keys=_EXPERT_KEYS, latent=True
     ),

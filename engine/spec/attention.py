@@ -27,6 +27,8 @@ class AttentionSpec:
     """Factor of attention scores."""
     window: int = 0
     """Positions that a token sees, its own included; 0: all."""
+    keys_are_values: bool = False
+    """Values are the keys as they are projected, before norm and rope; there is no matrix for them."""
 
     @property
     def row_bytes(self) -> int:

@@ -50,7 +50,8 @@ def experts_spec(
         bias=known.score_bias
         or has_in_a_layer(keys.file, "exp_probs_b.bias", lambda layer: layer < layers),
         biases=known.biases,
-        activation=known.activation,
+        dense=known.dense_beside_experts,
+        scales=has_in_a_layer(keys.file, "ffn_down_exps.scale", lambda layer: layer < layers),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from engine.errors import ModelFileError
 from engine.gguf.file import GGUFFile, LazyArray
 from engine.gguf.header import DOWNLOAD, shown
@@ -52,15 +54,24 @@ class Keys:
             raise self.fault(f"{self.path(key)} is {value:g}; {low:g} to {high:g} is possible")
         return value
 
-    def per_layer(self, key: str, low: int, high: int, default: int, layers: int) -> list[int]:
-        """A number that may be given once or for each layer."""
+    def per_layer(
+        self,
+        key: str,
+        low: int,
+        high: int,
+        default: int,
+        layers: int,
+        kinds: Sequence[object] = (),
+    ) -> list[int]:
+        """A number that may be given once or for each layer; it may differ between layers of two `kinds`."""
         value = self.file.metadata.get(self.path(key), default)
         if not isinstance(value, LazyArray):
             return [self.number(key, low, high, default)] * layers
         if len(value) != layers or value.element not in ("u32", "i32"):
             raise self.fault(f"{self.path(key)} has {len(value)} values for {layers} layers")
         values = [self._bounded(key, int(item), low, high) for item in value.numpy()]
-        if len(set(values)) > 1 and not self.uneven:
+        of_kinds = {*zip(values, kinds or [None] * layers, strict=False)}
+        if len(of_kinds) > max(1, len(set(kinds))) and not self.uneven:
             self.uneven = self.path(key)
         return values
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from collections.abc import Sequence
 
 from engine.gguf.file import GGUFFile
-from engine.gguf.values import LazyArray
 from engine.spec.architectures import ARCHITECTURES, Architecture, known_architecture
 from engine.spec.experts import experts_spec
 from engine.spec.features import check_native, missing_feature
@@ -29,6 +29,9 @@ from engine.spec.rope import RopeSpec
 from engine.spec.rope_reader import read_rope
 from engine.spec.spec import MlaSpec, ModelSpec
 from engine.spec.tensors import check_tensors, check_types, tensor_sizes
+from engine.spec.windows import window_layers, windowed
+
+_HEADS = ("embedding_length", "attention.head_count")
 
 
 def read_spec(file: GGUFFile) -> ModelSpec:
@@ -72,7 +75,9 @@ def _shape(keys: Keys, known: Architecture) -> ModelSpec:
     layers = total - extra
     hidden = keys.number("embedding_length", 1, MAX_WIDTH)
     heads = max(keys.per_layer("attention.head_count", 0, MAX_HEADS, 0, total))
-    kv_heads = keys.per_layer("attention.head_count_kv", 0, MAX_HEADS, heads, total)[:layers]
+    windows = window_layers(keys, known, layers)
+    kv_heads = keys.per_layer("attention.head_count_kv", 0, MAX_HEADS, heads, total, windows)
+    kv_heads = kv_heads[:layers]
     usual = hidden // heads if heads else 0
     head_dim = keys.number("attention.key_length", 0, MAX_WIDTH, usual)
     value_dim = keys.number("attention.value_length", 0, MAX_WIDTH, usual)
@@ -81,14 +86,14 @@ def _shape(keys: Keys, known: Architecture) -> ModelSpec:
     mla = _mla(keys, layers, rope, head_dim, value_dim) if known.latent else None
     moe = experts_spec(keys, known, total, layers, ffn)
     delta, recurrent = delta_net(keys, known, layers)
-    window, windows = _windows(keys, known, layers)
     if mla is not None:
         head_dim, value_dim, kv_heads = mla.nope + mla.rope, mla.value, [1] * layers
         kv_row = layers * (mla.kv_lora + mla.rope)
+        cached = kv_heads
     else:
         bounded = [*recurrent] or [*windows] or [False] * layers
-        cached = [n for i, n in enumerate(kv_heads) if not bounded[i]]
-        kv_row = sum(cached) * (head_dim + value_dim)
+        cached = [n for i, n in enumerate(kv_heads) if not bounded[i]] or kv_heads
+        kv_row = sum(n for i, n in enumerate(kv_heads) if not bounded[i]) * (head_dim + value_dim)
 
     def has(name: str) -> bool:
         """In a layer that is run."""
@@ -106,10 +111,10 @@ def _shape(keys: Keys, known: Architecture) -> ModelSpec:
         layers=layers,
         hidden=hidden,
         heads=heads,
-        kv_heads=max(kv_heads),
+        kv_heads=max(cached),
         head_dim=head_dim,
         value_dim=value_dim,
-        ffn=ffn if moe is None or moe.leading_dense else 0,
+        ffn=ffn if moe is None or moe.leading_dense or moe.dense else 0,
         vocab=keys.vocabulary,
         context=keys.number("context_length", 1, MAX_CONTEXT),
         eps=keys.real("attention.layer_norm_rms_epsilon", 0.0, 1.0, 1e-5),
@@ -119,7 +124,7 @@ def _shape(keys: Keys, known: Architecture) -> ModelSpec:
         qk_norm=known.norms_of_queries(attends("attn_q_norm.weight")),
         qkv_bias=attends("attn_q.bias") or attends("attn_qkv.bias"),
         tied="output.weight" not in file.tensors,
-        softmax_scale=_score_scale(rope, head_dim, known),
+        softmax_scale=_score_scale(keys, known, rope, head_dim, layers),
         quantisation=_quantisation(file),
         template=_template(file),
         extra_layers=extra,
@@ -130,33 +135,45 @@ def _shape(keys: Keys, known: Architecture) -> ModelSpec:
         sinks=known.sinks,
         output_bias=known.biases,
         ffn_norm=known.ffn_norm,
+        post_norm=known.post_norm,
+        value_norm=known.value_norm,
+        activation=known.activation,
+        embedding_factor=math.sqrt(hidden) if known.scaled_embedding else 1.0,
+        logit_cap=keys.real("final_logit_softcapping", 0.0, 1e6, 0.0) if known.post_norm else 0.0,
+        output_scales=known.post_norm and has("layer_output_scale.weight"),
+        keys_are_values=known.value_norm and _keys_are_values(file, windows, False),
         fused_qkv=attends("attn_qkv.weight") and not attends("attn_q.weight"),
         fused_qkv_bias=attends("attn_qkv.bias"),
         fused_gate_up=has("ffn_gate_up_exps.weight") and not has("ffn_gate_exps.weight"),
         delta_layout=delta_layout(file),
     )
-    if not any(windows):
+    if not windows:
         return spec
-    windowed = dataclasses.replace(spec.attention("full"), window=window)
-    return dataclasses.replace(spec, windowed=windowed, windows=windows)
+    in_windows = max(n for n, there in zip(kv_heads, windows, strict=True) if there)
+    of = windowed(keys, known, spec.attention("full"), in_windows)
+    same = known.value_norm and _keys_are_values(file, windows, True)
+    of = dataclasses.replace(of, keys_are_values=same)
+    return dataclasses.replace(spec, windowed=of, windows=windows)
 
 
-def _windows(keys: Keys, known: Architecture, layers: int) -> tuple[int, tuple[bool, ...]]:
-    """Positions of a window, and which layers see no more; (0, ()) for architectures without."""
-    if not known.window_every:
-        return 0, ()
-    window = keys.number("attention.sliding_window", 1, MAX_CONTEXT)
-    pattern = "attention.sliding_window_pattern"
-    value = keys.file.metadata.get(keys.path(pattern))
-    if isinstance(value, LazyArray) and len(value) >= layers:
-        return window, tuple(bool(value[layer]) for layer in range(layers))
-    every = keys.number(pattern, 0, MAX_LAYERS, known.window_every)
-    return window, tuple(every == 0 or (n + 1) % every != 0 for n in range(layers))
+def _keys_are_values(file: GGUFFile, windows: Sequence[bool], in_windows: bool) -> bool:
+    """Whether layers of a kind have keys and no values."""
+
+    def counts(layer: int) -> bool:
+        return (layer < len(windows) and windows[layer]) == in_windows
+
+    keys, values = (has_in_a_layer(file, f"attn_{name}.weight", counts) for name in "kv")
+    return keys and not values
 
 
-def _score_scale(rope: RopeSpec, head_dim: int, known: Architecture) -> float:
-    if not head_dim:
-        return 0.0
+def _score_scale(
+    keys: Keys, known: Architecture, rope: RopeSpec, head_dim: int, layers: int
+) -> float:
+    if not head_dim or known.softmax_scale:
+        return known.softmax_scale
+    if layers == known.large_layers:  # gemma3.cpp: the one size that does it otherwise
+        hidden, heads = (keys.number(key, 1, MAX_WIDTH) for key in _HEADS)
+        return 1.0 / math.sqrt(hidden // heads)
     return rope.latent_scale(head_dim) if known.latent else 1.0 / math.sqrt(head_dim)
 
 

@@ -17,6 +17,15 @@ Setting = bool | int | float | str
 
 
 @dataclass(frozen=True, slots=True)
+class Windows:
+    """Layers that see a window of positions, and the size of their own heads."""
+
+    positions: int
+    kv_heads: int
+    head: int
+
+
+@dataclass(frozen=True, slots=True)
 class Shape:
     """One model's sizes, in features; what an architecture does not have is 0."""
 
@@ -44,6 +53,10 @@ class Shape:
     attention_every: int = 1
     rotated: int = 0
     """Features of a head that rope rotates; 0: all."""
+    windows: Windows | None = None
+    """Layers that see a window, all but each `attention_every`th."""
+    gemma: bool = False
+    """Norms behind each block, values that are keys in layers that see everything, a dense network beside experts."""
     qk_norm: bool = False
     """Queries and keys are normed, as their architecture norms them."""
     qkv_bias: bool = False
@@ -59,6 +72,10 @@ class Shape:
     def is_recurrent(self, layer: int) -> bool:
         """Whether a layer has the delta net in place of attention."""
         return self.delta is not None and (layer + 1) % self.attention_every != 0
+
+    def sees_window(self, layer: int) -> bool:
+        """Whether a layer sees a window of positions only."""
+        return self.windows is not None and (layer + 1) % self.attention_every != 0
 
 
 def _yarn(factor: float) -> dict[str, Setting]:
@@ -102,6 +119,15 @@ SHAPES: dict[str, Shape] = {
     "qwen3-4b": Shape(
         "qwen3", layers=36, some_layers=8, hidden=2560, heads=32, kv_heads=8, head=128,
         ff=9728, qk_norm=True, tied=True, rope_base=1e6,
+    ),
+    "gemma-4-26b-a4b": Shape(
+        "gemma4", layers=30, some_layers=6, hidden=2816, heads=16, kv_heads=2, head=512,
+        ff=2112, experts=128, top_k=8, expert_ff=704, qk_norm=True, tied=True, rope_base=1e6,
+        windows=Windows(1024, kv_heads=8, head=256), attention_every=6, gemma=True,
+        settings={
+            "final_logit_softcapping": 30.0, "rope.freq_base_swa": 10000.0,
+            "attention.shared_kv_layers": 0, "embedding_length_per_layer_input": 0,
+        },
     ),
     "mixtral-8x7b": Shape(
         "llama", layers=32, some_layers=4, hidden=4096, heads=32, kv_heads=8, head=128,
@@ -147,23 +173,41 @@ def tensor_shapes(shape: Shape, layers: int) -> Iterator[tuple[Named, int]]:
     yield ("output_norm.weight", (hidden,)), 0
     if not shape.tied:
         yield ("output.weight", (VOCABULARY, hidden)), 0
+    if shape.gemma:
+        yield ("rope_freqs.weight", (shape.head // 2,)), 0
     for layer in range(layers):
-        attention = _latent(shape) if shape.latent else _grouped(shape)
+        attention = _latent(shape) if shape.latent else _grouped(shape, layer)
         if shape.is_recurrent(layer):
             attention = _delta(shape)
         dense = not shape.experts or layer < shape.dense_layers
         ffn = _gated(shape, "", shape.ff) if dense else _experts(shape)
         norm = known_architecture(shape.architecture).ffn_norm
-        for name, sizes in [(norm, (hidden,)), *attention, *ffn]:
-            suffix = "" if name.endswith(".bias") or name == "ssm_a" else ".weight"
+        behind = _gemma(shape) if shape.gemma else []
+        for name, sizes in [(norm, (hidden,)), *attention, *ffn, *behind]:
+            suffix = "" if name.endswith((".bias", ".scale")) or name == "ssm_a" else ".weight"
             yield (f"blk.{layer}.{name}{suffix}", sizes), layer
 
 
-def _grouped(shape: Shape) -> list[Named]:
-    hidden, head = shape.hidden, shape.head
-    q, kv = shape.heads * head * (2 if shape.delta else 1), shape.kv_heads * head
+def _gemma(shape: Shape) -> list[Named]:
+    hidden = shape.hidden
+    names = "post_attention_norm", "post_ffw_norm", "pre_ffw_norm_2", "post_ffw_norm_1"
+    norms: list[Named] = [(name, (hidden,)) for name in (*names, "post_ffw_norm_2")]
+    scales: list[Named] = [
+        ("layer_output_scale", (1,)),
+        ("ffn_gate_inp.scale", (hidden,)),
+        ("ffn_down_exps.scale", (shape.experts,)),
+    ]
+    return [*norms, *scales, *_gated(shape, "", shape.ff)]
+
+
+def _grouped(shape: Shape, layer: int) -> list[Named]:
+    hidden, head, kv_heads = shape.hidden, shape.head, shape.kv_heads
+    if shape.windows is not None and shape.sees_window(layer):
+        head, kv_heads = shape.windows.head, shape.windows.kv_heads
+    q, kv = shape.heads * head * (2 if shape.delta else 1), kv_heads * head
     biases: list[Named] = [("attn_q.bias", (q,)), ("attn_k.bias", (kv,)), ("attn_v.bias", (kv,))]
     further: list[Named] = [("attn_output.bias", (hidden,)), ("attn_sinks", (shape.heads,))]
+    values: list[Named] = [("attn_v", (kv, hidden))]
     norms: dict[QkNorm, list[Named]] = {
         "": [],
         "head": [("attn_q_norm", (head,)), ("attn_k_norm", (head,))],
@@ -173,7 +217,7 @@ def _grouped(shape: Shape) -> list[Named]:
         ("attn_norm", (hidden,)),
         ("attn_q", (q, hidden)),
         ("attn_k", (kv, hidden)),
-        ("attn_v", (kv, hidden)),
+        *(values if not shape.gemma or shape.sees_window(layer) else []),
         *(biases if shape.qkv_bias else []),
         *norms[known_architecture(shape.architecture).norms_of_queries(shape.qk_norm)],
         ("attn_output", (hidden, shape.heads * head)),

@@ -45,7 +45,10 @@ class MoeSpec:
     """Scores get a bias (exp_probs_b) before experts are chosen."""
     biases: bool = False
     """Routers and experts have biases."""
-    activation: Activation = "swiglu"
+    dense: bool = False
+    """A dense network of the model's width is beside the experts, with norms of its own."""
+    scales: bool = False
+    """Each expert's weight is multiplied by a factor of its own."""
 
     def to_routing(self) -> Routing:
         """For the op set."""
@@ -111,6 +114,20 @@ class ModelSpec:
     """attn_output has a bias."""
     ffn_norm: str = "ffn_norm"
     """What the norm before the network is called."""
+    post_norm: bool = False
+    """What attention and the network give is normed before it is added to the residual."""
+    value_norm: bool = False
+    """Values are normed too, without a weight."""
+    activation: Activation = "swiglu"
+    """Of every gated network."""
+    embedding_factor: float = 1.0
+    """Embeddings are multiplied by it."""
+    logit_cap: float = 0.0
+    """Logits become cap * tanh(logits / cap); 0: they do not."""
+    output_scales: bool = False
+    """Each layer's output is multiplied by a factor of its own."""
+    keys_are_values: bool = False
+    """As `AttentionSpec` has it."""
     fused_qkv: bool = False
     """Attention's queries, keys and values are one matrix, attn_qkv."""
     fused_qkv_bias: bool = False
@@ -180,7 +197,9 @@ class ModelSpec:
             assert self.windowed is not None
             return self.windowed
         heads = self.heads, self.kv_heads, self.head_dim, self.value_dim
-        return AttentionSpec(*heads, self.rope, self.softmax_scale)
+        return AttentionSpec(
+            *heads, self.rope, self.softmax_scale, keys_are_values=self.keys_are_values
+        )
 
     @property
     def attentions(self) -> tuple[AttentionSpec, ...]:

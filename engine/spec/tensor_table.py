@@ -47,6 +47,19 @@ _QKV_BIAS: tuple[Row, ...] = (
     ("attn_k.bias", ("k",)),
     ("attn_v.bias", ("v",)),
 )
+_KEYS_AS_VALUES: tuple[Row, ...] = _QKV[:2]
+_POST_NORM: tuple[Row, ...] = (
+    ("post_attention_norm.weight", ("hidden",)),
+    ("post_ffw_norm.weight", ("hidden",)),
+)
+_OUTPUT_SCALE: tuple[Row, ...] = (("layer_output_scale.weight", ("one",)),)
+_BESIDE: tuple[Row, ...] = (
+    ("ffn_gate_inp.scale", ("hidden",)),
+    ("pre_ffw_norm_2.weight", ("hidden",)),
+    ("post_ffw_norm_1.weight", ("hidden",)),
+    ("post_ffw_norm_2.weight", ("hidden",)),
+)
+_EXPERT_SCALES: tuple[Row, ...] = (("ffn_down_exps.scale", ("experts",)),)
 _QK_NORM: tuple[Row, ...] = (
     ("attn_q_norm.weight", ("head_dim",)),
     ("attn_k_norm.weight", ("head_dim",)),
@@ -128,10 +141,12 @@ def wanted_tensors(spec: ModelSpec) -> Iterator[Wanted]:
         yield from rows("", _FACTORS)
     ffn_norm = ((f"{spec.ffn_norm}.weight", ("hidden",)),)
     for layer in range(spec.layers):
-        sizes = _sizes(spec, spec.attention(spec.kind(layer)))
-        attention = _delta_rows(spec) if spec.is_recurrent(layer) else _attention_rows(spec)
+        of = spec.attention(spec.kind(layer))
+        sizes = _sizes(spec, of)
+        attention = _delta_rows(spec) if spec.is_recurrent(layer) else _attention_rows(spec, of)
         network = _expert_rows(spec) if spec.is_moe_layer(layer) else [_DENSE]
-        yield from rows(f"blk.{layer}.", _NORM, *attention, ffn_norm, *network)
+        behind = [_POST_NORM] * spec.post_norm + [_OUTPUT_SCALE] * spec.output_scales
+        yield from rows(f"blk.{layer}.", _NORM, *attention, ffn_norm, *network, *behind)
 
 
 def pieces(spec: ModelSpec, layer: int, name: str) -> tuple[int, ...]:
@@ -153,13 +168,14 @@ def pieces(spec: ModelSpec, layer: int, name: str) -> tuple[int, ...]:
     return cut.get(name, ())
 
 
-def _attention_rows(spec: ModelSpec) -> list[tuple[Row, ...]]:
+def _attention_rows(spec: ModelSpec, of: AttentionSpec) -> list[tuple[Row, ...]]:
     if spec.mla is None:
         bias = [_FUSED_QKV_BIAS if spec.fused_qkv_bias else _QKV_BIAS] if spec.qkv_bias else []
         norms = {"": [], "head": [_QK_NORM], "all": [_QK_NORM_ALL]}[spec.qk_norm]
         options = ((_SINKS, spec.sinks), (_OUT, True), (_OUT_BIAS, spec.output_bias))
         others = [table for table, there in options if there]
-        return [_FUSED_QKV if spec.fused_qkv else _QKV, *bias, *norms, *others]
+        apart = _KEYS_AS_VALUES if of.keys_are_values else _QKV
+        return [_FUSED_QKV if spec.fused_qkv else apart, *bias, *norms, *others]
     query = _LATENT_Q_LORA if spec.mla.q_lora else _LATENT_Q
     return [_LATENT, query, _LATENT_SPLIT if spec.mla.split else _LATENT_JOINED]
 
@@ -176,6 +192,8 @@ def _expert_rows(spec: ModelSpec) -> list[tuple[Row, ...]]:
         (_ROUTED_BIASES, spec.moe.biases),
         (_SHARED, spec.moe.shared_width > 0),
         (_SHARED_GATE, spec.moe.shared_gate),
+        ((*_DENSE, *_BESIDE), spec.moe.dense),
+        (_EXPERT_SCALES, spec.moe.scales),
     )
     gate_up = _FUSED_GATE_UP if spec.fused_gate_up else _GATE_UP
     return [_ROUTED, gate_up, *(table for table, there in options if there)]
@@ -183,6 +201,7 @@ def _expert_rows(spec: ModelSpec) -> list[tuple[Row, ...]]:
 
 def _sizes(spec: ModelSpec, of: AttentionSpec) -> dict[str, int]:
     sizes = {
+        "one": 1,
         "vocab": spec.vocab,
         "hidden": spec.hidden,
         "heads": of.heads,

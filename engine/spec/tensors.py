@@ -24,7 +24,8 @@ _NEVER = frozenset({"F64", "I64", "I16", "I8", "Q8_1", "Q8_K"})
 _GROUPS: tuple[tuple[re.Pattern[str], Group], ...] = (
     (re.compile(r"^token_embd\."), "embedding"),
     (re.compile(r"^output\."), "output"),
-    (re.compile(r"_norm(_\d)?\.|_norm$|^rope_"), "norms"),
+    (re.compile(r"_norm(_\d)?\.|_norm$|^rope_|layer_output_scale"), "norms"),
+    (re.compile(r"_exps\.scale$"), "router"),
     (re.compile(r"_shexp\."), "shared"),
     (re.compile(r"_exps\."), "experts"),
     (re.compile(r"ffn_gate_inp|exp_probs_b"), "router"),

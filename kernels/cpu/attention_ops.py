@@ -13,7 +13,7 @@ from kernels.cpu.buffers import (
     vector_pointer,
 )
 from kernels.cpu.context import NativeContext
-from kernels.ops import Ints, Rope
+from kernels.ops import HeadNorms, Ints, Rope
 
 
 class AttentionOps(NativeContext):
@@ -24,7 +24,7 @@ class AttentionOps(NativeContext):
         q: Array,
         k: Array,
         v: Array,
-        norms: tuple[Weight, Weight] | None,
+        norms: HeadNorms[Weight] | None,
         eps: float,
         rope: Rope,
         cache: Cache,
@@ -39,7 +39,7 @@ class AttentionOps(NativeContext):
         expect(v, n, shape.heads * shape.value)
         if not n or not shape.value or rope.offset + 2 * len(rope.frequencies) > shape.key:
             raise ValueError(f"{n} tokens with a rope of offset {rope.offset} for {shape}")
-        q_norm, k_norm = (None, None) if norms is None else norms
+        q_norm, k_norm, values = (None, None, False) if norms is None else norms
         together = q_norm is not None and q_norm.cols == heads * shape.key != shape.key
         self._call(
             "kt_rope_append",
@@ -50,6 +50,7 @@ class AttentionOps(NativeContext):
             vector_pointer(q_norm, shape.key * (heads if together else 1)),
             vector_pointer(k_norm, shape.key * (shape.heads if together else 1)),
             together,
+            values,
             eps,
             self._rope(rope),
             *self._kv_slots(cache, layer, pages, start, n),

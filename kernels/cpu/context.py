@@ -74,7 +74,7 @@ class NativeContext:
             finally:
                 self._recording = None
             step = Step(recording, result)
-            return result
+            return result.copy()
 
         return run
 

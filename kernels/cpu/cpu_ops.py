@@ -26,10 +26,11 @@ from kernels.cpu.buffers import (
 from kernels.cpu.feed_forward_ops import FeedForwardOps
 from kernels.cpu.op_table import MAX_WEIGHTS
 from kernels.cpu.recurrent_ops import RecurrentOps
+from kernels.cpu.row_ops import RowOps
 from kernels.ops import CacheShape, Floats, Ints, Tensor
 
 
-class CpuOps(AttentionOps, FeedForwardOps, RecurrentOps):
+class CpuOps(AttentionOps, FeedForwardOps, RecurrentOps, RowOps):
     """`kernels.ops.Ops` in C++ with its own threads; an idle one uses no CPU.
 
     `threads` None takes the physical cores that this process may use. `isa` None takes what
@@ -75,7 +76,7 @@ class CpuOps(AttentionOps, FeedForwardOps, RecurrentOps):
     def to_numpy(self, x: Array) -> Floats:
         return x
 
-    def embed(self, table: Weight, tokens: Ints) -> Array:
+    def embed(self, table: Weight, tokens: Ints, factor: float = 1.0) -> Array:
         tokens = np.ascontiguousarray(tokens, dtype=np.int32)
         expect_matrix(table, table.cols)
         n = tokens.size
@@ -84,14 +85,7 @@ class CpuOps(AttentionOps, FeedForwardOps, RecurrentOps):
         ids = self._buffer(1, n, np.int32)
         ids[0] = tokens
         out = self._buffer(n, table.cols)
-        self._call("kt_embed", table.pointer, address(ids), n, address(out))
-        return out
-
-    def norm(self, x: Array, norm: Weight, eps: float) -> Array:
-        n = rows_of(x, norm.cols)
-        weight = vector_pointer(norm, norm.cols)
-        out = self._buffer(n, norm.cols)
-        self._call("kt_norm", address(x), n, norm.cols, weight, eps, address(out))
+        self._call("kt_embed", table.pointer, address(ids), n, factor, address(out))
         return out
 
     def norm_linear(
@@ -153,6 +147,3 @@ class CpuOps(AttentionOps, FeedForwardOps, RecurrentOps):
         expect(residual, n, rows)
         added = vector_pointer(bias, rows)
         self._call("kt_linear_add", address(x), n, weight.pointer, address(residual), added)
-
-    def add(self, x: Array, residual: Array) -> None:
-        residual += x

@@ -32,6 +32,7 @@ class FeedForwardOps(NativeContext):
         bias: Weight | None,
         routing: Routing,
         logit_bias: Weight | None = None,
+        scales: Weight | None = None,
     ) -> tuple[Array, Array, Array]:
         cols = router.cols
         n, experts = rows_of(x, cols), expect_matrix(router, cols)
@@ -47,6 +48,7 @@ class FeedForwardOps(NativeContext):
             vector_pointer(bias, experts),
             vector_pointer(logit_bias, experts),
             self._routing(routing, experts),
+            vector_pointer(scales, experts),
             address(normed),
             address(ids),
             address(weights),

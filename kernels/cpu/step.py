@@ -42,30 +42,31 @@ class Step:
         self._layers = [native.layer_of(*call) for call in recording.calls]
         with_slots: list[int] = []
         columns: list[int] = []
-        written: list[tuple[int, int]] = []
+        places: list[tuple[int, int]] = []
         for number, (name, arguments) in enumerate(recording.calls):
-            integers = self._write(number, name, arguments)
+            pointers = self._write(number, name, arguments)
             kv_slots = OPS[name].kv_slots
             if kv_slots is not None:
                 with_slots.append(number)
                 columns.append(kv_slots + 2)
-            if result.ctypes.data in integers:
-                written.append((number, integers.index(result.ctypes.data)))
+            places += [(number, at) for at, p in pointers if p == result.ctypes.data]
         self._result = result
-        # Logits are written by one op, straight to where they go; a residual by many.
-        self._direct = written[0] if len(written) == 1 else None
+        # What the ops make is written straight to where it goes; an input that they change is copied.
+        is_input = result.ctypes.data == self._input.ctypes.data
+        self._places = None if is_input else tuple(np.array(places, np.intp).T)
         # A pass of recurrent layers alone has none.
         self._rows, self._pages = np.array(with_slots, np.intp), np.array(columns, np.intp)
 
-    def _write(self, number: int, name: str, arguments: tuple[Any, ...]) -> list[int]:
+    def _write(self, number: int, name: str, arguments: tuple[Any, ...]) -> list[tuple[int, int]]:
+        """Write a command; its pointers, and where they are among its integers."""
         command = self._commands[number]
         command["op"] = NUMBERS[name]
         pairs = list(zip(OPS[name].expanded, arguments, strict=True))
         scalars = [value for kind, value in pairs if kind == "f"]
-        integers = [int(value or 0) for kind, value in pairs if kind != "f"]
+        integers = [(kind, int(value or 0)) for kind, value in pairs if kind != "f"]
         command["scalar"] = scalars[0] if scalars else 0.0
-        command["a"][: len(integers)] = integers
-        return integers
+        command["a"][: len(integers)] = [value for _, value in integers]
+        return [(at, value) for at, (kind, value) in enumerate(integers) if kind == "p"]
 
     def run(
         self,
@@ -83,8 +84,8 @@ class Step:
         self._arguments[rows, first] = pages.ctypes.data
         self._arguments[rows, first + 1] = pages.size
         self._arguments[rows, first + 2] = start
-        if self._direct is not None:
-            self._arguments[self._direct] = result.ctypes.data
+        if self._places is not None:
+            self._arguments[self._places] = result.ctypes.data
         commands = self._commands
         count = len(commands)
         stamps = np.empty(count + 1, dtype=np.int64) if times is not None else None
@@ -92,7 +93,7 @@ class Step:
         native.check(native.load().kt_replay(context, commands.ctypes.data, count, address))
         if times is not None and stamps is not None:
             times.ops(self._names, self._layers, stamps)
-        if self._direct is None:
+        if self._places is None:
             result[...] = self._result
         return result
 

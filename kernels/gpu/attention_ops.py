@@ -27,7 +27,7 @@ from kernels.gpu.graph.inputs import Inputs, Table
 from kernels.gpu.quant import matmul
 from kernels.gpu.quant.weight import PackedWeight
 from kernels.gpu.sizes import bucket
-from kernels.ops import CacheShape, Ints, Rope
+from kernels.ops import CacheShape, HeadNorms, Ints, Rope
 
 Weight = PackedWeight | X | Table
 """A matrix (or a stack of them) in its GGUF type, a float32 vector, or an embedding."""
@@ -67,7 +67,7 @@ class AttentionOps:
         q: X,
         k: X,
         v: X,
-        norms: tuple[Weight, Weight] | None,
+        norms: HeadNorms[Weight] | None,
         eps: float,
         rope: Rope,
         cache: GpuCache,
@@ -78,9 +78,8 @@ class AttentionOps:
         """As the op set says. Only k's form in the cache is rotated."""
         n, (kv_heads, key) = len(q), cache.keys.shape[3:]
         batch, table = self._kv_slots(cache, pages, start, n), self._rope(rope)
-        q_norm, k_norm = (
-            (None, None) if norms is None else (as_vector(norms[0]), as_vector(norms[1]))
-        )
+        q_norm, k_norm = (None, None) if norms is None else (as_vector(norms.q), as_vector(norms.k))
+        values = norms is not None and norms.values
         if q_norm is not None and k_norm is not None and len(q_norm) == q.shape[1] != key:
             for x, norm in ((q, q_norm), (k, k_norm)):
                 elementwise.rms_norm(x, norm, eps, out=x)
@@ -88,7 +87,7 @@ class AttentionOps:
         rotate(q.view(n, -1, key), q_norm, eps, table, table.offset, batch)
         heads = k.view(n, kv_heads, key), v.view(n, kv_heads, -1)
         rows = cache.key_rows(layer), cache.value_rows(layer)
-        append_heads(*heads, k_norm, eps, table, batch, *rows)
+        append_heads(*heads, k_norm, values, eps, table, batch, *rows)
 
     def attention(
         self,

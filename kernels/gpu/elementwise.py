@@ -24,8 +24,8 @@ def rms_norm(x: X, weight: X, eps: float, out: X, residual: X | None = None) -> 
     normed by viewing (n, heads * d) as (n * heads, d). `out` may be `x` itself.
     """
     n, features = x.shape
-    _check_rows(n, features, x, out, *(() if residual is None else (residual,)))
-    _check_vector(features, weight)
+    check_rows(n, features, x, out, *(() if residual is None else (residual,)))
+    check_vector(features, weight)
     block = triton.next_power_of_2(features)
     rest = x if residual is None else residual
     _rms_norm[(n,)](
@@ -58,7 +58,7 @@ def activate(
     whose id is below zero get anything.
     """
     n, features = gate.shape
-    _check_rows(n, features, gate, up, out)
+    check_rows(n, features, gate, up, out)
     first, second = biases or (gate, up)
     _activate[(n, triton.cdiv(features, COLUMNS))](
         gate,
@@ -83,7 +83,7 @@ def activate(
 def add_rows(x: X, rows: X, ids: X) -> None:
     """x (n, features) += rows[ids] of (count, features), but for ids below zero."""
     n, features = x.shape
-    _check_rows(n, features, x)
+    check_rows(n, features, x)
     _add_rows[(n, triton.cdiv(features, COLUMNS))](
         x,
         rows,
@@ -99,8 +99,8 @@ def add_rows(x: X, rows: X, ids: X) -> None:
 def gated_add(x: X, scaler: X, update: X, residual: X) -> None:
     """residual += update * sigmoid(x @ scaler): qwen2moe's shared expert. All are (n, hidden)."""
     n, features = x.shape
-    _check_rows(n, features, x, update, residual)
-    _check_vector(features, scaler)
+    check_rows(n, features, x, update, residual)
+    check_vector(features, scaler)
     block = triton.next_power_of_2(features)
     _gated_add[(n,)](
         x,
@@ -119,7 +119,7 @@ def gated_add(x: X, scaler: X, update: X, residual: X) -> None:
 def sigmoid_gate(x: X, gate: X) -> None:
     """x *= sigmoid(gate), each (n, features)."""
     n, features = x.shape
-    _check_rows(n, features, x, gate)
+    check_rows(n, features, x, gate)
     _sigmoid_gate[(n, triton.cdiv(features, COLUMNS))](
         x,
         gate,
@@ -136,7 +136,8 @@ def warps(block: int) -> int:
     return 4 if block <= 2048 else 8 if block <= 4096 else 16
 
 
-def _check_rows(n: int, features: int, *rows: X) -> None:
+def check_rows(n: int, features: int, *rows: X) -> None:
+    """Raise ValueError unless all are (n, features) with contiguous features."""
     if n < 1 or not 1 <= features <= MAX_FEATURES:
         raise ValueError(f"{n} rows of {features} features; at most {MAX_FEATURES} are handled")
     for row in rows:
@@ -144,7 +145,8 @@ def _check_rows(n: int, features: int, *rows: X) -> None:
             raise ValueError(f"rows of shape {tuple(row.shape)} for ({n}, {features})")
 
 
-def _check_vector(features: int, vector: X) -> None:
+def check_vector(features: int, vector: X) -> None:
+    """Raise ValueError unless it is a contiguous vector of `features`."""
     if vector.shape != (features,) or not vector.is_contiguous():
         raise ValueError(f"a vector of shape {tuple(vector.shape)} for {features} features")
 
@@ -179,6 +181,9 @@ def _rms_norm(
 @triton.jit
 def activated(g: tl.tensor, u: tl.tensor, ACTIVATION: tl.constexpr) -> tl.tensor:
     """The activation of float32 gates and ups (`kernels.parameters.Activation`)."""
+    if ACTIVATION == 2:
+        steep = g * (1.5957691216057308 + 0.07135481282553505 * g * g)
+        return g / (1.0 + tl.exp(-steep)) * u
     if ACTIVATION == 1:
         g = tl.minimum(g, _LIMIT)
         u = tl.minimum(tl.maximum(u, -_LIMIT), _LIMIT)

@@ -34,6 +34,7 @@ from kernels.gpu.moe.streaming import ExpertStream
 from kernels.gpu.quant import matmul
 from kernels.gpu.quant.weight import PackedWeight
 from kernels.gpu.recurrent.ops import RecurrentOps
+from kernels.gpu.row_ops import RowOps
 from kernels.gpu.sizes import BLOCK
 from kernels.ops import (
     ACTIVATIONS,
@@ -51,7 +52,7 @@ from kernels.timing import DEVICE, Rows
 __all__ = ["GpuCache", "GpuOps"]
 
 
-class GpuOps(AttentionOps, RecurrentOps, HostSyncOps):
+class GpuOps(AttentionOps, RecurrentOps, RowOps, HostSyncOps):
     """`kernels.device.DeviceOps` in Triton for one CUDA device: the current one where none is named.
 
     Device "cpu" is for tests: it needs TRITON_INTERPRET=1 before a kernel is imported, and raises
@@ -144,9 +145,10 @@ class GpuOps(AttentionOps, RecurrentOps, HostSyncOps):
         if self._pass is not None:
             self._pass.watch(None if rows is None else rows.row(DEVICE))
 
-    def embed(self, table: Weight, tokens: Ints) -> X:
+    def embed(self, table: Weight, tokens: Ints, factor: float = 1.0) -> X:
         assert isinstance(table, Table), "a table is made by `table`"
-        return self._inputs.rows(table, tokens)
+        rows = self._inputs.rows(table, tokens)
+        return rows if factor == 1.0 else rows.mul_(factor)
 
     def set_hidden(self, rows: Floats) -> X:
         return self._inputs.set_hidden(rows)
@@ -162,11 +164,6 @@ class GpuOps(AttentionOps, RecurrentOps, HostSyncOps):
         return array
 
     # Dense ops
-
-    def norm(self, x: X, norm: Weight, eps: float) -> X:
-        out = torch.empty(x.shape, device=self.device)
-        elementwise.rms_norm(x, as_vector(norm), eps, out)
-        return out
 
     def norm_linear(
         self,
@@ -187,9 +184,6 @@ class GpuOps(AttentionOps, RecurrentOps, HostSyncOps):
         if bias is not None:
             residual += as_vector(bias)
 
-    def add(self, x: X, residual: X) -> None:
-        residual += x
-
     # Feed-forward
 
     def route(
@@ -201,12 +195,14 @@ class GpuOps(AttentionOps, RecurrentOps, HostSyncOps):
         bias: Weight | None,
         routing: Routing,
         logit_bias: Weight | None = None,
+        scales: Weight | None = None,
     ) -> tuple[X, X, X]:
         normed = self.norm(x, norm, eps)
         (logits,) = self.norm_linear(normed, None, eps, [router], [logit_bias])
         ids = torch.empty(len(x), routing.top_k, dtype=torch.int32, device=self.device)
         weights = torch.empty(len(x), routing.top_k, device=self.device)
-        choose_experts(logits, None if bias is None else as_vector(bias), routing, ids, weights)
+        biases, factors = (None if one is None else as_vector(one) for one in (bias, scales))
+        choose_experts(logits, biases, factors, routing, ids, weights)
         return normed, ids, weights
 
     def moe_add(

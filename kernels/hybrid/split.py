@@ -12,6 +12,7 @@ from typing import Any, Generic
 from kernels.device import DeviceMemory, DeviceOps
 from kernels.hybrid.expert_slots import Stack
 from kernels.hybrid.residency import Residency
+from kernels.hybrid.row_ops import RowOps
 from kernels.hybrid.split_experts import Routed, Slots, SplitExperts
 from kernels.ops import (
     Activation,
@@ -30,7 +31,7 @@ from kernels.recurrent import State, StateShape, W, X
 from kernels.timing import Rows
 
 
-class SplitOps(Generic[X, W, C]):
+class SplitOps(RowOps[X, W, C]):
     """`kernels.ops.Ops` over a device's op set and the host's, whose buffers are numpy arrays.
 
     One thread at a time uses it. A pass that fails on the host raises what failed there.
@@ -42,7 +43,7 @@ class SplitOps(Generic[X, W, C]):
         self, device: DeviceOps[X, W, C], host: Ops[Floats, Any, Any], slots: Slots
     ) -> None:
         self._device = device
-        self._experts: SplitExperts[X, W, C] = SplitExperts(device, host, slots)
+        self._experts = SplitExperts(device, host, slots)
 
     def close(self) -> None:
         """Stop its thread. The op sets are their owner's to close."""
@@ -132,9 +133,9 @@ class SplitOps(Generic[X, W, C]):
             return captured
         return _Step(self._experts, captured)
 
-    def embed(self, table: W, tokens: Ints) -> X:
+    def embed(self, table: W, tokens: Ints, factor: float = 1.0) -> X:
         self._begin()
-        return self._device.embed(table, tokens)
+        return self._device.embed(table, tokens, factor)
 
     def last_row(self, x: X) -> X:
         self._experts.join()
@@ -159,10 +160,6 @@ class SplitOps(Generic[X, W, C]):
 
     # Dense ops: the device's, after what the host still owes
 
-    def norm(self, x: X, norm: W, eps: float) -> X:
-        self._experts.join()
-        return self._device.norm(x, norm, eps)
-
     def norm_linear(
         self,
         x: X,
@@ -177,10 +174,6 @@ class SplitOps(Generic[X, W, C]):
     def linear_add(self, x: X, weight: W, residual: X, bias: W | None = None) -> None:
         self._experts.join()
         self._device.linear_add(x, weight, residual, bias)
-
-    def add(self, x: X, residual: X) -> None:
-        self._experts.join()
-        self._device.add(x, residual)
 
     # Attention and what stands in its place: the device's, with what `Ops` says that they are told
 
@@ -213,9 +206,10 @@ class SplitOps(Generic[X, W, C]):
         bias: W | None,
         routing: Routing,
         logit_bias: W | None = None,
+        scales: W | None = None,
     ) -> tuple[X, X, X]:
         self._experts.join()
-        return self._device.route(x, norm, eps, router, bias, routing, logit_bias)
+        return self._device.route(x, norm, eps, router, bias, routing, logit_bias, scales)
 
     def moe_add(
         self,

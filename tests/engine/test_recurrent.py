@@ -24,6 +24,7 @@ SYSTEM, QUESTION, REPLY, MORE = (RNG.integers(0, 250, n).tolist() for n in (530,
 VARIANTS = [
     *(("qwen35moe", "qwen35moe"), ("qwen3next", "qwen3next"), ("qwen35", "qwen35")),
     *(("gpt-oss", "gpt-oss"), ("gpt-oss", "narrow")),
+    *(("gemma3", "gemma3"), ("gemma4", "gemma4")),
 ]
 
 

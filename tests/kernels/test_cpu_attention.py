@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kernels.cpu import CpuOps
-from kernels.ops import CacheShape, Floats, Ints, Rope
+from kernels.ops import CacheShape, Floats, HeadNorms, Ints, Rope
 from tests.kernels.cpu_cases import (
     ISAS,
     REFERENCE,
@@ -43,7 +43,7 @@ def run_grouped(ops: Any, convert: Any, shape: CacheShape, heads: int, n: int, s
         normal(2, length, shape.heads * shape.key),
         normal(3, length, shape.heads * shape.value),
     ]
-    norms = tuple(ops.vector(tensor(normal(seed, shape.key))) for seed in (4, 5))
+    norms = HeadNorms(*(ops.vector(tensor(normal(seed, shape.key))) for seed in (4, 5)))
     cache = ops.kv_cache(shape)
     pages = shuffled_pages(shape.pages)
     with_rope = rope(shape.key // 4, offset=shape.key // 4)
@@ -86,7 +86,7 @@ def test_attention_at_page_edges(isa: str, page_size: int, n: int, start: int) -
     ("group", "key", "value"),
     [
         *((1, 64, 64), (5, 80, 80), (7, 128, 128), (8, 256, 256), (16, 24, 20), (1, 128, 128)),
-        *((8, 64, 64), (5, 128, 128), (16, 80, 80), (7, 256, 256), (3, 192, 128)),
+        *((8, 64, 64), (5, 128, 128), (16, 80, 80), (7, 256, 256), (3, 192, 128), (8, 512, 512)),
     ],
 )
 def test_attention_of_every_group_and_head_size(isa: str, group: int, key: int, value: int) -> None:
@@ -99,8 +99,8 @@ def run_together(ops: Any, convert: Any, sizes: tuple[int, int]) -> Any:
     """Norms of these many heads' features of 6 query and 2 key heads; (q, output)."""
     shape, pages = CacheShape(1, 4, 16, heads=2, key=24, value=24), shuffled_pages(4)
     q, k, v = (convert(normal(seed, 9, 24 * heads)) for seed, heads in ((1, 6), (2, 2), (3, 2)))
-    norms = tuple(
-        ops.vector(tensor(normal(seed, 24 * heads))) for seed, heads in enumerate(sizes, 4)
+    norms = HeadNorms(
+        *(ops.vector(tensor(normal(seed, 24 * heads))) for seed, heads in enumerate(sizes, 4))
     )
     cache = ops.kv_cache(shape)
     ops.rope_append(q, k, v, norms, EPS, rope(5), cache, 0, pages, 0)
@@ -118,6 +118,21 @@ def test_norms_may_be_of_all_heads_together(isa: str) -> None:
     for sizes in ((6, 1), (1, 2), (2, 2)):
         with pytest.raises(ValueError, match="wanted a vector"):
             run_together(cpu_ops(2, isa), lambda x: x, sizes)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_values_are_normed_and_may_be_the_keys(isa: str) -> None:
+    shape, pages = CacheShape(1, 3, 16, heads=2, key=40, value=40), shuffled_pages(3)
+    caches = []
+    for ops, convert in ((cpu_ops(2, isa), np.copy), (REFERENCE, torch_copy)):
+        q, k = convert(normal(1, 21, 80)), convert(normal(2, 21, 80))
+        norms = HeadNorms(*(ops.vector(tensor(normal(seed, 40))) for seed in (3, 4)), True)
+        cache = ops.kv_cache(shape)
+        ops.rope_append(q, k, k, norms, EPS, rope(20), cache, 0, pages, 5)
+        caches.append(cache)
+    keys, values = (part.transpose(0, 1, 3, 2, 4) for part in (caches[0].keys, caches[0].values))
+    assert noise(keys, caches[1].keys) < ROUNDING
+    assert noise(values, caches[1].values) < ROUNDING
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -134,6 +134,24 @@ def test_biases_that_do_not_fit_are_refused() -> None:
         add(64, 64, 32, kind="F16")
 
 
+@pytest.mark.parametrize("isa", ISAS)
+def test_networks_with_gelu(isa: str) -> None:
+    weights, x = three("F32", 3, 64, 96), normal(5, 6, 64, scale=5)
+    ids, mix = choices(6, 3, 2), np.abs(normal(7, 6, 2))
+    sums = []
+    for ops, convert in ((cpu_ops(2, isa), np.copy), (REFERENCE, torch_copy)):
+        routed, dense = convert(np.zeros((6, 64), np.float32)), convert(normal(8, 6, 64))
+        rows, chosen = convert(x), [convert(values) for values in (ids, mix)]
+        ops.moe_add(
+            rows, *chosen, *(ops.matrix(weight) for weight in weights), routed, activation="geglu"
+        )
+        one = [Tensor(w.name, w.type, w.shape[1:], w.data[: w.data.size // 3]) for w in weights]
+        ops.ffn_add(rows, *(ops.matrix(weight) for weight in one), dense, activation="geglu")
+        sums.append((routed, dense))
+    for got, wanted in zip(*sums, strict=True):
+        assert noise(got, wanted) < 1e-11
+
+
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("kind", ["F32", "BF16", "Q4_K"])
 @pytest.mark.parametrize("n", [1, 6, 65])
@@ -180,7 +198,9 @@ def compare_route(
     outs = []
     for ops, convert in ((cpu_ops(2, isa), np.copy), (REFERENCE, torch_copy)):
         weight, added = ops.vector(norm), ops.vector(bias) if biased else None
-        outs.append(ops.route(convert(x), weight, EPS, ops.matrix(router), added, routing))
+        scales = ops.vector(tensor(np.abs(normal(5, 32)))) if biased else None
+        args = convert(x), weight, EPS, ops.matrix(router), added, routing
+        outs.append(ops.route(*args, scales=scales))
     (normed, ids, weights), (normed_wanted, ids_wanted, wanted) = outs
     assert relative_error(normed, normed_wanted) < 1e-6
     same = (ids == ids_wanted.numpy()).all(axis=1)

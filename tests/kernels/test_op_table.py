@@ -47,7 +47,7 @@ def test_kinds_are_expanded() -> None:
 
 CHANGES = {
     "a kind": lambda text: text.replace('OP(linear_add, "pnppp")', 'OP(linear_add, "pnnpp")'),
-    "an argument less": lambda text: text.replace('OP(embed, "ppnp")', 'OP(embed, "ppn")'),
+    "an argument less": lambda text: text.replace('OP(embed, "ppnfp")', 'OP(embed, "ppnf")'),
     "an argument more": lambda text: text.replace('"pnfsnpp"', '"pnfsnppp"'),
     "a float that is an integer": lambda text: text.replace('"pnnpfp"', '"pnnpnp"'),
     "a result": lambda text: text.replace('(has_tiles, "i"', '(has_tiles, "v"'),

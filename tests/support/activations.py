@@ -91,7 +91,7 @@ class Weights:
         kind = "F32" if name.endswith("gate_inp.weight") else "Q8_0"
         return PackedWeight.empty(BY_NAME[kind], self._shapes[name], META)
 
-    def vector(self, name: str) -> torch.Tensor:
+    def vector(self, name: str, factor: float = 1.0) -> torch.Tensor:
         return torch.empty(self._shapes[name], device=META)
 
     def flat_vector(self, name: str) -> torch.Tensor:
@@ -139,11 +139,27 @@ def peak(model: ModelSpec, number: int) -> int:
     return found.bytes + x.nbytes
 
 
+def gemma() -> ModelSpec:
+    """Layers of Gemma 4 26B-A4B that see the whole context."""
+    other = spec(QWEN3_30B)
+    assert other.moe is not None
+    return dataclasses.replace(
+        other,
+        **{"hidden": 2816, "heads": 16, "kv_heads": 2, "head_dim": 512, "value_dim": 512},
+        **{"ffn": 2112, "activation": "geglu", "post_norm": True, "value_norm": True},
+        keys_are_values=True,
+        moe=dataclasses.replace(other.moe, width=704, dense=True, scales=True),
+    )
+
+
 def main() -> None:
     InterpretedFunction.run = lambda *args, **options: None
     dense = dataclasses.replace(spec(LLAMA_70B), moe=None)
     models = {"qwen3": spec(QWEN3_30B), "mixtral": spec(MIXTRAL), "deepseek": spec(DEEPSEEK_V3)}
     models |= {"qwen3.6": spec(QWEN36_35B), "gpt-oss": spec(GPT_OSS, "MXFP4")}
+    models["qwen3.6"] = spec(QWEN36_35B)
+    models["gemma 4"] = gemma()
+    models["gemma 4, dense"] = dataclasses.replace(gemma(), ffn=21504, moe=None)
     out = {
         name: (
             max(peak(model, number) for number in {0, model.layers - 1}),

@@ -294,8 +294,8 @@ def _captured(op: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-_OPS = """embed set_hidden last_row norm norm_linear linear_add add rope_append attention latent_append
-latent_attention delta_net sigmoid_gate route moe_add ffn_add look_up submit wait"""
+_OPS = """embed set_hidden last_row zeros norm norm_add soft_cap norm_linear linear_add add rope_append
+attention latent_append latent_attention delta_net sigmoid_gate route moe_add ffn_add look_up submit wait"""
 for _name in _OPS.split():
     setattr(SimulatedDevice, _name, _captured(getattr(SimulatedDevice, _name)))
 

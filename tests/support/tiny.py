@@ -177,6 +177,8 @@ def _write_metadata(
     elif shape.shared_ff:
         each = shape.metadata.get("expert_shared_feed_forward_length", shape.expert_ff)
         entries["expert_shared_count"] = shape.shared_ff // each
+    if shape.gemma is not None:
+        entries |= shape.gemma.metadata(shape.layers, shape.head, shape.kv_heads)
     if shape.latent:
         entries |= _latent_metadata(shape)
     writer.add_name(f"tiny {architecture} {variant}")

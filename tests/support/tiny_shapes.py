@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kernels.recurrent import DeltaNet
+from tests.support.tiny_gemma import Gemma
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Shape:
     """Of attention's output, the router and the experts; attention has sinks, and SwiGLU is clamped."""
     extra_layers: int = 0
     """Blocks behind the last layer that predict further tokens."""
+    gemma: Gemma | None = None
     extra_norms: tuple[str, ...] = ()
     """Further norms of such a block."""
     fused: tuple[str, ...] = ()
@@ -61,7 +63,7 @@ class Shape:
     @property
     def kinds(self) -> int:
         """So many layers have one of each kind."""
-        return self.dense_layers + (2 if self.delta or self.window else 1)
+        return self.dense_layers + (2 if self.delta or self.window or self.gemma else 1)
 
     def is_recurrent(self, layer: int) -> bool:
         return self.delta is not None and layer % 2 == 0 and layer < self.layers
@@ -196,6 +198,21 @@ SHAPES: dict[tuple[str, str], Shape] = {
     ("llama", "rope-freqs"): replace(_LLAMA, rope_factors=True),
     ("llama", "mixtral"): replace(_LLAMA, kv_heads=4, experts=8, top_k=2),
     ("llama", "pieces"): replace(_LLAMA, pieces=True),
+    ("gemma3", "gemma3"): Shape(
+        kv_heads=2, head=32, qk_norm=True, tied=True, gemma=Gemma(window=48, head=32, kv_heads=2)
+    ),
+    ("gemma4", "gemma4"): Shape(
+        kv_heads=2,
+        head=64,
+        qk_norm=True,
+        tied=True,
+        experts=16,
+        top_k=4,
+        gemma=Gemma(kv_heads=4, fourth=True, keys_are_values=True),
+    ),
+    ("gemma4", "gemma4-dense"): Shape(
+        kv_heads=2, head=64, qk_norm=True, tied=True, gemma=Gemma(kv_heads=4, fourth=True)
+    ),
     ("qwen2", "qwen2"): Shape(qkv_bias=True),
     ("qwen2", "tied"): Shape(qkv_bias=True, tied=True),
     ("qwen3", "qwen3"): Shape(heads=7, kv_heads=1, head=64, qk_norm=True),

@@ -33,6 +33,10 @@ class TinyWeights:
         if not shape.tied:
             out["output.weight"] = self._matrix("output", self.vocabulary, shape.hidden, 2.0)
         out["output_norm.weight"] = self._norm("output_norm", shape.hidden)
+        if shape.gemma is not None:
+            out["output_norm.weight"] *= 2
+            if shape.gemma.fourth:
+                out["rope_freqs.weight"] = shape.gemma.rope_factors(shape.head)
         if shape.rope_factors:
             out["rope_freqs.weight"] = np.linspace(1, 8, shape.head // 2, dtype=np.float32)
         for layer in range(shape.layers):
@@ -98,10 +102,12 @@ class TinyWeights:
         values = self._rng("embedding").standard_normal(
             (self.vocabulary, self.shape.hidden), dtype=np.float32
         )
-        if self.shape.tied:  # the same matrix makes the logits
+        # Gemma multiplies rows by the root of their length.
+        factor = np.float32(self.shape.hidden**-0.5 if self.shape.gemma else 1.0)
+        if self.shape.tied and not self.shape.gemma:  # the same matrix makes the logits
             values *= np.float32(2.0 / self.shape.hidden**0.5)
         if not self.shape.experts:
-            return values
+            return values * factor
         levels = np.linspace(-1.5, 1.5, self.shape.experts, dtype=np.float32)
         codes = self._rng("codes").permuted(
             np.tile(levels, (self.vocabulary, 16, 1)), axis=-1
@@ -109,7 +115,7 @@ class TinyWeights:
         margins = [self._margin(codes @ r[:, self._code].T, i) for i, r in enumerate(routers)]
         best = np.min(margins, axis=0).argmax(axis=-1)
         values[:, self._code] = codes[np.arange(self.vocabulary), best]
-        return values
+        return values * factor
 
     def _margin(self, logits: Floats, layer: int) -> Floats:
         """How far the last chosen group and expert are from the first one left out."""
@@ -139,26 +145,35 @@ class TinyWeights:
         return self._vector(f"{layer}.exp_probs_b", self.shape.experts, 0.1)
 
     def _grouped(self, layer: int) -> dict[str, Floats]:
-        shape = self.shape
-        rows = {"q": shape.heads, "k": shape.kv_heads, "v": shape.kv_heads}
+        shape, gemma = self.shape, self.shape.gemma
+        head, kv_heads = shape.head, shape.kv_heads
+        if gemma is not None and not gemma.sees_all(layer):
+            head, kv_heads = gemma.head, gemma.kv_heads
+        rows = {"q": shape.heads, "k": kv_heads, "v": kv_heads}
         gains = {"q": 1.6, "k": 1.6, "v": 1.0}
         out = {"attn_norm.weight": self._norm(f"{layer}.attn_norm", shape.hidden)}
         for part, heads in rows.items():
             gated = part == "q" and shape.delta is not None
-            name, size = f"{layer}.attn_{part}", heads * shape.head * (2 if gated else 1)
+            name, size = f"{layer}.attn_{part}", heads * head * (2 if gated else 1)
             out[f"attn_{part}.weight"] = self._matrix(name, size, shape.hidden, gains[part])
             if shape.qkv_bias:
                 out[f"attn_{part}.bias"] = self._vector(f"{name}.bias", size, 0.3)
         if shape.qk_norm:
             for part in ("q", "k"):
-                size = shape.head * (rows[part] if shape.norm_all else 1)
+                size = head * (rows[part] if shape.norm_all else 1)
                 out[f"attn_{part}_norm.weight"] = (
                     self._norm(f"{layer}.attn_{part}_norm", size) * 1.4
                 )
+        if gemma is not None:
+            out["post_attention_norm.weight"] = self._norm(f"{layer}.post_attention", shape.hidden)
+            if gemma.fourth:
+                out["attn_q_norm.weight"] *= head**-0.5
+            if gemma.keys_are_values and gemma.sees_all(layer):
+                del out["attn_v.weight"]
         if "qkv" in shape.fused:
             parts = [out.pop(f"attn_{part}.weight") for part in rows]
             out["attn_qkv.weight"] = np.concatenate(parts)
-        size = shape.heads * shape.head
+        size = shape.heads * head
         out["attn_output.weight"] = self._into_residual(f"{layer}.attn_output", size, 1.0)
         if shape.biases:
             out["attn_output.bias"] = self._residual_bias(f"{layer}.attn_output.bias")
@@ -231,9 +246,15 @@ class TinyWeights:
         norm = self._norm(f"{layer}.ffn_norm", shape.hidden)
         norm[self._code] = 1
         out = {f"{shape.ffn_norm}.weight": norm}
+        if shape.gemma is not None:
+            out["post_ffw_norm.weight"] = self._norm(f"{layer}.post_ffw_norm", shape.hidden)
+            if shape.gemma.fourth:
+                out["layer_output_scale.weight"] = np.array([0.9], np.float32)
         if not shape.experts or layer < shape.dense_layers:
             return out | self._gated(layer, "", shape.ff)
         out["ffn_gate_inp.weight"] = router
+        if shape.gemma is not None:
+            out |= self._beside(layer, router)
         if shape.sigmoid:
             out["exp_probs_b.bias"] = self._router_bias(layer)
         for part in ("gate", "up"):
@@ -256,6 +277,21 @@ class TinyWeights:
                     f"{layer}.shared_gate", shape.hidden, shape.hidden**-0.5
                 )
         return out
+
+    def _beside(self, layer: int, router: Floats) -> dict[str, Floats]:
+        """Gemma 4's dense network, and the norms and scales of both."""
+        hidden = self.shape.hidden
+        names = "pre_ffw_norm_2.weight", "post_ffw_norm_1.weight", "post_ffw_norm_2.weight"
+        out = {name: self._norm(f"{layer}.{name}", hidden) for name in names}
+        scale = self._norm(f"{layer}.router_scale", hidden)
+        scale[self._code] = 1
+        return {
+            **out,
+            **self._gated(layer, "", self.shape.ff),
+            "ffn_gate_inp.weight": router * np.float32(hidden**0.5),
+            "ffn_gate_inp.scale": scale,
+            "ffn_down_exps.scale": self._norm(f"{layer}.expert_scales", self.shape.experts),
+        }
 
     def _expert_biases(self, layer: int) -> dict[str, Floats]:
         shape, rng = self.shape, self._rng(f"{layer}.expert biases")

@@ -16,9 +16,10 @@ import pytest
 
 from engine.errors import KtchatError, ModelFileError, UnsupportedModelError
 from engine.gguf.file import GGUFFile
+from engine.spec.architectures import is_native
 from engine.spec.reader import read_spec
 from engine.spec.rope import RopeSpec
-from engine.spec.spec import ModelSpec, is_native
+from engine.spec.spec import ModelSpec
 from tests.support import tiny, toy_models
 from tests.support.toy_models import Toy
 from tests.unit.test_gguf import mutate

@@ -136,13 +136,27 @@ KTCHAT_API void kt_state_read(const RecurrentState* state, int64_t layer, int64_
 }
 
 KTCHAT_API int kt_embed(Context* c, const Matrix* table, const int32_t* tokens, int64_t n,
-                        float* y) {
-    return guarded([&] { return embed(*c, *table, tokens, n, y); });
+                        float factor, float* y) {
+    return guarded([&] { return embed(*c, *table, tokens, n, factor, y); });
+}
+
+KTCHAT_API int kt_zeros(Context* c, float* y, int64_t count) {
+    return guarded([&] { return zeros(*c, y, count), kOk; });
+}
+
+KTCHAT_API int kt_soft_cap(Context* c, float* x, int64_t count, float cap) {
+    return guarded([&] { return soft_cap(*c, x, count, cap), kOk; });
 }
 
 KTCHAT_API int kt_norm(Context* c, const float* x, int64_t n, int64_t cols, const float* weight,
                        float eps, float* y) {
     return guarded([&] { return norm(*c, x, n, cols, weight, eps, y), kOk; });
+}
+
+KTCHAT_API int kt_norm_add(Context* c, const float* x, int64_t n, int64_t cols,
+                           const float* weight, float eps, const float* scale, float* y) {
+    const float factor = scale ? *scale : 1.0f;
+    return guarded([&] { return norm_add(*c, x, n, cols, weight, eps, factor, y), kOk; });
 }
 
 KTCHAT_API int kt_norm_linear(Context* c, const float* x, int64_t n, int64_t cols,
@@ -161,12 +175,13 @@ KTCHAT_API int kt_linear_add(Context* c, const float* x, int64_t n, const Matrix
 }
 
 KTCHAT_API int kt_rope_append(Context* c, float* q, int64_t q_heads, float* k, const float* v,
-                              const float* q_norm, const float* k_norm, int norm_all, float eps,
-                              const Rope* rope, const Cache* cache, int64_t layer,
-                              const int32_t* pages, int64_t page_count, int64_t start, int64_t n) {
+                              const float* q_norm, const float* k_norm, int norm_all,
+                              int norm_values, float eps, const Rope* rope, const Cache* cache,
+                              int64_t layer, const int32_t* pages, int64_t page_count,
+                              int64_t start, int64_t n) {
     const KvSlots slots{cache, layer, pages, page_count, start, n};
     if (const Status status = check_kv_slots(slots)) return status;
-    const HeadNorms norms{q_norm, k_norm, norm_all != 0, eps};
+    const HeadNorms norms{q_norm, k_norm, norm_all != 0, norm_values != 0, eps};
     return guarded([&] { return rope_append(*c, q, q_heads, k, v, norms, *rope, slots), kOk; });
 }
 
@@ -201,10 +216,11 @@ KTCHAT_API int kt_latent_attention(Context* c, const float* q, int64_t heads, fl
 
 KTCHAT_API int kt_route(Context* c, const float* x, int64_t n, const float* norm, float eps,
                         const Matrix* router, const float* bias, const float* logit_bias,
-                        const Routing* routing, float* normed, int32_t* ids, float* weights) {
+                        const Routing* routing, const float* scales, float* normed, int32_t* ids,
+                        float* weights) {
+    const RouterVectors vectors{bias, logit_bias, scales};
     return guarded([&] {
-        route(*c, x, n, norm, eps, *router, bias, logit_bias, *routing, normed, ids, weights);
-        return kOk;
+        return route(*c, x, n, norm, eps, *router, vectors, *routing, normed, ids, weights), kOk;
     });
 }
 

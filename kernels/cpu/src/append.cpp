@@ -2,6 +2,8 @@
 
 #include "attention.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 
 namespace ktchat {
@@ -66,7 +68,12 @@ void rope_append(Context& c, float* q, int64_t q_heads, float* k, const float* v
                  const HeadNorms& norms, const Rope& rope, const KvSlots& slots) {
     const Cache& cache = *slots.cache;
     const Kernels& kernels = *c.kernels;
-    c.rope.prepare(rope.frequencies, rope.pairs, rope.magnitude, slots.start, slots.n);
+    c.arena.reset();
+    const int64_t values = cache.heads * cache.value;
+    float* normed = norms.values ? c.arena.take<float>(slots.n * values) : nullptr;
+    const float width = static_cast<float>(cache.value);
+    const RopeTable& table =
+        c.ropes.prepare(rope.frequencies, rope.pairs, rope.magnitude, slots.start, slots.n);
 
     const auto rotate = [&](float* heads, int64_t count, const float* weight, int64_t t) {
         if (weight && norms.all) {
@@ -75,20 +82,28 @@ void rope_append(Context& c, float* q, int64_t q_heads, float* k, const float* v
         for (int64_t h = 0; h < count; h++) {
             float* head = heads + h * cache.key;
             if (weight && !norms.all) kernels.rms_norm(head, weight, norms.eps, cache.key, head);
-            kernels.rotate(head + rope.offset, &c.rope.cos[static_cast<size_t>(t * rope.pairs)],
-                           &c.rope.sin[static_cast<size_t>(t * rope.pairs)], rope.pairs,
+            kernels.rotate(head + rope.offset, &table.cos[static_cast<size_t>(t * rope.pairs)],
+                           &table.sin[static_cast<size_t>(t * rope.pairs)], rope.pairs,
                            rope.interleaved);
         }
     };
     each_token(c, slots.n, [&](int64_t t) {
         rotate(q + t * q_heads * cache.key, q_heads, norms.q, t);
         float* key = k + t * cache.heads * cache.key;
-        const float* value = v + t * cache.heads * cache.value;
-        rotate(key, cache.heads, norms.k, t);
         const Slot slot = slot_of(slots, slots.start + t);
+        for (int64_t h = 0; h < cache.heads; h++) {  // before the keys change, which may be the same
+            const float* value = v + t * values + h * cache.value;
+            if (norms.values) {
+                float* row = normed + t * values + h * cache.value;
+                std::copy(value, value + cache.value, row);
+                kernels.unit(row, std::sqrt(width), norms.eps * width, cache.value);
+                value = row;
+            }
+            kernels.to_half(value, value_at(slots, h, slot), cache.value);
+        }
+        rotate(key, cache.heads, norms.k, t);
         for (int64_t h = 0; h < cache.heads; h++) {
             kernels.to_half(key + h * cache.key, key_at(slots, h, slot), cache.key);
-            kernels.to_half(value + h * cache.value, value_at(slots, h, slot), cache.value);
         }
     });
 }
@@ -100,11 +115,12 @@ void latent_append(Context& c, float* q, int64_t heads, const float* kv, const f
     const Kernels& kernels = *c.kernels;
     c.arena.reset();
     float* rows = c.arena.take<float>(slots.n * features);
-    c.rope.prepare(rope.frequencies, rope.pairs, rope.magnitude, slots.start, slots.n);
+    const RopeTable& table =
+        c.ropes.prepare(rope.frequencies, rope.pairs, rope.magnitude, slots.start, slots.n);
 
     each_token(c, slots.n, [&](int64_t t) {
-        const float* cos = &c.rope.cos[static_cast<size_t>(t * rope.pairs)];
-        const float* sin = &c.rope.sin[static_cast<size_t>(t * rope.pairs)];
+        const float* cos = &table.cos[static_cast<size_t>(t * rope.pairs)];
+        const float* sin = &table.sin[static_cast<size_t>(t * rope.pairs)];
         for (int64_t h = 0; h < heads; h++) {
             float* head = q + (t * heads + h) * head_features;
             kernels.rotate(head + rope.offset, cos, sin, rope.pairs, rope.interleaved);

@@ -29,17 +29,20 @@ struct KvSlots {
 // shorter than the new tokens.
 Status check_kv_slots(const KvSlots& slots);
 
-// RMSNorms of queries and keys, both null or both given: of each head, or of all heads together.
+// RMSNorms of queries and keys by their weights, both null or both given: of each head, or of all heads
+// together; and of each value head without a weight.
 struct HeadNorms {
     const float* q;
     const float* k;
     bool all;
+    bool values;
     float eps;
 };
 
 // kBadArgument when a ring does not hold what the new tokens see of a window; 0: all positions.
 Status check_window(const KvSlots& slots, int64_t window);
 
+// `v` may be `k`.
 void rope_append(Context& c, float* q, int64_t q_heads, float* k, const float* v,
                  const HeadNorms& norms, const Rope& rope, const KvSlots& slots);
 // `sinks`, one a head, may be null.

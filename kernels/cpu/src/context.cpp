@@ -44,28 +44,36 @@ void* Arena::take_bytes(size_t bytes) {
 
 // ---- rotary embedding ---------------------------------------------------------------------------
 
-void RopeTable::prepare(const double* new_frequencies, int64_t pairs, float new_magnitude,
+void RopeTable::prepare(const std::vector<double>& new_frequencies, float new_magnitude,
                         int64_t new_start, int64_t n) {
-    const size_t size = static_cast<size_t>(pairs);
-    const std::vector<double> wanted(new_frequencies, new_frequencies + pairs);
-    if (wanted == frequencies && magnitude == new_magnitude && start == new_start &&
-        cos.size() == static_cast<size_t>(n) * size) {
+    const size_t size = new_frequencies.size(), rows = static_cast<size_t>(n);
+    if (new_frequencies == frequencies && magnitude == new_magnitude && start == new_start &&
+        cos.size() == rows * size) {
         return;
     }
     start = -1;  // not valid until filled
-    cos.resize(static_cast<size_t>(n) * size);
-    sin.resize(static_cast<size_t>(n) * size);
-    for (int64_t t = 0; t < n; t++) {
-        for (int64_t i = 0; i < pairs; i++) {
-            const double angle = static_cast<double>(new_start + t) * new_frequencies[i];
-            const size_t at = static_cast<size_t>(t * pairs + i);
+    cos.resize(rows * size);
+    sin.resize(rows * size);
+    for (size_t t = 0; t < rows; t++) {
+        for (size_t i = 0; i < size; i++) {
+            const double position = static_cast<double>(new_start + static_cast<int64_t>(t));
+            const double angle = position * new_frequencies[i];
+            const size_t at = t * size + i;
             cos[at] = static_cast<float>(std::cos(angle) * static_cast<double>(new_magnitude));
             sin[at] = static_cast<float>(std::sin(angle) * static_cast<double>(new_magnitude));
         }
     }
-    frequencies = wanted;
+    frequencies = new_frequencies;
     magnitude = new_magnitude;
     start = new_start;
+}
+
+const RopeTable& RopeTables::prepare(const double* frequencies, int64_t pairs, float magnitude,
+                                     int64_t start, int64_t n) {
+    const std::vector<double> wanted(frequencies, frequencies + pairs);
+    if (tables_[last_].frequencies != wanted) last_ = 1 - last_;
+    tables_[last_].prepare(wanted, magnitude, start, n);
+    return tables_[last_];
 }
 
 // ---- weights ------------------------------------------------------------------------------------

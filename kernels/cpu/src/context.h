@@ -40,7 +40,7 @@ private:
 // std::bad_alloc. Kernels prefetch past its end, which is no access and needs no room there.
 uint8_t* map_memory(size_t bytes);
 
-// cos and sin of one op's positions, cached because every layer asks for the same.
+// cos and sin of one op's positions.
 struct RopeTable {
     std::vector<double> frequencies;
     float magnitude = 0;
@@ -48,8 +48,19 @@ struct RopeTable {
     std::vector<float> cos;  // (n, pairs)
     std::vector<float> sin;
 
-    void prepare(const double* new_frequencies, int64_t pairs, float new_magnitude,
-                 int64_t new_start, int64_t n);
+    void prepare(const std::vector<double>& new_frequencies, float new_magnitude, int64_t new_start,
+                 int64_t n);
+};
+
+// Tables are kept because every layer asks for the same, or for one of two.
+class RopeTables {
+public:
+    const RopeTable& prepare(const double* frequencies, int64_t pairs, float magnitude,
+                             int64_t start, int64_t n);
+
+private:
+    RopeTable tables_[2];
+    int last_ = 0;
 };
 
 struct FormatTraits {
@@ -75,7 +86,7 @@ public:
     Pool pool;
     const Kernels* const kernels;
     Arena arena;
-    RopeTable rope;
+    RopeTables ropes;
     FormatTraits formats[kFormats];
 
 private:

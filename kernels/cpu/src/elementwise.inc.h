@@ -42,6 +42,23 @@ void rms_norm(const float* x, const float* weight, float eps, int64_t n, float* 
     });
 }
 
+void norm_add(const float* x, const float* weight, float eps, float factor, int64_t n, float* y) {
+    const double mean = sum_of_squares(x, n) / static_cast<double>(n);
+    const float scale = static_cast<float>(1.0 / std::sqrt(mean + static_cast<double>(eps)));
+    sweep(n, [&](int64_t i, int width) {
+        const Vec normed = take(x + i, width) * scale * take(weight + i, width);
+        put(y + i, (take(y + i, width) + normed) * factor, width);
+    });
+}
+
+// tanh(x) = 1 - 2 / (1 + e^2x)
+void soft_cap(float* x, float cap, int64_t n) {
+    sweep(n, [&](int64_t i, int width) {
+        const Vec twice = take(x + i, width) * (2.0f / cap);
+        put(x + i, cap - 2.0f * cap / (1.0f + exp(twice)), width);
+    });
+}
+
 void unit(float* x, float scale, float eps, int64_t n) {
     const double length = std::sqrt(sum_of_squares(x, n) + static_cast<double>(eps));
     const float factor = static_cast<float>(static_cast<double>(scale) / length);
@@ -52,6 +69,16 @@ void swiglu(float* gate, const float* up, int64_t n) {
     sweep(n, [&](int64_t i, int width) {
         const Vec g = take(gate + i, width);
         put(gate + i, g / (1.0f + exp(-g)) * take(up + i, width), width);
+    });
+}
+
+// gelu(x) = x * sigmoid(2u) with u = sqrt(2 / pi) * (x + 0.044715 x^3), the tanh form.
+void geglu(float* gate, const float* up, int64_t n) {
+    const float twice = 1.5957691216057308f;
+    sweep(n, [&](int64_t i, int width) {
+        const Vec g = take(gate + i, width);
+        const Vec u = g * (twice + twice * 0.044715f * g * g);
+        put(gate + i, g / (1.0f + exp(-u)) * take(up + i, width), width);
     });
 }
 

@@ -31,9 +31,16 @@ struct Experts {
     int64_t activation = 0;
 };
 
+// One number an expert each; any may be null.
+struct RouterVectors {
+    const float* bias;        // of scores, for the choice
+    const float* logit_bias;  // of logits
+    const float* scales;      // factors of weights
+};
+
 void route(Context& c, const float* x, int64_t n, const float* norm, float eps,
-           const Matrix& router, const float* bias, const float* logit_bias,
-           const Routing& routing, float* normed, int32_t* ids, float* weights);
+           const Matrix& router, const RouterVectors& vectors, const Routing& routing,
+           float* normed, int32_t* ids, float* weights);
 
 // kBadArgument for an activation that is not there, or a bias that is no float32.
 Status moe_add(Context& c, const float* x, int64_t n, const int32_t* ids, const float* weights,

@@ -50,7 +50,7 @@ constexpr int kChunk = 32;     // tokens that a delta net takes at once
 constexpr int kChunkRows = 8;  // a chunk has a multiple of these
 constexpr int kMostTaps = 4;
 
-constexpr int kActivations = 2;
+constexpr int kActivations = 3;
 
 // A factor keep + change: 1 and what is missing when that is little, so that it has more digits
 // than one float32; a state is multiplied by it thousands of times.
@@ -119,6 +119,11 @@ struct Kernels {
 
     // y = x / sqrt(mean(x^2) + eps) * weight
     void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* y);
+    // y = (y + rms_norm(x)) * factor
+    void (*norm_add)(const float* x, const float* weight, float eps, float factor, int64_t n,
+                     float* y);
+    // x = cap * tanh(x / cap)
+    void (*soft_cap)(float* x, float cap, int64_t n);
     // gate = activation of gate and up, by its number in kernels/parameters.py
     void (*activations[kActivations])(float* gate, const float* up, int64_t n);
     // y += a * x

@@ -1,10 +1,26 @@
 #include "linear.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "product.h"
 
 namespace ktchat {
+namespace {
+
+constexpr int64_t kChunkFloats = 1 << 14;  // of what is done feature by feature
+
+// body(first, count) for stretches of 0 .. count - 1.
+template <class Body>
+void each_stretch(Context& c, int64_t count, const Body& body) {
+    const auto part = [&](int64_t chunk, int) {
+        const int64_t first = chunk * kChunkFloats;
+        body(first, std::min(kChunkFloats, count - first));
+    };
+    c.pool.run({phase((count + kChunkFloats - 1) / kChunkFloats, part)});
+}
+
+}  // namespace
 
 void norm(Context& c, const float* x, int64_t n, int64_t cols, const float* weight, float eps,
           float* y) {
@@ -12,6 +28,23 @@ void norm(Context& c, const float* x, int64_t n, int64_t cols, const float* weig
         c.kernels->rms_norm(x + t * cols, weight, eps, cols, y + t * cols);
     };
     c.pool.run({phase(n, row)});
+}
+
+void norm_add(Context& c, const float* x, int64_t n, int64_t cols, const float* weight, float eps,
+              float factor, float* y) {
+    const auto row = [&](int64_t t, int) {
+        c.kernels->norm_add(x + t * cols, weight, eps, factor, cols, y + t * cols);
+    };
+    c.pool.run({phase(n, row)});
+}
+
+void zeros(Context& c, float* y, int64_t count) {
+    each_stretch(c, count, [&](int64_t first, int64_t some) { std::fill_n(y + first, some, 0.0f); });
+}
+
+void soft_cap(Context& c, float* x, int64_t count, float cap) {
+    each_stretch(c, count,
+                 [&](int64_t first, int64_t some) { c.kernels->soft_cap(x + first, cap, some); });
 }
 
 void norm_linear(Context& c, const float* x, int64_t n, int64_t cols, const float* norm, float eps,
@@ -68,7 +101,8 @@ void linear_add(Context& c, const float* x, int64_t n, const Matrix& m, float* r
     c.pool.run({phase(inputs.needs_packing() ? n : 0, prepare), phase(cut.count(), multiply)});
 }
 
-Status embed(Context& c, const Matrix& table, const int32_t* tokens, int64_t n, float* y) {
+Status embed(Context& c, const Matrix& table, const int32_t* tokens, int64_t n, float factor,
+             float* y) {
     if (table.tile16) return kBadArgument;  // rows are not there one by one
     for (int64_t t = 0; t < n; t++) {
         if (tokens[t] < 0 || tokens[t] >= table.rows) return kBadIndex;
@@ -90,6 +124,7 @@ Status embed(Context& c, const Matrix& table, const int32_t* tokens, int64_t n, 
             default:
                 table.to_float(source, target, table.cols);
         }
+        for (int64_t i = 0; factor != 1.0f && i < table.cols; i++) target[i] *= factor;
     };
     c.pool.run({phase(n, row)});
     return kOk;

@@ -48,10 +48,11 @@ void limit_groups(const Routing& r, int64_t experts, const float* scores, uint8_
 
 // One token: logits (overwritten) to expert ids and weights. `scratch` holds 3 * experts floats.
 void choose_experts(const Kernels& kernels, const Routing& r, int64_t experts, float* logits,
-                    const float* bias, float* scratch, uint8_t* marks, int32_t* ids,
+                    const RouterVectors& vectors, float* scratch, uint8_t* marks, int32_t* ids,
                     float* weights) {
     if (r.gating == kSigmoid) kernels.sigmoid(logits, experts);
     if (r.gating == kSoftmax) kernels.softmax(logits, experts);
+    const float* bias = vectors.bias;
     const float* scores = logits;
     const float* biased = scores;
     if (bias) {
@@ -71,14 +72,16 @@ void choose_experts(const Kernels& kernels, const Routing& r, int64_t experts, f
     float total = 0;
     for (int64_t k = 0; k < r.top_k; k++) total += weights[k];
     const float divisor = r.normalise ? std::max(total, r.floor) : 1.0f;
-    for (int64_t k = 0; k < r.top_k; k++) weights[k] = weights[k] / divisor * r.scale;
+    for (int64_t k = 0; k < r.top_k; k++) {
+        weights[k] = weights[k] / divisor * r.scale * (vectors.scales ? vectors.scales[ids[k]] : 1.0f);
+    }
 }
 
 }  // namespace
 
 void route(Context& c, const float* x, int64_t n, const float* norm, float eps,
-           const Matrix& router, const float* bias, const float* logit_bias,
-           const Routing& routing, float* normed, int32_t* ids, float* weights) {
+           const Matrix& router, const RouterVectors& vectors, const Routing& routing,
+           float* normed, int32_t* ids, float* weights) {
     c.arena.reset();
     const int64_t cols = router.cols, experts = router.rows;
     float* logits = c.arena.take<float>(n * experts);
@@ -101,10 +104,10 @@ void route(Context& c, const float* x, int64_t n, const float* norm, float eps,
                 });
     };
     const auto choice = [&](int64_t t, int worker) {
-        if (logit_bias) {
-            c.kernels->add_scaled(logits + t * experts, 1.0f, logit_bias, experts);
+        if (vectors.logit_bias) {
+            c.kernels->add_scaled(logits + t * experts, 1.0f, vectors.logit_bias, experts);
         }
-        choose_experts(*c.kernels, routing, experts, logits + t * experts, bias,
+        choose_experts(*c.kernels, routing, experts, logits + t * experts, vectors,
                        scratch + worker * 3 * experts, marks + worker * experts,
                        ids + t * routing.top_k, weights + t * routing.top_k);
     };

@@ -20,13 +20,15 @@ def append_heads(
     k: X,
     v: X,
     norm: X | None,
+    norm_values: bool,
     eps: float,
     table: RopeTable,
     batch: Batch,
     keys: Rows,
     values: Rows,
 ) -> None:
-    """Per head: RMSNorm of k (when `norm`, (key,)) and rope; k and v go to the cache.
+    """Per head: RMSNorm of k (when `norm`, (key,)) and rope, RMSNorm of v (when
+    `norm_values`); k and v go to the cache.
 
     k is (n, kv_heads, key) and v (n, kv_heads, value), each token's heads one after another; neither
     changes. keys and values are one layer's.
@@ -67,6 +69,7 @@ def append_heads(
         PAIRS=table.pairs,
         INTERLEAVED=table.interleaved,
         NORM=norm is not None,
+        VALUE_NORM=norm_values,
         num_warps=1,
     )
 
@@ -141,6 +144,7 @@ def _append_heads(
     PAIRS: tl.constexpr,
     INTERLEAVED: tl.constexpr,
     NORM: tl.constexpr,
+    VALUE_NORM: tl.constexpr,
 ) -> None:
     token = tl.program_id(0)
     head = tl.program_id(1)
@@ -156,6 +160,8 @@ def _append_heads(
     e = tl.arange(0, VALUE_BLOCK)
     from_v = v + token.to(tl.int64) * v_token + head * VALUE + e
     value = tl.load(from_v, mask=e < VALUE, other=0.0).to(tl.float32)
+    if VALUE_NORM:
+        value = value * tl.rsqrt(tl.sum(value * value, axis=0) / VALUE + eps)
     store_row(value, values, value_scales, row, real, VALUE, 0, VALUE, VALUE_BLOCK)
 
 

@@ -86,6 +86,9 @@ def plan_attention(
     positions, warps, stages = (32, 4, 5) if rows == 16 else (32, 4, 2) if wide else (64, 8, 2)
     if in_8_bits and rows == 16 and not wide:
         positions = 64
+    if max(key, value) > 256:
+        positions = 32 if rows == 16 or in_8_bits else 16
+        warps, stages = 8, 3 if rows == 16 and in_8_bits else 2
     plan = AttentionPlan(
         sequences=sequences,
         queries=queries,

@@ -19,18 +19,21 @@ MAX_EXPERTS = 4096
 _LOWEST = tl.constexpr(-1.0e38)  # two of them still have a sum
 
 
-def route(logits: X, bias: X | None, routing: Routing, ids: X, weights: X) -> None:
+def route(
+    logits: X, bias: X | None, scales: X | None, routing: Routing, ids: X, weights: X
+) -> None:
     """Choose `routing.top_k` experts a token.
 
-    logits is (n, experts) float32, bias (experts,) float32 or None; ids (n, top_k) int32 and weights
-    (n, top_k) float32 are written, best expert first.
+    logits is (n, experts) float32, bias and scales (experts,) float32 or None; ids (n, top_k) int32 and
+    weights (n, top_k) float32 are written, best expert first.
     """
     n, experts = logits.shape
-    _check(n, experts, logits, bias, routing, ids, weights)
+    _check(n, experts, logits, (bias, scales), routing, ids, weights)
     size = experts // routing.groups
     _route[(n,)](
         logits,
         logits if bias is None else bias,
+        logits if scales is None else scales,
         ids,
         weights,
         logits.stride(0),
@@ -42,6 +45,7 @@ def route(logits: X, bias: X | None, routing: Routing, ids: X, weights: X) -> No
         TOP_K=routing.top_k,
         GATING=get_args(Gating).index(routing.gating),
         BIASED=bias is not None,
+        SCALED=scales is not None,
         NORMALISE=routing.normalise,
         GROUP_BLOCK=triton.next_power_of_2(routing.groups),
         SIZE_BLOCK=triton.next_power_of_2(size),
@@ -51,7 +55,13 @@ def route(logits: X, bias: X | None, routing: Routing, ids: X, weights: X) -> No
 
 
 def _check(
-    n: int, experts: int, logits: X, bias: X | None, routing: Routing, ids: X, weights: X
+    n: int,
+    experts: int,
+    logits: X,
+    vectors: tuple[X | None, ...],
+    routing: Routing,
+    ids: X,
+    weights: X,
 ) -> None:
     groups = routing.groups
     if n < 1 or not 1 <= experts <= MAX_EXPERTS or groups < 1 or experts % groups:
@@ -59,7 +69,8 @@ def _check(
     size, kept = experts // groups, min(routing.top_groups, groups)
     if not 1 <= routing.top_k <= kept * size or (groups > 1 and size < 2):
         raise ValueError(f"top {routing.top_k} of {kept} groups of {size} experts")
-    if logits.stride(1) != 1 or (bias is not None and bias.shape != (experts,)):
+    wrong = any(vector is not None and vector.shape != (experts,) for vector in vectors)
+    if logits.stride(1) != 1 or wrong:
         raise ValueError(f"strided logits, or a bias for other than {experts} experts")
     for name, out, kind in (("ids", ids, torch.int32), ("weights", weights, torch.float32)):
         if out.shape != (n, routing.top_k) or out.dtype != kind or not out.is_contiguous():
@@ -92,6 +103,7 @@ def _keep_groups(
 def _route(
     logits: tl.tensor,
     bias: tl.tensor,
+    scales: tl.tensor,
     ids: tl.tensor,
     weights: tl.tensor,
     logits_stride: tl.tensor,
@@ -103,6 +115,7 @@ def _route(
     TOP_K: tl.constexpr,
     GATING: tl.constexpr,
     BIASED: tl.constexpr,
+    SCALED: tl.constexpr,
     NORMALISE: tl.constexpr,
     GROUP_BLOCK: tl.constexpr,
     SIZE_BLOCK: tl.constexpr,
@@ -146,5 +159,7 @@ def _route(
         weight = raised / tl.sum(raised, axis=0)
     if NORMALISE:
         weight = weight / tl.maximum(tl.sum(weight, axis=0), floor)
+    if SCALED:
+        weight *= tl.load(scales + chosen, mask=slot < TOP_K, other=0.0)
     tl.store(ids + token * TOP_K + slot, chosen, mask=slot < TOP_K)
     tl.store(weights + token * TOP_K + slot, weight * scale, mask=slot < TOP_K)

@@ -36,7 +36,8 @@ from kernels.gpu.elementwise import activate, add_rows, gated_add, rms_norm, sig
 from kernels.gpu.moe.routing import route
 from kernels.gpu.recurrent.delta_net import delta_net
 from kernels.gpu.recurrent.state import GpuRecurrentState
-from kernels.ops import Rope, Routing
+from kernels.gpu.row_kernels import norm_add, soft_cap
+from kernels.ops import ACTIVATIONS, Rope, Routing
 from kernels.recurrent import DeltaNet, DeltaNetWeights, StateShape
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
@@ -137,7 +138,7 @@ def appends(interleaved: bool, kind: str = "f16") -> None:
     q, k, norm, batch = rows(3, 32, 128), rows(3, 4, 128), rows(128), one_batch(2)
     table = rope_table(Rope((1.0,) * 64, interleaved), "cpu")
     rotate(q, norm, 1e-6, table, 0, batch)
-    append_heads(k, k, norm, 1e-6, table, batch, cached(kind, 4, 128), cached(kind, 4, 128))
+    append_heads(k, k, norm, True, 1e-6, table, batch, cached(kind, 4, 128), cached(kind, 4, 128))
     table = rope_table(Rope((1.0,) * 32, interleaved), "cpu")
     append_latent(rows(3, 576), rows(512), 1e-6, table, batch, cached(kind, 1, 576))
 
@@ -145,18 +146,21 @@ def appends(interleaved: bool, kind: str = "f16") -> None:
 def elementwise() -> None:
     x, w = rows(2, 2048), rows(2048)
     rms_norm(x, w, 1e-6, x.clone(), x.clone())
-    activate(x, x, x.clone())
+    for number in range(len(ACTIVATIONS)):
+        activate(x, x, x.clone(), number)
     ids = rows(2, dtype=torch.int32)
     activate(x, x, x.clone(), 1, ids, (rows(4, 2048), rows(4, 2048)))
     add_rows(x, rows(4, 2048), ids)
     gated_add(x, w, x, x.clone())
     sigmoid_gate(x, x.clone())
+    norm_add(x, w, 1e-6, x.clone(), rows(1))
+    soft_cap(x, 30.0)
 
 
 def routes(experts: int, routing: Routing, biased: bool) -> None:
     top = routing.top_k
     bias = rows(experts) if biased else None
-    route(rows(2, experts), bias, routing, rows(2, top, dtype=torch.int32), rows(2, top))
+    route(rows(2, experts), bias, bias, routing, rows(2, top, dtype=torch.int32), rows(2, top))
 
 
 def recurrent(tokens: int, key: int = 128, value: int = 128, tiled: bool = False) -> None:
@@ -184,6 +188,8 @@ CASES: dict[str, Callable[[], None]] = {
     "window, prefill": lambda: windowed(512),
     "window, decode, q8": lambda: windowed(1, "q8"),
     "window, prefill, q8": lambda: windowed(512, "q8"),
+    "decode, 8 x 512": lambda: grouped(1, 16, 2, 512, 65536),
+    "prefill, 8 x 512": lambda: grouped(512, 16, 2, 512, 4096),
     "latent decode, 16": lambda: latent(1, 16),
     "latent prefill, 128": lambda: latent(64, 128),
     "decode, 8 x 128, q8": lambda: grouped(1, 32, 4, 128, 65536, "q8"),
@@ -191,6 +197,8 @@ CASES: dict[str, Callable[[], None]] = {
     "decode, 4 x 256, q8": lambda: grouped(1, 8, 2, 256, 65536, "q8"),
     "prefill, 7 x 128, q8": lambda: grouped(512, 28, 4, 128, 4096, "q8"),
     "prefill, 2 x 256, q8": lambda: grouped(512, 8, 4, 256, 4096, "q8"),
+    "decode, 8 x 512, q8": lambda: grouped(1, 16, 2, 512, 65536, "q8"),
+    "prefill, 8 x 512, q8": lambda: grouped(512, 16, 2, 512, 4096, "q8"),
     "latent decode, 16, q8": lambda: latent(1, 16, "q8"),
     "latent prefill, 128, q8": lambda: latent(64, 128, "q8"),
     "recurrent, a token": lambda: recurrent(1),

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from kernels.gpu.elementwise import activate, gated_add, rms_norm, sigmoid_gate
-from kernels.ops import Tensor
+from kernels.gpu.row_kernels import norm_add, soft_cap
+from kernels.ops import ACTIVATIONS, Tensor
 from kernels.quants import BY_NAME
 from kernels.reference import ReferenceOps
 from tests.kernels.gpu.gpu_cases import DEVICE, error, normal, unset
@@ -48,6 +49,33 @@ def test_norm_of_zeros_is_zero_and_in_place_is_allowed() -> None:
     x = torch.zeros(2, 40, device=DEVICE)
     rms_norm(x, normal(1, 40), EPS, x)
     assert torch.equal(x.cpu(), torch.zeros(2, 40))
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("features", [1, 72, 2816])
+def test_a_norm_is_added_and_the_sum_scaled(features: int, scaled: bool) -> None:
+    x, norm, residual = normal(1, 3, features, scale=4), normal(2, features), normal(3, 3, features)
+    scale, wanted = normal(4, 1), residual.cpu().clone()
+    norm_add(x, norm, EPS, residual, scale if scaled else None)
+    REFERENCE.norm_add(x.cpu(), weight(norm), EPS, wanted, weight(scale) if scaled else None)
+    assert error(residual, wanted) < FLOAT
+
+
+def test_a_soft_cap_in_place() -> None:
+    x = normal(1, 2, 1030, scale=40)
+    x[1, :2] = torch.tensor([1e4, -1e4])
+    wanted = 30 * torch.tanh(x.cpu() / 30)
+    soft_cap(x, 30.0)
+    assert error(x, wanted) < FLOAT
+
+
+@pytest.mark.parametrize("features", [3, 1408])
+def test_geglu_takes_strided_rows(features: int) -> None:
+    both, out = normal(1, 4, 2 * features, scale=3), unset(4, features)
+    gate, up = both[:, :features], both[:, features:]
+    activate(gate, up, out, ACTIVATIONS.index("geglu"))
+    wanted = torch.nn.functional.gelu(gate.cpu(), approximate="tanh") * up.cpu()
+    assert error(out, wanted) < FLOAT
 
 
 @pytest.mark.parametrize("features", [3, 1408])

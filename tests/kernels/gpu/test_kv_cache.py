@@ -68,7 +68,7 @@ def test_keys_and_values_are_rounded_as_gguf_rounds_them(key: int, value: int) -
     batch, place = shuffled(tokens)
     k, v = awkward(tokens, heads, key), awkward(tokens, heads, value)
     keys, values = empty((4, PAGE, heads), key, "q8"), empty((4, PAGE, heads), value, "q8")
-    append_heads(k, v, None, 1e-5, rope_table(still(16), DEVICE), batch, keys, values)
+    append_heads(k, v, None, False, 1e-5, rope_table(still(16), DEVICE), batch, keys, values)
     expect(keys, place, k)
     expect(values, place, v)
     assert (keys.numbers[3] == 127).all()  # a page that is not this sequence's

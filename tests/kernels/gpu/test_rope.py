@@ -12,7 +12,7 @@ from kernels.gpu.attention.append import append_heads, append_latent
 from kernels.gpu.attention.batch import Batch
 from kernels.gpu.attention.kv_cache import Rows
 from kernels.gpu.attention.rope import rope_table, rotate
-from kernels.ops import CacheShape, Rope, Tensor
+from kernels.ops import CacheShape, HeadNorms, Rope, Tensor
 from kernels.quants import BY_NAME
 from kernels.reference import ReferenceOps
 from tests.kernels.gpu.gpu_cases import DEVICE, error, normal
@@ -82,10 +82,10 @@ def test_heads_are_normed_rotated_and_stored(
         *norms,
     )
     rotate(got, q_norm, EPS, table, offset, batch)
-    append_heads(k, v, k_norm, EPS, table, batch, Rows(keys), Rows(values))
+    append_heads(k, v, k_norm, normed, EPS, table, batch, Rows(keys), Rows(values))
 
     cache = REFERENCE.kv_cache(CacheShape(1, 8, PAGE, kv_heads, key, value))
-    weights = (weight(q_norm), weight(k_norm)) if normed else None
+    weights = HeadNorms(*map(weight, norms), True) if normed else None
     begin = 0
     for length, new, pages in zip(LENGTHS, QUERIES, TABLES, strict=True):
         parts = [x[begin : begin + new].flatten(1).cpu() for x in (q.clone(), k.clone(), v)]
@@ -147,10 +147,10 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="4 pairs from 2 of 8"):
         rotate(q, None, EPS, table, 2, filled_batch())
     with pytest.raises(ValueError, match="for"):
-        append_heads(k, k, None, EPS, table, filled_batch(), cache, cache)
+        append_heads(k, k, None, False, EPS, table, filled_batch(), cache, cache)
     apart, pair = normal(3, 6, 2, 16)[..., :8], Rows(zeros(8, PAGE, 2, 8))
     with pytest.raises(ValueError, match="apart"):
-        append_heads(k, apart, None, EPS, table, filled_batch(), pair, pair)
+        append_heads(k, apart, None, False, EPS, table, filled_batch(), pair, pair)
     with pytest.raises(ValueError, match="without frequencies"):
         rope_table(Rope((), False), DEVICE)
 

@@ -20,7 +20,7 @@ REFERENCE = ReferenceOps()
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 
-def reference(logits: Any, bias: Any, routing: Routing) -> tuple[Any, Any]:
+def reference(logits: Any, bias: Any, routing: Routing, scales: Any = None) -> tuple[Any, Any]:
     """The reference's ids and weights: its router is the identity on rows whose norm is taken away."""
     experts = logits.shape[1]
     length = (logits**2).mean(-1, keepdim=True).sqrt()
@@ -34,6 +34,7 @@ def reference(logits: Any, bias: Any, routing: Routing) -> tuple[Any, Any]:
             router,
             None if bias is None else vector(bias),
             routing,
+            scales=None if scales is None else vector(scales),
         )
         ids.append(i[0])
         weights.append(w[0])
@@ -52,12 +53,12 @@ def vector(values: Any) -> Any:
     return REFERENCE.vector(Tensor("bias", BY_NAME["F32"], data.shape, data.view(np.uint8)))
 
 
-def choose(logits: Any, bias: Any, routing: Routing) -> tuple[Any, Any]:
+def choose(logits: Any, bias: Any, routing: Routing, scales: Any = None) -> tuple[Any, Any]:
     n = len(logits)
     ids = torch.full((n, routing.top_k), -1, dtype=torch.int32, device=DEVICE)
     weights = unset(n, routing.top_k)
-    on_device = None if bias is None else bias.to(DEVICE)
-    route(logits.to(DEVICE), on_device, routing, ids, weights)
+    vectors = [None if one is None else one.to(DEVICE) for one in (bias, scales)]
+    route(logits.to(DEVICE), *vectors, routing, ids, weights)
     return ids.cpu(), weights.cpu()
 
 
@@ -72,9 +73,9 @@ def choose(logits: Any, bias: Any, routing: Routing) -> tuple[Any, Any]:
 ])  # fmt: skip
 def test_choice_equals_the_reference(experts: int, routing: Routing, biased: bool) -> None:
     logits = normal(experts, 5, experts, scale=2).cpu()
-    bias = normal(1, experts).cpu() if biased else None
-    ids, weights = choose(logits, bias, routing)
-    wanted_ids, wanted = reference(logits, bias, routing)
+    bias, scales = (normal(s, experts).cpu() if biased else None for s in (1, 2))
+    ids, weights = choose(logits, bias, routing, scales)
+    wanted_ids, wanted = reference(logits, bias, routing, scales)
     assert torch.equal(ids, wanted_ids)
     assert error(weights, wanted) < 1e-5
 
@@ -127,6 +128,6 @@ def test_impossible_routings_are_refused() -> None:
     ids, weights = torch.zeros(1, 4, dtype=torch.int32), torch.zeros(1, 4)
     for routing in (Routing(4, groups=3), Routing(4, groups=8), Routing(4, groups=4, top_groups=1)):
         with pytest.raises(ValueError, match="groups"):
-            route(torch.zeros(1, 8), None, routing, ids, weights)
+            route(torch.zeros(1, 8), None, None, routing, ids, weights)
     with pytest.raises(ValueError, match="ids of"):
-        route(torch.zeros(1, 8), None, Routing(3), ids, weights)
+        route(torch.zeros(1, 8), None, None, Routing(3), ids, weights)
