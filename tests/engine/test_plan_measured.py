@@ -21,7 +21,7 @@ CASES = [
     pytest.param("deepseek-v3", 2, "Q4_K_M", 32768, marks=pytest.mark.exhaustive),
     ("qwen3-4b", 6, "Q8_0", 16384),
     ("qwen3.6-35b-a3b", 4, "Q4_K_M", 32768),
-    ("gpt-oss-20b", 2, "MXFP4", 32768),
+    pytest.param("gpt-oss-20b", 4, "MXFP4", 32768, marks=pytest.mark.exhaustive),
 ]
 """Shape, layers of it (the last computes one row only), types, tokens of context."""
 

@@ -39,7 +39,7 @@ def main(path: str, context: int) -> None:
     runtime.begin(tokens)
     for first in range(0, PROMPT, runtime.chunk):
         runtime.forward(tokens[first : first + runtime.chunk])
-    cache = runtime._model.stages[0].cache
+    cache = runtime._model.stages[0].memory["full"]
     cache.keys[:, -(-PROMPT // 32) :] = 0  # pages that a longer conversation would write
     cache.values[:, -(-PROMPT // 32) :] = 0
     for slot in range(1, runtime._model.slots):  # states that it would keep
