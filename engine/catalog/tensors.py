@@ -56,6 +56,7 @@ def spec_of(numbers: Numbers, name: str, quant: str, listed: int = 0) -> ModelSp
         leading_dense=numbers.dense_layers,
         bias=numbers.router_bias,
         biases=known.biases,
+        dense=known.dense_beside_experts,
     )
     mla = None
     if numbers.kv_lora:
@@ -102,6 +103,8 @@ def spec_of(numbers: Numbers, name: str, quant: str, listed: int = 0) -> ModelSp
         sinks=known.sinks,
         output_bias=known.biases,
         activation=known.activation,
+        post_norm=known.post_norm,
+        value_norm=known.value_norm,
     )
 
 

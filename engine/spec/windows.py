@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from engine.gguf.file import LazyArray
+from engine.gguf.values import LazyArray
 from engine.spec.architectures import Architecture
 from engine.spec.attention import AttentionSpec
 from engine.spec.metadata import MAX_CONTEXT, MAX_WIDTH, Keys

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.errors import UnsupportedModelError
 from engine.evaluation.float32 import float32_logits
 from engine.evaluation.llama_cpp_reference import LlamaCppReference
 from engine.evaluation.verify import verify
@@ -30,13 +29,7 @@ from kernels.ops import Floats
 sys.path.append(str(Path(__file__).parents[2] / "packaging"))
 from real_files import GEMMA3, SMOLLM2, RealFile, fetch
 
-GEMMA3_IS_NOT_OURS_YET = pytest.mark.xfail(
-    strict=True, raises=UnsupportedModelError, reason="our engine does not run gemma3 yet"
-)
-FILES = (
-    pytest.param(SMOLLM2, id="smollm2"),
-    pytest.param(GEMMA3, id="gemma3", marks=GEMMA3_IS_NOT_OURS_YET),
-)
+FILES = (pytest.param(SMOLLM2, id="smollm2"), pytest.param(GEMMA3, id="gemma3"))
 QUESTIONS = (
     "What is the capital of France?",
     "Write a short poem about the sea.",
@@ -67,8 +60,7 @@ def test_greedy_replies_are_llama_cpps(file: RealFile) -> None:
     path, threads = fetch(file), default_threads()
     with GGUFFile.open(path) as opened:
         spec = read_spec(opened)
-        if not spec.native:
-            raise UnsupportedModelError(f"Our engine does not run {spec.architecture}")
+        assert spec.native
         prompts = list(_prompts(path, opened))
         context = max(map(len, prompts)) + REPLY
         with closing(NativeRuntime.load(opened, spec, context, threads)) as runtime:

@@ -157,9 +157,10 @@ def main() -> None:
     dense = dataclasses.replace(spec(LLAMA_70B), moe=None)
     models = {"qwen3": spec(QWEN3_30B), "mixtral": spec(MIXTRAL), "deepseek": spec(DEEPSEEK_V3)}
     models |= {"qwen3.6": spec(QWEN36_35B), "gpt-oss": spec(GPT_OSS, "MXFP4")}
-    models["qwen3.6"] = spec(QWEN36_35B)
-    models["gemma 4"] = gemma()
-    models["gemma 4, dense"] = dataclasses.replace(gemma(), ffn=21504, moe=None)
+    models |= {
+        "gemma 4": gemma(),
+        "gemma 4, dense": dataclasses.replace(gemma(), ffn=21504, moe=None),
+    }
     out = {
         name: (
             max(peak(model, number) for number in {0, model.layers - 1}),
