@@ -36,8 +36,8 @@ class Blind(SimulatedDevice):
     """A decoded token does not see itself."""
 
     def attention(self, q: Any, *rest: Any) -> Any:
-        *others, start = rest
-        return super().attention(q, *others, max(0, start - (len(q) == 1)))
+        *others, start, window, sinks = rest
+        return super().attention(q, *others, max(0, start - (len(q) == 1)), window, sinks)
 
 
 class Deaf(SimulatedDevice):

@@ -12,7 +12,7 @@ import torch
 
 from kernels.cpu import CpuOps
 from kernels.hybrid.pass_state import Computing, PassOrderError, PassState, Phase
-from kernels.hybrid.split_experts import SplitExperts
+from kernels.hybrid.split_experts import Routed, SplitExperts
 from kernels.ops import Tensor
 from kernels.quants import BY_NAME
 from tests.support.simulated_device import SimulatedDevice
@@ -35,7 +35,7 @@ class Layer:
             self.device, self.host, lambda tensor: 0
         )
         shapes = ("gate", WIDTH, HIDDEN), ("up", WIDTH, HIDDEN), ("down", HIDDEN, WIDTH)
-        self.stacks: Any = tuple(self.experts.stack(tensor(*shape)) for shape in shapes)
+        self.stacks: Any = Routed(*(self.experts.stack(tensor(*shape)) for shape in shapes))
         self.residual = torch.zeros(1, HIDDEN)
 
     def add(self) -> None:

@@ -234,7 +234,10 @@ async def test_tabs_are_reached_by_numbers_tab_and_mouse(start: Start, hub: HubS
     run = await start("ok", size=(80, 24))
     screen = await opened(run)
     await run.press("2")
-    await run.sees("Qwen3-30B-A3B", "short by", "of RAM")
+    await run.sees("Qwen3-30B-A3B")
+    await run.press("end")
+    await run.sees("short by", "of RAM")
+    await run.press("home")
     assert all(len(line) <= 80 for line in run.lines())
     await run.press("tab", "tab")
     assert screen.page is screen.downloads

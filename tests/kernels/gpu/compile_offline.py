@@ -119,7 +119,7 @@ def windowed(queries: int, kind: str = "f16") -> None:
     cache = replace(cached(kind, 8, 64), ring=7)
     q, out, batch = rows(queries, 64, 64), rows(queries, 64, 64), one_batch(1)
     table = rope_table(Rope((1.0,) * 32, False), "cpu")
-    append_heads(q[:, :8], q[:, :8], None, 1e-6, table, batch, cache, cache)
+    append_heads(q[:, :8], q[:, :8], None, False, 1e-6, table, batch, cache, cache)
     attention(q, cache, cache, batch, 0.1, plan, scratch(plan, queries), out, 128, rows(64))
 
 

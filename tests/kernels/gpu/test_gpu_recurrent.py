@@ -192,8 +192,8 @@ def test_a_captured_token_advances_the_state_once(monkeypatch: pytest.MonkeyPatc
         got = captured(token, PAGES, 0)
         rows = [row.cpu() for row in layers.rows(1, seed)]
         assert error(got, ops.delta_net(*rows, weights, EPS, NET, state, 1)) < FLOAT
-        assert error(stage.memory["recurrent"].matrices[1, 0], state.matrices[1, 0]) < FLOAT
-        assert torch.equal(stage.memory["recurrent"].conv.cpu(), state.conv)
+        assert error(stage.state.matrices[1, 0], state.matrices[1, 0]) < FLOAT
+        assert torch.equal(stage.state.conv.cpu(), state.conv)
 
 
 class Buffers(TorchDispatchMode):
