@@ -80,9 +80,9 @@ PASSAGES = (
     " chợ nổi, tiếng mái chèo nghe rõ từng nhịp.",
     "Το νησί είχε δύο καφενεία και έναν δρόμο. Το χειμώνα άνοιγε μόνο το ένα, και τότε όλοι ήξεραν"
     " πού θα βρουν όλους.",
-    "Dear Ms Okafor,\n\nThank you for your letter of 12 May. We are sorry that the parcel arrived"
+    "Dear Ms Okafor,\n\nThank you for your note of 12 May. We are sorry that the parcel arrived"
     " damaged. A replacement left our warehouse today and should reach you by Friday; please keep the"
-    " old one for the courier.\n\nKind regards,\nThe returns desk",
+    " old one for the courier.\n\nKind regards,\nThe returns department",
     "Snow on the railway sleepers,\nsnow on the signal arm;\nthe last train went at seven\nand did the"
     " dark no harm.\nWe walked along the cutting\nwith lanterns, two and two,\nand no one said the"
     " reason\nfor everybody knew.",

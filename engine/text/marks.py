@@ -1,7 +1,7 @@
 """The marks that models put around their reasoning and around their reply, by family.
 
 A mark may be made of control tokens (atoms) and text. Where the vocabulary has an atom as a token, only
-that token counts: the same letters in other tokens are something that the model talks about.
+that token counts: the same characters in other tokens are something that the model talks about.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ ATOMS = _atoms()
 
 
 class Alphabet:
-    """Text in which the tokens that are marks stay apart from text with the same letters.
+    """Text in which the tokens that are marks stay apart from text with the same characters.
 
     Each atom that the vocabulary has as a token becomes one lone surrogate, which no decoded text holds.
     """
@@ -94,7 +94,7 @@ class Alphabet:
         return self._pattern.sub(lambda match: self._codes[match[0]], mark)
 
     def plain(self, text: str) -> str:
-        """What is to be read of coded text: a tag is its letters, other control tokens are nothing."""
+        """What is to be read of coded text: a tag is its characters, other control tokens are nothing."""
         return text.translate(self._texts)
 
 

@@ -11,7 +11,7 @@ Said = Thinking | Text | WasThinking
 
 
 class Reader:
-    """Holds back what may be a mark. `held` is coded text: `Alphabet` tells tokens from letters."""
+    """Holds back what may be a mark. `held` is coded text: `Alphabet` tells tokens from characters."""
 
     def __init__(self, alphabet: Alphabet) -> None:
         self.alphabet = alphabet

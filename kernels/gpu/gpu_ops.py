@@ -34,7 +34,7 @@ from kernels.gpu.moe.streaming import ExpertStream
 from kernels.gpu.quant import matmul
 from kernels.gpu.quant.weight import PackedWeight
 from kernels.gpu.recurrent.ops import RecurrentOps
-from kernels.gpu.row_ops import RowOps
+from kernels.gpu.rows.ops import RowOps
 from kernels.gpu.sizes import BLOCK
 from kernels.ops import (
     ACTIVATIONS,

@@ -36,7 +36,7 @@ from kernels.gpu.elementwise import activate, add_rows, gated_add, rms_norm, sig
 from kernels.gpu.moe.routing import route
 from kernels.gpu.recurrent.delta_net import delta_net
 from kernels.gpu.recurrent.state import GpuRecurrentState
-from kernels.gpu.row_kernels import norm_add, soft_cap
+from kernels.gpu.rows.kernels import norm_add, soft_cap
 from kernels.ops import ACTIVATIONS, Rope, Routing
 from kernels.recurrent import DeltaNet, DeltaNetWeights, StateShape
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kernels.gpu.elementwise import activate, gated_add, rms_norm, sigmoid_gate
-from kernels.gpu.row_kernels import norm_add, soft_cap
+from kernels.gpu.rows.kernels import norm_add, soft_cap
 from kernels.ops import ACTIVATIONS, Tensor
 from kernels.quants import BY_NAME
 from kernels.reference import ReferenceOps

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor as X
 
-from kernels.gpu import elementwise, row_kernels
+from kernels.gpu import elementwise
 from kernels.gpu.attention_ops import Weight, as_vector
+from kernels.gpu.rows import kernels
 
 
 class RowOps:
@@ -24,10 +25,10 @@ class RowOps:
         self, x: X, norm: Weight, eps: float, residual: X, scale: Weight | None = None
     ) -> None:
         factor = None if scale is None else as_vector(scale)
-        row_kernels.norm_add(x, as_vector(norm), eps, residual, factor)
+        kernels.norm_add(x, as_vector(norm), eps, residual, factor)
 
     def add(self, x: X, residual: X) -> None:
         residual += x
 
     def soft_cap(self, x: X, cap: float) -> None:
-        row_kernels.soft_cap(x, cap)
+        kernels.soft_cap(x, cap)

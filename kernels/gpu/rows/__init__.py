@@ -1,0 +1,1 @@
+"""Ops between the products: norms added to the residual, soft caps."""
