@@ -20,34 +20,10 @@ def whole(numbers: Numbers) -> list[Named]:
     return out
 
 
-def left_out(numbers: Numbers, layer: int) -> tuple[str, ...]:
-    """Usual tensors that a layer does without."""
-    return ("attn_v.weight",) if numbers.value_is_key and not numbers.has_window(layer) else ()
-
-
 def added(numbers: Numbers, layer: int) -> list[Named]:
     """Tensors of a layer beyond the usual ones."""
-    out = _gemma4(numbers) if numbers.architecture == "gemma4" else []
-    if numbers.index_heads:
-        out += _indexer(numbers)
-    if layer >= numbers.layers:
-        out += _predictor(numbers)
-    return out
-
-
-def _gemma4(numbers: Numbers) -> list[Named]:
-    """A dense network beside the experts, a norm before and after each part, and scales."""
-    hidden = numbers.hidden
-    after = ("post_attention_norm", "post_ffw_norm", "post_ffw_norm_1", "post_ffw_norm_2")
-    return [
-        *[(f"{name}.weight", (hidden,)) for name in (*after, "pre_ffw_norm_2")],
-        ("ffn_gate.weight", (numbers.ffn, hidden)),
-        ("ffn_up.weight", (numbers.ffn, hidden)),
-        ("ffn_down.weight", (hidden, numbers.ffn)),
-        ("ffn_gate_inp.scale", (hidden,)),
-        ("ffn_down_exps.scale", (numbers.experts,)),
-        ("layer_output_scale.weight", (1,)),
-    ]
+    indexer = _indexer(numbers) if numbers.index_heads else []
+    return [*indexer, *(_predictor(numbers) if layer >= numbers.layers else [])]
 
 
 def _indexer(numbers: Numbers) -> list[Named]:

@@ -15,7 +15,7 @@ from engine.catalog.numbers import Numbers
 from engine.spec.architectures import ARCHITECTURES, known_architecture
 from engine.spec.recipes import RECIPES, Recipe, tensor_type
 from engine.spec.rope import RopeSpec
-from engine.spec.shapes import Named, Shape, tensor_shapes
+from engine.spec.shapes import Named, Shape, Windows, tensor_shapes
 from engine.spec.spec import AttentionSpec, Group, GroupSize, MlaSpec, ModelSpec, MoeSpec
 from engine.spec.tensors import Sizes, group_of
 from kernels.gpu.sizes import device_bytes
@@ -139,19 +139,15 @@ def _sizes(numbers: Numbers, quant: str) -> Sizes:
 
 def tensors(numbers: Numbers, quant: str) -> Iterator[tuple[str, tuple[int, ...], QuantType, bool]]:
     """(name, shape, type, whether it is read) of every tensor."""
-    shapes = {window: _shape(numbers, window) for window in {False, bool(numbers.window)}}
-    first = shapes[numbers.has_window(0)]  # whose KV heads llama.cpp's quantiser asks for
+    shape, total = _shape(numbers), numbers.layers + numbers.extra_layers
     for name, sizes in further.whole(numbers):
-        yield name, sizes, _type(numbers, quant, first, name, 0, sizes), True
-    total = numbers.layers + numbers.extra_layers
-    usual = {window: _by_layer(shape, total) for window, shape in shapes.items()}
+        yield name, sizes, _type(numbers, quant, shape, name, 0, sizes), True
+    usual = _by_layer(shape, total)
     for layer in range(total):
-        left_out = further.left_out(numbers, layer)
         added = [(f"blk.{layer}.{name}", sizes) for name, sizes in further.added(numbers, layer)]
-        for name, sizes in [*usual[numbers.has_window(layer)][layer], *added]:
-            if name.split(".", 2)[2] not in left_out:
-                kind = _type(numbers, quant, first, name, layer, sizes)
-                yield name, sizes, kind, layer < numbers.layers
+        for name, sizes in [*usual[layer], *added]:
+            kind = _type(numbers, quant, shape, name, layer, sizes)
+            yield name, sizes, kind, layer < numbers.layers
 
 
 def _by_layer(shape: Shape, layers: int) -> list[list[Named]]:
@@ -162,16 +158,19 @@ def _by_layer(shape: Shape, layers: int) -> list[list[Named]]:
     return found
 
 
-def _shape(numbers: Numbers, window: bool = False) -> Shape:
-    """The sizes of layers that see a window, or of the others."""
+def _shape(numbers: Numbers) -> Shape:
+    windows = None
+    if numbers.window:
+        of = _windowed(numbers)
+        windows = Windows(of.window, of.kv_heads, of.head_dim)
     return Shape(
         numbers.architecture,
         layers=numbers.layers,
         some_layers=1,
         hidden=numbers.hidden,
         heads=numbers.heads,
-        kv_heads=max(1, (window and numbers.window_kv_heads) or numbers.kv_heads),
-        head=(window and numbers.window_head) or numbers.head,
+        kv_heads=max(1, numbers.kv_heads),
+        head=numbers.head,
         ff=numbers.ffn,
         dense_layers=numbers.dense_layers,
         experts=numbers.experts,
@@ -187,9 +186,9 @@ def _shape(numbers: Numbers, window: bool = False) -> Shape:
         qkv_bias=numbers.biases,
         tied=numbers.tied,
         delta=numbers.delta,
-        attention_every=numbers.linear_every or 1,
+        attention_every=numbers.linear_every or numbers.full_every or 1,
+        windows=windows,
         settings={"expert_gating_func": 2} if numbers.router_bias else {},
-        biases=known_architecture(numbers.architecture).biases,
     )
 
 

@@ -86,14 +86,12 @@ def _shape(keys: Keys, known: Architecture) -> ModelSpec:
     mla = _mla(keys, layers, rope, head_dim, value_dim) if known.latent else None
     moe = experts_spec(keys, known, total, layers, ffn)
     delta, recurrent = delta_net(keys, known, layers)
+    bounded = [*recurrent] or [*windows] or [False] * layers
+    cached = [n for i, n in enumerate(kv_heads) if not bounded[i]]
+    kv_row = sum(cached) * (head_dim + value_dim)
     if mla is not None:
-        head_dim, value_dim, kv_heads = mla.nope + mla.rope, mla.value, [1] * layers
+        head_dim, value_dim, cached = mla.nope + mla.rope, mla.value, [1]
         kv_row = layers * (mla.kv_lora + mla.rope)
-        cached = kv_heads
-    else:
-        bounded = [*recurrent] or [*windows] or [False] * layers
-        cached = [n for i, n in enumerate(kv_heads) if not bounded[i]] or kv_heads
-        kv_row = sum(n for i, n in enumerate(kv_heads) if not bounded[i]) * (head_dim + value_dim)
 
     def has(name: str) -> bool:
         """In a layer that is run."""
@@ -111,7 +109,7 @@ def _shape(keys: Keys, known: Architecture) -> ModelSpec:
         layers=layers,
         hidden=hidden,
         heads=heads,
-        kv_heads=max(cached),
+        kv_heads=max(cached or kv_heads),
         head_dim=head_dim,
         value_dim=value_dim,
         ffn=ffn if moe is None or moe.leading_dense or moe.dense else 0,
@@ -147,11 +145,20 @@ def _shape(keys: Keys, known: Architecture) -> ModelSpec:
         fused_gate_up=has("ffn_gate_up_exps.weight") and not has("ffn_gate_exps.weight"),
         delta_layout=delta_layout(file),
     )
-    if not windows:
-        return spec
+    return _with_windows(keys, known, spec, windows, kv_heads) if windows else spec
+
+
+def _with_windows(
+    keys: Keys,
+    known: Architecture,
+    spec: ModelSpec,
+    windows: tuple[bool, ...],
+    kv_heads: Sequence[int],
+) -> ModelSpec:
+    """The spec with what differs in layers that see a window."""
     in_windows = max(n for n, there in zip(kv_heads, windows, strict=True) if there)
     of = windowed(keys, known, spec.attention("full"), in_windows)
-    same = known.value_norm and _keys_are_values(file, windows, True)
+    same = known.value_norm and _keys_are_values(keys.file, windows, True)
     of = dataclasses.replace(of, keys_are_values=same)
     return dataclasses.replace(spec, windowed=of, windows=windows)
 

@@ -82,7 +82,7 @@ def tensor_type(
     if part == "output" or (part == "token_embd" and shape.tied):
         chosen = recipe.output if cols % 256 == 0 else "Q8_0"
     elif part in ("attn_v", "attn_kv_b", "attn_qkv"):
-        few = shape.heads // shape.kv_heads < 4
+        few = shape.heads // shape.kv_heads_of(0) < 4
         chosen = recipe.value_few if few else recipe.value
         chosen = recipe.first_value if recipe.first_value and layer < 2 else chosen
         chosen = recipe.better if recipe.better and _more_bits(layer, layers) else chosen

@@ -55,19 +55,25 @@ class Shape:
     """Features of a head that rope rotates; 0: all."""
     windows: Windows | None = None
     """Layers that see a window, all but each `attention_every`th."""
-    gemma: bool = False
-    """Norms behind each block, values that are keys in layers that see everything, a dense network beside experts."""
     qk_norm: bool = False
     """Queries and keys are normed, as their architecture norms them."""
     qkv_bias: bool = False
     tied: bool = False
     rope_base: float = 10000.0
-    biases: bool = False
-    """Of attention's output, routers and experts; with sinks, as gpt-oss has them."""
     recipe: str = "Q4_K_M"
     """What its usual files are in."""
     settings: dict[str, Setting] = field(default_factory=dict)
     """Further metadata, without the architecture's prefix."""
+
+    @property
+    def gemma(self) -> bool:
+        """Norms behind each block, values that are keys in layers that see everything, a dense network beside experts."""
+        return known_architecture(self.architecture).dense_beside_experts
+
+    @property
+    def biases(self) -> bool:
+        """Of attention's output, routers and experts; with sinks, as gpt-oss has them."""
+        return known_architecture(self.architecture).biases
 
     def is_recurrent(self, layer: int) -> bool:
         """Whether a layer has the delta net in place of attention."""
@@ -76,6 +82,10 @@ class Shape:
     def sees_window(self, layer: int) -> bool:
         """Whether a layer sees a window of positions only."""
         return self.windows is not None and (layer + 1) % self.attention_every != 0
+
+    def kv_heads_of(self, layer: int) -> int:
+        """KV heads of a layer with attention."""
+        return self.windows.kv_heads if self.windows and self.sees_window(layer) else self.kv_heads
 
 
 def _yarn(factor: float) -> dict[str, Setting]:
@@ -93,7 +103,7 @@ def _deepseek_yarn(log_multiplier: float) -> dict[str, Setting]:
 def _gpt_oss(layers: int, some_layers: int, experts: int) -> Shape:
     return Shape(
         "gpt-oss", layers, some_layers, hidden=2880, heads=64, kv_heads=8, head=64, qkv_bias=True,
-        experts=experts, top_k=4, expert_ff=2880, biases=True, recipe="MXFP4", rope_base=150000.0,
+        experts=experts, top_k=4, expert_ff=2880, recipe="MXFP4", rope_base=150000.0,
         settings={"attention.sliding_window": 128, **_yarn(32.0)},
     )  # fmt: skip
 
@@ -123,7 +133,7 @@ SHAPES: dict[str, Shape] = {
     "gemma-4-26b-a4b": Shape(
         "gemma4", layers=30, some_layers=6, hidden=2816, heads=16, kv_heads=2, head=512,
         ff=2112, experts=128, top_k=8, expert_ff=704, qk_norm=True, tied=True, rope_base=1e6,
-        windows=Windows(1024, kv_heads=8, head=256), attention_every=6, gemma=True,
+        windows=Windows(1024, kv_heads=8, head=256), attention_every=6,
         settings={
             "final_logit_softcapping": 30.0, "rope.freq_base_swa": 10000.0,
             "attention.shared_kv_layers": 0, "embedding_length_per_layer_input": 0,
@@ -201,9 +211,8 @@ def _gemma(shape: Shape) -> list[Named]:
 
 
 def _grouped(shape: Shape, layer: int) -> list[Named]:
-    hidden, head, kv_heads = shape.hidden, shape.head, shape.kv_heads
-    if shape.windows is not None and shape.sees_window(layer):
-        head, kv_heads = shape.windows.head, shape.windows.kv_heads
+    hidden, kv_heads = shape.hidden, shape.kv_heads_of(layer)
+    head = shape.windows.head if shape.windows and shape.sees_window(layer) else shape.head
     q, kv = shape.heads * head * (2 if shape.delta else 1), kv_heads * head
     biases: list[Named] = [("attn_q.bias", (q,)), ("attn_k.bias", (kv,)), ("attn_v.bias", (kv,))]
     further: list[Named] = [("attn_output.bias", (hidden,)), ("attn_sinks", (shape.heads,))]

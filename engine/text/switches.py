@@ -84,10 +84,8 @@ def _efforts(
     """The efforts whose prompts differ from each other's: others the template does not tell apart."""
     found = _prompts({effort: variables[effort] for effort in _EFFORTS}, render)
     word = _rendered(_effort("x", variables["low"].keys() >= _ON.keys()), render)
-    if word not in (None, thinking):
-        found.pop(
-            "max", None
-        )  # it writes any word: those remain that models with one are trained on
+    if word not in (None, thinking):  # it writes any word: those stay that models are trained on
+        found.pop("max", None)
     prompts = list(found.values())
     return {effort: prompt for effort, prompt in found.items() if prompts.count(prompt) == 1}
 
