@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -45,12 +46,16 @@ REST = 0.05
 class Side(Protocol):
     """One of the two that are timed."""
 
-    def start(self) -> None:
-        """Forget the sequence."""
+    def start(self, prompt: Sequence[int]) -> None:
+        """Forget the sequence; the next one begins with `prompt`, which is read by `forward`."""
         ...
 
     def forward(self, tokens: Sequence[int]) -> Floats:
         """Append tokens, a batch at most; logits of the last."""
+        ...
+
+    def resume(self, tokens: Sequence[int], length: int) -> int:
+        """Forget all behind the first `length` of `tokens`, which go on; how many need not be read again."""
         ...
 
 
@@ -59,25 +64,31 @@ class OurSide:
 
     def __init__(self, runtime: NativeRuntime) -> None:
         self._runtime = runtime
-        self._fresh = True
+        self.forward = runtime.forward
 
-    def start(self) -> None:
-        self._fresh = True
+    def start(self, prompt: Sequence[int]) -> None:
+        cached = self._runtime.begin(prompt)
+        assert cached == 0, "a prompt in the prefix cache would be timed as if it were read"
 
-    def forward(self, tokens: Sequence[int]) -> Floats:
-        if self._fresh:
-            cached = self._runtime.begin(tokens)
-            assert cached == 0, "a prompt in the prefix cache would be timed as if it were read"
-            self._fresh = False
-        return self._runtime.forward(tokens)
+    def resume(self, tokens: Sequence[int], length: int) -> int:
+        return self._runtime.begin(tokens)
 
 
 class BaselineSide:
     """llama.cpp."""
 
     def __init__(self, baseline: LlamaCppReference) -> None:
-        self.start = baseline.clear
+        self._baseline = baseline
         self.forward = baseline.forward
+
+    def start(self, prompt: Sequence[int]) -> None:
+        self._baseline.clear()
+
+    def resume(self, tokens: Sequence[int], length: int) -> int:
+        if self._baseline.truncate(length):
+            return length
+        self._baseline.clear()  # a recurrent state cannot be cut back
+        return 0
 
 
 def bench(
@@ -198,7 +209,7 @@ def _rounds(
         small = Load(min(WARM_UP, load.prompt), 1)
         _speed(side, small, [i % vocabulary for i in range(small.context)], batch)
     for number in range(load.rounds):
-        tokens = _tokens(rng, load.context, vocabulary, number)
+        tokens = _tokens(rng, load.context + load.follow_up, vocabulary, number)
         limit = read_bandwidth(threads)
         speeds: dict[str, Speed] = {}
         order = list(zip(names, sides, strict=False))
@@ -221,15 +232,27 @@ def _trace_tokens(load: Load, vocabulary: int) -> list[int]:
 
 
 def _speed(side: Side, load: Load, tokens: list[int], batch: int) -> Speed:
-    side.start()
+    side.start(tokens[: load.before])
     prefill = _prefill(side, tokens[: load.prompt], batch)
     _prefill(side, tokens[load.prompt : load.before], batch)
     start = time.perf_counter()
     for token in tokens[load.before : load.decoded]:
         side.forward([token])
     decode = time.perf_counter() - start
-    follow_up = _prefill(side, tokens[load.decoded :], batch) if load.follow_up else None
-    return Speed(load.prompt / prefill, load.generate / decode, follow_up)
+    speed = Speed(load.prompt / prefill, load.generate / decode)
+    if not load.follow_up:
+        return speed
+    follow_up = _prefill(side, tokens[load.decoded : load.context], batch)
+    second_turn = _second_turn(side, load, tokens, batch)
+    return replace(speed, follow_up_s=follow_up, second_turn_s=second_turn)
+
+
+def _second_turn(side: Side, load: Load, tokens: list[int], batch: int) -> float:
+    """Seconds to a follow-up's first token where what was generated is left out, as thinking is."""
+    turn = tokens[: load.before] + tokens[load.context : load.context + load.follow_up]
+    start = time.perf_counter()
+    kept = side.resume(turn, load.before)
+    return time.perf_counter() - start + _prefill(side, turn[kept:], batch)
 
 
 def _prefill(side: Side, tokens: list[int], batch: int) -> float:

@@ -60,6 +60,8 @@ class Speed:
     prefill_tok_s: float
     decode_tok_s: float
     follow_up_s: float | None = None
+    second_turn_s: float | None = None
+    """The same where what was generated is left out before it, as a template leaves out thinking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,20 @@ class BenchResult:
             if r.baseline and r.ours.follow_up_s and r.baseline.follow_up_s
         )
 
+    @property
+    def second_turn_s(self) -> float | None:
+        """Seconds to the first token after the follow-up, what was generated before it left out."""
+        return _median(r.ours.second_turn_s for r in self.rounds)
+
+    @property
+    def second_turn_ratio(self) -> float | None:
+        """Our seconds to the second turn's first token over llama.cpp's."""
+        return _median(
+            r.ours.second_turn_s / r.baseline.second_turn_s
+            for r in self.rounds
+            if r.baseline and r.ours.second_turn_s and r.baseline.second_turn_s
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON has it; llama.cpp's part is null when it was not asked."""
         baseline = None
@@ -165,6 +181,8 @@ class BenchResult:
             "decode_ratio": statistics.median(self.decode_ratios) if baseline else None,
             "follow_up_s": self.follow_up_s,
             "follow_up_ratio": self.follow_up_ratio,
+            "second_turn_s": self.second_turn_s,
+            "second_turn_ratio": self.second_turn_ratio,
             "overhead": self.trace.overhead if self.trace else None,
             "rounds": [asdict(r) for r in self.rounds],
         }

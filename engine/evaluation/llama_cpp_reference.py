@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.common.llama_log import capture_log
+from engine.common.llama_log import capture_log, logged_errors
 from engine.errors import EngineError
 from kernels.ops import CacheKind, Floats
 
@@ -68,7 +68,7 @@ class LlamaCppReference:
         params.use_extra_bufts = repack
         self._model = self._lib.llama_model_load_from_file(str(path).encode(), params)
         if not self._model:
-            raise EngineError(f"llama.cpp cannot load {path.name}")
+            raise EngineError(f"llama.cpp cannot load {path.name}", "; ".join(logged_errors()[:2]))
         vocabulary = self._lib.llama_model_get_vocab(self._model)
         self.vocab_size = int(self._lib.llama_vocab_n_tokens(vocabulary))
 
@@ -92,11 +92,13 @@ class LlamaCppReference:
         self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
         self._position = 0
 
-    def truncate(self, length: int) -> None:
-        """Keep the first `length` tokens of the sequence."""
+    def truncate(self, length: int) -> bool:
+        """Keep the first `length` tokens of the sequence; False, and all of it, where a state forbids that."""
         memory = self._lib.llama_get_memory(self._context)
-        self._lib.llama_memory_seq_rm(memory, 0, length, -1)
-        self._position = length
+        cut = bool(self._lib.llama_memory_seq_rm(memory, 0, length, -1))
+        if cut:
+            self._position = length
+        return cut
 
     def forward(self, tokens: Sequence[int], *, every: bool = False) -> Floats:
         """Append tokens; logits of the last, (vocab,), or of `every` one, (n, vocab), float32."""

@@ -32,6 +32,8 @@ class Architecture:
     qk_norm: QkNorm | Literal["found"] = ""
     """`found`: in each head where the file has it."""
     shared_gate: bool = False
+    shared_always: bool = False
+    """There is a shared expert, whose width is that of all; the file's count of them is not read."""
     latent: bool = False
     """Attention is latent (MLA)."""
     attention_gate: bool = False
@@ -53,6 +55,8 @@ class Architecture:
     """Files without a window see everything."""
     window_rope: bool = False
     """Layers that see a window have a rope of their own, which is never scaled."""
+    full_rope: bool = True
+    """Layers that see the whole context have rope."""
     rope_factors: Literal["never", "may", "must"] = "never"
     """Whether the file brings divisors of rope's frequencies, for layers that see the whole context."""
     softmax_scale: float = 0.0
@@ -115,6 +119,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "dots1": _DOTS1,
     "bailingmoe2": replace(_DOTS1, expert_keys=_EXPERT_KEYS | _SHARED_WIDTH),
+    "exaone-moe": replace(
+        _DOTS1, expert_keys=_EXPERT_KEYS | _SHARED_WIDTH, shared_always=True, window_every=4,
+        full_rope=False, rope_factors="may",
+    ),
     "gpt-oss": Architecture(
         experts="always", normalise=False, gating="softmax of the chosen", window_every=2, sinks=True,
         biases=True, activation="clamped swiglu", whole_yarn_pairs=False, ffn_norm="post_attention_norm",

@@ -74,6 +74,8 @@ def _shared_width(keys: Keys, known: Architecture, width: int, ffn: int) -> int:
     if "expert_shared_feed_forward_length" in known.expert_keys:
         default = ffn if known.shared_gate else width
         each = keys.number("expert_shared_feed_forward_length", 0, MAX_WIDTH, 0) or default
+    if known.shared_always:
+        return each
     if "expert_shared_count" in known.expert_keys:
         return each * keys.number("expert_shared_count", 0, MAX_EXPERTS, 0)
     return each if known.shared_gate else 0

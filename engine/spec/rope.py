@@ -35,6 +35,8 @@ class RopeSpec:
     beta_slow: float = 1.0
     whole_pairs: bool = True
     """YaRN's ramp begins and ends at whole pairs, as ggml rounds them; else where its formula says."""
+    turns: bool = True
+    """Off: every angle is 0, positions do not show."""
     factors: tuple[float, ...] = ()
     """Divisors of the frequencies, one a pair (tensor rope_freqs.weight); empty when absent."""
 
@@ -61,6 +63,8 @@ class RopeSpec:
     @property
     def magnitude(self) -> float:
         """Factor of cos and sin."""
+        if not self.turns:
+            return 1.0
         return self._attn_factor * (self._log(1.0) if self.extrapolation else 1.0)
 
     @property
@@ -81,6 +85,8 @@ class RopeSpec:
 
     def frequencies(self) -> tuple[float, ...]:
         """Radians a position, one a pair of features."""
+        if not self.turns:
+            return (0.0,) * (self.dim // 2)
         pairs = np.arange(self.dim // 2, dtype=np.float64)
         full = self.base ** (-2.0 * pairs / self.dim)
         if self.factors:

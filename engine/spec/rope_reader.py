@@ -42,6 +42,7 @@ def read_rope(keys: Keys, head_dim: int, known: Architecture) -> RopeSpec:
         ),
         beta_fast=keys.real("rope.scaling.yarn_beta_fast", 1e-3, 1e6, 32.0),
         beta_slow=keys.real("rope.scaling.yarn_beta_slow", 1e-3, 1e6, 1.0),
+        turns=known.full_rope,
         factors=_factors(keys.file),
     )
 

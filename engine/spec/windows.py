@@ -32,6 +32,9 @@ def window_layers(keys: Keys, known: Architecture, layers: int) -> tuple[bool, .
 def windowed(keys: Keys, known: Architecture, full: AttentionSpec, kv_heads: int) -> AttentionSpec:
     """Attention of those layers, `full` being that of the others. Raises `ModelFileError`."""
     rope = full.rope
+    if not known.full_rope:
+        base = keys.real("rope.freq_base_swa", 1.5, 1e15, rope.base)
+        rope = replace(rope, turns=True, base=base)
     if known.window_rope:
         rope = replace(
             rope,

@@ -239,10 +239,18 @@ def _table(result: BenchResult) -> list[str]:
     if result.follow_up_s is not None:
         lines.append(
             f"{count(load.follow_up)} more tokens after {count(load.decoded)}: first token in"
-            f" {result.follow_up_s:.2f} s"
-            + (f", {result.follow_up_ratio:.2f} of llama.cpp's" if result.follow_up_ratio else "")
+            f" {result.follow_up_s:.2f} s" + _of_its(result.follow_up_ratio)
+        )
+    if result.second_turn_s is not None:
+        lines.append(
+            f"The same where the {count(load.generate)} before are left out, as thinking is:"
+            f" {result.second_turn_s:.2f} s" + _of_its(result.second_turn_ratio)
         )
     return lines
+
+
+def _of_its(ratio: float | None) -> str:
+    return f", {ratio:.2f} of llama.cpp's" if ratio else ""
 
 
 def _row(name: str, prefill: float, decode: float) -> str:

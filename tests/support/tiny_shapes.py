@@ -137,6 +137,14 @@ _BAILING = replace(
         "expert_shared_feed_forward_length": 512,
     },
 )  # fmt: skip
+_EXAONE = replace(
+    _DOTS1, kv_heads=2, shared_ff=256, window=32,
+    metadata={
+        **_SIGMOID, "attention.sliding_window": 32,
+        "attention.sliding_window_pattern": [True, False, True],
+        "expert_shared_feed_forward_length": 256, "rope.dimension_count": 32,
+    },
+)  # fmt: skip
 _MINIMAX = Shape(
     heads=6, head=64, rotated=32, experts=16, top_k=4, expert_ff=256, sigmoid=True,
     qk_norm=True, norm_all=True, metadata={"expert_gating_func": 2},
@@ -193,6 +201,7 @@ SHAPES: dict[tuple[str, str], Shape] = {
     ),
     ("dots1", "dots1"): _DOTS1,
     ("bailingmoe2", "bailingmoe2"): _BAILING,
+    ("exaone-moe", "exaone-moe"): _EXAONE,
     ("minimax-m2", "minimax-m2"): _MINIMAX,
     ("llama", "dense"): _LLAMA,
     ("llama", "rope-freqs"): replace(_LLAMA, rope_factors=True),

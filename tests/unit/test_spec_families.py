@@ -1,4 +1,4 @@
-"""The spec of families that a row of the table of architectures describes: GLM-4.5, dots1, Ling, MiniMax-M2."""
+"""The spec of families that a row of the table of architectures describes: GLM-4.5, dots1, Ling, EXAONE, MiniMax-M2."""
 
 from __future__ import annotations
 
@@ -135,6 +135,22 @@ def test_lings_shared_experts_have_a_width_of_their_own(tmp_path: Path) -> None:
     spec = read(fused(wider(toy, 48), 3), tmp_path)
     assert spec.native and spec.moe is not None
     assert (spec.moe.shared_width, spec.moe.groups, spec.moe.top_groups) == (48, 4, 2)
+
+
+def test_exaones_windows_turn_and_its_other_layers_do_not(tmp_path: Path) -> None:
+    window = {"attention.sliding_window": 24, "rope.freq_base": 1e6, "expert_shared_count": 2}
+    toy = sibling("exaone-moe", **window, expert_shared_feed_forward_length=48)
+    spec = read(wider(toy, 48), tmp_path)
+    assert spec.moe is not None and spec.moe.shared_width == 48  # of all shared experts together
+    assert spec.native and [spec.kind(layer) for layer in range(3)] == ["window"] * 3
+    toy.metadata["attention.sliding_window_pattern"] = 2
+    spec = read(toy, tmp_path)
+    assert [spec.kind(layer) for layer in range(3)] == ["window", "full", "window"]
+    full, windowed = (spec.attention(kind).rope for kind in ("full", "window"))
+    assert set(full.frequencies()) == {0.0} and full.magnitude == 1.0
+    assert windowed.frequencies()[0] == 1.0 and windowed.base == 1e6
+    toy.metadata["rope.freq_base_swa"] = 1e4
+    assert read(toy, tmp_path).attention("window").rope.base == 1e4
 
 
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_K", "F16"])
