@@ -29,7 +29,8 @@ from tests.support.tiny import tiny_model
 KEYS = [
     "device",
     *("prefill_tok_s", "decode_tok_s", "decode_gb_s", "read_limit_gb_s", "limit_ratio", "peer"),
-    *("prefill_ratio", "decode_ratio", "follow_up_s", "follow_up_ratio", "overhead", "rounds"),
+    *("prefill_ratio", "decode_ratio", "follow_up_s", "follow_up_ratio"),
+    *("second_turn_s", "second_turn_ratio", "overhead", "rounds"),
 ]
 SMALL = ["--prompt", "40", "--gen", "4", "--rounds", "2", "--threads", "1"]
 
@@ -42,10 +43,13 @@ def model(models: Path) -> Path:
 class RecordedSide:
     """A side that takes no time and remembers what it was given."""
 
-    def __init__(self, name: str, log: list[tuple[str, list[int]]]) -> None:
-        self.name, self.log = name, log
+    def __init__(self, name: str, log: list[tuple[str, list[int]]], cuts: bool = True) -> None:
+        self.name, self.log, self.cuts = name, log, cuts
 
-    def start(self) -> None:
+    def resume(self, tokens: Sequence[int], length: int) -> int:
+        return length if self.cuts else 0
+
+    def start(self, prompt: Sequence[int]) -> None:
         self.log.append((self.name, []))
 
     def forward(self, tokens: Sequence[int]) -> Floats:
@@ -57,7 +61,7 @@ def play(load: bench.Load, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, l
     """What both sides were given in the measured rounds."""
     monkeypatch.setattr(bench, "read_bandwidth", lambda threads: 10.0)
     log: list[tuple[str, list[int]]] = []
-    sides: list[bench.Side] = [RecordedSide("ours", log), RecordedSide("peer", log)]
+    sides: list[bench.Side] = [RecordedSide("ours", log), RecordedSide("peer", log, cuts=False)]
     rounds = list(bench._rounds(sides, load, 100, 16, 1, lambda what, done, total: None))
     assert len(rounds) == load.rounds
     starts = [i for i, (_, tokens) in enumerate(log) if not tokens]
@@ -87,17 +91,24 @@ def test_the_context_is_filled_before_decoding(monkeypatch: pytest.MonkeyPatch) 
 def test_a_follow_up_is_timed_after_the_reply(monkeypatch: pytest.MonkeyPatch) -> None:
     load = bench.Load(prompt=20, generate=2, rounds=1, follow_up=18)
     log = play(load, monkeypatch)
-    assert [len(tokens) for _, tokens in log[:7]] == [0, 16, 4, 1, 1, 16, 2]
+    ours, peer = log[:9], log[9:]
+    assert [len(tokens) for _, tokens in ours] == [0, 16, 4, 1, 1, 16, 2, 16, 2]
     assert load.context == 40
+    again = [token for _, tokens in peer[7:] for token in tokens]
+    assert len(again) == 38, "a peer that cannot cut back reads all again"
+    prompt, turn = ours[1][1] + ours[2][1], ours[7][1] + ours[8][1]
+    assert again == prompt + turn
 
 
 def test_the_follow_up_ratio_is_ours_over_theirs() -> None:
     rounds = tuple(
-        bench.Round(20.0, bench.Speed(1, 1, ours), bench.Speed(1, 1, 2.0)) for ours in (0.5, 1, 3)
+        bench.Round(20.0, bench.Speed(1, 1, ours, 0.2), bench.Speed(1, 1, 2.0, 10.0))
+        for ours in (0.5, 1, 3)
     )
     load = bench.Load(follow_up=32)
     figures = bench.BenchResult("m", "Q4_K", 2, load, 9, 9, rounds, "1.2").to_dict()
     assert figures["follow_up_s"] == 1 and figures["follow_up_ratio"] == 0.5
+    assert figures["second_turn_s"] == 0.2 and figures["second_turn_ratio"] == 0.02
 
 
 def test_ratios_are_those_of_each_round() -> None:
