@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from engine.common.units import byte_size, count, duration, rate, short_count
 from engine.protocol import Computed, Figures, Progress
+from ktchat.common.text import one_line
 
 
 def speed(tokens_a_second: float) -> str:
@@ -26,6 +29,11 @@ def seconds_left(event: Progress) -> float | None:
     if event.done <= 0 or event.seconds < 0.5 or event.done >= event.total:
         return None
     return event.seconds * (event.total - event.done) / event.done
+
+
+def model_file(path: str) -> str:
+    """A model by its file's name, safe to draw: `Qwen3-30B-A3B-Q4_K_M`."""
+    return one_line(Path(path).name.removesuffix(".gguf"), 60)
 
 
 def place(device: Computed) -> str:

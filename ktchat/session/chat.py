@@ -231,8 +231,10 @@ class ChatSession(OpenSession):
             model=conversation.model_name,
             parent=last.id if last else None,
         )
+        if replaced is not None and replaced.raw_prompt == text:
+            turn.created = replaced.created  # the message is as old as it was
         conversation.title = conversation.title or title_of(text)
-        conversation.updated = turn.created
+        conversation.updated = time.time()
         conversation.turns.append(turn)
         self.saver.touch(conversation, turn)
         if self.draft == text:

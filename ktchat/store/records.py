@@ -103,7 +103,7 @@ def conversation_from(row: Row, turns: Iterable[Row]) -> tuple[Conversation, lis
     shown: list[Turn] = []
     at = str(row["head"] or "")
     if at not in by_id and by_id:
-        at = max(by_id.values(), key=lambda turn: turn.created).id
+        at = max(reversed(by_id.values()), key=lambda turn: turn.created).id
     while at in by_id:
         turn = by_id.pop(at)
         shown.append(turn)

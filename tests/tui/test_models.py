@@ -331,11 +331,31 @@ async def test_the_first_model_failing_is_said_and_nothing_is_sent(start: Start)
     assert run.screen.prompt.text == "hello?"
 
 
-async def test_no_model_is_loaded_while_a_reply_is_written(start: Start) -> None:
+async def test_a_model_chosen_while_a_reply_is_written_is_loaded_after_it(start: Start) -> None:
+    run = await start(Reply("word " * 300, hold_after=100), "from the other")
+    run.screen.prompt.put("go")
+    await run.press("enter")
+    await run.sees("word word")
+    run.screen.models.load("/models/Other.gguf")
+    await run.sees("Other is loaded when this reply ends")
+    run.screen.prompt.put("and now?")
+    await run.press("enter")
+    assert len(run.engine.loads) == 1
+    run.chat.stop()
+    await run.sees("from the other")
+    assert [Path(load.path).name for load in run.engine.loads][1:] == ["Other.gguf"]
+
+
+async def test_escape_leaves_the_model_as_it_is(start: Start) -> None:
     run = await start(Reply("word " * 300, hold_after=100))
     run.screen.prompt.put("go")
     await run.press("enter")
     await run.sees("word word")
     run.screen.models.load("/models/Other.gguf")
-    await run.sees("stop it first, with Esc")
+    await run.sees("Other is loaded when this reply ends")
+    await run.press("escape")
+    await run.until(lambda: "Other" not in run.text())
+    assert run.chat.busy
+    await run.press("escape")
+    await run.until(lambda: not run.chat.busy)
     assert len(run.engine.loads) == 1

@@ -74,7 +74,7 @@ async def test_deleting_can_be_undone(start: Start) -> None:
     await run.press("u")
     await run.sees("the session is back")
     assert "about cats" in [s.title for s in run.chat.store.sessions()]
-    await run.press("down", "enter")
+    await run.press("enter")  # the cursor is where it was
     await run.sees("cats say miaow")
 
 
@@ -131,6 +131,23 @@ async def test_another_session_stops_the_reply_and_keeps_it(start: Start) -> Non
     kept = run.chat.store.load(left).turns[0]
     assert kept.state == "stopped"
     assert "bark" in kept.reply
+
+
+async def test_what_is_typed_after_ctrl_n_goes_into_the_new_session(start: Start) -> None:
+    run = await start(Reply("bark " * 500, hold_after=100), "miaow", size=WIDE)
+    run.screen.prompt.put("about dogs")
+    await run.press("enter")
+    await run.sees("bark bark bark")
+    await run.type("half a thought")
+    await run.press("ctrl+n", *"cats?")  # the reply is still being stopped
+    await run.until(lambda: not run.chat.conversation.turns)
+    await run.until(lambda: run.screen.prompt.text == "cats?")
+    await run.press("enter")
+    await run.sees("miaow")
+    assert [m.content for m in run.engine.requests[-1].messages] == ["cats?"]
+    await into_the_list(run)
+    await run.press("down", "enter")
+    await run.until(lambda: run.screen.prompt.text == "half a thought")
 
 
 async def test_the_list_is_shown_and_hidden_and_that_is_remembered(start: Start) -> None:

@@ -312,6 +312,7 @@ async def test_regenerating_replaces_the_reply_and_keeps_the_old_one_in_the_file
     old = chat.conversation.turns[-1]
     updates = await all_of(chat.regenerate())
     assert isinstance(updates[0], Started) and updates[0].replaced is old
+    assert chat.conversation.turns[-1].created == old.created, "the message is as old as it was"
     assert asked(chat) == ["user: a", "assistant: one", "user: b"]
     assert [t.reply for t in chat.conversation.turns] == ["one", "better"]
     shown, replaced = chat.store.load_all(chat.conversation.id)

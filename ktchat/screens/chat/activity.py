@@ -28,6 +28,8 @@ class Activity:
         """Path of the model that is being loaded."""
         self.wanted = ""
         """Path of the model that was asked for last and not refused."""
+        self.next_model = ""
+        """Path of the model that is loaded when the reply ends."""
         self.refused = ""
         """Path of the model whose loading failed last, until the conversation goes on without it."""
         self.queued: str | None = None
@@ -49,7 +51,9 @@ class Activity:
     @property
     def ready(self) -> bool:
         """Whether a message could be sent now."""
-        return self.context.chat is not None and not (self.busy or self.switching)
+        return self.context.chat is not None and not (
+            self.busy or self.switching or self.next_model
+        )
 
     def changed(self) -> None:
         """Have everything that waits look again."""

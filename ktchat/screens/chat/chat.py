@@ -105,7 +105,7 @@ class ChatScreen(Frame):
 
     def action_stop(self) -> None:
         """Esc: stop what goes on; else back to the prompt."""
-        if self.replies.stop() or self.models.stop():
+        if self.models.take_back() or self.replies.stop() or self.models.stop():
             return
         self.hide_overlay()
         self.screen.clear_selection()

@@ -173,6 +173,9 @@ class Frame(Screen[None]):
 
     def _standing_words(self) -> str:
         chat, activity = self.chat, self.activity
+        if activity.next_model:
+            name = words.model_file(activity.next_model)
+            return f"{name} is loaded when this reply ends · Esc leaves the model as it is"
         if activity.queued is not None:
             what = "this reply ends" if activity.replying else "the model is there"
             return f"your message is sent when {what} · Esc takes it back"

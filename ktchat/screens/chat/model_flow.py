@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.common.threads import ask
 from engine.errors import ON_CPU, EngineError, KtchatError
 from engine.protocol import Event, Failed, Load, Loaded, Notice, Progress
 from ktchat.common import usage, words
-from ktchat.common.text import one_line
 from ktchat.screens.chat import presets
 
 if TYPE_CHECKING:
@@ -40,13 +38,32 @@ class ModelFlow:
         if activity.loading:
             status.say("a model is being loaded: Esc stops that", "warning")
         elif activity.replying:
-            status.say("a reply is being written: stop it first, with Esc", "warning")
+            activity.next_model = path
+            self._frame.run_worker(
+                self._load_next(), group="next model", exclusive=True, exit_on_error=False
+            )
+            self._frame.refresh_status()
         else:
             activity.loading, activity.refused, self._hint = path, "", ""
             status.hush()
             self._frame.run_worker(
                 self._load(chat, path), group="model", exit_on_error=False, name="load"
             )
+
+    async def _load_next(self) -> None:
+        """Load the model that was chosen while a reply was being written."""
+        activity = self._activity
+        await activity.until(lambda: not activity.replying)
+        path, activity.next_model = activity.next_model, ""
+        if path:
+            self.load(path)
+
+    def take_back(self) -> bool:
+        """Leave the model as it is; False when no other waits for the reply's end."""
+        waited, self._activity.next_model = self._activity.next_model, ""
+        if waited:
+            self._frame.refresh_status()
+        return bool(waited)
 
     def stop(self) -> bool:
         """Stop loading; False when nothing is being loaded."""
@@ -109,7 +126,7 @@ class ModelFlow:
         self._activity.wanted = path
         self._notices = []
         load = self._context.settings.load(path)
-        name = one_line(Path(path).name.removesuffix(".gguf"), 60)
+        name = words.model_file(path)
         self._frame.header.show_model(name, busy="loading")
         self._frame.refresh_status()
         try:

@@ -110,13 +110,17 @@ class Replies:
     async def come_to_rest(self) -> bool:
         """Stop the reply and wait until it is settled; True if there was one."""
         chat, workers = self._context.chat, self._frame.workers
-        self._take_back()
-        self.leave_editing()
+        self.take_back()
         if chat is None or not self._activity.replying:
             return False
         chat.stop()
         await workers.wait_for_complete([worker for worker in workers if worker.group == "reply"])
         return True
+
+    def take_back(self) -> None:
+        """The prompt gets back the message that waits, and the draft that an edit replaced."""
+        self._take_back()
+        self.leave_editing()
 
     # What happens.
 

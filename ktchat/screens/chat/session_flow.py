@@ -33,11 +33,11 @@ class SessionFlow:
 
     def new(self) -> None:
         """Begin a session."""
-        self._run(self._enter(None))
+        self._switch(None)
 
     def open(self, session: str) -> None:
         """Open a saved session."""
-        self._run(self._enter(session))
+        self._switch(session)
 
     def rename(self, session: str, title: str) -> None:
         """Give a session another title."""
@@ -72,20 +72,27 @@ class SessionFlow:
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         self._frame.run_worker(work, group="sessions", exit_on_error=False)
 
-    async def _enter(self, session: str | None) -> None:
-        frame, chat = self._frame, self._context.chat
-        if chat is None or (session == chat.conversation.id and not chat.read_only):
-            frame.prompt.focus()
-            return
+    def _switch(self, session: str | None) -> None:
+        """Enter a session; from this key on what is typed is its."""
+        chat, switching = self._context.chat, self._activity.switching
+        if chat is None or (not switching and _is_open(chat, session)):
+            self._frame.prompt.focus()
+        else:
+            self._run(self._enter(chat, session, "" if switching else self._put_away(chat)))
+
+    async def _enter(self, chat: ChatSession, session: str | None, draft: str) -> None:
+        frame = self._frame
         async with self._lock:
-            title = _short(chat.conversation.shown_title)
-            stopped = await self._replies.come_to_rest()
-            self._activity.switching = True
+            title, stopped = _short(chat.conversation.shown_title), False
             try:
+                if _is_open(chat, session):
+                    return
+                stopped = await self._replies.come_to_rest()
                 await (chat.new() if session is None else chat.open(session))
-                await self._show(chat)
+                await self._show(chat, frame.prompt.text)
             except KtchatError as error:
                 frame.status.say(str(error), "error")
+                frame.prompt.put(draft + frame.prompt.text)
                 await self._listing.refresh()
             finally:
                 self._activity.switching = False
@@ -94,10 +101,21 @@ class SessionFlow:
             frame.status.say(f"the reply was stopped and is kept in “{title}”")
         frame.prompt.focus()
 
+    def _put_away(self, chat: ChatSession) -> str:
+        """Keep the prompt as the draft of the session that is left: what is typed now is the next one's."""
+        self._replies.take_back()
+        prompt = self._frame.prompt
+        draft = prompt.text
+        chat.keep_draft(draft)
+        self._activity.switching = True
+        prompt.clear()
+        return draft
+
     async def _show(self, chat: ChatSession, typed: str = "") -> None:
         """Show the session that is open now."""
         await self._frame.show_conversation(chat, typed)
         self._activity.switching = False
+        chat.keep_draft(self._frame.prompt.text)  # what was typed meanwhile, too
         self._activity.changed()
         await self._listing.refresh()
         self._context.remember(last_session=chat.conversation.id)
@@ -160,9 +178,13 @@ class SessionFlow:
             frame.status.say(str(error), "error")
             return
         self._deleted.remove(session)
+        await self._listing.refresh()  # before it is forgotten: its row stays under the cursor
         frame.session_list.forget(session)
         frame.status.say("the session is back")
-        await self._listing.refresh()
+
+
+def _is_open(chat: ChatSession, session: str | None) -> bool:
+    return session == chat.conversation.id and not chat.read_only
 
 
 def _short(title: str) -> str:

@@ -93,13 +93,15 @@ class SessionList(OptionList):
         return sorted([*self._sessions, *extra], key=lambda s: s.updated, reverse=True)
 
     def _fill(self) -> None:
-        option = self.highlighted_option
+        option, row = self.highlighted_option, self.highlighted
         kept = option.id if option and self.has_focus else self._current
         at = self.scroll_y
         self.set_options(self._options_shown())
         ids = [o.id for o in self.options]
         if kept in ids:
             self.highlighted = ids.index(kept)
+        elif self.has_focus and row is not None:
+            self.highlighted = min(row, len(ids) - 1)
         self.scroll_to(y=at, animate=False)
 
     def _options_shown(self) -> Iterator[Option]:
