@@ -160,6 +160,8 @@ class MessageView(Widget, can_focus=True):
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """The rows in `crop`. There is no border and no padding, so this is all there is to it."""
+        if not self.is_attached:  # removed since the frame was laid out
+            return [Strip.blank(crop.width)] * crop.height
         strips = [self.render_line(y) for y in crop.line_range]
         for line_filter in self.get_line_filters():
             background = self.background_colors[1]
