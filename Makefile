@@ -1,11 +1,12 @@
-# make chat [MODEL=path.gguf] · make test · make test-all · make test-real · make check · make check-native · make bench · make guide
+# make chat [MODEL=path.gguf] · make test · make test-all · make test-real · make check · make check-native · make check-gpu
+# make gpu-check · make bench · make guide
 # make wheelhouse [TARGET=3.12] [OUT=folder]
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: chat test test-all test-real check check-native gpu-check setup native guide bench wheelhouse clean
+.PHONY: chat test test-all test-real check check-native check-gpu gpu-check setup native guide bench wheelhouse clean
 
 chat: setup
 	@$(BIN)/ktchat $(if $(MODEL),-m "$(MODEL)")
@@ -49,6 +50,11 @@ native: $(READY)
 # The C++ kernels under the address, undefined-behaviour and thread sanitisers.
 check-native: setup
 	@$(BIN)/python -m tests.kernels.sanitize_cpu
+
+# Without a GPU: every kernel compiled for every GPU with two versions of Triton, and what it takes there. Minutes
+# the first time; ARGS="Q4_K" for a part, ARGS=--everything for every variant.
+check-gpu: setup
+	@$(BIN)/python -m tests.kernels.gpu.offline $(ARGS)
 
 # On a machine with a GPU: correctness, speed, overhead and VRAM against their bars; JSON in the last line.
 gpu-check: setup

@@ -130,7 +130,7 @@ def load_rows(
     FIRST: tl.constexpr,
     FEATURES: tl.constexpr,
     BLOCK: tl.constexpr,
-    MODIFIER: tl.constexpr = "",
+    MODIFIER: tl.constexpr = tl.constexpr(""),  # Triton 3.6 takes no bare string
 ) -> tl.tensor:
     """FEATURES features from FIRST of rows of WIDTH: (rows, BLOCK) float16, filled up with zeros.
 

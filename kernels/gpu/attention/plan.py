@@ -74,7 +74,7 @@ def plan_attention(
     Tiles of 16 rows, which decoding has, wait for memory: they read ahead, which takes 5 stages where
     page numbers are read first; in 8 bits they are of 64 positions, because loads ahead of time take at
     least four bytes a thread, which is two scales. All tiles stay below the 99 KB of shared memory of a
-    consumer GPU, and registers do not spill (`tests/kernels/gpu/compile_offline.py` shows both).
+    consumer GPU, and registers do not spill (`make check-gpu` shows both).
     """
     if (
         min(sequences, queries, kv_heads, key, value, max_length, processors) < 1

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -226,20 +222,3 @@ def test_torch_gives_buffers_and_nothing_else(
     assert len(launches) == kernels
     assert buffers.names == {"aten.empty.memory_format", "aten.select.int"}
     assert buffers.bytes == recurrent_bytes(NET, n)
-
-
-@pytest.mark.skipif(ON_GPU, reason="the driver of a real GPU is in use")
-@pytest.mark.parametrize("arch", [86])
-def test_kernels_compile_once_for_all_numbers_of_tokens(arch: int) -> None:
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "tests.kernels.gpu.compile_offline", str(arch)]
-    cases = ["recurrent, a token", "recurrent, a few", "recurrent, two", "recurrent, a prompt", "recurrent, nine"]  # fmt: skip
-    done = subprocess.run([*command, *cases], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    kernels = [json.loads(line) for line in done.stdout.splitlines()]
-    by_case: dict[str, set[str]] = {}
-    for kernel in kernels:
-        assert kernel["shared"] <= 99 << 10 and kernel["STACK"] == 0, kernel
-        by_case.setdefault(kernel["case"], set()).add(kernel["hash"])
-    token, few, prompt, two, nine = by_case.values()
-    assert two == few and nine == prompt and len(token & few) == 1

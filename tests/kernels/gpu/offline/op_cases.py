@@ -1,28 +1,12 @@
-"""Compile the kernels as their launchers call them, for GPUs that need not be there.
-
-Run as `python -m tests.kernels.gpu.compile_offline 80 120 [CASE ...]`, without TRITON_INTERPRET: prints
-one JSON line a kernel with its shared memory, registers and spills, as the machine code states them. CASE
-is how names begin.
-"""
+"""Launches of every kernel but the products with quantised weights, at shapes as large models have them."""
 
 from __future__ import annotations
 
-import json
-import re
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.runtime import driver
-from triton.runtime.jit import JITFunction
 
 from kernels.gpu.attention.append import append_heads, append_latent
 from kernels.gpu.attention.batch import Batch
@@ -40,53 +24,7 @@ from kernels.gpu.rows.kernels import norm_add, soft_cap
 from kernels.ops import ACTIVATIONS, Rope, Routing
 from kernels.recurrent import DeltaNet, DeltaNetWeights, StateShape
 
-TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 PAGE = 64
-
-
-class AbsentGpu:
-    """The little that a launch asks of a driver before it runs anything."""
-
-    def __init__(self, target: GPUTarget) -> None:
-        self._target = target
-
-    def get_current_target(self) -> GPUTarget:
-        return self._target
-
-    def get_current_device(self) -> str:
-        return f"sm_{self._target.arch}"
-
-    def get_current_stream(self, device: Any) -> int:
-        return 0
-
-
-@contextmanager
-def compiling(arch: int) -> Iterator[list[Any]]:
-    """Launches compile for `arch` and do not run; the list collects the compiled kernels."""
-    compiled: list[Any] = []
-    run = JITFunction.run
-
-    def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
-        compiled.append(run(self, *args, grid=grid, warmup=True, **kwargs))
-        return compiled[-1]
-
-    driver.set_active(AbsentGpu(GPUTarget("cuda", arch, 32)))
-    JITFunction.run = compile_only
-    try:
-        yield compiled
-    finally:
-        JITFunction.run = run
-        driver._active = None
-
-
-def resources(kernel: Any) -> dict[str, int]:
-    """Registers a thread and bytes of stack (spills) of a compiled kernel."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(kernel.asm["cubin"])
-        file.flush()
-        command = [TOOLS / "cuobjdump", "--dump-resource-usage", file.name]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return {name: int(re.search(rf"{name}:(\d+)", text)[1]) for name in ("REG", "STACK")}  # type: ignore[index]
 
 
 def rows(*shape: int, dtype: torch.dtype = torch.float32) -> Any:
@@ -209,22 +147,3 @@ CASES: dict[str, Callable[[], None]] = {
     "recurrent, tiled": lambda: recurrent(512, tiled=True),
     "recurrent, 96 and 64": lambda: recurrent(512, 96, 64),
 }
-
-
-def main(archs: list[int], cases: list[str]) -> None:
-    for arch in archs:
-        for case, launch in CASES.items():
-            if not case.startswith(tuple(cases) or ""):
-                continue
-            with compiling(arch) as kernels:
-                launch()
-            for kernel in kernels:
-                figures: dict[str, Any] = {"hash": kernel.hash, "shared": kernel.metadata.shared}
-                figures |= resources(kernel)
-                line = {"arch": arch, "case": case, "kernel": kernel.name, **figures}
-                sys.stdout.write(json.dumps(line) + "\n")
-
-
-if __name__ == "__main__":
-    names = [name for name in sys.argv[1:] if not name.isdigit()]
-    main([int(arch) for arch in sys.argv[1:] if arch.isdigit()], names)

@@ -1,0 +1,104 @@
+"""What a compiled kernel takes and does, as its machine code and its TTGIR state it."""
+
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import triton
+
+from tests.kernels.gpu.offline.targets import has_dot
+
+_TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
+_INSTRUCTION = re.compile(r"\s*/\*([0-9a-f]{4,})\*/\s+(.*)")
+_BRANCH = re.compile(r"BRA.*`\((\.L_x_\d+)\)")
+_LOAD = re.compile(r"tt\.load .*: tensor<([\dx]+)x!tt\.ptr<([a-z]+)(\d+)>, (#\w+)>")
+_LAYOUT = re.compile(
+    r"(#blocked\d*) = #ttg\.blocked<\{sizePerThread = \[([\d, ]+)\], threadsPerWarp = \[([\d, ]+)\]"
+)
+
+
+def resources(cubin: bytes) -> dict[str, int]:
+    """Registers a thread, bytes of stack (spills) and of static shared memory."""
+    text = _tool(["cuobjdump", "--dump-resource-usage"], cubin)
+    return {
+        name: int(re.search(rf"{word}:(\d+)", text)[1])  # type: ignore[index]
+        for name, word in (("registers", "REG"), ("stack", "STACK"))
+    }
+
+
+def loop(cubin: bytes) -> tuple[int, int]:
+    """Instructions and barriers of the longest innermost loop; (0, 0) without one."""
+    return max(_loops(_tool(["nvdisasm"], cubin)), default=(0, 0))
+
+
+def weights_of_step(kernel: Any) -> int | None:
+    """Weights that a program reads in a step of its loop; None for a kernel that does not say so by ROWS and BLOCKS
+    of 32, as vector products do. It reads as many matrices as it has decoders."""
+    constants = constants_of(kernel)
+    if not {"ROWS", "BLOCKS"} <= constants.keys() or has_dot(kernel):
+        return None
+    matrices = max(1, sum(name.startswith("DECODE") for name in constants))
+    return 32 * int(constants["ROWS"] * constants["BLOCKS"]) * matrices
+
+
+def row_bytes(kernel: Any) -> int | None:
+    """Contiguous bytes of a row of weights that a warp reads with one load, the widest of its tiles' loads."""
+    rows = constants_of(kernel).get("ROWS")
+    layouts = {
+        name: (_numbers(each), _numbers(threads))
+        for name, each, threads in _LAYOUT.findall(kernel.asm["ttgir"])
+    }
+    widths = []
+    for shape, kind, bits, name in _LOAD.findall(kernel.asm["ttgir"]):
+        sizes = [int(size) for size in shape.split("x")]
+        if kind != "i" or rows not in sizes or name not in layouts:
+            continue
+        each, threads = layouts[name]
+        inner = range(sizes.index(rows) + 1, len(sizes))
+        widths.append(
+            math.prod(min(sizes[d], each[d] * threads[d]) for d in inner) * int(bits) // 8
+        )
+    return max(widths, default=None)
+
+
+def constants_of(kernel: Any) -> dict[str, Any]:
+    """A kernel's constexprs by name."""
+    names = kernel.src.fn.arg_names
+    return {names[at[0]]: value for at, value in kernel.src.constants.items() if len(at) == 1}
+
+
+def _loops(sass: str) -> Iterator[tuple[int, int]]:
+    """Of each loop without another inside: its instructions and barriers."""
+    labels: dict[str, int] = {}
+    code: list[str] = []
+    spans: list[tuple[int, int]] = []
+    for line in sass.splitlines():
+        if line.startswith(".L_x_"):
+            labels[line.rstrip(":")] = len(code)
+        elif found := _INSTRUCTION.match(line):
+            code.append(found[2])
+            branch = _BRANCH.search(found[2])
+            # A branch to itself is the end's trap.
+            if branch and labels.get(branch[1], len(code)) < len(code) - 1:
+                spans.append((labels[branch[1]], len(code)))
+    for first, last in spans:
+        if not any(first <= a and b <= last and (a, b) != (first, last) for a, b in spans):
+            yield last - first, sum("BAR." in words for words in code[first:last])
+
+
+def _tool(command: list[str], cubin: bytes) -> str:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        run = [_TOOLS / command[0], *command[1:], file.name]
+        return subprocess.run(run, capture_output=True, text=True, check=True).stdout
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]

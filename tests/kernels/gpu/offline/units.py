@@ -1,0 +1,111 @@
+"""What is compiled, on each of two versions of Triton; what is written is enough for twelve minutes on two cores.
+
+Every kernel of every type, for GPUs before Blackwell on both versions, for Blackwell on one of them. Of a
+kernel's variants a type has one in turn. `everything` is all of it, on both, and takes an hour.
+
+A unit is "CASE" of `op_cases` or "TYPE: CASE" of `product_cases`, and "@ ARCH,ARCH" for what.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from triton import knobs
+
+from tests.kernels.gpu.offline import op_cases, product_cases
+from tests.kernels.gpu.offline.targets import BEFORE_BLACKWELL, FIRST, TARGETS, launches
+
+SAME = "same: "
+WITNESSES = ("Q4_K: one row", "IQ2_S: experts of a token", "Q6_K: pack", "decode, 8 x 128")
+"""Cases that show that what targets share is what each would have got of its own."""
+
+
+def units(turn: int = 0, everything: bool = False) -> list[str]:
+    """Those of one version; `turn` is its number."""
+    found = []
+    for number, case in enumerate(op_cases.CASES):
+        found.append(_unit(case, everything or (number + turn) % 2 == 0))
+    for number, kind in enumerate(product_cases.TYPES):
+        mine = everything or (number + turn) % 2 == 0
+        found += [_unit(f"{kind}: {case}", mine) for case in _of_type(number + turn, everything)]
+    return found
+
+
+def _of_type(number: int, everything: bool) -> Iterator[str]:
+    prompts, few = product_cases.FOR_PROMPTS, product_cases.FOR_FEW
+    yield from product_cases.OF_EVERY_TYPE
+    if everything:
+        yield from (*prompts, *few)
+        return
+    yield prompts[number % len(prompts)]
+    if number % 2:
+        yield few[number // 2 % len(few)]
+
+
+def _unit(case: str, everywhere: bool) -> str:
+    return f"{case} @ {','.join(map(str, TARGETS if everywhere else BEFORE_BLACKWELL))}"
+
+
+def split(unit: str) -> tuple[str, tuple[int, ...]]:
+    """The case of a unit, and its targets."""
+    case, _, archs = unit.partition(" @ ")
+    return case, tuple(map(int, archs.split(","))) if archs else TARGETS
+
+
+def launch(case: str) -> Callable[[], Any]:
+    """What launches the kernels of a case."""
+    kind, _, of_type = case.partition(": ")
+    return product_cases.cases(kind)[of_type] if of_type else op_cases.CASES[case]
+
+
+def key(case: str) -> str:
+    """Changes with everything that a case's kernels are compiled from: sources, constants, argument types."""
+    digest = hashlib.sha256(_tools())
+
+    def note(compile_it: Callable[[], Any], function: Any, *args: Any, **named: Any) -> None:
+        words = [function.cache_key, *map(_word, args)]
+        words += [f"{name}={_word(value)}" for name, value in sorted(named.items())]
+        digest.update("|".join(words).encode())
+
+    with launches(note, FIRST):
+        launch(case)()
+    return digest.hexdigest()[:20]
+
+
+def specialisations(case: str) -> set[tuple[str, str]]:
+    """(kernel, key) of all that Triton would compile for a case; nothing is compiled."""
+    found: set[tuple[str, str]] = set()
+
+    def note(*, key: str, fn: Any, **named: Any) -> bool:
+        found.add((fn.name, key))
+        return True
+
+    def run(compile_it: Callable[[], Any], *call: Any, **named: Any) -> None:
+        compile_it()
+
+    before, knobs.runtime.jit_cache_hook = knobs.runtime.jit_cache_hook, note
+    try:
+        with launches(run, FIRST):
+            launch(case)()
+    finally:
+        knobs.runtime.jit_cache_hook = before
+    return found
+
+
+def _word(value: Any) -> str:
+    if hasattr(value, "cache_key"):
+        return str(value.cache_key)
+    if isinstance(value, tuple):
+        return ",".join(map(_word, value))
+    return str(getattr(value, "dtype", value))
+
+
+def _tools() -> bytes:
+    """The sources of this folder that make figures."""
+    folder = Path(__file__).parent
+    return b"".join(
+        (folder / f"{name}.py").read_bytes() for name in ("targets", "machine_code", "worker")
+    )
