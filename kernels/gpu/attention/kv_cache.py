@@ -16,6 +16,8 @@ from torch import Tensor as X
 from kernels.ops import Q8_BLOCK, CacheKind, CacheShape
 
 _BLOCK = tl.constexpr(Q8_BLOCK)
+_NO_MODIFIER = tl.constexpr("")
+"""Triton 3.6 takes no bare string as a default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ def load_rows(
     FIRST: tl.constexpr,
     FEATURES: tl.constexpr,
     BLOCK: tl.constexpr,
-    MODIFIER: tl.constexpr = tl.constexpr(""),  # Triton 3.6 takes no bare string
+    MODIFIER: tl.constexpr = _NO_MODIFIER,
 ) -> tl.tensor:
     """FEATURES features from FIRST of rows of WIDTH: (rows, BLOCK) float16, filled up with zeros.
 
