@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         missed += [f"nothing launches {name}" for name in launched.absent(rows)]
     sys.stdout.write("".join(f"MISSED {words}\n" for words in missed))
     summary = {"units": len(results), "kernels": len(rows), "missed": len(missed)}
-    summary["compiled_s"] = round(sum(r.get("seconds", 0) for r in results if "cached" not in r))
+    summary["cpu_s"] = round(sum(result.get("cpu_s", 0) for result in results))
     summary["cached"] = sum("cached" in result for result in results)
     sys.stdout.write(json.dumps(summary | {"seconds": round(time.monotonic() - begin)}) + "\n")
     return 1 if missed or not results else 0
@@ -84,7 +84,7 @@ def _missed(results: Iterable[Result], rows: Iterable[report.Row]) -> Iterator[s
 
 def _say(result: Result, number: int) -> None:
     """Progress, for the person who waits."""
-    cached = "kept" if "cached" in result else f"{result.get('seconds', 0):.0f} s"
+    cached = "kept" if "cached" in result else f"{result.get('cpu_s', 0):.0f} s"
     ended = "FAILED" if "error" in result else cached
     sys.stdout.write(f"{number:4} triton {result['version']}  {result['unit']}: {ended}\n")
     sys.stdout.flush()

@@ -147,3 +147,6 @@ CASES: dict[str, Callable[[], None]] = {
     "recurrent, tiled": lambda: recurrent(512, tiled=True),
     "recurrent, 96 and 64": lambda: recurrent(512, 96, 64),
 }
+
+AS_OTHERS = "recurrent, two tokens", "recurrent, nine tokens"
+"""Those that launch kernels of others, which a test holds: they are not compiled again."""

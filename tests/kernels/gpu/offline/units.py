@@ -26,7 +26,8 @@ WITNESSES = ("Q4_K: one row", "IQ2_S: experts of a token", "Q6_K: pack", "decode
 def units(turn: int = 0, everything: bool = False) -> list[str]:
     """Those of one version; `turn` is its number."""
     found = []
-    for number, case in enumerate(op_cases.CASES):
+    single = (case for case in op_cases.CASES if case not in op_cases.AS_OTHERS)
+    for number, case in enumerate(single):
         found.append(_unit(case, everything or (number + turn) % 2 == 0))
     for number, kind in enumerate(product_cases.TYPES):
         mine = everything or (number + turn) % 2 == 0
