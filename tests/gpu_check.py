@@ -1,75 +1,104 @@
-"""All that only a GPU can prove, in one command: `python -m tests.gpu_check`, or `make gpu-check`.
+"""All that only a GPU can prove, in one command: `python3 -m tests.gpu_check [STAGE ...]`, or `make gpu-check`.
 
-Correctness first: the kernels' tests compiled, and every architecture in every placement held against
-float32 and llama.cpp. Then speeds against what this machine's memories allow, the overhead of a token,
-planned against measured VRAM, and the shape of DeepSeek-V3 with as many layers as fit. The last line is
-JSON with every figure; `ok` is true where everything ran to its end, passed, and reached its bar (which
-are in tests/gpu/verdict.py). Needs no network and at most eight minutes: a section whose time is up
-is cut short, and `cut` names it.
+Needs no network, no venv and no pip: torch and triton are the machine's, and what else is missing there is
+carried as wheels (`packaging/wheelhouse.py --check`), which are unpacked and put on the path. Stages and their
+order are in tests/gpu/contact.py. Every result is a line of $OUT/results.jsonl as soon as it is known; the
+last line here is JSON with the verdict, `ok` where everything ran, passed and reached its bar. `--verdict FILE`
+says it of a journal that a stopped run left.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
+import subprocess
 import sys
+import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from tests.gpu import deepseek, fidelity, overhead, speeds, suite, vram
-from tests.gpu.verdict import Figures, Section, deadlines, verdict
+from tests.gpu import contact
+from tests.gpu.children import ROOT, SIMULATED, environment
+from tests.gpu.stages import Journal, Stage, read, run
+from tests.gpu.verdict import verdict
 
-NO_GPU = """gpu-check needs a CUDA device, and torch {version} sees none.\
- Run it on a machine with an NVIDIA GPU, its driver and a CUDA build of torch."""
-
-CORRECTNESS = (Section("tests", 0, suite.run), Section("fidelity", 0, fidelity.run))
-"""Run beside each other: compiling takes most of their time. Everything after them has its seconds."""
-SECTIONS = (
-    Section("speed", 60, speeds.run),
-    Section("overhead", 30, overhead.run),
-    Section("vram", 60, vram.run),
-    Section("deepseek", 60, deepseek.run),
-)
+LIMIT = 570.0
+"""Seconds for everything."""
+WHEELS = ROOT / "build" / "wheelhouse-check"
+NO_GPU = """gpu-check needs a CUDA device, and torch sees none. Run it on a machine with an NVIDIA GPU, its driver and a CUDA build of torch."""
+_ASK = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """0 where everything passed, else 1."""
-    import torch
-
-    if not torch.cuda.is_available():
-        sys.stderr.write(NO_GPU.format(version=torch.__version__) + "\n")
-        return 1
-    begin = time.monotonic()
-    figures: Figures = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
-    figures = verdict(figures | check(begin)) | {"seconds": round(time.monotonic() - begin, 1)}
-    sys.stdout.write(json.dumps(figures) + "\n")
-    return 0 if figures["ok"] else 1
-
-
-def check(begin: float) -> Figures:
-    """The figures of all sections by their names."""
-    first = Section("correctness", 0, lambda deadline: {})
-    ends = deadlines((first, *SECTIONS), begin)
-    with ThreadPoolExecutor(len(CORRECTNESS)) as pool:
-        parts = list(pool.map(lambda section: run(section, ends[0]), CORRECTNESS))
-    parts += [run(section, end) for section, end in zip(SECTIONS, ends[1:], strict=True)]
-    names = [section.name for section in (*CORRECTNESS, *SECTIONS)]
-    return dict(zip(names, parts, strict=True))
+    options = _options(arguments)
+    stages = [s for s in contact.stages() if _asked(s, options.stages)]
+    names = [stage.name for stage in stages]
+    results = options.out / "results.jsonl"
+    if options.verdict is not None:
+        return _conclude(options.verdict, names)
+    with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
+        _put_on_path(sorted(options.wheels.glob("*.whl")), Path(folder, "wheels"))
+        os.environ.setdefault("TRITON_CACHE_DIR", str(Path(folder, "triton")))
+        if not _has_gpu():
+            sys.stderr.write(NO_GPU + "\n")
+            return 1
+        journal = Journal(results, say)
+        run(stages, journal, time.monotonic() + options.seconds)
+        journal.close()
+    return _conclude(results, names)
 
 
-def run(section: Section, deadline: float) -> Figures:
-    """A section's figures; one that fails says so, and those after it go on."""
-    begin = time.monotonic()
-    say(f"{section.name} begins, {deadline - begin:.0f} s at most")
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    names = [stage.name for stage in contact.stages()]
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=", ".join(names))
+    parser.add_argument("--seconds", type=float, default=LIMIT)
+    parser.add_argument("--wheels", type=Path, default=WHEELS)
+    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ROOT / "build" / "gpu-check")))  # fmt: skip
+    parser.add_argument("--verdict", type=Path, metavar="FILE", help="of a journal that is there")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.stages if name not in names]
+    if unknown:
+        parser.error(f"no stage {unknown[0]}: {', '.join(names)}")
+    return options
+
+
+def _asked(stage: Stage, names: Sequence[str]) -> bool:
+    return stage.name in names if names else stage.name not in contact.OPTIONAL
+
+
+def _put_on_path(wheels: Iterable[Path], folder: Path) -> None:
+    """Unpack wheels for the processes that are started: a wheel is a zip of what pip would copy."""
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder)
+    if folder.is_dir():
+        before = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(folder), before)))
+
+
+def _has_gpu() -> bool:
+    """False only where torch says so: what crashes here is a result of the first stage."""
+    if os.environ.get(SIMULATED) == "simulated":
+        return True
     try:
-        figures = section.run(deadline)
-    except Exception as error:  # the boundary: what the others found out is said all the same
-        figures = {"failed": [f"{type(error).__name__}: {error}"]}
-    figures["seconds"] = round(time.monotonic() - begin, 1)
-    ended = (
-        "was cut short" if figures.get("cut") else "failed" if figures.get("failed") else "ended"
-    )
-    say(f"{section.name} {ended} after {figures['seconds']:.0f} s")
-    return figures
+        return subprocess.run([sys.executable, "-c", _ASK], env=environment(), timeout=60).returncode != 3  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return True
+
+
+def _conclude(results: Path, stages: Sequence[str]) -> int:
+    """The verdict of what is in the journal, as the last line."""
+    figures = verdict(read(results), stages)
+    for how in ("failed", "stopped", "skipped"):
+        for words in figures[how]:
+            say(f"{how}: {words}")
+    say(json.dumps({**figures, "results": str(results)}))
+    return 0 if figures["ok"] else 1
 
 
 def say(line: str) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import sys
 import time
+import zipfile
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,142 +22,179 @@ from engine.spec.reader import read_spec
 from engine.spec.shapes import SHAPES
 from engine.spec.spec import ModelSpec
 from tests import gpu_check
-from tests.gpu import deepseek, fidelity, overhead, placements, speeds, suite, vram
-from tests.gpu.children import Found, collect
-from tests.gpu.verdict import (
-    BARS,
-    LIMIT,
-    Bar,
-    Section,
-    deadlines,
-    layers_that_fit,
-    verdict,
-    whole_model,
-)
+from tests.gpu import contact, deepseek, fidelity, overhead, placements, speeds, suite, vram
+from tests.gpu.children import SIMULATED, module, share_cores
+from tests.gpu.stages import Case, Journal, Stage, read, run
+from tests.gpu.verdict import BARS, CORRECTNESS, layers_that_fit, verdict, whole_model
 from tests.support.clock import PATIENCE, until, within
 from tests.support.plans import machine
 from tests.support.simulated_device import SimulatedDevice
 from tests.support.tiny import quantise, tiny_model
 
-GOOD: dict[str, Any] = {
-    "device": "one",
-    "tests": {"passed": True, "cut": False},
-    "fidelity": {"worst_ratio": 1.04, "different_replies": 0},
-    "speed": {"gpu": {"ratio": 0.61}, "split": {"ratio": 0.86}},
-    "deepseek": {"gpu": {"ratio": 0.61}, "split": {"ratio": 0.86}},
-    "overhead": {"gpu": {"share": 0.05}, "split": {"share": 0.01}},
-    "vram": {"worst_error": 0.019},
+TOLD: dict[str, list[dict[str, Any]]] = {
+    "kernels": [{"name": "1 rows", "ok": True}],
+    "self-test": [{"model": "qwen3moe", "same": True}],
+    "fidelity": [{"ratio": 1.0}, {"ratio": 1.04}, {"same": True}],
+    "layers": [
+        {"name": "gpu", "layers": 2, "token_ns": 1000, "overhead_ns": 20},
+        {"name": "split", "layers": 2, "token_ns": 1000, "overhead_ns": 20},
+        {"name": "gpu", "layers": 8, "token_ns": 4000, "overhead_ns": 40},
+        {"name": "split", "layers": 8, "token_ns": 4000, "overhead_ns": 40},
+        {"name": "gpu", "ratio": 0.61},
+        {"name": "split", "ratio": 0.86},
+    ],
+    "vram": [{"error": 0.01}, {"error": -0.019}],
+    "suite": [{"passed": True}],
 }
-CHILD = [sys.executable, "-c"]
 
 
-def changed(section: str, **values: Any) -> dict[str, Any]:
-    return verdict(GOOD | {section: GOOD[section] | values})
+def entries(**changed: Any) -> list[dict[str, Any]]:
+    """A journal in which everything passed, but for stages whose told cases, or how they ended, are given."""
+    out = []
+    for stage, told in TOLD.items():
+        change = changed.get(stage.replace("-", "_"), {})
+        out += [{"stage": stage, "case": "one", "told": case} for case in change.get("told", told)]
+        ended = {"ended": change.get("ended", "ok"), "why": change.get("why", "")}
+        out.append({"stage": stage, "case": "one"} | ended)
+        out += [{"stage": stage, "case": None, "stage_ended": True}] * change.get("whole", True)
+    return out
 
 
 def test_all_that_passed_is_ok() -> None:
-    result = verdict(GOOD)
+    result = verdict(entries(), [*TOLD])
     assert result["ok"] and result["correct"]
-    assert result["bars"] == dict.fromkeys((bar.name for bar in BARS), True)
-    assert result["cut"] == result["failed"] == []
+    expected = {bar.name for bar in BARS if bar.stage != "deepseek"}
+    assert result["bars"] == dict.fromkeys(expected, True)
+    assert result["failed"] == result["stopped"] == result["skipped"] == result["incomplete"] == []
+    assert result["figures"]["overhead"] == pytest.approx((40 + 40 * 20 / 6) / 24000)
 
 
 @pytest.mark.parametrize(
-    ("section", "values", "correct"),
+    ("stage", "change", "correct"),
     [
-        ("tests", {"passed": False}, False),
-        ("tests", {"cut": True}, False),
-        ("fidelity", {"worst_ratio": 1.06}, False),
-        ("fidelity", {"worst_ratio": float("nan")}, False),
-        ("fidelity", {"different_replies": 1}, False),
-        ("fidelity", {"failed": ["it ended"]}, False),
-        ("speed", {"split": {"ratio": 0.84}}, True),
-        ("speed", {"gpu": {}}, True),
-        ("overhead", {"split": {"share": 0.051}}, True),
-        ("vram", {"worst_error": True}, True),
-        ("vram", {"cut": True}, True),
-        ("deepseek", {"failed": ["it ended"]}, True),
+        ("kernels", {"ended": "failed"}, False),
+        ("kernels", {"whole": False}, False),
+        ("suite", {"ended": "stopped"}, False),
+        ("self_test", {"ended": "skipped", "why": "time was up"}, False),
+        ("fidelity", {"told": [{"ratio": 1.06}, {"same": True}]}, False),
+        ("fidelity", {"told": [{"ratio": float("nan")}, {"ratio": 1.0}, {"same": True}]}, False),
+        ("fidelity", {"told": [{"ratio": 1.0}, {"same": False}]}, False),
+        ("fidelity", {"told": [{"ratio": 1.0}]}, False),
+        ("layers", {"told": [{"name": "gpu", "ratio": 0.59}]}, True),
+        ("layers", {"told": []}, True),
+        ("vram", {"told": [{"error": -0.021}]}, True),
+        ("vram", {"told": [{"error": True}]}, True),
+        ("vram", {"ended": "failed"}, True),
     ],
 )
 def test_what_failed_or_was_cut_or_missed_its_bar_is_not_ok(
-    section: str, values: dict[str, Any], correct: bool
+    stage: str, change: dict[str, Any], correct: bool
 ) -> None:
-    result = changed(section, **values)
+    result = verdict(entries(**{stage: change}), [*TOLD])
     assert not result["ok"] and result["correct"] == correct
-    assert result["cut"] == [section] * bool(values.get("cut"))
-    assert result["failed"] == [section] * bool(values.get("failed"))
+    assert len(result.get(change.get("ended", ""), ["one"])) == 1
+
+
+def test_a_stage_that_never_ran_is_not_ok_and_a_missing_tool_is_only_said() -> None:
+    without = [entry for entry in entries() if entry["stage"] != "vram"]
+    assert verdict(without, [*TOLD])["incomplete"] == ["vram"]
+    assert not verdict(without, [*TOLD])["ok"]
+    tool = {"vram": {"ended": "skipped", "why": "a-tool is not on the path"}}
+    result = verdict(entries(**tool), [*TOLD])
+    assert result["ok"] and result["skipped"] == ["vram, one: a-tool is not on the path"]
 
 
 def test_a_bar_whose_figure_cannot_be_had_here_is_left_open() -> None:
-    result = changed("deepseek", gpu={"does_not_fit": "8.8 GB, 8 free"})
-    assert result["ok"] and result["bars"]["deepseek_gpu"] is None
-    missing = verdict({name: part for name, part in GOOD.items() if name != "speed"})
-    assert missing["bars"]["gpu"] is False and not missing["ok"]
-    assert Bar("one", ("a",), least=1).met({"a": "2"}) is False
+    told = [
+        {"name": "gpu", "does_not_fit": "8.8 GB, 8 free"},
+        *TOLD["layers"][:4],
+        TOLD["layers"][5],
+    ]
+    result = verdict(entries(layers={"told": told}), [*TOLD])
+    assert result["ok"] and result["bars"]["gpu"] is None
 
 
-def test_a_section_leaves_those_after_it_their_seconds() -> None:
-    sections = [Section(name, kept, lambda end: {}) for name, kept in (("a", 0), ("b", 60), ("c", 40))]  # fmt: skip
-    assert deadlines(sections, 1000.0) == [900.0 + LIMIT, 960.0 + LIMIT, 1000.0 + LIMIT]
+# ---- processes ---------------------------------------------------------------------------------------
 
 
-def test_the_check_keeps_most_of_its_time_for_correctness() -> None:
-    kept = sum(section.kept for section in gpu_check.SECTIONS)
-    assert LIMIT <= 480 and kept <= LIMIT * 0.45
+def python(name: str, code: str, seconds: float = PATIENCE, **more: Any) -> Case:
+    return Case(name, (sys.executable, "-c", code), seconds, **more)
 
 
-def test_a_section_that_fails_does_not_stop_the_others(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+TELL = "from tests.gpu.children import tell; print('tuning', flush=True); tell({'n': 1});"
+
+
+def test_a_dry_run_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def bad(deadline: float) -> dict[str, Any]:
-        raise RuntimeError("no such memory")
-
-    def good(deadline: float) -> dict[str, Any]:
-        return {"left": deadline - time.monotonic()}
-
-    monkeypatch.setattr(gpu_check, "CORRECTNESS", (Section("one", 0, good), Section("two", 0, bad)))
-    monkeypatch.setattr(gpu_check, "SECTIONS", (Section("three", 50, good), Section("four", 70, good)))  # fmt: skip
-    figures = gpu_check.check(time.monotonic())
-    assert figures["two"]["failed"] == ["RuntimeError: no such memory"]
-    lefts = [figures[name]["left"] for name in ("one", "three", "four")]
-    assert lefts == pytest.approx([LIMIT - 120, LIMIT - 70, LIMIT], abs=20)
-    said = capsys.readouterr().out
-    assert "two failed" in said and "four ended" in said
-
-
-# ---- children ----------------------------------------------------------------------------------------
-
-
-def test_children_tell_cases_among_other_words() -> None:
-    tell = "from tests.gpu.children import tell; print('tuning'); tell({'n': %d})"
-    found = collect([[*CHILD, tell % n] for n in range(2)], time.monotonic() + PATIENCE)
-    assert sorted(case["n"] for case in found.cases) == [0, 1]
-    assert found.failed == [] and not found.cut
-
-
-def test_a_child_that_crashes_keeps_what_it_told(capfd: pytest.CaptureFixture[str]) -> None:
-    code = (
-        "from tests.gpu.children import tell; tell({'n': 1}); raise SystemExit('illegal address')"
+    """A stage that hangs, one that crashes, one that is cut, and one that passes on the simulated device."""
+    crash = python("crashes", TELL + "import os; os.kill(os.getpid(), 11)")
+    hang = python("hangs", TELL + "import time; time.sleep(600)", seconds=4)
+    cut = python("cut", TELL + "import time; time.sleep(600)")
+    stages = (
+        Stage("one", PATIENCE, (crash, python("raises", "raise SystemExit('illegal address')"))),
+        Stage("two", PATIENCE, (hang, python("tool", TELL, tool="no-such-tool")), beside=2),
+        Stage("self-test", PATIENCE, (Case("experts 0.5", module("tests.gpu.self_test", 0.5), PATIENCE),)),
+        Stage("four", 4, (cut, python("late", TELL))),
+    )  # fmt: skip
+    monkeypatch.setenv(SIMULATED, "simulated")
+    monkeypatch.setattr(contact, "stages", lambda: stages)
+    assert gpu_check.main(["--out", str(tmp_path), "--wheels", str(tmp_path)]) == 1
+    lines = read(tmp_path / "results.jsonl")
+    ended = {entry["case"]: (entry["ended"], entry["why"]) for entry in lines if "ended" in entry}
+    assert {name: how for name, (how, _) in ended.items()} == {
+        **{"crashes": "failed", "raises": "failed", "hangs": "stopped", "tool": "skipped"},
+        **{"experts 0.5": "ok", "cut": "stopped", "late": "skipped"},
+    }
+    assert "ended with -11: tuning" in ended["crashes"][1]
+    assert ended["raises"][1] == "ended with 1: illegal address"
+    assert "after 4 s: tuning" in ended["hangs"][1]
+    assert ended["late"][1] == "time was up"
+    told = {entry["case"]: entry["told"] for entry in lines if "told" in entry}
+    assert told["crashes"] == told["hangs"] == told["cut"] == {"n": 1}
+    assert told["experts 0.5"]["error"] < 1e-3
+    said = capsys.readouterr().out.splitlines()
+    last = json.loads(said[-1])
+    assert (
+        not last["ok"] and len(last["failed"]) == len(last["stopped"]) == len(last["skipped"]) == 2
     )
-    found = collect([[*CHILD, code]], time.monotonic() + PATIENCE)
-    assert found.cases == [{"n": 1}] and not found.cut
-    assert found.failed == [f"{code} ended with 1: illegal address"]
-    assert "illegal address" in capfd.readouterr().err
+    assert any("no-such-tool is not on the path" in line for line in said)
+    assert last["incomplete"] == ["one", "two", "four"]
 
 
-def test_a_child_whose_time_is_up_is_ended_with_its_own_children(tmp_path: Path) -> None:
+def test_what_a_killed_run_wrote_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = (
+        "import time; from pathlib import Path; from tests.gpu.stages import *\n"
+        f"journal = Journal(Path({str(tmp_path / 'results.jsonl')!r}), print)\n"
+        f"case = Case('one', ({sys.executable!r}, '-c', {TELL + 'time = __import__(chr(116) + chr(105) + chr(109) + chr(101)); time.sleep(600)'!r}), 600)\n"
+        "run([Stage('vram', 600, (case,))], journal, time.monotonic() + 600)"
+    )  # fmt: skip
+    child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    until(lambda: read(tmp_path / "results.jsonl"))
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    with (tmp_path / "results.jsonl").open("a") as file:
+        file.write('{"stage": "vr')
+    assert [entry["told"] for entry in read(tmp_path / "results.jsonl")] == [{"n": 1}]
+    assert gpu_check.main(["vram", "--verdict", str(tmp_path / "results.jsonl")]) == 1
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["incomplete"] == ["vram"] and last["bars"]["vram"] is False
+
+
+def test_a_case_whose_time_is_up_is_ended_with_its_own_children(tmp_path: Path) -> None:
     code = (
         "import subprocess, sys; from tests.gpu.children import tell\n"
         "tell({'child': subprocess.Popen(['sleep', '60']).pid})\n"
         "sys.stdout.write('{\"case\": {\"ha'); sys.stdout.flush(); subprocess.run(['sleep', '60'])"
     )
-    begin = time.monotonic()
-    collect([[*CHILD, "from tests.gpu.children import tell"]], begin + PATIENCE)
-    enough = 2 + 5 * (time.monotonic() - begin)  # by then it has told its case
-    with within(10 + enough):
-        found = collect([[*CHILD, code]], time.monotonic() + enough)
-    assert found.cut and len(found.cases) == 1 and found.failed == []
-    pid = found.cases[0]["child"]
+    journal = Journal(tmp_path / "results.jsonl", lambda line: None)
+    with within(60):
+        run([Stage("a", 60, (python("one", code, 5),))], journal, time.monotonic() + 60)
+    told, ended, _ = read(tmp_path / "results.jsonl")
+    assert ended["ended"] == "stopped"
+    pid = told["told"]["child"]
     until(lambda: _state(pid) == "Z")
 
 
@@ -165,12 +205,49 @@ def _state(pid: int) -> str:
         return "Z"
 
 
-def test_children_compile_their_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cases_compile_their_kernels_on_a_path_of_wheels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "carried-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("carried_for_the_check.py", "VALUE = 7")
+    code = "import os, carried_for_the_check as c; from tests.gpu.children import tell; tell(dict(os.environ) | {'n': c.VALUE})"
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    code = "import os; from tests.gpu.children import tell; tell(dict(os.environ))"
-    (case,) = collect([[*CHILD, code]], time.monotonic() + PATIENCE).cases
-    assert "TRITON_INTERPRET" not in case and case["OMP_NUM_THREADS"] == "1"
-    assert case["PATH"] == os.environ["PATH"]
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv(SIMULATED, "simulated")
+    stage = Stage("vram", PATIENCE, (python("one", code, env={"MORE": "more"}),))
+    monkeypatch.setattr(contact, "stages", lambda: (stage,))
+    gpu_check.main(["--out", str(tmp_path), "--wheels", str(tmp_path)])
+    told = read(tmp_path / "results.jsonl")[0]["told"]
+    assert told["n"] == 7 and told["MORE"] == "more"
+    assert "TRITON_INTERPRET" not in told and told["OMP_NUM_THREADS"] == "1"
+
+
+def test_the_stages_are_cases_that_can_be_started() -> None:
+    stages = contact.stages()
+    names = [(stage.name, case.name) for stage in stages for case in stage.cases]
+    assert len(set(names)) == len(names) > 60
+    wanted = {bar.stage for bar in BARS} | {*CORRECTNESS}
+    assert wanted <= {stage.name for stage in stages}
+    for stage in stages:
+        for case in stage.cases:
+            assert 0 < case.seconds <= stage.seconds or stage.name == "machine"
+            file = Path(*case.command[case.command.index("-m") + 1].split("."))
+            assert (contact.ROOT / file).with_suffix(".py").exists()
+
+
+def test_processes_beside_each_other_have_cores_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(10)))
+    shares: list[list[int]] = []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: shares.append(list(cores)))
+    for part in range(4):
+        share_cores(part, 4)
+    assert sorted(core for share in shares for core in share) == list(range(10))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
+    share_cores(0, 4)
+    assert shares[-1] == [3], "with more processes than cores they share"
 
 
 # ---- the kernels' tests ------------------------------------------------------------------------------
@@ -190,8 +267,9 @@ def test_a_test_that_was_skipped_for_want_of_a_gpu_has_not_passed(tmp_path: Path
     assert suite.passed(report(tmp_path))
     assert suite.passed(report(tmp_path, "there the graph is a real one"))
     assert not suite.passed(report(tmp_path, "needs KTCHAT_GPU_TESTS=1 and a CUDA device"))
-    assert not suite.passed({"code": 0, "tests": 2, "skipped": 2, "without_gpu": 0})
-    assert not suite.passed({"code": None, "timed_out": True})
+    of_elsewhere = {"code": 0, "tests": 2, "skipped": 2, "without_gpu": 0}
+    assert suite.passed(of_elsewhere), "a file may be for machines without a GPU only"
+    assert not suite.passed({"code": 2})
     assert not suite.passed({"code": 1} | suite.counts(tmp_path / "report.xml"))
     assert suite.passed({"code": 5})
 
@@ -231,7 +309,7 @@ def test_placements_give_experts_to_layers_that_have_some(mixture: Path) -> None
 def test_every_placement_is_held_against_float32(mixture: Path) -> None:
     cases = list(fidelity.ratios(mixture, SimulatedDevice))
     assert [case["place"] for case in cases] == [where.name for where in placements.FIDELITY]
-    assert fidelity.summary(cases)["worst_ratio"] <= 1.05
+    assert max(case["ratio"] for case in cases) <= 1.05
     assert cases[0]["ratio"] < 1e-6  # the simulated device computes in float32
 
 
@@ -244,11 +322,9 @@ class Wrong(SimulatedDevice):
 
 def test_a_device_that_computes_wrongly_is_found(tmp_path: Path) -> None:
     path = tiny_model("qwen3", tmp_path, expert_type="F32")
-    summary = fidelity.summary(
-        list(fidelity.ratios(quantise(path, "F16", only_experts=False), Wrong))
-    )
-    assert summary["worst_ratio"] > 1.05
-    assert summary["above"][0]["place"] == "all on the GPU"
+    quantised = quantise(path, "F16", only_experts=False)
+    first = next(fidelity.ratios(quantised, Wrong))
+    assert first["ratio"] > 1.05 and first["place"] == "all on the GPU"
 
 
 def test_replies_with_and_without_captured_passes_are_compared(
@@ -271,14 +347,6 @@ def test_replies_with_and_without_captured_passes_are_compared(
     assert "KTCHAT_GPU_GRAPH" not in os.environ
 
 
-def test_the_summary_of_fidelity_has_no_worst_of_nothing() -> None:
-    assert fidelity.summary([]) == {"checked": 0, "replies": 0, "above": []}
-    cases = [{"ratio": 1.0}, {"ratio": 1e9, "place": "x"}, {"same": True}, {"same": False}]
-    summary = fidelity.summary(cases)
-    assert summary["worst_ratio"] == 1e9 and summary["above"] == [cases[1]]
-    assert summary["different_replies"] == 1 and summary["replies"] == 2
-
-
 # ---- figures -----------------------------------------------------------------------------------------
 
 
@@ -291,15 +359,6 @@ def test_the_whole_models_token_lies_on_the_line_through_two_others() -> None:
     assert whole["share"] == pytest.approx(760 / 10200)
     constant = whole_model(small | {"overhead_ns": 400}, large, 48)
     assert constant["overhead_ns"] == 360, "noise does not make it fall"
-
-
-def test_overhead_is_said_only_of_placements_with_both_counts_of_layers() -> None:
-    def found(layers: int, *names: str, cut: bool = False) -> Found:
-        case = {"layers": layers, "token_ns": 100 * layers, "overhead_ns": 4}
-        return Found([{"name": name} | case for name in names], [], cut)
-
-    out = overhead.summary([found(2, "gpu", "split"), found(8, "gpu", cut=True)])
-    assert out["gpu"]["share"] == pytest.approx(4 / 4800) and "split" not in out and out["cut"]
 
 
 @pytest.mark.parametrize(
@@ -324,7 +383,7 @@ def test_a_machine_without_room_for_a_layer_with_experts_leaves_its_bars_open(
 ) -> None:
     monkeypatch.setattr(speeds, "free_bytes", lambda: 1 << 40)
     monkeypatch.setattr(deepseek, "available_memory", lambda: 4 << 30)
-    deepseek.main(tmp_path, 60)
+    deepseek.measure(tmp_path, 60)
     assert list(tmp_path.iterdir()) == []
     said = [line for line in capsys.readouterr().out.splitlines() if "does_not_fit" in line]
     assert len(said) == 2
@@ -341,14 +400,6 @@ def test_a_token_reads_experts_and_the_rest(tmp_path: Path) -> None:
     assert dense + experts == spec.active_bytes_per_token + cache
     assert spec.moe is not None
     assert experts * spec.moe.experts == spec.groups["experts"].bytes * spec.moe.top_k
-
-
-def test_the_largest_error_of_planned_memory_counts_whatever_its_sign() -> None:
-    cases = [{"error": 0.01}, {"error": -0.03}]
-    out = vram.summary([Found(cases, [], cut=False), Found([], ["it ended"], cut=True)])
-    assert out["worst_error"] == 0.03 and out["cut"] and out["failed"] == ["it ended"]
-    assert "worst_error" not in vram.summary([Found([], [], cut=True)])
-    assert len(vram.SUBJECTS) >= 4 and len(set(vram.CONTEXTS)) >= 3
 
 
 # ---- sections on a simulated device ------------------------------------------------------------------

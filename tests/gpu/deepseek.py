@@ -1,7 +1,7 @@
 """Speed of the shape of DeepSeek-V3 with as many of its layers as this machine has memory and time for.
 
-`python -m tests.gpu.deepseek FOLDER SECONDS` chooses the layers, says so, writes them into FOLDER and
-measures them as `tests.gpu.speeds` does.
+`python -m tests.gpu.deepseek SECONDS` chooses the layers, says so, writes them and measures them as
+`tests.gpu.speeds` does.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from engine.evaluation.synthetic import SPARE, cache_folder, plan, shape_file
 from engine.machine.probe import available_memory
 from engine.spec.shapes import SHAPES
 from tests.gpu import speeds
-from tests.gpu.children import collect, module, tell
-from tests.gpu.verdict import Figures, layers_that_fit
+from tests.gpu.children import tell
+from tests.gpu.verdict import layers_that_fit
 
 SHAPE, RECIPE = "deepseek-v3", "Q4_K_M"
 MEMORY = 0.7
@@ -28,18 +27,16 @@ FILE_RATE = 250e6
 """Bytes a second of writing and loading together; assumed."""
 
 
-def run(deadline: float) -> Figures:
-    """Figures of the shape; its file is removed again."""
+def main(seconds: float) -> None:
+    """Choose, write, measure; the file is removed again."""
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    seconds = max(0.0, deadline - time.monotonic())
     with tempfile.TemporaryDirectory(prefix="gpu-check-", dir=folder) as name:
-        found = collect([module("tests.gpu.deepseek", name, seconds)], deadline)
-    return {"shape": SHAPE, **speeds.summary(found)}
+        measure(Path(name), seconds)
 
 
-def main(folder: Path, seconds: float) -> None:
-    """Choose, write, measure."""
+def measure(folder: Path, seconds: float) -> None:
+    """Layers that fit into `folder` and the memories, and their speed."""
     shape = SHAPES[SHAPE]
     disk, ram, vram = shutil.disk_usage(folder).free, available_memory(), speeds.free_bytes()
     layers = layers_that_fit(
@@ -67,4 +64,4 @@ def sizes(layers: int) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), float(sys.argv[2]))
+    main(float(sys.argv[1]))

@@ -1,7 +1,7 @@
 """Error against float32, over llama.cpp's, of every tiny model in every placement on the GPU.
 
-`python -m tests.gpu.fidelity PART PARTS` checks one model in PARTS, beginning with number PART, and tells
-each ratio; replies with and without captured passes are compared too. `run` starts such children.
+`python -m tests.gpu.fidelity PART PARTS` checks one model in PARTS, beginning with number PART, on its share of
+the cores, and tells each ratio; replies with and without captured passes are compared too.
 """
 
 from __future__ import annotations
@@ -22,43 +22,21 @@ from engine.spec.spec import ModelSpec
 from kernels.ops import CacheKind
 from kernels.reference import ReferenceOps
 from tests.gpu import placements
-from tests.gpu.children import Case, collect, module, tell
+from tests.gpu.children import Case, share_cores, tell
 from tests.gpu.placements import Device, Where
-from tests.gpu.verdict import Figures
 from tests.support import fidelity
 from tests.support.llama_cpp_reference import LlamaCppReference
 from tests.support.tiny import MODELS, quantise, tiny_model
 
 TYPES = ("Q4_K", "Q8_0", "F16")
 """Types of all matrices, in the order in which they are checked: all models in one before the next."""
-ALLOWED = 1.05
 REPLY = 256
 """Tokens of a reply with and without captured passes."""
-CHILDREN = 4
-
-
-def run(deadline: float) -> Figures:
-    """Ratios of all cases, the worst, and how many replies differ."""
-    count = min(CHILDREN, os.cpu_count() or 1)
-    found = collect([module("tests.gpu.fidelity", part, count) for part in range(count)], deadline)
-    return summary(found.cases) | {"failed": found.failed, "cut": found.cut}
-
-
-def summary(cases: list[Case]) -> Figures:
-    """The worst of the ratios and what is above the bar; without a case there is no worst."""
-    ratios = [case for case in cases if "ratio" in case]
-    replies = [case for case in cases if "same" in case]
-    out: Figures = {"checked": len(ratios), "replies": len(replies)}
-    out["above"] = [case for case in ratios if not case["ratio"] <= ALLOWED]
-    if ratios:
-        out["worst_ratio"] = max(case["ratio"] for case in ratios)
-    if replies:
-        out["different_replies"] = sum(not case["same"] for case in replies)
-    return out
 
 
 def main(part: int, parts: int) -> None:
     """Check every model whose turn it is, in all types."""
+    share_cores(part, parts)
     with tempfile.TemporaryDirectory() as folder:
         models = [
             (key, tiny_model(key[0], Path(folder), variant=key[1], expert_type="F32"))

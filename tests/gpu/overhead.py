@@ -14,36 +14,13 @@ import numpy as np
 
 from engine.evaluation import bench_trace
 from engine.evaluation.synthetic import shape_file
-from engine.spec.shapes import SHAPES
 from engine.spec.spec import ModelSpec
 from tests.gpu import placements
-from tests.gpu.children import Case, Found, collect, module, tell
+from tests.gpu.children import Case, tell
 from tests.gpu.placements import HOST, WHOLE, Where
-from tests.gpu.speeds import LAYERS, SHAPE
-from tests.gpu.verdict import Figures, whole_model
+from tests.gpu.speeds import SHAPE
 
-COUNTS = (2, LAYERS)
 PROMPT = 128
-
-
-def run(deadline: float) -> Figures:
-    """For each placement the tokens that were traced, and the whole model's."""
-    for layers in COUNTS:
-        shape_file(SHAPE, layers)
-    found = [collect([module("tests.gpu.overhead", n)], deadline) for n in COUNTS]
-    return summary(found)
-
-
-def summary(found: list[Found]) -> Figures:
-    """The whole model's figures, where both counts of layers were traced."""
-    out: Figures = {}
-    for name in ("gpu", "split"):
-        traced = [case for part in found for case in part.cases if case["name"] == name]
-        if len(traced) == len(COUNTS):
-            small, large = traced
-            out[name] = whole_model(small, large, SHAPES[SHAPE].layers) | {"traced": traced}
-    failed = [words for part in found for words in part.failed]
-    return out | {"failed": failed, "cut": any(part.cut for part in found)}
 
 
 def main(layers: int) -> None:

@@ -6,6 +6,7 @@ Knows op sets; knows neither files nor figures. The runtime that a plan asks for
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -22,6 +23,7 @@ from engine.spec.spec import ModelSpec
 from kernels.cpu import CpuOps
 from kernels.hybrid.split import SplitOps
 from kernels.ops import CacheKind, Tensor
+from tests.gpu.children import SIMULATED
 
 Device = Callable[[], Any]
 """Makes a `kernels.device.DeviceOps`."""
@@ -60,7 +62,11 @@ STREAMED = 32
 
 
 def gpu(number: int = 0) -> Any:
-    """A GPU's op set."""
+    """A GPU's op set; a simulated one's in a dry run."""
+    if os.environ.get(SIMULATED) == "simulated":
+        from tests.support.simulated_device import SimulatedDevice
+
+        return SimulatedDevice(8 << 30)
     return cuda_device(number)
 
 

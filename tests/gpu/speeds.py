@@ -1,7 +1,7 @@
 """Speed of a shape with its experts on the GPU, then on the CPU, against what the memories allow.
 
-`python -m tests.gpu.speeds FILE` measures a file that is there and tells each placement. `run` makes the
-shape of the speed section and starts that.
+`python -m tests.gpu.speeds [FILE]` measures a file that is there, or the shape that it makes, and tells each
+placement.
 """
 
 from __future__ import annotations
@@ -18,32 +18,17 @@ from engine.evaluation.synthetic import shape_file
 from engine.gguf.file import GGUFFile
 from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
-from tests.gpu import placements
-from tests.gpu.children import Case, Found, collect, module, tell
+from tests.gpu import bandwidth, placements
+from tests.gpu.children import Case, tell
 from tests.gpu.placements import HOST, WHOLE, Where
-from tests.gpu.verdict import Figures
 
 SHAPE, LAYERS = "qwen3-30b-a3b", 8
 PROMPT, REPLY, ROUNDS = 512, 64, 3
 WARM = 4
 """Tokens before anything is timed: kernels are compiled, a pass is captured."""
 CONTEXT = PROMPT + WARM + ROUNDS * REPLY
-PROBE_BYTES = 1 << 30
 ROOM = 0.85
 """Part of the free VRAM that a model's file may have when all of it goes there."""
-
-
-def run(deadline: float) -> Figures:
-    """Figures of the shape; written first, where it is not there."""
-    path = shape_file(SHAPE, LAYERS)
-    found = collect([module("tests.gpu.speeds", path)], deadline)
-    return {"shape": SHAPE, "layers": LAYERS, **summary(found)}
-
-
-def summary(found: Found) -> Figures:
-    """The cases by their names, and how the child ended."""
-    cases = {case["name"]: {k: v for k, v in case.items() if k != "name"} for case in found.cases}
-    return {**cases, "failed": found.failed, "cut": found.cut}
 
 
 def main(path: Path) -> None:
@@ -54,7 +39,7 @@ def main(path: Path) -> None:
     with GGUFFile.open(path) as file:
         spec = read_spec(file)
         dense, experts = token_bytes(file, spec)
-    device, threads = device_bandwidth(), default_threads()
+    device, threads = bandwidth.copy(), default_threads()
     memory = read_bandwidth(threads)
     tell({"name": "bandwidth", "device_gb_s": device, "memory_gb_s": memory, "threads": threads})
     tell({"name": "token", "dense_bytes": dense, "expert_bytes": experts})
@@ -122,25 +107,5 @@ def free_bytes() -> int:
     return int(torch.cuda.mem_get_info(0)[0])
 
 
-def device_bandwidth() -> float:
-    """GB/s that the device moves in a copy, reads and writes counted; the median of ten."""
-    import torch
-
-    event: Any = torch.cuda.Event
-    source = torch.zeros(PROBE_BYTES, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    seconds: list[float] = []
-    for _ in range(12):
-        start, end = (event(enable_timing=True) for _ in range(2))
-        start.record()
-        target.copy_(source)
-        end.record()
-        end.synchronize()
-        seconds.append(start.elapsed_time(end) / 1e3)
-    del source, target
-    torch.cuda.empty_cache()
-    return 2 * PROBE_BYTES / statistics.median(seconds[2:]) / 1e9
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else shape_file(SHAPE, LAYERS))

@@ -93,6 +93,7 @@ def run(stages: Sequence[Stage], journal: Journal, deadline: float) -> None:
         end = min(deadline, time.monotonic() + stage.seconds)
         with ThreadPoolExecutor(stage.beside) as pool:
             list(pool.map(lambda case, s=stage, e=end: _run(s, case, journal, e), stage.cases))  # type: ignore[misc]
+        journal.write({"stage": stage.name, "case": None, "stage_ended": True})
 
 
 def _run(stage: Stage, case: Case, journal: Journal, end: float) -> None:

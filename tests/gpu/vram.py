@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,16 +20,12 @@ from engine.plan.placement import Placement
 from engine.plan.planner import make_plan
 from engine.spec.reader import read_spec
 from tests.gpu import placements
-from tests.gpu.children import Case, Found, collect, module, tell
-from tests.gpu.verdict import Figures
+from tests.gpu.children import Case, tell
 
-CONTEXTS = (4096, 16384, 32768)
 PROMPT = 1100
 """Tokens read before the measurement: two whole chunks and a part."""
 TOKENS = 4
 """Decoded after that: a pass is captured."""
-LEAST = 5.0
-"""Seconds without which no further shape is begun."""
 
 
 class Subject(NamedTuple):
@@ -39,36 +34,6 @@ class Subject(NamedTuple):
     shape: str
     layers: int
     recipe: str
-
-
-SUBJECTS = (
-    Subject("qwen3-30b-a3b", 8, "Q4_K_M"),
-    Subject("deepseek-v2-lite", 4, "Q4_K_M"),
-    Subject("qwen3-4b", 8, "Q8_0"),
-    Subject("mixtral-8x7b", 2, "Q4_K_M"),
-)
-
-
-def run(deadline: float) -> Figures:
-    """Every case, and the largest error; one shape after another, because they share the GPU."""
-    found = []
-    for subject in SUBJECTS:
-        if deadline - time.monotonic() < LEAST:
-            found.append(Found([], [], cut=True))
-            continue
-        shape_file(subject.shape, subject.layers, recipe=subject.recipe)
-        found.append(collect([module("tests.gpu.vram", *subject, *CONTEXTS)], deadline))
-    return summary(found)
-
-
-def summary(found: Sequence[Found]) -> Figures:
-    """Errors are planned bytes over measured ones, less 1."""
-    cases = [case for part in found for case in part.cases]
-    out: Figures = {"cases": cases}
-    if cases:
-        out["worst_error"] = max(abs(case["error"]) for case in cases)
-    out["failed"] = [words for part in found for words in part.failed]
-    return out | {"cut": any(part.cut for part in found)}
 
 
 def main(subject: Subject, contexts: Sequence[int]) -> None:
