@@ -1,12 +1,12 @@
 # make chat [MODEL=path.gguf] · make test · make test-all · make test-real · make check · make check-native · make check-gpu
 # make gpu-check · make bench · make guide
-# make wheelhouse [TARGET=3.12] [OUT=folder]
+# make wheelhouse [TARGET=3.12] [OUT=folder] · make check-wheels [TARGET=3.12]
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: chat test test-all test-real check check-native check-gpu gpu-check setup native guide bench wheelhouse clean
+.PHONY: chat test test-all test-real check check-native check-gpu gpu-check setup native guide bench wheelhouse check-wheels clean
 
 chat: setup
 	@$(BIN)/ktchat $(if $(MODEL),-m "$(MODEL)")
@@ -56,9 +56,10 @@ check-native: setup
 check-gpu: setup
 	@$(BIN)/python -m tests.kernels.gpu.offline $(ARGS)
 
-# On a machine with a GPU: correctness, speed, overhead and VRAM against their bars; JSON in the last line.
+# On a machine with a GPU: correctness, speed, overhead and VRAM against their bars; every result a line of
+# build/gpu-check/results.jsonl at once, the verdict in the last line. ARGS="kernels vram" for some stages.
 gpu-check: setup
-	@$(BIN)/python -m tests.gpu_check
+	@$(BIN)/python -m tests.gpu_check $(ARGS)
 
 # Train the built-in guide model again (about 75 minutes on two cores).
 guide: setup
@@ -71,6 +72,10 @@ bench: setup
 # All that a machine without a network needs, GPU included, for its Python (TARGET) into OUT.
 wheelhouse: setup
 	@$(BIN)/python packaging/wheelhouse.py --gpu --python $(or $(TARGET),3.12) $(if $(OUT),--out "$(OUT)")
+
+# What `python3 -m tests.gpu_check` carries to a machine with a GPU and no network, beside this tree.
+check-wheels: setup
+	@$(BIN)/python packaging/check_wheels.py --python $(or $(TARGET),3.12) $(ARGS)
 
 clean:
 	rm -rf $(VENV) kernels/cpu/lib build *.egg-info

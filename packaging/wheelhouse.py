@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,19 +111,20 @@ def install_command(python: str, out: Path) -> str:
     )
 
 
-def check_size(wheels: Sequence[Wheel]) -> int:
+def check_size(wheels: Sequence[Wheel], limit: int | None = None) -> int:
     """The bytes of all. Raises `WheelhouseError` above the bound, with the largest named."""
+    limit = LIMIT_BYTES if limit is None else limit
     total = sum(wheel.bytes for wheel in wheels)
-    if total <= LIMIT_BYTES:
+    if total <= limit:
         return total
     largest = sorted(wheels, key=lambda wheel: -wheel.bytes)[:5]
     raise WheelhouseError(
-        f"The wheels take {total / 1e6:.1f} MB and {LIMIT_BYTES / 1e6:.0f} MB is the bound. Largest:"
+        f"The wheels take {total / 1e6:.1f} MB and {limit / 1e6:.0f} MB is the bound. Largest:"
         f" {', '.join(f'{wheel.name} {wheel.bytes / 1e6:.1f}' for wheel in largest)}."
     )
 
 
-def left_out(folder: Path, python: str) -> dict[str, str]:
+def left_out(folder: Path, python: str, known: Mapping[str, str] = LEFT_OUT) -> dict[str, str]:
     """What the wheels in `folder` ask for and do not get, each with the reason.
 
     Raises `WheelhouseError` for one without a reason.
@@ -133,9 +134,9 @@ def left_out(folder: Path, python: str) -> dict[str, str]:
     reasons: dict[str, str] = {}
     for path in wheels:
         for name in asked(path, python) - present:
-            if name not in LEFT_OUT:
+            if name not in known:
                 raise WheelhouseError(f"{path.name} asks for {name}, which was not gathered")
-            reasons[name] = LEFT_OUT[name]
+            reasons[name] = known[name]
     return dict(sorted(reasons.items()))
 
 

@@ -81,7 +81,7 @@ def build(sanitize: bool = False) -> Path:
 
 
 def _compile(compiler: str, flags: Sequence[str], library: Path) -> None:
-    """Compile what changed, two files at a time, and link into place in one step."""
+    """Compile what changed, a file for each core at a time, and link into place in one step."""
     objects = _OUTPUT / "obj"
     objects.mkdir(exist_ok=True)
     headers = sorted(_SOURCE.glob("*.h"))
@@ -98,7 +98,7 @@ def _compile(compiler: str, flags: Sequence[str], library: Path) -> None:
             _run([*commands[target], str(part)])
             part.rename(target)
 
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
         list(pool.map(compile_one, commands))
     part = library.with_suffix(".part")
     _run([compiler, *flags, "-shared", *map(str, commands), "-o", str(part)])

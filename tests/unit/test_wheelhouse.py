@@ -16,6 +16,7 @@ from packaging.utils import parse_wheel_filename
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "packaging"))
 
+import check_wheels  # noqa: E402
 import wheel_files  # noqa: E402
 import wheelhouse  # noqa: E402
 
@@ -178,6 +179,41 @@ def test_every_package_that_is_gathered_is_pinned() -> None:
         assert wheelhouse.pinned(package)
     with pytest.raises(wheelhouse.WheelhouseError, match="no version"):
         wheelhouse.pinned("no-such-package")
+
+
+def test_the_gpu_check_carries_little_and_no_application(
+    small_checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, ...]] = []
+
+    def pip(command: str, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        calls.append((command, *arguments))
+        folder = Path(
+            arguments[arguments.index("--dest" if command == "download" else "--wheel-dir") + 1]
+        )
+        if command == "wheel":
+            make_wheel(
+                folder, "llama_cpp_python-0.3.36-py3-none-linux_x86_64.whl", ("numpy", "jinja2")
+            )
+            return
+        for name in check_wheels.CARRIED:
+            make_wheel(folder, f"{name.replace('-', '_')}-1-py3-none-any.whl", ("numpy", "pyyaml"))
+
+    monkeypatch.setattr(wheelhouse, "_pip", pip)
+    monkeypatch.setattr(check_wheels, "tree_bytes", lambda: 20_000_000)
+    out = tmp_path / "out"
+    names = {wheel.name for wheel in check_wheels.gather("3.12", out, "this-cpu")}
+    assert names == {*check_wheels.CARRIED, "llama-cpp-python"}
+    assert not names & {"textual", "flashinfer-python", "ktchat", "torch", "triton"}
+    assert len(list(out.iterdir())) == len(names)
+    assert "--no-deps" in calls[-1]
+    monkeypatch.setattr(check_wheels, "tree_bytes", lambda: wheelhouse.LIMIT_BYTES)
+    with pytest.raises(wheelhouse.WheelhouseError, match="0 MB is the bound"):
+        check_wheels.gather("3.12", out, "this-cpu")
+
+
+def test_what_git_keeps_is_counted_as_the_tree() -> None:
+    assert 5e6 < check_wheels.tree_bytes() < 30e6
 
 
 def fits(file: str, python: tuple[int, int]) -> bool:
