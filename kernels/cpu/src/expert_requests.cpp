@@ -75,4 +75,6 @@ int kt_serve_requests(ExpertRequest* const* requests, int64_t count, int64_t pat
     return static_cast<int>(failed);
 }
 
+void kt_raise_flag(void* flag) { __atomic_store_n(static_cast<int32_t*>(flag), 1, __ATOMIC_RELEASE); }
+
 void kt_serve_request(void* request) { compute(*static_cast<ExpertRequest*>(request)); }

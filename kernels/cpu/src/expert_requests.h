@@ -45,3 +45,6 @@ extern "C" __attribute__((visibility("default"))) int kt_serve_requests(
 // Serves one request, for a device that calls the host in the order of its work (a CUDA host
 // function).
 extern "C" __attribute__((visibility("default"))) void kt_serve_request(void* request);
+
+// Such a function that only raises an int32 flag: a device's driver is tried with it.
+extern "C" __attribute__((visibility("default"))) void kt_raise_flag(void* flag);

@@ -55,6 +55,7 @@ FUNCTION(softmax, "v", "ppn")
 FUNCTION(replay, "i", "ppnp")
 FUNCTION(serve_requests, "i", "pnn")
 FUNCTION(serve_request, "v", "p")
+FUNCTION(raise_flag, "v", "p")
 
 #undef OP
 #undef FUNCTION

@@ -7,10 +7,8 @@ host from a side stream, which costs some 30 us more a layer.
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,8 +25,10 @@ from kernels.ops import Ints
 
 FLAGS: HostSync = "stream memory operations"
 FUNCTIONS: HostSync = "host functions"
+HAND_OVERS = 100
+"""Of a probe: two layers' worth of every model."""
 PROBE_SECONDS = 2.0
-"""After which a probe that does not come back counts as failed."""
+"""After which a flag of a probe that does not come counts as lost."""
 
 
 class HostSyncOps:
@@ -117,43 +117,70 @@ def pinned(shape: tuple[int, ...], kind: Any, device: torch.device) -> Any:
 
 
 def probe(device: torch.device, streams: Streams) -> HostSync:
-    """The best way that a small graph proves to work on this device."""
+    """The fastest of the ways that a small graph proves to work on this device."""
     if device.type != "cuda":
         return "none"
+    seconds: dict[HostSync, float] = {}
     for kind in (FLAGS, FUNCTIONS):
         try:
             with torch.cuda.device(device):  # asked before a pass, it is not the current one
-                if _works(kind, device, streams):
-                    return kind
+                taken = hand_over_seconds(kind, device, streams)
         except (DriverError, RuntimeError):  # the driver's or torch's word for: not here
             continue
-    return "none"
+        if taken is not None:
+            seconds[kind] = taken
+    return min(seconds, key=seconds.__getitem__, default="none")
 
 
-def _works(kind: HostSync, device: torch.device, streams: Streams) -> bool:
-    """Whether a graph raises a flag, waits for the host's and ends, twice."""
+def hand_over_seconds(kind: HostSync, device: torch.device, streams: Streams) -> float | None:
+    """What one of `HAND_OVERS` takes in a graph that is replayed for the second time; None: it does not work."""
     submitted, completed = (pinned((1,), np.int32, device) for _ in range(2))
     graph = torch.cuda.CUDAGraph()
     with capturing(graph, torch.cuda.Stream(device)):
         stream = torch.cuda.current_stream(device).cuda_stream
-        if kind == FLAGS:
-            streams.write(stream, submitted.ctypes.data, 1)
-            streams.wait(stream, completed.ctypes.data, 1)
-            streams.write(stream, completed.ctypes.data, 0)
-        else:
-            streams.call(stream, _raise_flag(), submitted.ctypes.data)
-    for _ in range(2):
+        for _ in range(HAND_OVERS):
+            if kind == FLAGS:
+                streams.write(stream, submitted.ctypes.data, 1)
+                streams.wait(stream, completed.ctypes.data, 1)
+                streams.write(stream, completed.ctypes.data, 0)
+            else:
+                raises = native.address_of("kt_raise_flag")
+                streams.call(stream, raises, submitted.ctypes.data)
+    if _replay(kind, graph, submitted, completed) is None:
+        return None
+    taken = _replay(kind, graph, submitted, completed)
+    return None if completed[0] else taken
+
+
+def _replay(kind: HostSync, graph: Any, submitted: Ints, completed: Ints) -> float | None:
+    """Seconds for each hand-over of one replay; None where flags were not heard, or it did not end."""
+    submitted[0] = 0
+    done: Any = torch.cuda.Event()
+    begin = time.perf_counter()
+    graph.replay()
+    done.record()
+    heard = _answer(kind, submitted, completed)
+    ended = _until(lambda: _released(done, completed, heard))
+    return (time.perf_counter() - begin) / HAND_OVERS if heard and ended else None
+
+
+def _answer(kind: HostSync, submitted: Ints, completed: Ints) -> bool:
+    """The host's part of a replay: whether every flag was raised in time."""
+    if kind == FUNCTIONS:
+        return _until(lambda: bool(submitted[0]))
+    for _ in range(HAND_OVERS):
+        if not _until(lambda: bool(submitted[0])):
+            return False
         submitted[0] = 0
-        done: Any = torch.cuda.Event()
-        graph.replay()
-        done.record()
-        heard = _until(lambda: bool(submitted[0]))
-        completed[0] = 1  # even when nothing was heard: the stream must not wait for ever
-        if not _until(done.query) or not heard:
-            return False
-        if kind == FLAGS and completed[0]:
-            return False
+        completed[0] = 1
     return True
+
+
+def _released(done: Any, completed: Ints, heard: bool) -> bool:
+    """Whether a replay ended; one whose flags are not heard must not wait for ever."""
+    if not heard:
+        completed[0] = 1
+    return bool(done.query())
 
 
 def _until(true: Callable[[], bool]) -> bool:
@@ -162,18 +189,3 @@ def _until(true: Callable[[], bool]) -> bool:
         if time.monotonic() > deadline:
             return False
     return True
-
-
-@cache
-def _raise_flag() -> int:
-    """Address of a function of the host that raises the flag at its argument; never freed."""
-
-    @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-    def raise_flag(flag: int) -> None:
-        ctypes.c_int32.from_address(flag).value = 1
-
-    _kept.append(raise_flag)
-    return ctypes.cast(raise_flag, ctypes.c_void_p).value or 0
-
-
-_kept: list[Any] = []

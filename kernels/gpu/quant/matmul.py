@@ -22,7 +22,8 @@ _GEMV_ROWS = {1: 16, 2: 16, 4: 16, 8: 8}
 """Rows of a tile by rows of activations: more sums for eight would not fit a thread's registers."""
 _GEMV_BLOCKS = 8
 _GEMM_ROWS = 64
-_GEMM_BLOCKS = 8
+_GEMM_BLOCKS = {16: 8, 32: 8, 64: 8, 128: 4}
+"""Blocks of a step by tokens of a tile: with eight for 128 tokens, registers spill (Q5_0: 1064 bytes on sm_89)."""
 _STAGES = 2
 """Loads of the next blocks run beside the products of these; three stages outgrow 99 KB a program."""
 # ---- few rows --------------------------------------------------------------------------------------
@@ -217,7 +218,7 @@ def _gemm(
         DECODE=weight.format.decode,
         TOKENS=size,
         ROWS=_GEMM_ROWS,
-        BLOCKS=_GEMM_BLOCKS,
+        BLOCKS=_GEMM_BLOCKS[size],
         EXPERTS=grouped is not None,
         READS_ORDERED=reads_ordered,
         WRITES_ORDERED=writes_ordered,

@@ -68,6 +68,12 @@ def test_many_rows(name: str, device: torch.device) -> None:
     assert error(y, wanted) < 1e-4
 
 
+def test_rows_of_the_largest_tile(device: torch.device) -> None:
+    tensor, x = random_tensor("Q5_0", (5, 96)), activations(520, 96)
+    y = matmul.linear(x.to(device), repack(tensor, device))
+    assert error(y, x.double() @ wanted_weights(tensor).T) < 1e-3
+
+
 @pytest.mark.parametrize("n", range(1, 10))
 def test_every_count_of_rows(n: int, device: torch.device) -> None:
     tensor = random_tensor("Q4_K", (17, 256))
