@@ -23,8 +23,8 @@ from engine.spec.shapes import SHAPES
 from engine.spec.spec import ModelSpec
 from tests import gpu_check
 from tests.gpu import contact, deepseek, fidelity, overhead, placements, speeds, suite, vram
-from tests.gpu.children import SIMULATED, module, share_cores
-from tests.gpu.stages import Case, Journal, Stage, read, run
+from tests.gpu.children import SIMULATED, module
+from tests.gpu.stages import Case, Journal, Stage, read, run, shares
 from tests.gpu.verdict import BARS, CORRECTNESS, layers_that_fit, verdict, whole_model
 from tests.support.clock import PATIENCE, until, within
 from tests.support.plans import machine
@@ -236,18 +236,21 @@ def test_the_stages_are_cases_that_can_be_started() -> None:
             assert (contact.ROOT / file).with_suffix(".py").exists()
 
 
-def test_processes_beside_each_other_have_cores_of_their_own(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(10)))
-    shares: list[list[int]] = []
-    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: shares.append(list(cores)))
-    for part in range(4):
-        share_cores(part, 4)
-    assert sorted(core for share in shares for core in share) == list(range(10))
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
-    share_cores(0, 4)
-    assert shares[-1] == [3], "with more processes than cores they share"
+@pytest.mark.parametrize(("cores", "count"), [(10, 4), (4, 4), (16, 1)])
+def test_processes_beside_each_other_have_cores_of_their_own(cores: int, count: int) -> None:
+    parts = shares(set(range(cores)), count)
+    assert sorted(core for part in parts for core in part) == list(range(cores))
+    assert len(parts) == count and min(map(len, parts)) >= cores // count
+
+
+def test_a_process_runs_on_its_share(tmp_path: Path) -> None:
+    code = "import os; from tests.gpu.children import tell; tell({'cores': len(os.sched_getaffinity(0))})"
+    journal = Journal(tmp_path / "results.jsonl", lambda line: None)
+    cases = tuple(python(name, code) for name in ("one", "two"))
+    run([Stage("a", PATIENCE, cases, beside=2)], journal, time.monotonic() + PATIENCE)
+    told = [entry["told"]["cores"] for entry in read(tmp_path / "results.jsonl") if "told" in entry]
+    assert len(told) == 2 and sum(told) <= max(2, len(os.sched_getaffinity(0)))
+    assert shares({3}, 2) == [{3}, {3}], "with more processes than cores they share"
 
 
 # ---- the kernels' tests ------------------------------------------------------------------------------

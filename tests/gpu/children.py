@@ -45,10 +45,3 @@ def told(line: str) -> Case | None:
     except ValueError:
         return None  # it was stopped in the middle of a line
     return found
-
-
-def share_cores(part: int, parts: int) -> None:
-    """In a child that runs beside others: the cores of its own, so that they pin no threads to the same ones."""
-    cores = sorted(os.sched_getaffinity(0))
-    own = cores[part * len(cores) // parts : (part + 1) * len(cores) // parts]
-    os.sched_setaffinity(0, own or cores)

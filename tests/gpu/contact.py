@@ -36,7 +36,6 @@ def stages() -> tuple[Stage, ...]:
                 Case("native build", module("kernels.cpu.build"), 90),
                 Case("context", module("tests.gpu.machine", "context"), 40),
             ),
-            beside=2,
         ),
         Stage(
             "kernels",
@@ -65,7 +64,7 @@ def stages() -> tuple[Stage, ...]:
         ),
         Stage(
             "self-test",
-            60,
+            80,
             (
                 *(
                     Case(f"experts {share}", module("tests.gpu.self_test", share), 30)
@@ -73,7 +72,6 @@ def stages() -> tuple[Stage, ...]:
                 ),
                 Case("captured", module("tests.gpu.self_test", "captured"), 40),
             ),
-            beside=2,
         ),
         Stage(
             "fidelity",

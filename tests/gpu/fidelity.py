@@ -1,7 +1,7 @@
 """Error against float32, over llama.cpp's, of every tiny model in every placement on the GPU.
 
-`python -m tests.gpu.fidelity PART PARTS` checks one model in PARTS, beginning with number PART, on its share of
-the cores, and tells each ratio; replies with and without captured passes are compared too.
+`python -m tests.gpu.fidelity PART PARTS` checks one model in PARTS, beginning with number PART, and tells
+each ratio; replies with and without captured passes are compared too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from engine.spec.spec import ModelSpec
 from kernels.ops import CacheKind
 from kernels.reference import ReferenceOps
 from tests.gpu import placements
-from tests.gpu.children import Case, share_cores, tell
+from tests.gpu.children import Case, tell
 from tests.gpu.placements import Device, Where
 from tests.support import fidelity
 from tests.support.llama_cpp_reference import LlamaCppReference
@@ -36,7 +36,6 @@ REPLY = 256
 
 def main(part: int, parts: int) -> None:
     """Check every model whose turn it is, in all types."""
-    share_cores(part, parts)
     with tempfile.TemporaryDirectory() as folder:
         models = [
             (key, tiny_model(key[0], Path(folder), variant=key[1], expert_type="F32"))

@@ -6,6 +6,7 @@ said. Knows nothing of what is checked.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -14,7 +15,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +45,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Cases, `beside` of them at once; together they have `seconds`."""
+    """Cases, `beside` of them at once with a share of the cores each; together they have `seconds`."""
 
     name: str
     seconds: float
@@ -91,12 +92,34 @@ def run(stages: Sequence[Stage], journal: Journal, deadline: float) -> None:
     """All stages, one after another, until `deadline` of the monotonic clock."""
     for stage in stages:
         end = min(deadline, time.monotonic() + stage.seconds)
+        free: queue.SimpleQueue[set[int]] = queue.SimpleQueue()
+        for share in shares(os.sched_getaffinity(0), stage.beside):
+            free.put(share)
         with ThreadPoolExecutor(stage.beside) as pool:
-            list(pool.map(lambda case, s=stage, e=end: _run(s, case, journal, e), stage.cases))  # type: ignore[misc]
+            begun = [pool.submit(_run, stage, case, journal, end, free) for case in stage.cases]
+        for done in begun:
+            done.result()
         journal.write({"stage": stage.name, "case": None, "stage_ended": True})
 
 
-def _run(stage: Stage, case: Case, journal: Journal, end: float) -> None:
+def shares(cores: Set[int], count: int) -> list[set[int]]:
+    """Cores for each of so many processes, so that none pins threads to those of another."""
+    each = sorted(cores)
+    parts = [each[n * len(each) // count : (n + 1) * len(each) // count] for n in range(count)]
+    return [set(part or each) for part in parts]
+
+
+def _run(
+    stage: Stage, case: Case, journal: Journal, end: float, free: queue.SimpleQueue[set[int]]
+) -> None:
+    cores = free.get()
+    try:
+        _ended(stage, case, journal, end, cores)
+    finally:
+        free.put(cores)
+
+
+def _ended(stage: Stage, case: Case, journal: Journal, end: float, cores: set[int]) -> None:
     about = {"stage": stage.name, "case": case.name}
     begin = time.monotonic()
     if case.tool is not None and shutil.which(case.tool) is None:
@@ -105,12 +128,16 @@ def _run(stage: Stage, case: Case, journal: Journal, end: float) -> None:
         ended, why = "skipped", "time was up"
     else:
         limit = min(end - begin, case.seconds)
-        ended, why = _process(case, limit, lambda found: journal.write(about | {"told": found}))
+        ended, why = _process(
+            case, limit, cores, lambda found: journal.write(about | {"told": found})
+        )
     spent = round(time.monotonic() - begin, 2)
     journal.write(about | {"ended": ended, "why": why, "seconds": spent})
 
 
-def _process(case: Case, limit: float, tell: Callable[[Any], None]) -> tuple[str, str]:
+def _process(
+    case: Case, limit: float, cores: set[int], tell: Callable[[Any], None]
+) -> tuple[str, str]:
     """How it ended, and why it did not end well."""
     try:
         child = subprocess.Popen(
@@ -126,6 +153,8 @@ def _process(case: Case, limit: float, tell: Callable[[Any], None]) -> tuple[str
     except OSError as error:
         return "failed", str(error)
     assert child.stdout is not None
+    with contextlib.suppress(OSError):  # it has ended already
+        os.sched_setaffinity(child.pid, cores)
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(child.stdout, lines), daemon=True).start()
     words, stopped = _listen(lines, time.monotonic() + limit, tell)

@@ -13,8 +13,6 @@ STACK = 64
 """Bytes of stack a thread: more is registers that are spilt in a loop."""
 PER_32_WEIGHTS = 520
 """Instructions of a vector product's loop for 32 weights."""
-ROW_BYTES = 8
-"""Contiguous bytes of a row that a warp reads at once: what versions of Triton make of the layouts today."""
 
 
 def broken(row: Row) -> Iterator[str]:
