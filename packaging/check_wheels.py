@@ -20,7 +20,16 @@ from wheel_files import Wheel, describe, trim
 OUT = wheelhouse.ROOT / "build" / "wheelhouse-check"
 """Where the check looks."""
 CARRIED = (
-    *("gguf", "diskcache", "jinja2", "markupsafe", "pyyaml", "tqdm", "nvidia-ml-py"),
+    *(
+        "gguf",
+        "diskcache",
+        "jinja2",
+        "markupsafe",
+        "pyyaml",
+        "tqdm",
+        "nvidia-ml-py",
+        "platformdirs",
+    ),
     *("pytest", "pluggy", "iniconfig", "packaging", "pygments"),
 )
 """What the check's processes import beside llama.cpp, torch and Triton."""
