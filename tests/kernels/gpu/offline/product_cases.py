@@ -14,6 +14,8 @@ from kernels.gpu.quant.weight import PackedWeight
 from kernels.quants import BY_NAME
 
 EXPERTS, HIDDEN, INNER, TOP_K = 16, 2048, 768, 8
+WIDE = 1024
+"""Of a prompt's experts: for 768, gate and down would be two kernels, and "scattered rows" has those."""
 
 OF_EVERY_TYPE = ("pack", "one row", "experts of a token")
 FOR_PROMPTS = "16 rows", "1024 rows", "experts of a prompt", "gathered rows", "scattered rows"
@@ -32,9 +34,9 @@ def cases(name: str) -> dict[str, Callable[[], Any]]:
     def dense() -> PackedWeight:
         return PackedWeight.empty(kind, (HIDDEN, HIDDEN))
 
-    def stacks() -> tuple[PackedWeight, PackedWeight, PackedWeight]:
-        gate, up = (PackedWeight.empty(kind, (EXPERTS, INNER, HIDDEN)) for _ in range(2))
-        return gate, up, PackedWeight.empty(kind, (EXPERTS, HIDDEN, INNER))
+    def stacks(inner: int = INNER) -> tuple[PackedWeight, PackedWeight, PackedWeight]:
+        gate, up = (PackedWeight.empty(kind, (EXPERTS, inner, HIDDEN)) for _ in range(2))
+        return gate, up, PackedWeight.empty(kind, (EXPERTS, HIDDEN, inner))
 
     def linear(n: int) -> None:
         matmul.linear(x[:n], dense(), residual[:n])
@@ -43,7 +45,8 @@ def cases(name: str) -> dict[str, Callable[[], Any]]:
         ids = torch.arange(TOP_K, dtype=torch.int32).repeat(n).view(n, TOP_K)
         rows = tuple(torch.zeros(EXPERTS, size) for size in (INNER, INNER, HIDDEN))
         weights, biases = torch.zeros(n, TOP_K), rows if biased else None
-        experts_of.moe_add(x[:n], ids, weights, stacks(), residual[:n], biases, int(biased))
+        of = stacks(INNER if n == 1 else WIDE)
+        experts_of.moe_add(x[:n], ids, weights, of, residual[:n], biases, int(biased))
 
     def groups() -> matmul.Groups:
         return matmul.groups(torch.arange(TOP_K, dtype=torch.int32).repeat(64), EXPERTS)
