@@ -22,7 +22,17 @@ from engine.spec.reader import read_spec
 from engine.spec.shapes import SHAPES
 from engine.spec.spec import ModelSpec
 from tests import gpu_check
-from tests.gpu import contact, deepseek, fidelity, overhead, placements, speeds, suite, vram
+from tests.gpu import (
+    children,
+    contact,
+    deepseek,
+    fidelity,
+    overhead,
+    placements,
+    speeds,
+    suite,
+    vram,
+)
 from tests.gpu.children import SIMULATED, module
 from tests.gpu.stages import Case, Journal, Stage, read, run, shares
 from tests.gpu.verdict import BARS, CORRECTNESS, layers_that_fit, verdict, whole_model
@@ -439,7 +449,7 @@ def test_planned_memory_is_held_against_what_the_driver_says(
     monkeypatch.setattr(vram, "free_bytes", free)
     monkeypatch.setattr(vram, "forget", lambda: None)
     vram.main(vram.Subject("tiny", 2, "F16"), (256, 512, 1024))
-    cases = [json.loads(line)["case"] for line in capsys.readouterr().out.splitlines()]
+    cases = [case for line in capsys.readouterr().out.splitlines() if (case := children.told(line))]
     assert [case["context"] for case in cases] == [256, 512, 1024]
     per_token = spec_of(path).kv_bytes_per_token
     for before, after in pairwise(cases):

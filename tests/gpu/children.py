@@ -31,8 +31,8 @@ def module(name: str, *arguments: object) -> tuple[str, ...]:
 
 
 def tell(case: Case) -> None:
-    """In a child: one thing was found out."""
-    sys.stdout.write(json.dumps({"case": case}) + "\n")
+    """In a child: one thing was found out. On a line of its own, whatever was printed before."""
+    sys.stdout.write("\n" + json.dumps({"case": case}) + "\n")
     sys.stdout.flush()
 
 
