@@ -152,6 +152,7 @@ def _choose_streaming(side: SplitOps[Any, Any, Any], spec: ModelSpec, tokens: in
         return
     with side.active():
         seconds = side.time_chunk(tokens, spec.moe.top_k)
+        side.measure_uploads()
     if seconds is not None:
         on_host, streamed = seconds
         least = int(tokens * streamed / on_host) + 1

@@ -6,19 +6,16 @@ of the table before its slot is filled and put in afterwards; nobody waits for t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
 from kernels.device import Copy, DeviceOps
+from kernels.hybrid.pacing import UploadPace
 from kernels.hybrid.residency import Move, Residency
 from kernels.ops import C, Ints, Tensor
 from kernels.recurrent import W, X
-
-UPLOADS = 2
-"""Experts copied to the device at a time while tokens are decoded: a few MB each."""
-UPLOADS_AFTER_CHUNK = 32
-"""The same once a prompt has shown what a conversation is about."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,8 +48,8 @@ class ExpertSlots(Generic[X, W, C]):
         self.residency = Residency(experts, [stacks[0].slots for stacks in layers])
         self._rows = {stacks[0].layer: row for row, stacks in enumerate(layers)}
         self._tables: list[X] = [self._fresh(row) for row in range(len(layers))]
-        self._filled: Callable[[], bool] | None = None
-        self._most = UPLOADS
+        self._filling: dict[int, Callable[[], bool]] = {}
+        self._pace = UploadPace([sum(map(_expert_bytes, stacks)) for stacks in layers])
 
     @property
     def layers(self) -> list[str]:
@@ -69,24 +66,37 @@ class ExpertSlots(Generic[X, W, C]):
         return self._tables[self._rows[stack.layer]]
 
     def chunk(self, stack: Stack[W], ids: Ints) -> None:
-        """Count a chunk's choices, (n, top_k); more experts than usual move after it."""
+        """Count a chunk's choices, (n, top_k)."""
         self.residency.chunk(self._rows[stack.layer], ids)
-        self._most = UPLOADS_AFTER_CHUNK
 
-    def move(self) -> None:
-        """Between two passes: slots that are filled may be read, and wanted experts begin to be uploaded."""
-        if self._filled is not None:
-            if not self._filled():
-                return
-            self._filled = None
-            self._show(self.residency.end())
-        moves = self.residency.begin(self._most)
-        self._most = UPLOADS
-        if moves:
-            self._show(moves)
-            self._filled = self._device.upload(
+    def move(self, begins: bool = True) -> None:
+        """Between two passes: slots that are filled may be read, and where `begins`, wanted experts begin to be
+        uploaded. Layer by layer: none waits for another's."""
+        for row in [row for row, filled in self._filling.items() if filled()]:
+            del self._filling[row]
+            self.residency.end(row)
+            self._show(row)
+        if not begins or not self._layers:
+            return
+        for row, moves in self.residency.begin(self._pace.allowed()).items():
+            self._pace.spend(row, len(moves))
+            self._show(row)
+            self._filling[row] = self._device.upload(
                 [copy for move in moves for copy in self._copies(move)]
             )
+
+    def measure(self) -> None:
+        """Upload into the slots of one layer, which must all be nobody's, to know how fast the link is. Waits."""
+        if not self._layers:
+            return
+        some = [Move(0, slot, slot, -1) for slot in range(self._layers[0][0].slots)]
+        started = time.perf_counter()
+        filled = self._device.upload([copy for move in some for copy in self._copies(move)])
+        while not filled():
+            time.sleep(_POLL)
+        seconds = max(time.perf_counter() - started, _POLL)
+        size = sum(map(_expert_bytes, self._layers[0]))
+        self._pace.bytes_per_second = len(some) * size / seconds
 
     def _copies(self, move: Move) -> list[Copy[W]]:
         copies = []
@@ -95,11 +105,19 @@ class ExpertSlots(Generic[X, W, C]):
             copies.append(Copy(stack.device, move.slot, stack.tensor, move.expert))
         return copies
 
-    def _show(self, moves: Sequence[Move]) -> None:
-        for row in {move.layer for move in moves}:
-            self._device.write(self._tables[row], self.residency.slot_of[row : row + 1])
+    def _show(self, row: int) -> None:
+        self._device.write(self._tables[row], self.residency.slot_of[row : row + 1])
 
     def _fresh(self, row: int) -> X:
         values: Any = self.residency.slot_of[row : row + 1].copy()
         table: X = self._device.from_numpy(values)
         return table
+
+
+_POLL = 1e-4
+"""Seconds."""
+
+
+def _expert_bytes(stack: Stack[W]) -> int:
+    """Of one expert, as the file has it."""
+    return stack.tensor.data.nbytes // stack.tensor.shape[0]

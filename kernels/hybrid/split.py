@@ -71,6 +71,10 @@ class SplitOps(RowOps[X, W, C]):
         """Seconds that a layer's experts take for a chunk on the host, and streamed; see `SplitExperts`."""
         return self._experts.time_chunk(tokens, top_k)
 
+    def measure_uploads(self) -> None:
+        """At load: learn how fast experts come to the device, which paces them."""
+        self._experts.measure_uploads()
+
     def watch(self, rows: Rows | None) -> None:
         """Captured passes, the requests that the host serves for them, and the host's ops."""
         self._experts.watch(rows)
@@ -134,7 +138,7 @@ class SplitOps(RowOps[X, W, C]):
         return _Step(self._experts, captured)
 
     def embed(self, table: W, tokens: Ints, factor: float = 1.0) -> X:
-        self._begin()
+        self._begin(len(tokens))
         return self._device.embed(table, tokens, factor)
 
     def last_row(self, x: X) -> X:
@@ -142,15 +146,15 @@ class SplitOps(RowOps[X, W, C]):
         return self._device.last_row(x)
 
     def set_hidden(self, rows: Floats) -> X:
-        self._begin()
+        self._begin(len(rows))
         return self._device.set_hidden(rows)
 
     def from_numpy(self, x: Floats) -> X:
         return self._device.from_numpy(x)
 
-    def _begin(self) -> None:
+    def _begin(self, tokens: int) -> None:
         if not self._device.capturing:
-            self._experts.begin()
+            self._experts.begin(tokens)
 
     def to_numpy(self, x: X) -> Floats:
         self._experts.join()

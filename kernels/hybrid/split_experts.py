@@ -107,14 +107,17 @@ class SplitExperts(Generic[X, W, C]):
 
     # A pass
 
-    def begin(self) -> None:
-        """Before a pass: experts move, and what a pass that failed has left is forgotten."""
+    def begin(self, tokens: int = 1) -> None:
+        """Before a pass of so many tokens: experts move, and what a pass that failed has left is forgotten.
+
+        While a prompt streams no other upload begins: the link is the prompt's, and its end says who is wanted.
+        """
         self._requests.tell()
         self._pass.begin()
         if self._slots is None:
             adapting = [stacks for stacks in self._layers.values() if stacks[0].adapts]
             self._slots = ExpertSlots(self._device, adapting)
-        self._slots.move()
+        self._slots.move(begins=not (self.host_rests or self._streams(tokens)))
 
     def finish(self) -> None:
         """The device has done a pass: what it chose is counted, and what failed is raised."""
@@ -165,7 +168,7 @@ class SplitExperts(Generic[X, W, C]):
                 self._slots.chunk(routed.gate, chosen)
             absent = np.where(slots >= 0, -1, chosen).astype(np.int32)
         if (absent >= 0).any() and not self.host_rests:
-            if self.stream_from is not None and len(chosen) >= self.stream_from:
+            if self._streams(len(chosen)):
                 self._streamed(x, device.from_numpy(absent), weights, routed, residual)
             else:
                 rows = device.to_numpy(x), absent, device.to_numpy(weights)
@@ -189,6 +192,15 @@ class SplitExperts(Generic[X, W, C]):
         (gate, up, down), biases = routed.each(lambda stack: stack.host)
         self._host.moe_add(x, ids, weights, gate, up, down, total, biases, routed.activation)
         return total
+
+    def _streams(self, tokens: int) -> bool:
+        return self.stream_from is not None and tokens >= self.stream_from
+
+    def measure_uploads(self) -> None:
+        """Once, when weights are loaded and no token was counted: learn how fast experts come to the device."""
+        self.begin()
+        if self._slots is not None:
+            self._slots.measure()
 
     def time_chunk(self, tokens: int, top_k: int) -> tuple[float, float] | None:
         """Seconds that a layer's experts take for a chunk: on the host, and streamed through the device.
