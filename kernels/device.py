@@ -43,6 +43,15 @@ class Copy(Generic[W]):
     expert: int
 
 
+@dataclass(frozen=True, slots=True)
+class StreamedLayer:
+    """Experts that a pass will need and that are not on the device, the likeliest first."""
+
+    tensors: tuple[Tensor, Tensor, Tensor]
+    """The file's gates, ups and downs."""
+    experts: Sequence[int]
+
+
 class ExpertRequest(Protocol):
     """One layer's request to the host, and its result: arrays that both sides read and write.
 
@@ -105,6 +114,11 @@ class DeviceOps(Ops[X, W, C], Protocol[X, W, C]):
         """
         ...
 
+    def stream(self, layers: Sequence[StreamedLayer]) -> None:
+        """Begin to fetch the experts of these layers through buffers, beside the ops and in this order, for calls of
+        `stream_moe_add`; what an earlier call left is forgotten. Waits for nobody."""
+        ...
+
     def stream_moe_add(
         self,
         x: X,
@@ -119,7 +133,8 @@ class DeviceOps(Ops[X, W, C], Protocol[X, W, C]):
     ) -> None:
         """`moe_add` with experts that are not on the device: they pass through buffers, some at a time.
 
-        ids, (n, top_k), count in the stacks of the file; -1 is no expert.
+        ids, (n, top_k), count in the stacks of the file; -1 is no expert. A layer that `stream` was not told of is
+        fetched now.
         """
         ...
 

@@ -17,11 +17,13 @@ class WindowPages:
 
     positions: int
     page_size: int = PAGE_SIZE
+    chunk: int = PROMPT_CHUNK
+    """Tokens of a prompt in one pass, at most."""
 
     @property
     def ring(self) -> int:
         """Pages that hold a prompt's chunk and all that its first token sees."""
-        return -(-(self.positions + PROMPT_CHUNK - 1) // self.page_size)
+        return -(-(self.positions + self.chunk - 1) // self.page_size)
 
     @property
     def copy(self) -> int:

@@ -22,6 +22,7 @@ from engine.spec.attention import LayerKind
 from engine.spec.spec import ModelSpec
 from kernels.ops import C, CacheKind, CacheShape, Floats, Ints, Ops, PassInput
 from kernels.recurrent import StateShape, W, X
+from kernels.sizes import PROMPT_CHUNK
 from kernels.window import WindowPages
 
 
@@ -58,7 +59,8 @@ class Transformer(Generic[X, W, C]):
     """A decoder-only model bound to op sets, a KV cache of `pages` pages and bounded states in `slots` slots.
 
     `ops` is one op set, or one for every layer: layers next to each other that have the same are a
-    stage, and activations go from stage to stage through the host. `kv` is how devices keep the cache.
+    stage, and activations go from stage to stage through the host. `kv` is how devices keep the cache. A pass has
+    at most `chunk` tokens.
 
     Recurrent states and windows of positions are bounded. They belong to one position and cannot be cut back:
     a pass begins at position 0 or where the one before it ended, or at that of a state that `load_state` brings
@@ -76,11 +78,13 @@ class Transformer(Generic[X, W, C]):
         *,
         kv: CacheKind = "f16",
         slots: int = 1,
+        chunk: int = PROMPT_CHUNK,
     ) -> None:
         each = list(ops) if isinstance(ops, Sequence) else [ops] * spec.layers
         if len(each) != spec.layers:
             raise ValueError(f"{len(each)} op sets for {spec.layers} layers")
         self.spec, self._page_size, self._kv, self.slots = spec, page_size, kv, slots
+        self.chunk = chunk
         self._position = 0
         load: WeightLoader[W] = WeightLoader(file, each[0], report)
         with _active(each[0]):
@@ -110,7 +114,9 @@ class Transformer(Generic[X, W, C]):
                 stage.memory["recurrent"] = stage.ops.recurrent_state(state)
         for stage in self._having("window"):
             size = stage.layers["window"], self._page_size, self.slots
-            shape = spec.attention("window").window_cache(*size, self._cache_kind(stage))
+            shape = spec.attention("window").window_cache(
+                *size, self._cache_kind(stage), self.chunk
+            )
             with _active(stage.ops):
                 stage.memory["window"] = stage.ops.kv_cache(shape)
 
@@ -148,7 +154,7 @@ class Transformer(Generic[X, W, C]):
 
     @property
     def _window(self) -> WindowPages:
-        return WindowPages(self.spec.attention("window").window, self._page_size)
+        return WindowPages(self.spec.attention("window").window, self._page_size, self.chunk)
 
     def _advance(self, start: int, count: int) -> None:
         """What is bounded must be that of `start`."""

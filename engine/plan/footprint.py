@@ -65,8 +65,8 @@ def state_slots(spec: ModelSpec) -> int:
     return 1 + min(MAX_SNAPSHOTS, max(MIN_SNAPSHOTS, SNAPSHOT_BYTES // one))
 
 
-def _windows(spec: ModelSpec) -> WindowPages:
-    return WindowPages(spec.windowed.window if spec.windowed is not None else 0)
+def _windows(spec: ModelSpec, chunk: int = CHUNK) -> WindowPages:
+    return WindowPages(spec.windowed.window if spec.windowed is not None else 0, chunk=chunk)
 
 
 def state_bytes(spec: ModelSpec) -> int:
@@ -79,9 +79,9 @@ def window_bytes(spec: ModelSpec) -> int:
     return window_positions(spec) * spec.window_row_bytes
 
 
-def window_positions(spec: ModelSpec) -> int:
+def window_positions(spec: ModelSpec, chunk: int = CHUNK) -> int:
     """Positions of the KV cache of one layer that sees a window, those of kept copies among them."""
-    return _windows(spec).pages(state_slots(spec)) * PAGE
+    return _windows(spec, chunk).pages(state_slots(spec)) * PAGE
 
 
 def memory_bytes(spec: ModelSpec, context: int) -> dict[LayerKind, int]:
@@ -93,8 +93,8 @@ def memory_bytes(spec: ModelSpec, context: int) -> dict[LayerKind, int]:
     }
 
 
-def workspace_bytes(spec: ModelSpec) -> int:
-    """Bytes of the process, the vocabulary and the buffers of one chunk."""
+def workspace_bytes(spec: ModelSpec, chunk: int = CHUNK) -> int:
+    """Bytes of the process, the vocabulary and the buffers of one chunk of so many tokens."""
     moe = spec.moe
     attention = max((of.heads * of.value_dim for of in spec.attentions), default=0)
     if spec.delta is not None:
@@ -107,4 +107,4 @@ def workspace_bytes(spec: ModelSpec) -> int:
     scratch = max(attention, int(PACKED * widest))
     rows = (of.heads * (of.head_dim + of.value_dim) for of in spec.attentions)
     waiting = 2 * spec.hidden + max(rows, default=0)
-    return PROCESS + spec.vocab * (VOCABULARY + 4) + 4 * CHUNK * (scratch + waiting)
+    return PROCESS + spec.vocab * (VOCABULARY + 4) + 4 * chunk * (scratch + waiting)

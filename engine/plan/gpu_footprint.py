@@ -15,7 +15,14 @@ from engine.spec.spec import AttentionSpec, Group, GroupSize, ModelSpec
 from kernels.gpu.attention.plan import AttentionPlan, plan_attention, plan_latent_attention
 from kernels.gpu.flashinfer.shapes import LATENT, LATENT_ROPE, supports
 from kernels.gpu.flashinfer.workspace import WORKSPACE_BYTES
-from kernels.gpu.sizes import BLOCK_BYTES, BUCKETS, STREAM_BUFFER, recurrent_bytes
+from kernels.gpu.sizes import (
+    BLOCK_BYTES,
+    STREAM_BUFFER,
+    STREAM_BUFFERS,
+    buckets,
+    recurrent_bytes,
+)
+from kernels.sizes import STREAM_CHUNKS
 
 MIB = 1 << 20
 CONTEXT = 400 * MIB
@@ -31,6 +38,10 @@ UNEVEN = 1.1
 """Activations in torch's allocator, whose blocks do not fit each other exactly. Assumed."""
 LARGE, ROUNDED = 10 * MIB, 2 * MIB
 """From `LARGE` on torch's allocator rounds up to multiples of `ROUNDED`: half of one on average."""
+
+CHUNK_PARTS = (16, 8)
+"""A chunk of `STREAM_CHUNKS` takes at most a sixteenth, or an eighth, of a GPU's free memory: 2048 tokens read each
+expert a quarter as often as 512 do, 4096 only half as often as those."""
 
 PROCESSORS = 132
 """Multiprocessors that splits of attention are counted for: an RTX 4090 has 128, an H200 132."""
@@ -52,13 +63,29 @@ def reserve_bytes(gpu: Gpu) -> int:
     return max(least, gpu.total * 3 // 100)
 
 
-def layer_memory_bytes(spec: ModelSpec, layer: int, context: int, kv: KvKind = "f16") -> int:
+def prompt_chunk(spec: ModelSpec, free: int) -> int:
+    """Tokens of a prompt in one pass where experts stream through GPUs that have `free` bytes each: the longest of
+    `STREAM_CHUNKS` that takes no more of them than it is worth."""
+    for tokens, part in zip(STREAM_CHUNKS, CHUNK_PARTS, strict=True):
+        if spec.moe is not None and chunk_bytes(spec, tokens) * part <= free:
+            return tokens
+    return CHUNK
+
+
+def chunk_bytes(spec: ModelSpec, tokens: int) -> int:
+    """Bytes that the activations of a pass of so many tokens take."""
+    return int(UNEVEN * tokens * activation_bytes(spec))
+
+
+def layer_memory_bytes(
+    spec: ModelSpec, layer: int, context: int, kv: KvKind = "f16", chunk: int = CHUNK
+) -> int:
     """Bytes of one layer's recurrent states, or of its KV cache: of a window with the copies that are kept, or
     whole pages, and one more than the context needs."""
     if spec.is_recurrent(layer):
         return state_bytes(spec) // spec.recurrent_layers
     if spec.kind(layer) == "window":
-        return window_positions(spec) * _row(spec.attention("window").row_bytes, kv)
+        return window_positions(spec, chunk) * _row(spec.attention("window").row_bytes, kv)
     return layer_kv_bytes(spec, context, kv)
 
 
@@ -96,16 +123,18 @@ def quantised_kv_obstacle(spec: ModelSpec) -> str:
     return f"its heads of {wrong[0]} features are no multiple of 32" if wrong else ""
 
 
-def work_bytes(spec: ModelSpec, context: int, flash: bool, streams: bool) -> int:
-    """Work space on each GPU, in bytes.
+def work_bytes(
+    spec: ModelSpec, context: int, flash: bool, streams: bool, chunk: int = CHUNK
+) -> int:
+    """Work space on each GPU, in bytes, for passes of up to `chunk` tokens.
 
     `flash`: flashinfer is there. `streams`: experts of RAM pass through it while a prompt is read.
     """
     total = CONTEXT + CUBLAS + GRAPHS + BLOCK_BYTES + 4 * spec.vocab + _rounding(spec)
-    total += int(UNEVEN * CHUNK * activation_bytes(spec))
-    total += attention_bytes(spec, context, flash)
+    total += chunk_bytes(spec, chunk)
+    total += attention_bytes(spec, context, flash, chunk)
     if streams and spec.moe is not None:
-        total += 2 * max(STREAM_BUFFER, _largest_expert(spec))
+        total += STREAM_BUFFERS * max(STREAM_BUFFER, _largest_expert(spec))
         if spec.moe.biases:  # whole beside the buffers
             total += 4 * spec.moe.experts * (2 * spec.moe.width + spec.hidden)
     return total
@@ -160,16 +189,17 @@ def activation_bytes(spec: ModelSpec) -> int:
     return max(parts)
 
 
-def attention_bytes(spec: ModelSpec, context: int, flash: bool) -> int:
+def attention_bytes(spec: ModelSpec, context: int, flash: bool, chunk: int = CHUNK) -> int:
     """Bytes that attention works in; layers that see a window do without flashinfer."""
     takes = flash and takes_flash(spec)
     kinds = [of for of in spec.attentions if of.window or not takes]
-    return FLASH * takes + sum(attention_scratch(spec, of, context) for of in kinds)
+    return FLASH * takes + sum(attention_scratch(spec, of, context, chunk) for of in kinds)
 
 
-def attention_scratch(spec: ModelSpec, of: AttentionSpec, context: int) -> int:
+def attention_scratch(spec: ModelSpec, of: AttentionSpec, context: int, chunk: int = CHUNK) -> int:
     """Bytes of the parts that splits of attention leave: one plan for each bucket of new tokens."""
-    return sum(_attention(spec, of, new, context).scratch_bytes(new) for new in BUCKETS)
+    sizes = buckets(chunk)
+    return sum(_attention(spec, of, new, context).scratch_bytes(new) for new in sizes)
 
 
 def _attention(spec: ModelSpec, of: AttentionSpec, queries: int, context: int) -> AttentionPlan:

@@ -12,11 +12,12 @@ from functools import cached_property
 
 from engine.machine.types import Gpu, Hardware
 from engine.plan.context import CONTEXT_STEP, RESERVE
-from engine.plan.footprint import workspace_bytes
+from engine.plan.footprint import CHUNK, workspace_bytes
 from engine.plan.gpu_footprint import (
     HOST,
     fixed_bytes,
     layer_memory_bytes,
+    prompt_chunk,
     reserve_bytes,
     work_bytes,
 )
@@ -56,10 +57,16 @@ class GpuRoom:
         """The GPUs that can be used."""
         return [self.hardware.gpus[number] for number in self.numbers]
 
+    @cached_property
+    def chunk(self) -> int:
+        """Most tokens of a prompt in one pass, where experts stream."""
+        return prompt_chunk(self.spec, min((gpu.free for gpu in self.gpus), default=0))
+
     def work(self, context: int, whole: bool = False) -> int:
         """Work space on each GPU, bytes; a model that is `whole` in VRAM needs less."""
         flash = bool(self.hardware.software.flashinfer or self.hardware.assumed)
-        return work_bytes(self.spec, context, flash and self.kv == "f16", streams=not whole)
+        kind = context, flash and self.kv == "f16", not whole
+        return work_bytes(self.spec, *kind, CHUNK if whole else self.chunk)
 
     def rooms(self, context: int, whole: bool = False) -> list[Room]:
         """What each GPU has for weights and KV cache; those that have nothing are left out."""
@@ -93,11 +100,13 @@ class GpuRoom:
                 out.append(LayerBytes(fixed, one, experts, routed.resident))
         return out
 
-    def layers(self, context: int) -> list[LayerBytes]:
-        """What each layer takes, its KV cache in its fixed part."""
-        spec = self.spec
+    def layers(self, context: int, whole: bool = False) -> list[LayerBytes]:
+        """What each layer takes, its KV cache in its fixed part; of a model that is `whole` in VRAM or is not."""
+        spec, chunk = self.spec, CHUNK if whole else self.chunk
         return [
-            layer._replace(fixed=layer.fixed + layer_memory_bytes(spec, number, context, self.kv))
+            layer._replace(
+                fixed=layer.fixed + layer_memory_bytes(spec, number, context, self.kv, chunk)
+            )
             for number, layer in enumerate(self._weights)
         ]
 
@@ -115,7 +124,8 @@ class GpuRoom:
 
     def whole(self, context: int) -> bool:
         """Whether VRAM holds all of the model."""
-        return fits_whole(self.layers(context), self.output, self.rooms(context, whole=True))
+        layers = self.layers(context, whole=True)
+        return fits_whole(layers, self.output, self.rooms(context, whole=True))
 
     @cached_property
     def longest(self) -> int:
@@ -135,16 +145,17 @@ class GpuRoom:
 
     def place(self, context: int) -> Placement:
         """Where the layers go."""
-        memory = self.hardware.memory
-        work = max(RESERVE, workspace_bytes(self.spec) + HOST)
+        memory, whole = self.hardware.memory, self.whole(context)
+        chunk = CHUNK if whole else self.chunk
+        work = max(RESERVE, workspace_bytes(self.spec, chunk) + HOST)
         ram = memory.available - work - _resident(self.spec.groups, "embedding")
         places = place_layers(
-            self.layers(context),
+            self.layers(context, whole),
             self.output,
-            self.rooms(context, self.whole(context)),
+            self.rooms(context, whole),
             ram if memory.available else 1 << 62,
         )
-        return Placement(places, context, self.kv)
+        return Placement(places, context, self.kv, chunk)
 
     def ram(self, placement: Placement) -> DevicePlan:
         """RAM's ledger: the embedding, layers of the CPU, and experts that are not wholly in VRAM."""
@@ -155,14 +166,17 @@ class GpuRoom:
             for group in layer:
                 if place.gpu is None or (group == "experts" and place.experts < experts):
                     weights[group] = weights.get(group, 0) + _resident(layer, group)
-        memories = self._memories(range(on_cpu), placement.context, "f16")
-        return ram_ledger(self.hardware.memory.available, weights, memories, spec, HOST)
+        memories = self._memories(range(on_cpu), placement, "f16")
+        free, chunk = self.hardware.memory.available, placement.chunk
+        return ram_ledger(free, weights, memories, spec, HOST, chunk)
 
-    def _memories(self, layers: Iterable[int], context: int, kv: KvKind) -> Mapping[LayerKind, int]:
+    def _memories(
+        self, layers: Iterable[int], placement: Placement, kv: KvKind
+    ) -> Mapping[LayerKind, int]:
         """Bytes of what these layers remember, by their kinds."""
         sizes: Counter[LayerKind] = Counter()
         for number in layers:
-            size = layer_memory_bytes(self.spec, number, context, kv)
+            size = layer_memory_bytes(self.spec, number, placement.context, kv, placement.chunk)
             sizes[self.spec.kind(number)] += size
         return sizes
 
@@ -182,7 +196,7 @@ class GpuRoom:
                 weights[group] = weights.get(group, 0) + taken
         if placement.layers[-1].gpu == number:
             weights["output"] = self.output
-        memories = self._memories(here, placement.context, self.kv)
+        memories = self._memories(here, placement, self.kv)
         work = self.work(placement.context, self.whole(placement.context))
         parts = segments(weights, memories, work, reserve_bytes(gpu))
         return DevicePlan(self._name(number), "VRAM", gpu.free, parts)

@@ -2,8 +2,8 @@
 
 Decoding: each GPU reads its layers and the experts that are expected in its slots, the CPU reads the
 others', one after the other; then they sync. No locality is assumed: an expert is in a slot as often
-as there are slots. Prefilling: a chunk's other experts are computed by the CPU or stream to the GPU,
-whichever takes less time. None of this has been measured on a GPU; what is assumed is named so, and
+as there are slots. Prefilling: a chunk's other experts are computed by the CPU, or stream to the GPU
+beside its products and in longer chunks, whichever takes less time. None of this has been measured on a GPU; what is assumed is named so, and
 figures of real runs replace it.
 """
 
@@ -44,6 +44,10 @@ OPS_PER_BYTE = 40.0
 160 in float16, an RTX 3090 76; products with quantised weights reach a part of that. Assumed."""
 
 
+OVERLAP = 0.95
+"""Part of max(copies, products) that a streamed chunk reaches: tests/support/prompt_timeline.py, simulated."""
+
+
 class _Time(NamedTuple):
     seconds: float
     words: str
@@ -74,10 +78,11 @@ def predict_placed(
     work = _work(spec, placement)
     past = {} if hardware.assumed else recorded(spec, hardware, device)
     unknown = _unknown(hardware, placement, work)
-    decode, prefill = _decode(hardware, work), _prefill(hardware, work)
+    decode = _decode(hardware, work)
+    tokens, prefill = _prefill(hardware, work, placement.chunk)
     return Speed(
         decode_tok_s=past.get("decode_tok_s") or (None if unknown else 1 / _total(decode)),
-        prefill_tok_s=past.get("prefill_tok_s") or (None if unknown else PROMPT / _total(prefill)),
+        prefill_tok_s=past.get("prefill_tok_s") or (None if unknown else tokens / _total(prefill)),
         bound_words=unknown or max(decode).words,
         prefill_bound_words=unknown or max(prefill).words,
         measured="decode_tok_s" in past,
@@ -111,26 +116,48 @@ def _decode(hardware: Hardware, work: _Work) -> list[_Time]:
     return [*times, _Time(seconds, f"limited by RAM bandwidth: {gb_s(bandwidth)}")]
 
 
-def _prefill(hardware: Hardware, work: _Work) -> list[_Time]:
-    """One chunk of `PROMPT` tokens."""
+def _prefill(hardware: Hardware, work: _Work, chunk: int) -> tuple[int, list[_Time]]:
+    """A chunk of a prompt: its tokens, `PROMPT` or where experts stream `chunk`, and its times."""
+    ways = [(PROMPT, _computed_apart(hardware, work))]
+    if work.missed_parameters and all(hardware.gpus[n].pcie_gb_s for n in work.gpu_parameters):
+        ways.append((chunk, _streamed(hardware, work, chunk)))
+    return min(ways, key=lambda way: _total(way[1]) / way[0])
+
+
+def _computed_apart(hardware: Hardware, work: _Work) -> list[_Time]:
+    """GPUs compute what they hold, the CPU all else."""
+    parameters = work.host_parameters + work.missed_parameters
+    gpus = [_products(hardware, work, number, PROMPT) for number in work.gpu_parameters]
+    return [_on_cpu(hardware, parameters, PROMPT), *gpus]
+
+
+def _streamed(hardware: Hardware, work: _Work, tokens: int) -> list[_Time]:
+    """Experts come to their GPUs beside the products. GPUs take their own layers one after the other."""
+    numbers = list(work.gpu_parameters)
+    missed = work.missed_parameters / len(numbers)
+    products = [_products(hardware, work, number, tokens, missed) for number in numbers]
+    link = min(hardware.gpus[number].pcie_gb_s for number in numbers)
+    copies = work.missed_bytes / (link * 1e9 * PCIE_EFFICIENCY)
+    longer = max(_Time(copies, f"limited by PCIe: {gb_s(link)}"), *products)
+    bound = max(copies, _total(products)) / OVERLAP
+    return [_on_cpu(hardware, work.host_parameters, tokens), _Time(bound, longer.words)]
+
+
+def _on_cpu(hardware: Hardware, parameters: float, tokens: int) -> _Time:
     cpu = hardware.cpu
     gops = cpu.cores * GOPS_PER_CORE["native"][cpu.isa] * 1e9
-    cores = f"limited by {cpu.cores} core{'s' * (cpu.cores != 1)}"
-    times = [_Time(2 * PROMPT * work.host_parameters / gops, cores)]
-    for number, count in work.gpu_parameters.items():
-        gpu = hardware.gpus[number]
-        rate = (gpu.read_gb_s or 1.0) * 1e9
-        seconds = max(2 * PROMPT * count / (rate * OPS_PER_BYTE), work.gpu_bytes[number] / rate)
-        times.append(_Time(seconds, f"limited by {gpu.name}'s arithmetic (assumed, not measured)"))
-    if work.missed_parameters:
-        ways = [_Time(2 * PROMPT * work.missed_parameters / gops, cores)]
-        links = [hardware.gpus[number].pcie_gb_s for number in work.gpu_parameters]
-        if all(links):
-            # GPUs take their own layers' experts one after the other.
-            seconds = work.missed_bytes / (min(links) * 1e9 * PCIE_EFFICIENCY)
-            ways.append(_Time(seconds, f"limited by PCIe: {gb_s(min(links))}"))
-        times.append(min(ways))
-    return times
+    words = f"limited by {cpu.cores} core{'s' * (cpu.cores != 1)}"
+    return _Time(2 * tokens * parameters / gops, words)
+
+
+def _products(
+    hardware: Hardware, work: _Work, number: int, tokens: int, more: float = 0.0
+) -> _Time:
+    """A GPU's products with what it holds, and with `more` parameters that come to it."""
+    gpu, parameters = hardware.gpus[number], work.gpu_parameters[number] + more
+    rate = (gpu.read_gb_s or 1.0) * 1e9
+    seconds = max(2 * tokens * parameters / (rate * OPS_PER_BYTE), work.gpu_bytes[number] / rate)
+    return _Time(seconds, f"limited by {gpu.name}'s arithmetic (assumed, not measured)")
 
 
 def _work(spec: ModelSpec, placement: Placement) -> _Work:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from engine.common.units import byte_size
 from engine.plan.context import RESERVE
-from engine.plan.footprint import workspace_bytes
+from engine.plan.footprint import CHUNK, workspace_bytes
 from engine.plan.placement import Placement
 from engine.protocol import RuntimeName
 from engine.spec.spec import Group, LayerKind, ModelSpec
@@ -146,12 +146,13 @@ def ram_ledger(
     memories: Mapping[LayerKind, int],
     spec: ModelSpec,
     more: int = 0,
+    chunk: int = CHUNK,
 ) -> DevicePlan:
     """RAM's ledger. The loader keeps `RESERVE` free; what of it is not work space is the reserve.
 
-    `more` bytes of work space are another device's.
+    `more` bytes of work space are another device's; passes have up to `chunk` tokens.
     """
-    work = workspace_bytes(spec) + more
+    work = workspace_bytes(spec, chunk) + more
     return DevicePlan(
         "RAM",
         "RAM",

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from kernels.sizes import PROMPT_CHUNK
+
 
 @dataclass(frozen=True, slots=True)
 class LayerPlace:
@@ -33,6 +35,8 @@ class Placement:
     """Tokens of KV cache that there is room for."""
     kv: Literal["f16", "q8"]
     """How GPUs keep the KV cache; the CPU's is always float16."""
+    chunk: int = PROMPT_CHUNK
+    """Most tokens of a prompt in one pass, where experts stream; else `PROMPT_CHUNK`."""
 
     @property
     def on_cpu(self) -> int:

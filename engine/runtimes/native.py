@@ -41,8 +41,10 @@ class NativeRuntime:
         pages: int,
         op_sets: Sequence[Any],
         device: Computed = "CPU",
+        chunk: int | None = None,
     ) -> None:
-        """`model` has caches of `pages` pages; `op_sets` are closed with the runtime, in this order."""
+        """`model` has caches of `pages` pages; `op_sets` are closed with the runtime, in this order. `chunk` None: as
+        many tokens of a prompt at once as the model takes."""
         self._model, self._op_sets = model, op_sets
         snapshots = None
         if model.spec.keeps_state:
@@ -53,7 +55,9 @@ class NativeRuntime:
         self._prompt = 0
         self.device: Computed = device
         self.context = context
-        self.chunk = min(CHUNK, context)
+        self.chunk = min(model.chunk if chunk is None else chunk, context)
+        self._every = max(CHUNK, self.chunk // CHUNK * CHUNK)
+        """Tokens from one kept state of a prompt to the next: closer ones would cost more passes than they save."""
         self.vocab_size = model.spec.vocab
         self.weights_bytes = model.spec.weights_bytes
         self.kv_bytes_per_token = model.kv_bytes_per_token
@@ -116,14 +120,14 @@ class NativeRuntime:
         """Tokens up to the next position whose state is kept."""
         here = len(self._sequence.tokens)
         stops = [stop - here for stop in self._stops if stop > here]
-        return min(most, CHUNK - here % CHUNK, *stops)
+        return min(most, self._every - here % self._every, *stops)
 
     def _keep_state(self, logits: Floats) -> None:
-        """At marks, every `CHUNK` tokens of a prompt, and at its end, with the logits there."""
+        """At marks, at the end of every whole chunk of a prompt, and at its end, with the logits there."""
         here = len(self._sequence.tokens)
         if here == self._prompt:
             self._prefixes.keep_state(self._sequence, logits.copy())
-        elif here in self._stops or (here < self._prompt and here % CHUNK == 0):
+        elif here in self._stops or (here < self._prompt and here % self._every == 0):
             self._prefixes.keep_state(self._sequence)
 
     def watch(self, rows: Rows | None) -> None:

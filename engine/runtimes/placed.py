@@ -26,13 +26,14 @@ from kernels.cpu import CpuOps
 from kernels.device import DeviceMemory, DeviceOps
 from kernels.hybrid.split import SplitOps
 from kernels.ops import Tensor
+from kernels.sizes import STREAM_CHUNKS
 
 OpenDevice = Callable[[int], DeviceOps[Any, Any, Any]]
 """The op set of a GPU by its number, to be closed by `close`."""
 Reserve = Callable[[int, DeviceMemory], int]
 """Bytes that stay free on a GPU."""
 
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128, CHUNK)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, CHUNK, 2 * CHUNK, *sorted(STREAM_CHUNKS))
 """Tokens of the passes that a load tries: every bucket of attention (`kernels.gpu.sizes`) and every number of
 rows that products are compiled for."""
 LEAST_CONTEXT = 256
@@ -62,18 +63,23 @@ def load_placed(
         each, sides = op_sets(placement, open_device, threads, opened)
         pages = pages_for(placement.context)
         model: Transformer[Any, Any, Any] = Transformer(
-            file, spec, each, pages, PAGE_SIZE, report, kv=placement.kv, slots=state_slots(spec)
+            *(file, spec, each, pages, PAGE_SIZE, report),
+            kv=placement.kv,
+            slots=state_slots(spec),
+            chunk=placement.chunk,
         )
         _warm_up(model, placement.context)
-        for side in sides.values():
-            _choose_streaming(side, spec, min(CHUNK, placement.context))
+        most = min(placement.chunk, placement.context)
+        streams = [_choose_streaming(side, spec, most) for side in sides.values()]
         context, fitting = _commit(model, placement, sides, reserve, longest)
         if fitting != pages:
             model.resize(fitting)
             _warm_up(model, context)  # attention's plans are made for a cache
         for _ in range(2):  # op by op, which captures; then as it will be repeated
             model.forward(np.zeros(1, np.int32), page_table(list(range(fitting))), 0)
-        return NativeRuntime(model, context, fitting, [opened.pop_all()], computed(placement, spec))
+        chunk = placement.chunk if any(streams) else CHUNK
+        what = computed(placement, spec)
+        return NativeRuntime(model, context, fitting, [opened.pop_all()], what, chunk)
 
 
 def computed(placement: Placement, spec: ModelSpec) -> Computed:
@@ -111,7 +117,7 @@ def _warm_up(model: Transformer[Any, Any, Any], context: int) -> None:
     for stage in model.stages:
         if isinstance(stage.ops, SplitOps):
             with stage.ops.device_alone():
-                for count in sorted({min(size, CHUNK, context) for size in SIZES}):
+                for count in sorted({min(size, model.chunk, context) for size in SIZES}):
                     model.try_stage(stage, count, pages, context - count)
 
 
@@ -142,18 +148,24 @@ def _commit(
     return context, pages
 
 
-def _choose_streaming(side: SplitOps[Any, Any, Any], spec: ModelSpec, tokens: int) -> None:
-    """Measure from how many tokens on a chunk's absent experts are faster on the device.
+def _choose_streaming(side: SplitOps[Any, Any, Any], spec: ModelSpec, most: int) -> bool:
+    """Measure from how many tokens on a chunk's absent experts are faster on the device; whether any chunk, of at most
+    `most` tokens, is so long.
 
     The host's time grows with the tokens; the device's is the experts' way to it, which a chunk of a few
     hundred tokens takes nearly whole.
     """
     if spec.moe is None:
-        return
+        return False
+    tokens = min(CHUNK, most)
     with side.active():
         seconds = side.time_chunk(tokens, spec.moe.top_k)
         side.measure_uploads()
-    if seconds is not None:
+        if seconds is None:
+            return False
         on_host, streamed = seconds
         least = int(tokens * streamed / on_host) + 1
-        side.stream_from(least if least <= CHUNK else None)
+        side.stream_from(least if least <= most else None)
+        if least <= most and most > tokens:
+            side.try_streaming(most, spec.moe.top_k)  # makes its buffers
+        return least <= most

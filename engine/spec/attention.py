@@ -7,6 +7,7 @@ from typing import Literal
 
 from engine.spec.rope import RopeSpec
 from kernels.ops import CacheKind, CacheShape
+from kernels.sizes import PROMPT_CHUNK
 from kernels.window import WindowPages
 
 LayerKind = Literal["full", "window", "recurrent"]
@@ -36,10 +37,16 @@ class AttentionSpec:
         return 2 * self.kv_heads * (self.head_dim + self.value_dim)
 
     def window_cache(
-        self, layers: int, page_size: int, slots: int, kind: CacheKind = "f16"
+        self,
+        layers: int,
+        page_size: int,
+        slots: int,
+        kind: CacheKind = "f16",
+        chunk: int = PROMPT_CHUNK,
     ) -> CacheShape:
-        """The cache of so many layers that see a window, with `slots` - 1 copies from earlier positions."""
-        pages = WindowPages(self.window, page_size)
+        """The cache of so many layers that see a window, with `slots` - 1 copies from earlier positions, for passes of
+        up to `chunk` tokens."""
+        pages = WindowPages(self.window, page_size, chunk)
         row = self.kv_heads, self.head_dim, self.value_dim
         return CacheShape(layers, pages.pages(slots), page_size, *row, kind, pages.ring)
 

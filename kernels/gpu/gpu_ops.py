@@ -14,7 +14,7 @@ import torch
 from torch import Tensor as X
 
 from kernels import ggml
-from kernels.device import Copy, DeviceMemory, DeviceMemoryError, DeviceOps
+from kernels.device import Copy, DeviceMemory, DeviceMemoryError, DeviceOps, StreamedLayer
 from kernels.gpu import elementwise
 from kernels.gpu.attention.kv_cache import GpuCache
 from kernels.gpu.attention_ops import (
@@ -79,6 +79,7 @@ class GpuOps(AttentionOps, RecurrentOps, RowOps, HostSyncOps):
 
     def close(self) -> None:
         """Finish uploads and stop the threads that make them."""
+        self._stream.close()
         self._store.close()
 
     # The device
@@ -224,6 +225,9 @@ class GpuOps(AttentionOps, RecurrentOps, RowOps, HostSyncOps):
             rows = first, second, last
         kind = ACTIVATIONS.index(activation)
         experts.moe_add(x, ids, weights, stacks, residual, rows, kind)
+
+    def stream(self, layers: Sequence[StreamedLayer]) -> None:
+        self._stream.begin(layers)
 
     def stream_moe_add(
         self,

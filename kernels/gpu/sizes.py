@@ -87,7 +87,10 @@ BLOCK_BYTES = 8 << 20
 BUFFERS = 4
 """Blocks in pinned memory: some are read while others are copied. The device has room for one."""
 STREAM_BUFFER = 64 << 20
-"""Bytes that one of the two buffers for streamed experts has, unless one expert is larger."""
+"""Bytes that one of the buffers for streamed experts has, unless one expert is larger,"""
+STREAM_BUFFERS = 4
+"""and how many there are: one computes, and the others are filled while attention does. With three,
+`tests/support/prompt_timeline.py` falls to 0.84 of its bound."""
 
 Kind = tuple[QuantType, tuple[int, ...]]
 """A stack of experts: its type and shape, (experts, rows, cols)."""
@@ -104,14 +107,19 @@ def experts_at_once(stacks: Sequence[Kind]) -> int:
 
 
 def stream_bytes(layers: Sequence[Sequence[Kind]]) -> int:
-    """Bytes of both buffers on the device, for layers whose experts have these gates, ups and downs."""
-    return 2 * max((STREAM_BUFFER, *(expert_bytes(stacks) for stacks in layers)))
+    """Bytes of the buffers on the device, for layers whose experts have these gates, ups and downs."""
+    return STREAM_BUFFERS * max((STREAM_BUFFER, *(expert_bytes(stacks) for stacks in layers)))
 
 
 BUCKETS = (1, 8, 32, 128, PROMPT_CHUNK)
 """Numbers of new tokens that attention is planned, compiled and given scratch memory for. A pass of any
 number takes the next larger plan, so that a load can try them all: nothing is compiled or allocated in the
 middle of a conversation."""
+
+
+def buckets(chunk: int) -> tuple[int, ...]:
+    """The buckets of passes of up to so many tokens."""
+    return (*BUCKETS, *(1 << n for n in range(BUCKETS[-1].bit_length(), chunk.bit_length())))
 
 
 def bucket(tokens: int) -> int:

@@ -65,6 +65,14 @@ class ExpertSlots(Generic[X, W, C]):
         """The same on the device, (1, experts) int32: always one buffer."""
         return self._tables[self._rows[stack.layer]]
 
+    def absent(self, stack: Stack[W]) -> list[int]:
+        """A layer's experts that have no slot, the likeliest first."""
+        if not stack.adapts:
+            return list(range(stack.tensor.shape[0]))
+        row = self._rows[stack.layer]
+        order = (-self.residency.chances[row]).argsort(kind="stable")
+        return [expert for expert in order.tolist() if self.residency.slot_of[row, expert] < 0]
+
     def chunk(self, stack: Stack[W], ids: Ints) -> None:
         """Count a chunk's choices, (n, top_k)."""
         self.residency.chunk(self._rows[stack.layer], ids)

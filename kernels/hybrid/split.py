@@ -71,6 +71,10 @@ class SplitOps(RowOps[X, W, C]):
         """Seconds that a layer's experts take for a chunk on the host, and streamed; see `SplitExperts`."""
         return self._experts.time_chunk(tokens, top_k)
 
+    def try_streaming(self, tokens: int, top_k: int) -> None:
+        """Stream one layer's experts for a chunk of so many tokens, to make the buffers that it needs."""
+        self._experts.try_streaming(tokens, top_k)
+
     def measure_uploads(self) -> None:
         """At load: learn how fast experts come to the device, which paces them."""
         self._experts.measure_uploads()

@@ -16,7 +16,7 @@ from typing import Any, Generic, NamedTuple
 import numpy as np
 
 from kernels.cpu.expert_requests import ExpertRequest
-from kernels.device import DeviceOps
+from kernels.device import DeviceOps, StreamedLayer
 from kernels.hybrid.expert_slots import ExpertSlots, Stack
 from kernels.hybrid.host_requests import HostRequests
 from kernels.hybrid.pass_state import Computing, PassState, Submitted
@@ -58,6 +58,7 @@ class SplitExperts(Generic[X, W, C]):
         self._device, self._host, self._slots_of = device, host, slots
         self.stream_from: int | None = None
         """Tokens of a chunk from which on absent experts are computed on the device; None: never."""
+        self._fetching = False
         self.host_rests = False
         """Nothing is computed on the host, and results are wrong: to try the device alone."""
         self._layers: dict[str, list[Stack[W]]] = {}
@@ -117,7 +118,21 @@ class SplitExperts(Generic[X, W, C]):
         if self._slots is None:
             adapting = [stacks for stacks in self._layers.values() if stacks[0].adapts]
             self._slots = ExpertSlots(self._device, adapting)
-        self._slots.move(begins=not (self.host_rests or self._streams(tokens)))
+        streams = self._streams(tokens) and not self.host_rests
+        self._slots.move(begins=not (self.host_rests or streams))
+        self._stream_ahead(streams)
+
+    def _stream_ahead(self, streams: bool) -> None:
+        """The device begins to fetch what a chunk will need of every layer, before any router has chosen."""
+        layers = []
+        for gate, up, down, *_ in self._layers.values() if streams else ():
+            if gate.host is not None:
+                assert self._slots is not None, "made by `begin`"
+                experts = self._slots.absent(gate)
+                layers.append(StreamedLayer((gate.tensor, up.tensor, down.tensor), experts))
+        if layers or self._fetching:
+            self._device.stream(layers)
+        self._fetching = bool(layers)
 
     def finish(self) -> None:
         """The device has done a pass: what it chose is counted, and what failed is raised."""
@@ -212,11 +227,7 @@ class SplitExperts(Generic[X, W, C]):
         if not layers:
             return None
         first, other = layers[-1], layers[0]
-        rng = np.random.default_rng(0)
-        experts, _, hidden = first[0].tensor.shape
-        x = rng.standard_normal((tokens, hidden), dtype=np.float32)
-        ids = rng.random((tokens, experts)).argsort(axis=1)[:, :top_k].astype(np.int32)
-        weights = np.full((tokens, top_k), 1 / top_k, dtype=np.float32)
+        x, ids, weights = _chunk(first[0].tensor, tokens, top_k)
         seconds = []
         for run in (self._compute, self._stream):
             for gate, up, down, *_ in (first, other):
@@ -224,6 +235,11 @@ class SplitExperts(Generic[X, W, C]):
                 run(x, ids, weights, Routed(gate, up, down))
             seconds.append(time.perf_counter() - started)
         return seconds[0], seconds[1]
+
+    def try_streaming(self, tokens: int, top_k: int) -> None:
+        """Stream one layer's experts for a chunk of so many tokens."""
+        gate, up, down, *_ = next(s for s in self._layers.values() if s[0].host is not None)
+        self._stream(*_chunk(gate.tensor, tokens, top_k), Routed(gate, up, down))
 
     def _stream(self, x: Floats, ids: Any, weights: Floats, routed: Routed[W]) -> None:
         device = self._device
@@ -268,3 +284,12 @@ class SplitExperts(Generic[X, W, C]):
         self._requests.watch(rows)
         if isinstance(self._host, Watched):
             self._host.watch(rows)
+
+
+def _chunk(stack: Tensor, tokens: int, top_k: int) -> tuple[Floats, Any, Floats]:
+    """A layer's inputs, ids and weights for a chunk in which all experts are as popular."""
+    rng = np.random.default_rng(0)
+    experts, _, hidden = stack.shape
+    x = rng.standard_normal((tokens, hidden), dtype=np.float32)
+    ids = rng.random((tokens, experts)).argsort(axis=1)[:, :top_k].astype(np.int32)
+    return x, ids, np.full((tokens, top_k), 1 / top_k, dtype=np.float32)

@@ -15,6 +15,7 @@ import pytest
 from engine.errors import MemoryShortError
 from engine.gguf.file import GGUFFile
 from engine.machine.types import Gpu, Hardware
+from engine.model.transformer import Transformer, page_table
 from engine.plan.placement import LayerPlace, Placement
 from engine.plan.planner import make_plan
 from engine.protocol import Load
@@ -24,8 +25,10 @@ from engine.runtimes.placed import SIZES, KvShortError, load_placed
 from engine.spec.reader import read_spec
 from kernels.cpu import CpuOps
 from kernels.device import DeviceMemory
-from kernels.gpu.sizes import BUCKETS
+from kernels.gpu.sizes import buckets
+from kernels.hybrid.split import SplitOps
 from kernels.reference import ReferenceOps
+from kernels.sizes import STREAM_CHUNKS
 from tests.support.fidelity import logits, nmse
 from tests.support.plans import machine
 from tests.support.simulated_device import SimulatedDevice
@@ -133,7 +136,33 @@ def test_a_context_that_was_planned_too_tightly_is_shorter(tmp_path: Path) -> No
 
 
 def test_a_load_tries_every_bucket() -> None:
-    assert set(BUCKETS) <= set(SIZES)
+    assert set(buckets(STREAM_CHUNKS[0])) <= set(SIZES)
+
+
+@pytest.mark.parametrize(("streamed", "chunk"), [(0.1, 1024), (1.9, 1024), (2.1, 512)])
+def test_chunks_are_long_where_experts_stream(
+    streamed: float, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """512 tokens' experts take the host a second; how long they take to stream decides from which number on."""
+    path, device = tiny_model("qwen3moe", tmp_path), SimulatedDevice()
+    monkeypatch.setattr(SplitOps, "time_chunk", lambda *arguments: (1.0, streamed))
+    placement = Placement(layers((0, 2), (0, 2)), 1100, "f16", chunk=1024)
+    tokens = (TOKENS * 20)[:1090]
+    with placed(path, placement, {0: device}) as runtime:
+        assert runtime.chunk == chunk
+        before = device.streamed
+        runtime.begin(tokens)
+        for first in range(0, len(tokens), chunk):
+            got = runtime.forward(tokens[first : first + chunk])
+        # The last layer computes one row only; the second chunk of the first case has 66 tokens.
+        assert device.streamed - before == {0.1: 2, 1.9: 1, 2.1: 0}[streamed]
+    with GGUFFile.open(path) as file:
+        pages = pages_for(1100)
+        whole: Transformer[Any, Any, Any] = Transformer(
+            file, read_spec(file), CpuOps(2), pages, PAGE_SIZE, chunk=1100
+        )
+        wanted = whole.forward(np.array(tokens, np.int32), page_table(list(range(pages))), 0)
+    assert nmse(got, wanted) < 1e-3
 
 
 def test_progress_reaches_the_end(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from engine.spec.reader import read_spec
 from kernels.cpu import CpuOps
 from kernels.ops import Floats
 from kernels.reference import ReferenceOps
+from tests.support.fidelity import nmse
 from tests.support.tiny import tiny_model
 
 RNG = np.random.default_rng(5)
@@ -34,11 +35,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def runtime(path: Path, ops: Any, slots: int = 8, context: int = 1024) -> Iterator[NativeRuntime]:
+def runtime(
+    path: Path, ops: Any, slots: int = 8, context: int = 1024, chunk: int = 512
+) -> Iterator[NativeRuntime]:
     with GGUFFile.open(path) as file:
         pages = pages_for(context)
         model: Transformer[Any, Any, Any] = Transformer(
-            file, read_spec(file), ops, pages, PAGE_SIZE, slots=slots
+            file, read_spec(file), ops, pages, PAGE_SIZE, slots=slots, chunk=chunk
         )
         yield NativeRuntime(model, context, pages, [])
 
@@ -60,6 +63,33 @@ def read(
 def decode(runtime: NativeRuntime, tokens: list[int]) -> None:
     for token in tokens:
         runtime.forward([token])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "variant"), [("qwen35moe", "qwen35moe"), ("gpt-oss", "narrow")]
+)
+def test_longer_chunks_say_the_same_and_go_back_to_their_ends(
+    architecture: str, variant: str, folder: Path
+) -> None:
+    path, ops = tiny_model(architecture, folder, variant=variant, expert_type="F32"), CpuOps(2)
+    prompt = RNG.integers(0, 250, 1400).tolist()
+    branch = [*prompt[:1300], *MORE]
+    with (
+        runtime(path, ops, context=2048) as short,
+        runtime(path, ops, context=2048, chunk=1024) as long,
+    ):
+        assert (short.chunk, long.chunk) == (512, 1024)
+        for tokens, cached in (
+            (prompt, (0, 0)),
+            (branch, (1024, 1024)),
+            (prompt[:800] + MORE, (512, 0)),
+        ):
+            wanted, found = read(short, tokens), read(long, tokens)
+            assert (wanted[0], found[0]) == cached
+            assert nmse(found[1], wanted[1]) < 1e-6
+            decode(short, REPLY)
+            decode(long, REPLY)
+    ops.close()
 
 
 @pytest.mark.parametrize(("architecture", "variant"), VARIANTS, ids=lambda name: name)

@@ -144,7 +144,8 @@ def test_slots_meet_what_is_chosen(name: str, share: float) -> None:
     trace = TRACES[name](700, 2, experts, 4)
     found = compare(trace, experts, int(share * experts), prompt)
     assert found["ours"].hits >= found["LRU"].hits
-    assert found["ours"].hits >= 0.87 * found["oracle"].hits
+    least = 0.9 if name == "drifting topics" else 0.85
+    assert found["ours"].hits >= least * found["oracle"].hits
     assert found["ours"].uploads < found["LRU"].uploads
 
 

@@ -127,15 +127,29 @@ def test_experts_that_are_wanted_come_to_the_device(host_sync: HostSync, tmp_pat
 
 
 @pytest.mark.parametrize("slots", [none, half])
-def test_long_chunks_pass_through_the_device(slots: Slots, tmp_path: Path) -> None:
+def test_long_chunks_pass_through_the_device(
+    slots: Slots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every layer's absent experts are asked for before its router has chosen, and no others."""
     path = tiny_model("deepseek2", tmp_path, variant="v2-lite")
     device = SimulatedDevice()
     with split(slots, device) as ops:
         ops.stream_from(21)
+        ahead: list[Any] = []
+        stream = device.stream
+
+        def noted(layers: Any) -> None:
+            ahead[:] = layers or ahead
+            stream(layers)
+
+        monkeypatch.setattr(device, "stream", noted)
         got = run(path, ops)
         with GGUFFile.open(path) as file:
             layers = read_spec(file).moe_layers
         assert device.streamed == layers * sum(count >= 21 for count in CHUNKS)
+        assert len(ahead) == layers and not device.ahead  # a token ends what was fetched
+        known = [layer.experts for layer in ahead]
+        assert all((len(experts) == 8) == (slots is none) for experts in known)
     whole = run(path, ReferenceOps())
     assert nmse(got, whole) <= 1.1 * nmse(run(path, CpuOps(2)), whole) + 1e-11
 

@@ -4,7 +4,6 @@ Everyone has the same slots and the same link: they are filled with what a polic
 `UPLOADS` experts a layer come after a token, and are there a token later. Ours is `kernels.hybrid.residency`. The
 oracle is Belady's (1966), with bypass: it knows the trace to its end, so after each token it keeps of what it has and
 of what was just computed those whose next use is nearest. Nobody but ours is asked for a gain before a copy.
-`foresight` is more than an oracle of eviction: it fetches what it knows will be used, before anyone has chosen it.
 """
 
 from __future__ import annotations
@@ -68,12 +67,12 @@ class Counting:
 
 
 class Clairvoyant:
-    """The sooner an expert is used the more it is worth."""
+    """The sooner an expert is used again the more it is worth; only what was just used may come."""
 
-    def __init__(self, trace: Ints, experts: int, fetches: bool) -> None:
+    def __init__(self, trace: Ints, experts: int) -> None:
         tokens, layers, _ = trace.shape
         self._next = np.full((tokens + 2, layers, experts), 2 * tokens, np.int32)
-        self._rows, self._fetches = np.arange(layers)[:, None], fetches
+        self._rows = np.arange(layers)[:, None]
         for time in range(tokens - 1, -1, -1):
             self._next[time] = self._next[time + 1]
             self._next[time, self._rows, trace[time]] = time
@@ -86,8 +85,6 @@ class Clairvoyant:
         return worth
 
     def may_come(self, ids: Ints) -> np.ndarray | bool:
-        if self._fetches:
-            return True
         allowed = np.zeros(self._next.shape[1:], bool)
         allowed[self._rows, ids] = True
         return allowed
@@ -144,8 +141,7 @@ def compare(trace: Ints, experts: int, slots: int, prompt: int = PROMPT) -> dict
     others: dict[str, Policy] = {
         "LRU": Counting(trace, experts, recent=True),
         "LFU": Counting(trace, experts, recent=False),
-        "oracle": Clairvoyant(trace, experts, fetches=False),
-        "foresight": Clairvoyant(trace, experts, fetches=True),
+        "oracle": Clairvoyant(trace, experts),
     }
     found = {"ours": play_ours(trace, experts, slots, prompt)}
     return found | {name: play(trace, experts, slots, one, prompt) for name, one in others.items()}

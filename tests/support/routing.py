@@ -39,8 +39,8 @@ def drifting(tokens: int, layers: int, experts: int, top_k: int, seed: int = 0) 
 def changing(tokens: int, layers: int, experts: int, top_k: int, seed: int = 0) -> Ints:
     """As `stationary`, but in the middle all experts change their places."""
     half = tokens // 2
-    parts = (stationary(n, layers, experts, top_k, seed + n) for n in (half, tokens - half))
-    return np.concatenate(list(parts))
+    before = stationary(half, layers, experts, top_k, seed)
+    return np.concatenate([before, stationary(tokens - half, layers, experts, top_k, seed + 1)])
 
 
 TRACES: dict[str, Callable[..., Ints]] = {

@@ -18,7 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from kernels.device import Copy, DeviceMemory, DeviceMemoryError, DeviceOps, ExpertRequest, HostSync
+from kernels.device import (
+    Copy,
+    DeviceMemory,
+    DeviceMemoryError,
+    DeviceOps,
+    ExpertRequest,
+    HostSync,
+    StreamedLayer,
+)
 from kernels.ops import CacheShape, Floats, Ints, Tensor
 from kernels.recurrent import StateShape
 from kernels.reference import Cache, ReferenceOps, Weight
@@ -52,6 +60,8 @@ class SimulatedDevice(ReferenceOps):
         self.loaded: set[tuple[str, ...]] = set()
         """Ops that were done op by op: a GPU's driver loads no kernel while it captures."""
         self.streamed = self.replays = 0
+        self.ahead: list[StreamedLayer] = []
+        """What was to be fetched for the last pass."""
         self._total, self._polls = total, polls
         self._graph: Graph | None = None
         self._states: list[weakref.ref[Any]] = []
@@ -141,9 +151,15 @@ class SimulatedDevice(ReferenceOps):
         size = stack.data.nbytes // stack.shape[0]
         return stack.data[copy.slot * size :][:size]
 
+    def stream(self, layers: Sequence[StreamedLayer]) -> None:
+        self.ahead = list(layers)
+
     def stream_moe_add(self, x: Any, ids: Any, weights: Any, *rest: Any) -> None:
         gate, up, down, residual, biases, activation = rest
         self.streamed += 1
+        for layer in self.ahead:
+            if layer.tensors[0] is gate:
+                assert set(ids[ids >= 0].tolist()) <= set(layer.experts), "not fetched"
         stacks = (Weight(tensor, None) for tensor in (gate, up, down))
         added = None if biases is None else tuple(Weight(tensor, None) for tensor in biases)
         self.moe_add(x, ids, weights, *stacks, residual, added, activation)

@@ -15,23 +15,35 @@ from engine.errors import RequestError
 from engine.machine import profiles
 from engine.machine.types import GpuUser, Hardware, Software
 from engine.plan import report
-from engine.plan.footprint import PAGE, state_bytes, window_bytes
-from engine.plan.gpu_footprint import layer_kv_bytes, reserve_bytes
+from engine.plan.footprint import PAGE, state_bytes, window_positions, workspace_bytes
+from engine.plan.gpu_footprint import (
+    HOST,
+    chunk_bytes,
+    layer_kv_bytes,
+    layer_memory_bytes,
+    reserve_bytes,
+    work_bytes,
+)
 from engine.plan.gpu_ledger import USUAL_CONTEXT
+from engine.plan.gpu_speed import OVERLAP, PCIE_EFFICIENCY
 from engine.plan.memory_plan import KV, STATES, WINDOWS, DevicePlan, MemoryPlan
 from engine.plan.planner import make_plan
 from engine.protocol import Auto
 from engine.spec.spec import ModelSpec
+from kernels.sizes import STREAM_CHUNKS
 from tests.support.plans import (
     DEEPSEEK_V3,
     FOREIGN,
     GIB,
+    GPT_OSS,
     LLAMA_70B,
     MIXTRAL,
     QWEN3_30B,
+    QWEN36_35B,
     machine,
     spec,
 )
+from tests.support.prompt_timeline import overlap
 
 
 def dense() -> ModelSpec:
@@ -73,7 +85,8 @@ def check(model: ModelSpec, hardware: Hardware, plan: MemoryPlan) -> None:
         cache = kinds["full"] * layer_kv_bytes(model, plan.context, placement.kv)
         assert part((device,), KV) == cache
         if kinds["window"]:
-            windows = window_bytes(model) * kinds["window"] // sum(model.windows)
+            windows = model.attention("window").row_bytes * kinds["window"]
+            windows *= window_positions(model, placement.chunk)
             windows = windows if placement.kv == "f16" else windows * 17 // 32
             assert part((device,), WINDOWS) == windows
             cache += windows
@@ -357,6 +370,51 @@ def test_a_reserve_is_kept() -> None:
     assert reserve_bytes(small) == GIB
     assert reserve_bytes(machine(8, 8).gpus[0]) == 512 << 20
     assert reserve_bytes(machine(8, 80).gpus[0]) == 80 * GIB * 3 // 100
+
+
+# Chunks of a prompt.
+
+
+def test_longer_chunks_are_counted_where_experts_stream() -> None:
+    model = spec()
+    for vram, chunk in ((8, 2048), (12, 4096), (24, 512)):
+        hardware = machine(64, vram)
+        plan = make_plan(model, hardware, 8192)
+        assert plan.placement is not None and plan.placement.chunk == chunk
+        work = part(plan.devices[:1], "workspace")
+        usual = work_bytes(model, 8192, True, streams=chunk > 512)
+        assert work >= usual + chunk_bytes(model, chunk) - chunk_bytes(model, 512)
+        ram = part(plan.devices[1:], "workspace")
+        assert ram == workspace_bytes(model, chunk) + HOST
+    windowed = spec(GPT_OSS, "MXFP4")
+    rings = [layer_memory_bytes(windowed, 0, 8192, "f16", chunk) for chunk in (512, 2048)]
+    row = windowed.attention("window").row_bytes
+    assert windowed.kind(0) == "window" and rings[1] - rings[0] == 1536 * row
+
+
+def test_streamed_prompts_are_predicted_by_the_longer_of_copies_and_products() -> None:
+    model = spec(DEEPSEEK_V3)
+    plan = make_plan(model, machine(600, 24))
+    assert plan.placement is not None and plan.placement.chunk == 2048
+    assert plan.prefill_bound_words == "limited by PCIe: 32 GB/s"
+    missed = sum(
+        (1 - place.experts / 256) * groups["experts"].device
+        for place, groups in zip(plan.placement.layers, model.layer_groups, strict=True)
+        if place.gpu is not None and "experts" in groups
+    )
+    copies = missed / (16 * 1.969e9 * PCIE_EFFICIENCY) / OVERLAP
+    assert plan.placement.on_cpu == 0
+    assert plan.prefill_tok_s == pytest.approx(2048 / copies, rel=1e-3)
+    assert any("of prompt (predicted" in line for line in report.words(plan))
+
+
+@pytest.mark.parametrize("numbers", [QWEN3_30B, QWEN36_35B, GPT_OSS])
+@pytest.mark.parametrize("tokens", STREAM_CHUNKS)
+@pytest.mark.parametrize("resident", [0.0, 0.25])
+def test_copies_and_products_overlap(numbers: Numbers, tokens: int, resident: float) -> None:
+    """The engine's own order of fetching, on simulated streams: `python -m tests.support.prompt_timeline`."""
+    found = overlap(spec(numbers, "MXFP4" if numbers is GPT_OSS else "Q4_K_M"), tokens, resident)
+    assert found.share >= OVERLAP > 0.85
 
 
 # Speeds.

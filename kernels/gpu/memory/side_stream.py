@@ -65,6 +65,12 @@ class SideStream:
             assert isinstance(mark, torch.cuda.Event)
             self._stream.wait_event(mark)
 
+    def current_after(self, mark: Mark) -> None:
+        """What the device's current stream is given from now on is done once the mark is reached."""
+        if self._stream is not None:
+            assert isinstance(mark, torch.cuda.Event)
+            torch.cuda.current_stream(self._device).wait_event(mark)
+
     def before_current(self) -> None:
         """What the current stream is given from now on is done after all that this one has now."""
         if self._stream is not None:

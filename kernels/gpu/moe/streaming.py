@@ -1,68 +1,85 @@
-"""A layer's experts that are not on the device are streamed through it: some are copied while others compute.
+"""Experts that are not on the device are streamed through it: some are copied while others compute.
 
-Two buffers are used alternately. Made for long chunks, in which most experts have tokens and each of them
-many.
+Made for long chunks, in which most experts have tokens and each of them many. Buffers are filled by a thread, in a
+stream of their own and ahead of the layer that computes (`expert_feed`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor as X
 
+from kernels.device import StreamedLayer
 from kernels.gpu import elementwise
 from kernels.gpu.graph.inputs import to_device
 from kernels.gpu.memory.side_stream import Mark
 from kernels.gpu.memory.staging import pieces
 from kernels.gpu.memory.tracked_allocator import TrackedAllocator
 from kernels.gpu.memory.weight_store import WeightStore
+from kernels.gpu.moe.expert_feed import ExpertFeed, FeedLayer, Part
 from kernels.gpu.moe.experts import Rows, Stacks, activated, add_weighted, moe_add
 from kernels.gpu.quant import matmul
 from kernels.gpu.quant.matmul import Fp16Activations, Groups
 from kernels.gpu.quant.weight import PackedWeight, packed_bytes
-from kernels.gpu.sizes import experts_at_once, stream_bytes
+from kernels.gpu.sizes import STREAM_BUFFERS, Kind, experts_at_once, stream_bytes
 from kernels.ops import Ints, Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
-    """Experts that are on the device together, in the order of their slots, and the pairs that they serve.
+class Chosen:
+    """What a chunk's router chose: ids (n, top_k), -1 for none; pairs (token * top_k + choice) by their experts.
 
-    `order` are those pairs (token * top_k + choice), expert after expert; a row of `tiles` is a slot and
-    the begin and end of at most `size` of its pairs within `order`.
+    `order` are the pairs, expert after expert; expert `used[i]` has `counts[i]` of them from `firsts[i]` on. Tiles have
+    at most `size`.
     """
 
-    experts: tuple[int, ...]
+    ids: Ints
     order: Ints
-    tiles: Ints
+    used: Ints
+    firsts: Any
+    counts: Any
     size: int
 
+    @classmethod
+    def of(cls, ids: Ints) -> Chosen:
+        """Of these ids."""
+        flat = ids.reshape(-1)
+        order: Ints = np.argsort(flat, kind="stable").astype(np.int32)
+        order = order[int((flat < 0).sum()) :]
+        used, firsts, counts = np.unique(flat[order], return_index=True, return_counts=True)
+        size = 16 if len(order) <= 16 * len(used) else 32 if len(order) <= 32 * len(used) else 64
+        return cls(ids, order, used, firsts, counts, size)
 
-def passes(ids: Ints, at_once: int) -> list[Pass]:
-    """The passes that compute ids (n, top_k), -1 for none, with at most `at_once` experts in each."""
-    flat = ids.reshape(-1)
-    order: Ints = np.argsort(flat, kind="stable").astype(np.int32)
-    order = order[int((flat < 0).sum()) :]
-    used, firsts, counts = np.unique(flat[order], return_index=True, return_counts=True)
-    size = 16 if len(order) <= 16 * len(used) else 32 if len(order) <= 32 * len(used) else 64
-    result = []
-    for start in range(0, len(used), at_once):
-        part = slice(start, start + at_once)
-        base = int(firsts[start])
-        tiles = [
-            (slot, begin, min(begin + size, first + count))
-            for slot, (first, count) in enumerate(
-                zip((firsts[part] - base).tolist(), counts[part].tolist(), strict=True)
-            )
-            for begin in range(first, first + count, size)
-        ]
-        pairs = order[base : base + int(counts[part].sum())]
-        experts = tuple(used[part].tolist())
-        result.append(Pass(experts, pairs, np.array(tiles, np.int32), size))
-    return result
+    def groups(self, experts: Sequence[int]) -> tuple[Ints, Ints]:
+        """The pairs of these experts in their order, and tiles (slot, begin, end): the slot is an expert's place in
+        `experts`, begin and end are within those pairs. Experts that nobody chose have none."""
+        where = {int(expert): place for place, expert in enumerate(self.used)}
+        pairs, tiles, begin = [], [], 0
+        for slot, expert in enumerate(experts):
+            if (place := where.get(expert)) is None:
+                continue
+            count, first = int(self.counts[place]), int(self.firsts[place])
+            pairs.append(self.order[first : first + count])
+            tiles += [
+                (slot, start, min(start + self.size, begin + count))
+                for start in range(begin, begin + count, self.size)
+            ]
+            begin += count
+        order: Ints = np.concatenate(pairs) if pairs else np.empty(0, np.int32)
+        return order, np.array(tiles, np.int32).reshape(-1, 3)
+
+    def slots(self, experts: Sequence[int]) -> Ints:
+        """ids as places in `experts`, -1 for others."""
+        slots: Ints = np.full(self.ids.shape, -1, dtype=np.int32)
+        for slot, expert in enumerate(experts):
+            slots[self.ids == expert] = slot
+        return slots
 
 
 @dataclass(slots=True)
@@ -89,7 +106,40 @@ class ExpertStream:
 
     def __init__(self, allocator: TrackedAllocator, store: WeightStore) -> None:
         self._allocator, self._store = allocator, store
-        self._buffers: tuple[_Buffer, ...] = ()
+        self._buffers: list[_Buffer] = []
+        on_gpu = allocator.device.type == "cuda"
+        self._thread = ThreadPoolExecutor(1, "streamed experts") if on_gpu else None
+        self._layers: list[StreamedLayer] = []
+        self._feed: ExpertFeed[_Buffer] | None = None
+        self._done = 0
+        """Layers of the feed that were computed."""
+
+    def close(self) -> None:
+        """Stop the thread."""
+        self.begin(())
+        if self._thread is not None:
+            self._thread.shutdown()
+
+    def begin(self, layers: Sequence[StreamedLayer]) -> None:
+        """Begin to fetch the experts of these layers, in this order; what an earlier call left is forgotten.
+
+        Raises `DeviceMemoryError` where there is no room for the buffers.
+        """
+        if self._feed is not None:
+            self._feed.stop()
+        self._layers, self._feed, self._done = list(layers), None, 0
+        if not layers:
+            return
+        kinds = [_kinds(layer) for layer in layers]
+        self._make_buffers(stream_bytes(kinds) // STREAM_BUFFERS)
+        feed = [
+            FeedLayer(layer.experts, experts_at_once(kind))
+            for layer, kind in zip(layers, kinds, strict=True)
+        ]
+        run = _at_once if self._thread is None else self._thread.submit
+        fill = self._fill_of(tuple(layers), [layer.at_once for layer in feed])
+        self._feed = ExpertFeed(feed, self._buffers, fill, run)
+        self._feed.start()
 
     def moe_add(
         self,
@@ -103,55 +153,89 @@ class ExpertStream:
     ) -> None:
         """As `experts.moe_add`, with the gate, up and down stacks of a file, which `ids` count in.
 
-        Waits for the ids. Raises `DeviceMemoryError` where there is no room for the buffers.
+        Waits for the ids. A layer that `begin` was not told of is begun now. Raises `DeviceMemoryError` where there is
+        no room for the buffers.
         """
         n, top_k = ids.shape
-        chosen = ids.cpu().numpy()
-        kinds = [(tensor.type, tensor.shape) for tensor in tensors]
-        at_once = experts_at_once(kinds)
-        work = passes(chosen, at_once)
-        if not work:
+        chosen = Chosen.of(ids.cpu().numpy())
+        used = frozenset(chosen.used.tolist())
+        number = self._number(tensors, used)
+        if not used or number is None:
             return
-        self._make_buffers(stream_bytes([kinds]) // 2)
         few = n <= matmul.GEMV_MAX_ROWS
         biases = None if bias_tensors is None else _rows(bias_tensors, x.device)
-        groups = [] if few else _groups(work, x.device)
         x16 = None if few else matmul.fp16_activations(x)
         results = torch.zeros(0 if few else n, top_k, residual.shape[1], device=x.device)
-        for number, part in enumerate(work):
-            buffer = self._buffers[number % 2]
-            stacks = self._fill(buffer, part.experts, tensors, at_once)
+        assert self._feed is not None
+        for part in self._feed.parts(number, used):
+            stacks = self._ready(part, tensors)
             if x16 is None:
-                slots = to_device(_slots(chosen, part), x.device)
+                slots = to_device(chosen.slots(part.experts), x.device)
                 some = None if biases is None else _some(biases, part.experts)
                 moe_add(x, slots, weights, stacks, residual, some, activation)
-            else:
+            elif (grouped := _groups(chosen, part.experts, x.device)) is not None:
                 rows = results.view(n * top_k, -1)
-                _products(x16, groups[number], stacks, rows, top_k, ids, biases, activation)
-            buffer.read = self._store.staging.stream.current_mark()
+                _products(x16, grouped, stacks, rows, top_k, ids, biases, activation)
+            part.buffer.read = self._store.staging.stream.current_mark()
+        self._done = number + 1
         if few:
             return
         if biases is not None:
             elementwise.add_rows(results.view(n * top_k, -1), biases[2], ids.view(-1))
         add_weighted(results, weights, residual)
 
-    def _fill(
-        self, buffer: _Buffer, experts: Sequence[int], tensors: Sequence[Tensor], at_once: int
-    ) -> Stacks:
-        """Experts of a layer, there for the ops that are asked for next."""
-        staging, stacks = self._store.staging, buffer.stacks(tensors, at_once)
-        staging.stream.after(buffer.read)
-        for weight, tensor in zip(stacks, tensors, strict=True):
-            staging.send(pieces(tensor, experts, weight, 0, staging.block))
-        staging.stream.before_current()
-        return stacks
+    def _number(self, tensors: tuple[Tensor, Tensor, Tensor], used: frozenset[int]) -> int | None:
+        """The place of a layer among those that are fetched; None: nobody needs one of it."""
+        left = range(self._done, len(self._layers))
+        number = next((n for n in left if self._layers[n].tensors[0] is tensors[0]), None)
+        if number is None:
+            if not used:
+                return None
+            self.begin([StreamedLayer(tensors, sorted(used))])
+            return 0
+        if not used <= set(self._layers[number].experts):
+            raise ValueError(f"experts of {tensors[0].name} are chosen that are not fetched")
+        return number
+
+    def _fill_of(self, layers: Sequence[StreamedLayer], at_once: Sequence[int]) -> Any:
+        """What fills a buffer, for a feed of these layers."""
+        staging = self._store.staging
+
+        def fill(number: int, experts: tuple[int, ...], buffer: _Buffer) -> Mark:
+            tensors = layers[number].tensors
+            staging.stream.after(buffer.read)
+            for weight, tensor in zip(
+                buffer.stacks(tensors, at_once[number]), tensors, strict=True
+            ):
+                staging.send(pieces(tensor, experts, weight, 0, staging.block))
+            return staging.stream.mark()
+
+        return fill
+
+    def _ready(self, part: Part[_Buffer], tensors: Sequence[Tensor]) -> Stacks:
+        """A part's experts, there for the ops that are asked for next."""
+        self._store.staging.stream.current_after(part.filled)
+        kinds = [(tensor.type, tensor.shape) for tensor in tensors]
+        return part.buffer.stacks(tensors, experts_at_once(kinds))
 
     def _make_buffers(self, size: int) -> None:
         if not self._buffers or len(self._buffers[0].data) < size:
-            self._buffers = ()
-            data = [self._allocator.empty(size) for _ in range(2)]
+            if self._thread is not None:
+                self._thread.submit(int).result()  # nobody fills what goes
+            self._store.staging.stream.before_current()
+            self._buffers = []
+            data = [self._allocator.empty(size) for _ in range(STREAM_BUFFERS)]
             allocated = self._store.staging.stream.current_mark()
-            self._buffers = _Buffer(data[0], allocated), _Buffer(data[1], allocated)
+            self._buffers = [_Buffer(one, allocated) for one in data]
+
+
+def _at_once(job: Any) -> None:
+    """In Triton's interpreter, which has one thread."""
+    job()
+
+
+def _kinds(layer: StreamedLayer) -> list[Kind]:
+    return [(tensor.type, tensor.shape) for tensor in layer.tensors]
 
 
 def _products(
@@ -189,25 +273,13 @@ def _some(biases: Rows, experts: Sequence[int]) -> Rows:
     return gate, up, down
 
 
-def _slots(ids: Ints, part: Pass) -> Ints:
-    """ids (n, top_k) as slots of a pass, -1 for what others compute."""
-    slots: Ints = np.full(ids.shape, -1, dtype=np.int32)
-    for slot, expert in enumerate(part.experts):
-        slots[ids == expert] = slot
-    return slots
-
-
-def _groups(work: Sequence[Pass], device: torch.device) -> list[Groups]:
-    """The passes' pairs and tiles on the device, in one copy."""
-    arrays = [array for part in work for array in (part.order, part.tiles.reshape(-1))]
-    # Each begins at 16 bytes, which kernels are compiled for.
-    starts = np.cumsum([0] + [-(-len(array) // 4) * 4 for array in arrays]).tolist()
-    together: Ints = np.zeros(starts[-1], dtype=np.int32)
-    for start, array in zip(starts, arrays, strict=False):
-        together[start : start + len(array)] = array
+def _groups(chosen: Chosen, experts: Sequence[int], device: torch.device) -> Groups | None:
+    """The pairs and tiles of some experts on the device, in one copy; None where nobody chose them."""
+    order, tiles = chosen.groups(experts)
+    if not len(order):
+        return None
+    start = -(-len(order) // 4) * 4  # at 16 bytes, which kernels are compiled for
+    together: Ints = np.zeros(start + tiles.size, dtype=np.int32)
+    together[: len(order)], together[start:] = order, tiles.reshape(-1)
     there = to_device(together, device)
-    parts = [there[start:][: len(array)] for start, array in zip(starts, arrays, strict=False)]
-    return [
-        Groups(order, tiles.view(-1, 3), part.size)
-        for part, order, tiles in zip(work, parts[::2], parts[1::2], strict=True)
-    ]
+    return Groups(there[: len(order)], there[start:].view(-1, 3), chosen.size)

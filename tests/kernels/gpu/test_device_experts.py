@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from kernels.device import Copy, DeviceMemoryError
+from kernels.device import Copy, DeviceMemoryError, StreamedLayer
 from kernels.gpu import sizes
 from kernels.gpu.gpu_ops import GpuOps
 from kernels.gpu.memory.staging import Staging
 from kernels.gpu.memory.tracked_allocator import TrackedAllocator
 from kernels.gpu.memory.weight_store import WeightStore
-from kernels.gpu.moe.streaming import ExpertStream, passes
+from kernels.gpu.moe.streaming import Chosen, ExpertStream
 from kernels.gpu.quant import matmul
-from kernels.gpu.sizes import expert_bytes, experts_at_once, stream_bytes
+from kernels.gpu.sizes import STREAM_BUFFERS, expert_bytes, experts_at_once, stream_bytes
 from kernels.ops import Ints, Tensor
 from kernels.quants import BY_NAME
 from kernels.reference import ReferenceOps
@@ -293,59 +293,106 @@ def test_layers_of_all_kinds_share_the_buffers(monkeypatch: pytest.MonkeyPatch) 
 def test_no_room_for_the_buffers_is_said() -> None:
     ops = GpuOps(DEVICE, limit=sizes.STREAM_BUFFER)
     x, weights, residual = case(SHAPES["Q8_0"], 9)
-    with pytest.raises(DeviceMemoryError, match="67,108,864 bytes wanted"):
+    with pytest.raises(DeviceMemoryError, match="bytes wanted"):
         ops.stream_moe_add(x, ops.from_numpy(chosen_of(9, [1])), weights, *SHAPES["Q8_0"], residual)
     ops.close()
 
 
 @pytest.mark.skipif(ON_GPU, reason="a simulated stream")
 def test_a_buffer_waits_for_the_products_that_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    tensors, stream = SHAPES["Q8_0"], FakeStream()
-    at_once(monkeypatch, tensors, 2)
+    """And copies run ahead: the next layer's are asked for before anyone knows whom it chooses."""
+    first, second = SHAPES["Q8_0"], stacks("Q8_0", "Q8_0", 96, 160)
+    at_once(monkeypatch, first, 2)
+    stream = FakeStream()
     allocator = TrackedAllocator(torch.device("cpu"))
     store = WeightStore(allocator)
     store._staging = Staging(allocator, 1 << 20, stream)
     streaming = ExpertStream(allocator, store)
-    x, weights, residual = case(tensors, 9)
+    x, weights, residual = case(first, 9)
     ids = torch.from_numpy(chosen_of(9, USED["all"]))
-    read: list[int] = []
-    products = matmul.scattered_gemm
+    log: list[str] = []
+    products, fill = matmul.scattered_gemm, buffered(streaming, monkeypatch, log)
 
     def last_product(*args: Any) -> None:
         products(*args)
-        read.append(len(stream.marks))  # the next mark is behind this product
+        log.append(f"product before {len(stream.marks)}")  # the next mark is behind it
 
     monkeypatch.setattr(matmul, "scattered_gemm", last_product)
-    stream.log.clear()
-    for _ in range(2):  # layers of four passes each
-        streaming.moe_add(x, ids, weights, tensors, residual)
-    orders = [line for line in stream.log if not line.startswith("wait")]
-    assert orders[1::2] == ["before current"] * 8, "products come after the copies of their pass"
-    assert orders[4::2] == [f"after {mark}" for mark in read[:6]]
+    streaming.begin([StreamedLayer(tensors, range(EXPERTS)) for tensors in (first, second)])
+    assert log == ["fill 0"] * STREAM_BUFFERS, "buffers are filled before a router has chosen"
+    streaming.moe_add(x, ids, weights, first, residual)
+    assert log.count("fill 1") == STREAM_BUFFERS, "the next layer's are on their way"
+    streaming.moe_add(x, ids, weights, second, residual)
+    assert len([line for line in log if line.startswith("fill")]) == 8 == fill()
+    reads = [int(line.split()[-1]) for line in log if line.startswith("product")]
+    after = [int(line.split()[-1]) for line in stream.log if line.startswith("after")]
+    assert after[-4:] == reads[:4], "each fill waits for the product that read its buffer"
     store.close()
 
 
-def test_passes_serve_every_pair_once() -> None:
+def buffered(streaming: ExpertStream, monkeypatch: pytest.MonkeyPatch, log: list[str]) -> Any:
+    """Writes down whose buffers are filled; the result says how many were."""
+    make, count = streaming._fill_of, [0]
+
+    def watched(*args: Any) -> Any:
+        inner = make(*args)
+
+        def fill(number: int, *rest: Any) -> Any:
+            log.append(f"fill {number}")
+            count[0] += 1
+            return inner(number, *rest)
+
+        return fill
+
+    monkeypatch.setattr(streaming, "_fill_of", watched)
+    return lambda: count[0]
+
+
+def test_what_nobody_chose_is_not_fetched_once_that_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tensors = SHAPES["Q8_0"]
+    at_once(monkeypatch, tensors, 1)
+    ops = GpuOps(DEVICE)
+    log: list[str] = []
+    fills = buffered(ops._stream, monkeypatch, log)
+    x, weights, residual = case(tensors, 12)
+    ids = chosen_of(12, [0, 6])
+    for _ in range(2):
+        out = residual.clone()
+        ops.stream([StreamedLayer(tensors, [3, 6, 5, 4, 2, 1, 0])])
+        ops.stream_moe_add(x, ops.from_numpy(ids), weights, *tensors, out)
+        assert error(out, wanted(x, ids, weights, tensors, residual)) < ROUNDED
+    assert fills() == 2 * (STREAM_BUFFERS + 1)  # 3, 6, 5 and 4 ahead, then 0
+    ops.stream([StreamedLayer(tensors, [0])])
+    with pytest.raises(ValueError, match="not fetched"):
+        ops.stream_moe_add(x, ops.from_numpy(ids), weights, *tensors, out)
+    ops.close()
+
+
+def test_parts_serve_every_pair_once() -> None:
     for n, experts, few in ((1, 3, 1), (50, EXPERTS, 2), (200, 2, 5), (600, EXPERTS, 3)):
         ids = chosen_of(n, list(range(experts)), seed=n)
-        seen: list[int] = []
-        for part in passes(ids, few):
-            assert 1 <= len(part.experts) <= few
-            members = []
-            for slot, begin, end in part.tiles.tolist():
-                assert 0 < end - begin <= part.size
-                pairs = part.order[begin:end].tolist()
-                assert all(ids.reshape(-1)[pair] == part.experts[slot] for pair in pairs)
+        chosen, seen = Chosen.of(ids), []
+        for first in range(0, EXPERTS, few):
+            part = range(first, min(first + few, EXPERTS))[::-1]
+            order, tiles = chosen.groups(part)
+            members: list[int] = []
+            for slot, begin, end in tiles.tolist():
+                assert 0 < end - begin <= chosen.size
+                pairs = order[begin:end].tolist()
+                assert all(ids.reshape(-1)[pair] == part[slot] for pair in pairs)
                 members += pairs
-            assert sorted(members) == sorted(part.order.tolist())
+            assert sorted(members) == sorted(order.tolist())
+            assert np.array_equal(chosen.slots(part) >= 0, np.isin(ids, part))
             seen += members
         assert sorted(seen) == np.flatnonzero(ids.reshape(-1) >= 0).tolist()
-    assert passes(np.full((3, 2), -1, np.int32), 4) == []
+    assert not len(Chosen.of(np.full((3, 2), -1, np.int32)).used)
 
 
 def test_stream_bytes_are_bounded_or_one_expert() -> None:
     small = [(tensor.type, tensor.shape) for tensor in SHAPES["Q4_K"]]
     large = [(small[0][0], (8, 8192, 32768))] * 3
-    assert stream_bytes([small]) == 2 * sizes.STREAM_BUFFER
-    assert stream_bytes([small, large]) == 2 * expert_bytes(large) > 2 * sizes.STREAM_BUFFER
+    assert stream_bytes([small]) == STREAM_BUFFERS * sizes.STREAM_BUFFER
+    assert stream_bytes([small, large]) == STREAM_BUFFERS * expert_bytes(large)
     assert experts_at_once(large) == 1

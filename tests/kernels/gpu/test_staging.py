@@ -147,6 +147,9 @@ class FakeStream(SideStream):
     def before_current(self) -> None:
         self.log.append("before current")
 
+    def current_after(self, mark: Any) -> None:
+        self.log.append(f"current after {mark.number}")
+
 
 @on_the_cpu
 def test_a_buffer_is_filled_again_once_its_copy_is_done() -> None:
