@@ -18,6 +18,10 @@ from kernels.ops import C, Ints, Tensor
 from kernels.recurrent import W, X
 
 
+_POLL = 1e-4
+"""Seconds from one look at an upload that is measured to the next."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Stack(Generic[W]):
     """A stack of experts: all on the device, or all on the host and some of them in slots on the device."""
@@ -120,10 +124,6 @@ class ExpertSlots(Generic[X, W, C]):
         values: Any = self.residency.slot_of[row : row + 1].copy()
         table: X = self._device.from_numpy(values)
         return table
-
-
-_POLL = 1e-4
-"""Seconds."""
 
 
 def _expert_bytes(stack: Stack[W]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -57,14 +57,15 @@ class WeightStore:
 
     def upload(self, copies: Sequence[Copy[Any]]) -> Callable[[], bool]:
         """Begin to fill slots; the result says whether all are filled, and raises what went wrong."""
-        blocks = [piece for copy in copies for piece in self._pieces(copy)]
+        for copy in copies:
+            _check(copy)
         stream = self.staging.stream
         # What the current stream was given before may still read what the slots have now.
         read = stream.current_mark()
 
         def send() -> Mark:
             stream.after(read)
-            self.staging.send(blocks)
+            self.staging.send(_blocks(copies, self.staging.block))
             return stream.mark()
 
         if self._uploader is None:
@@ -72,19 +73,36 @@ class WeightStore:
         sent: Future[Mark] = self._uploader.submit(send)
         return lambda: sent.done() and sent.result().query()
 
-    def _pieces(self, copy: Copy[Any]) -> list[Piece]:
-        weight, tensor = copy.weights, copy.tensor
-        assert isinstance(weight, PackedWeight), "slots are made by `expert_slots`"
-        if weight.type != tensor.type or weight.shape[1:] != tensor.shape[1:]:
-            raise ValueError(
-                f"{tensor.name} does not fit slots of {weight.type.name} {weight.shape}"
-            )
-        if not 0 <= copy.slot < weight.shape[0] or not 0 <= copy.expert < tensor.shape[0]:
-            raise ValueError(f"expert {copy.expert} of {tensor.name} into slot {copy.slot}")
-        return list(pieces(tensor, [copy.expert], weight, copy.slot, self.staging.block))
-
     def _make(self, tensor: Tensor, shape: tuple[int, ...]) -> PackedWeight:
         with self._allocator.room(packed_bytes(tensor.type, shape)):
             weight = PackedWeight.empty(tensor.type, shape, self._allocator.device)
         self._allocator.keep(weight.data)
         return weight
+
+
+def _check(copy: Copy[Any]) -> None:
+    """Raises `ValueError` for what does not fit."""
+    weight, tensor = copy.weights, copy.tensor
+    assert isinstance(weight, PackedWeight), "slots are made by `expert_slots`"
+    if weight.type != tensor.type or weight.shape[1:] != tensor.shape[1:]:
+        raise ValueError(f"{tensor.name} does not fit slots of {weight.type.name} {weight.shape}")
+    if not 0 <= copy.slot < weight.shape[0] or not 0 <= copy.expert < tensor.shape[0]:
+        raise ValueError(f"expert {copy.expert} of {tensor.name} into slot {copy.slot}")
+
+
+def _blocks(copies: Sequence[Copy[Any]], block: int) -> Iterator[Piece]:
+    """Slots beside each other are filled by blocks of several experts: one alone is a small copy."""
+    runs: list[list[Copy[Any]]] = []
+    for copy in sorted(copies, key=lambda copy: (id(copy.weights), copy.slot)):
+        if runs and _beside(runs[-1][-1], copy):
+            runs[-1].append(copy)
+        else:
+            runs.append([copy])
+    for run in runs:
+        first, experts = run[0], [copy.expert for copy in run]
+        yield from pieces(first.tensor, experts, first.weights, first.slot, block)
+
+
+def _beside(one: Copy[Any], other: Copy[Any]) -> bool:
+    same = one.weights is other.weights and one.tensor is other.tensor
+    return same and one.slot + 1 == other.slot

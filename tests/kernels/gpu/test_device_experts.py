@@ -205,6 +205,7 @@ def test_an_upload_comes_after_the_ops_before_it_and_never_waits() -> None:
     store.upload([Copy(slots, 0, tensor, 3), Copy(slots, 1, tensor, 4)])
     store.close()
     assert stream.log == [f"after {before}"]
+    assert len(stream.marks) == before + 3  # before, behind one block for both, behind all
 
 
 @pytest.mark.skipif(ON_GPU, reason="a simulated stream")
