@@ -17,7 +17,6 @@ from kernels.hybrid.residency import Move, Residency
 from kernels.ops import C, Ints, Tensor
 from kernels.recurrent import W, X
 
-
 _POLL = 1e-4
 """Seconds from one look at an upload that is measured to the next."""
 
