@@ -6,15 +6,21 @@ One thread owns a runtime.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from engine.disk_cache.chain import Layout
+from engine.disk_cache.folder import CacheFolder
+from engine.disk_cache.identity import model_key
 from engine.gguf.file import GGUFFile
+from engine.model.host_copies import HostCopies
 from engine.model.transformer import Transformer, page_table
 from engine.model.weights import Report
 from engine.plan.footprint import state_slots
 from engine.protocol import Computed
+from engine.runtimes.on_disk import OnDisk
 from engine.runtimes.prefix_cache import PrefixCache
 from engine.runtimes.snapshots import CachedSequence, Snapshots
 from engine.spec.spec import ModelSpec
@@ -44,6 +50,7 @@ class NativeRuntime:
     ) -> None:
         """`model` has caches of `pages` pages; `op_sets` are closed with the runtime, in this order."""
         self._model, self._op_sets = model, op_sets
+        self._copies = HostCopies(model)
         snapshots = None
         if model.spec.keeps_state:
             snapshots = Snapshots(model.slots, model.save_state, model.load_state)
@@ -125,6 +132,18 @@ class NativeRuntime:
             self._prefixes.keep_state(self._sequence, logits.copy())
         elif here in self._stops or (here < self._prompt and here % CHUNK == 0):
             self._prefixes.keep_state(self._sequence)
+
+    def on_disk(self, cache: CacheFolder, files: Sequence[Path], budget: int | None) -> OnDisk:
+        """The sequences' way to `cache` and back; `files` are the model's. Raises `OSError`."""
+        layout = Layout(
+            key=model_key(files, self._copies.layout),
+            page_size=PAGE_SIZE,
+            page_bytes=self._copies.page_bytes,
+            state_bytes=self._copies.state_bytes,
+            logits_bytes=4 * self.vocab_size,
+            keeps_state=self._model.spec.keeps_state,
+        )
+        return OnDisk(cache, layout, self._prefixes, self._copies, budget)
 
     def watch(self, rows: Rows | None) -> None:
         """The times of all work go to `rows` from now on; None ends that."""
