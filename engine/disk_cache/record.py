@@ -84,9 +84,7 @@ class Record:
         fixed = (_MAGIC, _VERSION, kind, self.key, self.parent, self.position, count, self.payload)
         return _HEAD.pack(*fixed) + _packed(self.tokens)
 
-    def write(
-        self, folder: Path, payload: Sequence[Bytes], stopped: Callable[[], bool]
-    ) -> None:
+    def write(self, folder: Path, payload: Sequence[Bytes], stopped: Callable[[], bool]) -> None:
         """Write the file into `folder`, whole or not at all, for this user only.
 
         Raises `OSError`, and `Stopped` soon after `stopped` says so.
@@ -115,22 +113,17 @@ class Record:
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
             return None
-        with os.fdopen(handle, "rb", buffering=0) as file:
-            with contextlib.suppress(OSError):
-                status = os.fstat(file.fileno())
-                if stat.S_ISREG(status.st_mode) and status.st_size == self.size:
-                    data = np.empty(self.size, np.uint8)
-                    if _fill(file.fileno(), data) and self._is_sound(data, head):
-                        return data[len(head) : -_DIGEST]
+        try:
+            data = _read(handle, self.size)
+        except OSError:
+            data = None
+        finally:
+            os.close(handle)
+        if data is not None and data[: len(head)].tobytes() == head and _is_sound(data):
+            return data[len(head) : -_DIGEST]
         with contextlib.suppress(OSError):
             path.unlink()
         return None
-
-    @staticmethod
-    def _is_sound(data: Bytes, head: bytes) -> bool:
-        if data[: len(head)].tobytes() != head:
-            return False
-        return hashlib.sha256(data[:-_DIGEST]).digest() == data[-_DIGEST:].tobytes()
 
 
 def _packed(tokens: Sequence[int]) -> bytes:
@@ -150,12 +143,22 @@ def _write_all(handle: int, data: memoryview) -> None:
         data = data[os.write(handle, data) :]
 
 
-def _fill(handle: int, data: Bytes) -> bool:
-    """Read until `data` is full; False where the file ends before."""
+def _read(handle: int, size: int) -> Bytes | None:
+    """All of a file of this size; None for any other. Raises `OSError`."""
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+        return None
+    data = np.empty(size, np.uint8)
     view = memoryview(data)  # type: ignore[arg-type]
     while view:
         count = os.readv(handle, [view])
         if not count:
-            return False
+            return None
         view = view[count:]
-    return True
+    return data
+
+
+def _is_sound(data: Bytes) -> bool:
+    """Whether a file's checksum is right."""
+    checksum = hashlib.sha256(memoryview(data[:-_DIGEST]))  # type: ignore[arg-type]
+    return checksum.digest() == data[-_DIGEST:].tobytes()

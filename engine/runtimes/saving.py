@@ -132,7 +132,9 @@ class Saver:
         def records() -> list[Record]:
             every = [chain.page(number) for number in range(count // size)]
             every += [chain.end(position) for position in positions]
-            every += [chain.logits(p) for p in positions if p in kept and kept[p].logits is not None]
+            every += [
+                chain.logits(p) for p in positions if p in kept and kept[p].logits is not None
+            ]
             return sorted(every, key=lambda record: record.end)
 
         return records
