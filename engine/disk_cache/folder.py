@@ -16,8 +16,13 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from engine.disk_cache.record import PART, Record
+if TYPE_CHECKING:
+    from engine.disk_cache.record import Record
+
+PART = ".part"
+"""How the name of a file ends that is being written."""
 
 MOST = 10 * 10**9
 """Bytes that the cache may take where nothing is said,"""
@@ -28,6 +33,8 @@ SPARE = 1 << 30
 AHEAD = 20
 """Where room is made, it is at least one part of the budget in so many: looking for what goes first takes a while."""
 
+_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Backups may leave this folder out.\n"
+"""https://bford.info/cachedir/"""
 _SESSION = ".session"
 _LIST_BYTES = 64 << 20
 _DEAD_SECONDS = 3600.0
@@ -136,6 +143,7 @@ class ModelFolder:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if stat.S_IMODE(folder.stat().st_mode) != 0o700:
                 folder.chmod(0o700)
+        (self.path.parent / "CACHEDIR.TAG").write_text(_TAG, encoding="ascii")
 
     def has(self, record: Record) -> bool:
         """Whether a file of this name is there."""

@@ -23,6 +23,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from engine.disk_cache.folder import PART
+
 Bytes = npt.NDArray[np.uint8]
 Kind = Literal["page", "end", "logits"]
 
@@ -32,8 +34,6 @@ _DIGEST = hashlib.sha256().digest_size
 _PIECE = 1 << 20
 """Bytes hashed and written at once: so soon a message that arrives stops the writing."""
 _NAME_LENGTH = 40
-PART = ".part"
-"""How the name of a file ends that is being written."""
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
