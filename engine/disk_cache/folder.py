@@ -16,10 +16,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from engine.disk_cache.record import Record
+from typing import Protocol
 
 PART = ".part"
 """How the name of a file ends that is being written."""
@@ -40,6 +37,20 @@ _LIST_BYTES = 64 << 20
 _DEAD_SECONDS = 3600.0
 DEEPER_NS = 1000
 """A token further from the beginning was used so much earlier."""
+
+
+class Named(Protocol):
+    """A record, as far as its file goes."""
+
+    @property
+    def name(self) -> str:
+        """The file's."""
+        ...
+
+    @property
+    def end(self) -> int:
+        """Tokens up to its end."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +156,7 @@ class ModelFolder:
                 folder.chmod(0o700)
         (self.path.parent / "CACHEDIR.TAG").write_text(_TAG, encoding="ascii")
 
-    def has(self, record: Record) -> bool:
+    def has(self, record: Named) -> bool:
         """Whether a file of this name is there."""
         return (self.path / record.name).exists()
 
@@ -153,7 +164,7 @@ class ModelFolder:
         """All files."""
         return {item.name for item in _files(self.path)}
 
-    def touch(self, records: Iterable[Record], now_ns: int) -> None:
+    def touch(self, records: Iterable[Named], now_ns: int) -> None:
         """These were used now; of those that are not there nothing is said."""
         for record in records:
             used = now_ns - record.end * DEEPER_NS

@@ -27,6 +27,7 @@ class OnDisk:
         self._restorer = Restorer(cache.model(layout.key), layout, prefixes, copies)
         self._saver = Saver(cache, layout, prefixes, copies, budget)
         self._said = False
+        self._prompt = 0
 
     def restore(self, tokens: Sequence[int], report: Report) -> int:
         """Lengthen the sequence that was begun for the prompt `tokens` by what is on the disk; by how many.
@@ -34,13 +35,14 @@ class OnDisk:
         `report` is called with the tokens that are there, and says whether more are wanted.
         """
         self._saver.stop()
+        self._prompt = len(tokens)
         current = self._prefixes.current
         return self._restorer.restore(current, tokens, report) if current is not None else 0
 
     def save(self, session: str) -> None:
         """The current sequence is due to be written, as one of this session."""
         if self._prefixes.current is not None:
-            self._saver.add(session, self._prefixes.current)
+            self._saver.add(session, self._prefixes.current, self._prompt)
 
     def listen(self, wake: Callable[[], None]) -> None:
         """`wake` is called, by another thread, when `advance` can do more."""

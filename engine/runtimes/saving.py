@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,15 @@ from engine.runtimes.prefix_cache import PrefixCache
 from engine.runtimes.snapshots import CachedSequence
 
 _Work = Callable[[], Any]
+
+
+class _Due(NamedTuple):
+    """A sequence that is to be written."""
+
+    session: str
+    sequence: CachedSequence
+    prompt: int
+    """Tokens of its last prompt."""
 
 
 class Saver:
@@ -44,7 +53,7 @@ class Saver:
         self._cache, self._layout, self._budget = cache, layout, budget
         self._folder: ModelFolder = cache.model(layout.key)
         self._prefixes, self._copies = prefixes, copies
-        self._due: list[tuple[str, CachedSequence]] = []
+        self._due: list[_Due] = []
         self._task: Generator[_Work, Any, None] | None = None
         self._future: Future[Any] | None = None
         self._stopped = threading.Event()
@@ -52,10 +61,10 @@ class Saver:
         self._room = 0
         self._began_ns = self._used_ns = 0
 
-    def add(self, session: str, sequence: CachedSequence) -> None:
-        """A sequence of this session has grown: it is the next to be written."""
-        others = [due for due in self._due if due[1] is not sequence]
-        self._due = [*others, (session, sequence)]
+    def add(self, session: str, sequence: CachedSequence, prompt: int) -> None:
+        """A sequence of this session has grown behind a prompt of so many tokens: it is the next to be written."""
+        others = [due for due in self._due if due.sequence is not sequence]
+        self._due = [*others, _Due(session, sequence, prompt)]
 
     def advance(self) -> bool:
         """Copy one page at most, if one is due and the writer is free; False: all is done.
@@ -100,7 +109,7 @@ class Saver:
     def _next_work(self) -> _Work | None:
         """What the writer is to do next; None: the task is done."""
         if self._task is None:
-            self._task, self._future = self._save(*self._due[-1]), None
+            self._task, self._future = self._save(self._due[-1]), None
         result = None if self._future is None else self._future.result()
         try:
             return self._task.send(result)
@@ -109,13 +118,13 @@ class Saver:
             self._due.pop()
             return None
 
-    def _save(self, session: str, sequence: CachedSequence) -> Generator[_Work, Any, None]:
+    def _save(self, due: _Due) -> Generator[_Work, Any, None]:
         """Yields work for the writer, and is sent what came of it."""
+        sequence = due.sequence
         if not self._prefixes.holds(sequence):
             return
         self._prefixes.keep_if_current(sequence)
-        chain = Chain(self._layout, list(sequence.tokens))
-        missing = yield partial(self._begin, session, self._records(chain, sequence))
+        missing = yield partial(self._begin, due.session, self._records(due))
         for record in missing:
             if not self._prefixes.holds(sequence):
                 return
@@ -123,11 +132,17 @@ class Saver:
             if not (yield partial(self._write, record, payload)):
                 return
 
-    def _records(self, chain: Chain, sequence: CachedSequence) -> Callable[[], list[Record]]:
-        """All of a sequence, those nearest to its beginning first: what is there can then be used."""
-        size, count = self._layout.page_size, len(chain.tokens)
-        kept = dict(sequence.snapshots)
-        positions = sorted(kept) if self._layout.keeps_state else [count] * (count % size > 0)
+    def _records(self, due: _Due) -> Callable[[], list[Record]]:
+        """All of a sequence, those nearest to its beginning first: what is there can then be used.
+
+        Without a state one can go on from any whole page; ends are where one is likely to: behind the prompt, where a
+        reply's thinking is left out of the next one, and behind the reply.
+        """
+        tokens, kept = list(due.sequence.tokens), dict(due.sequence.snapshots)
+        size, count, chain = self._layout.page_size, len(tokens), Chain(self._layout, tokens)
+        positions = set(kept) if self._layout.keeps_state else {count, min(due.prompt, count)}
+        if not self._layout.keeps_state:
+            positions = {position for position in positions if position % size}
 
         def records() -> list[Record]:
             every = [chain.page(number) for number in range(count // size)]
