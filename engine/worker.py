@@ -167,7 +167,7 @@ class Worker(asyncio.Protocol):
             case AnswerNow() if command.id == self._running:
                 self._answer_now.set()
             case Close(seconds):
-                if not seconds:
+                if not seconds or self._model is None or self._model.on_disk is None:
                     os._exit(0)
                 self._cancelled.set()
                 self._commands.put(command)

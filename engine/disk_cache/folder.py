@@ -154,7 +154,9 @@ class ModelFolder:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if stat.S_IMODE(folder.stat().st_mode) != 0o700:
                 folder.chmod(0o700)
-        (self.path.parent / "CACHEDIR.TAG").write_text(_TAG, encoding="ascii")
+        tag = self.path.parent / "CACHEDIR.TAG"
+        if not tag.exists():
+            _write(tag, _TAG)
 
     def has(self, record: Named) -> bool:
         """Whether a file of this name is there."""
@@ -178,9 +180,7 @@ class ModelFolder:
         noted = [name for name in _listed(path) if name in there]
         every = dict.fromkeys([*noted, *names])
         part = path.with_suffix(PART)
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write("".join(f"{name}\n" for name in every))
+        _write(part, "".join(f"{name}\n" for name in every))
         part.replace(path)
 
     def sweep(self) -> None:
@@ -210,6 +210,13 @@ def _files(folder: Path) -> list[os.DirEntry[str]]:
             return [item for item in items if item.is_file(follow_symlinks=False)]
     except OSError:
         return []
+
+
+def _write(path: Path, text: str) -> None:
+    """A file for this user only."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "w", encoding="ascii") as file:
+        file.write(text)
 
 
 def _list_name(session: str) -> str:

@@ -113,9 +113,13 @@ class NativeRuntime:
     def _forward(self, tokens: Sequence[int]) -> Floats:
         sequence = self._sequence
         self._prefixes.reserve(sequence, len(tokens))
-        logits = self._model.forward(
-            np.asarray(tokens, dtype=np.int32), page_table(sequence.pages), len(sequence.tokens)
-        )
+        rows = np.asarray(tokens, dtype=np.int32)
+        try:
+            logits = self._model.forward(rows, page_table(sequence.pages), len(sequence.tokens))
+        except BaseException:
+            if self._model.spec.keeps_state:
+                self._prefixes.empty(sequence)  # the state is of no position any more
+            raise
         sequence.tokens.extend(tokens)
         return logits
 

@@ -162,11 +162,17 @@ class PrefixCache:
             if oldest is None:
                 return None
             self._sequences.remove(oldest)
-            for held in oldest.pages:
-                self._pool.release(held)
-            if self._snapshots is not None:
-                self._snapshots.cut(oldest, 0)
+            self.empty(oldest)
         return page
+
+    def empty(self, sequence: CachedSequence) -> None:
+        """Forget what a sequence holds."""
+        for page in sequence.pages:
+            self._pool.release(page)
+        if self._snapshots is not None:
+            self._snapshots.cut(sequence, 0)
+        sequence.pages.clear()
+        sequence.tokens.clear()
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
