@@ -179,12 +179,14 @@ class Saver:
             self._folder.make()
             self._folder.remove_parts()
             self._folder.note(session, [record.name for record in every])
+            there = self._folder.names()
+            self._folder.touch((r for r in every if r.name in there), self._began_ns)
+            self._room = budget - self._cache.used()
+            if self._room < 0:  # it was larger before
+                self._room = self._cache.make_room(0, budget, self._used_ns)
         except OSError as error:
             self._fail(error)
             return []
-        there = self._folder.names()
-        self._folder.touch((r for r in every if r.name in there), self._began_ns)
-        self._room = budget - self._cache.used()
         return [record for record in every if record.name not in there]
 
     def _write(self, record: Record, payload: Sequence[Bytes]) -> bool:
