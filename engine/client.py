@@ -82,9 +82,10 @@ class Engine:
         sampling: Sampling | None = None,
         max_tokens: int | None = None,
         think: Think | None = None,
+        session: str | None = None,
     ) -> AsyncGenerator[Event, None]:
         """Answer a conversation: Progress, Prefilled, Thinking, Text, WasThinking, Notice, then Finished
-        or Failed. `think` is one of `Loaded.think`; None: as the template has it.
+        or Failed. `think` is one of `Loaded.think`; None: as the template has it. `session`: see `Generate`.
 
         Loads the model again first (Progress) when the child has died since.
         """
@@ -93,8 +94,11 @@ class Engine:
         if refusal is not None:
             yield Failed(refusal)
             return
+        self._id += 1
+        chosen = sampling or Sampling()
+        request = Generate(self._id, tuple(messages), chosen, max_tokens, think, session)
         with self._at_work():
-            async with aclosing(self._answer(messages, sampling, max_tokens, think)) as events:
+            async with aclosing(self._answer(request)) as events:
                 async for event in events:
                     yield event
 
@@ -111,12 +115,15 @@ class Engine:
         if self._child is not None and isinstance(self._running, Generate):
             self._child.send(AnswerNow(self._running.id))
 
-    async def close(self) -> None:
-        """End the child, whatever it does. The engine cannot be used again."""
+    async def close(self, seconds: float = 0.0) -> None:
+        """End the child, whatever it does. The engine cannot be used again.
+
+        For so many `seconds` it may write to the disk what a later start would have to read again.
+        """
         self._closed = True
         self.loaded = None
         if self._child is not None:
-            await self._child.stop(Close(), CLOSE_SECONDS)
+            await self._child.stop(Close(seconds), seconds + CLOSE_SECONDS)
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -152,13 +159,7 @@ class Engine:
                     self._wanted = None
                 yield event
 
-    async def _answer(
-        self,
-        messages: Sequence[Message],
-        sampling: Sampling | None,
-        max_tokens: int | None,
-        think: Think | None,
-    ) -> AsyncGenerator[Event, None]:
+    async def _answer(self, request: Generate) -> AsyncGenerator[Event, None]:
         if self._child is not None:
             await self._child.noticed()
         if (self._alive() is None or self.loaded is None) and self._wanted is not None:
@@ -169,8 +170,6 @@ class Engine:
                         return
                     if not isinstance(event, Notice | Loaded):
                         yield event
-        self._id += 1
-        request = Generate(self._id, tuple(messages), sampling or Sampling(), max_tokens, think)
         async with aclosing(self._run(request)) as events:
             async for event in events:
                 yield event

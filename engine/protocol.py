@@ -96,17 +96,25 @@ class Load:
     runtime: RuntimeName | None = None
     device: Device = "auto"
     kv: KvKind = "f16"
+    cache_folder: str = ""
+    """Where the KV cache goes between replies, to be found again; empty: nowhere."""
+    cache_budget: int | None = None
+    """Bytes that it may take there; None: 10 GB, or a tenth of the free disk where that is less."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Answer a conversation. `id` is echoed by `Cancel`. `think` None: as the template has it."""
+    """Answer a conversation. `id` is echoed by `Cancel`. `think` None: as the template has it.
+
+    `session` names whose the KV cache on the disk is; None: nothing of this one goes there.
+    """
 
     id: int
     messages: tuple[Message, ...]
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None
     think: Think | None = None
+    session: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +133,9 @@ class AnswerNow:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Free everything and exit."""
+    """Free everything and exit, once what is to go to the disk is there, but within so many `seconds`."""
+
+    seconds: float = 0.0
 
 
 Command = Load | Generate | Cancel | AnswerNow | Close
@@ -175,11 +185,13 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Prefilled:
-    """The prompt is in the KV cache: `tokens` in all, of which `cached` were there before."""
+    """The prompt is in the KV cache: `tokens` in all, of which `cached` were not read; of these `restored`
+    came from the disk."""
 
     tokens: int
     cached: int
     seconds: float
+    restored: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +218,8 @@ class WasThinking:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One turn in numbers. Seconds of wall time; `reply_tokens` include thinking."""
+    """One turn in numbers. Seconds of wall time; `reply_tokens` include thinking, `cached_tokens` those that
+    were restored from the disk."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -218,6 +231,8 @@ class Figures:
     context_used: int = 0
     context_size: int = 0
     seed: int = 0
+    restored_tokens: int = 0
+    restore_seconds: float = 0.0
 
     @property
     def decode_tok_s(self) -> float:

@@ -33,6 +33,7 @@ from engine.protocol import (
     Generate,
     Last,
     Load,
+    Notice,
     Progress,
     coalesced,
 )
@@ -47,6 +48,10 @@ OpenModel = Callable[[Load, "CancelFlag", Emit], "Model"]
 
 INTERVAL = 0.015
 """Seconds between two sendings while text streams: less than a screen's frame."""
+
+
+LEAVE_SECONDS = 2.0
+"""How long a model that gives way to another one may still write to the disk."""
 
 
 class Outbox:
@@ -116,7 +121,8 @@ class Worker(asyncio.Protocol):
         self._cancelled, self._answer_now = CancelFlag(), CancelFlag()
         self._running: int | None = None
         self._model: Model | None = None
-        self._commands: queue.SimpleQueue[Load | Generate] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Load | Generate | Close | None] = queue.SimpleQueue()
+        """None: more can be written to the disk, if nothing else is to be done."""
         threading.Thread(target=self._work, name="decode", daemon=True).start()
 
     # asyncio calls these, in the main thread.
@@ -154,12 +160,18 @@ class Worker(asyncio.Protocol):
                 self._answer_now.clear()
                 self._running = command.id if isinstance(command, Generate) else None
                 self._commands.put(command)
+                if self._model is not None and self._model.on_disk is not None:
+                    self._model.on_disk.stop()
             case Cancel() if command.id == self._running:
                 self._cancelled.set()
             case AnswerNow() if command.id == self._running:
                 self._answer_now.set()
-            case Close():
-                os._exit(0)
+            case Close(seconds):
+                if not seconds or self._model is None or self._model.on_disk is None:
+                    os._exit(0)
+                self._cancelled.set()
+                self._commands.put(command)
+                asyncio.get_running_loop().call_later(seconds, os._exit, 0)
 
     # The background thread.
 
@@ -167,7 +179,8 @@ class Worker(asyncio.Protocol):
         while True:
             command = self._commands.get()
             try:
-                self._do(command)
+                if isinstance(command, Load | Generate):
+                    self._do(command)
             except KtchatError as error:
                 self._emit(Failed(error))
             except MemoryError as error:
@@ -178,21 +191,44 @@ class Worker(asyncio.Protocol):
                 sys.excepthook(type(error), error, error.__traceback__)
                 why = f"{type(error).__name__}: {error}"
                 self._emit(Failed(EngineError("The engine met an unexpected error", why)))
+            self._write(command if isinstance(command, Close) else None)
 
     def _do(self, command: Load | Generate) -> None:
         if isinstance(command, Load):
             self._emit(Progress("load", 0, 0))
             if self._model is not None:
+                if self._model.on_disk is not None:
+                    self._model.on_disk.finish(LEAVE_SECONDS)
                 self._model.close()
                 self._model = None
             self._model = self._open_model(command, self._cancelled, self._emit)
+            if self._model.on_disk is not None:
+                self._model.on_disk.listen(lambda: self._commands.put(None))
             self._emit(self._model.loaded)
         elif self._model is None:
             raise RequestError("No model is loaded", "", "Open a model first")
         else:
             from engine.generation.decoder import reply
 
+            on_disk = self._model.on_disk
+            if on_disk is not None and (words := on_disk.notice()):
+                self._emit(Notice(words))
             reply(self._model, command, self._cancelled, self._emit, self._answer_now)
+            if on_disk is not None and command.session is not None:
+                on_disk.save(command.session)
+
+    def _write(self, close: Close | None) -> None:
+        """What is due to the disk: a little of it while no command waits, or all at the end."""
+        on_disk = self._model.on_disk if self._model is not None else None
+        try:
+            if on_disk is not None and close is not None:
+                on_disk.finish(close.seconds)
+            elif on_disk is not None and self._commands.empty():
+                on_disk.advance()
+        except Exception as error:  # nobody waits for it, and nobody may be told unasked
+            sys.excepthook(type(error), error, error.__traceback__)
+        if close is not None:
+            os._exit(0)
 
 
 def open_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:

@@ -101,6 +101,14 @@ class Ops(RecurrentOps[X, W], RowOps[X, W], Protocol[X, W, C]):
         """Copy a page in every layer."""
         ...
 
+    def read_page(self, cache: C, page: int) -> Bytes:
+        """A page in every layer as bytes on the host, in a layout of the op set's own."""
+        ...
+
+    def write_page(self, cache: C, page: int, data: Bytes) -> None:
+        """Put back what `read_page` gave of a cache of this shape. Raises `ValueError` for other sizes."""
+        ...
+
     def record(self, forward: Forward[X]) -> Forward[X]:
         """`forward(pass_input, pages, start)` of one token, made quick to repeat, or `forward` itself.
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from kernels.parameters import Bytes
+
 X = TypeVar("X")
 """A buffer of float32 activations."""
 W = TypeVar("W")
@@ -98,6 +100,14 @@ class RecurrentOps(Protocol[X, W]):
 
     def copy_state(self, state: State, source: int, target: int) -> None:
         """Copy a slot in every layer."""
+        ...
+
+    def read_state(self, state: State, slot: int) -> Bytes:
+        """A slot of every layer as bytes on the host, in a layout of the op set's own."""
+        ...
+
+    def write_state(self, state: State, slot: int, data: Bytes) -> None:
+        """Put back what `read_state` gave of states of this shape. Raises `ValueError` for other sizes."""
         ...
 
     def delta_net(

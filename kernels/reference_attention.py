@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor as X
 
-from kernels.ops import CacheShape, HeadNorms, Ints, Rope
+from kernels.host_bytes import joined, split
+from kernels.ops import Bytes, CacheShape, HeadNorms, Ints, Rope
 from kernels.reference_recurrent import Weight, rms_norm
 
 
@@ -52,6 +53,12 @@ class ReferenceAttentionOps:
     def copy_page(self, cache: Cache, source: int, target: int) -> None:
         cache.keys[:, target] = cache.keys[:, source]
         cache.values[:, target] = cache.values[:, source]
+
+    def read_page(self, cache: Cache, page: int) -> Bytes:
+        return joined([plane[:, page].numpy() for plane in (cache.keys, cache.values)])
+
+    def write_page(self, cache: Cache, page: int, data: Bytes) -> None:
+        split([plane[:, page].numpy() for plane in (cache.keys, cache.values)], data)
 
     def rope_append(
         self,

@@ -9,7 +9,8 @@ from torch import Tensor as X
 from torch.nn import functional
 
 from kernels import ggml
-from kernels.ops import Tensor
+from kernels.host_bytes import joined, split
+from kernels.ops import Bytes, Tensor
 from kernels.recurrent import DeltaNet, DeltaNetWeights, StateShape
 
 
@@ -62,6 +63,12 @@ class ReferenceRecurrentOps:
     def copy_state(self, state: RecurrentState, source: int, target: int) -> None:
         state.conv[:, target] = state.conv[:, source]
         state.matrices[:, target] = state.matrices[:, source]
+
+    def read_state(self, state: RecurrentState, slot: int) -> Bytes:
+        return joined([plane[:, slot].numpy() for plane in (state.conv, state.matrices)])
+
+    def write_state(self, state: RecurrentState, slot: int, data: Bytes) -> None:
+        split([plane[:, slot].numpy() for plane in (state.conv, state.matrices)], data)
 
     def delta_net(
         self,

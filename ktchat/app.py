@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from ktchat.session.chat import Engine
     from ktchat.store.store import Store
 
-CLOSE_SECONDS = 1.5
-"""Time that saving and ending the engine may take on the way out."""
+CLOSE_SECONDS, WRITE_SECONDS = 1.5, 1.0
+"""Time that saving and ending the engine may take on the way out, and of it the writing of the KV cache."""
 
 QUIT_SECONDS = 2.0
 """Time within which a second Ctrl+C quits."""
@@ -175,6 +175,8 @@ class KtchatApp(App[None]):
             yield SystemCommand(
                 "Bring back session", "Undo the last deletion", self._command("screen.undo_delete")
             )
+            words = "What the KV cache of sessions takes, and how to empty it"
+            yield SystemCommand("Sessions on disk", words, screen.sessions.say_on_disk)
             yield SystemCommand(
                 "Set up", "This machine, and a model that suits it", self.action_setup
             )
@@ -253,7 +255,7 @@ class KtchatApp(App[None]):
         if self.context.chat is not None:
             await self.context.chat.close()
         if self._engine is not None:
-            await self._engine.close()
+            await self._engine.close(WRITE_SECONDS)
         await ask(self.context.downloads.close)
 
     def _interrupt(self) -> None:

@@ -105,10 +105,12 @@ class _Turn:
 
     def prefill(self) -> Floats | None:
         """Forward the prompt in chunks. Logits of its last token; None when cancelled."""
-        started = time.perf_counter()
         done = cached = self.runtime.begin(self.prompt, self._message_ends())
         self._note(cached_tokens=cached)
         self.emit(Progress("prefill", done, len(self.prompt)))
+        restored = self._restore()
+        done = cached = cached + restored
+        started = time.perf_counter()
         logits = self.runtime.logits if done == len(self.prompt) else None
         while done < len(self.prompt):
             chunk = self.prompt[done : done + self.runtime.chunk]
@@ -119,8 +121,26 @@ class _Turn:
             seconds = time.perf_counter() - started
             self._note(prefill_seconds=seconds)
             self.emit(Progress("prefill", done, len(self.prompt), seconds))
-        self.emit(Prefilled(done, cached, self.figures.prefill_seconds))
+        self.emit(Prefilled(done, cached, self.figures.prefill_seconds, restored))
         return logits
+
+    def _restore(self) -> int:
+        """How many tokens come from the disk."""
+        if self.model.on_disk is None:
+            return 0
+        started = time.perf_counter()
+
+        def report(there: int) -> bool:
+            seconds = time.perf_counter() - started
+            self.emit(Progress("prefill", there, len(self.prompt), seconds))
+            return not self.cancelled
+
+        restored = self.model.on_disk.restore(self.prompt, report)
+        if restored:
+            cached = self.figures.cached_tokens + restored
+            seconds = time.perf_counter() - started
+            self._note(cached_tokens=cached, restored_tokens=restored, restore_seconds=seconds)
+        return restored
 
     def _message_ends(self) -> list[int]:
         """Where the last messages of the prompt end: a later prompt may go on differently from there."""

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from engine.common.os_errors import os_reason
 from engine.errors import UnsupportedModelError
 from engine.generation.own_sampling import own_sampling
 from engine.gguf.file import GGUFFile
 from engine.machine.probe import available_memory
 from engine.plan.context import choose_context
 from engine.protocol import Event, Load, Loaded, Notice, Progress
-from engine.runtimes.base import CancelFlag, LoadProgress, Model, Runtime
+from engine.runtimes.base import CancelFlag, LoadProgress, Model, OnDisk, Runtime
 from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
 from engine.text.template import ChatTemplate
@@ -56,6 +57,9 @@ def load_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
         resources.callback(tokenizer.close)
         runtime = _RUNTIMES[name](file, spec, load, progress, say, cancelled)
         resources.callback(runtime.close)
+        on_disk = _on_disk(runtime, file, load, say)
+        if on_disk is not None:
+            resources.callback(on_disk.close)
         if template.notice:
             emit(Notice(template.notice))
         loaded = Loaded(
@@ -73,7 +77,22 @@ def load_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
             think_default=template.switches.default,
             sampling=own_sampling(file.metadata),
         )
-        return Model(loaded, tokenizer, template, runtime, resources.pop_all())
+        return Model(loaded, tokenizer, template, runtime, resources.pop_all(), on_disk)
+
+
+def _on_disk(runtime: Runtime, file: GGUFFile, load: Load, say: Say) -> OnDisk | None:
+    """Our own runtime's KV cache is kept between replies, where that is wished."""
+    if not load.cache_folder or runtime.name != "native":
+        return None
+    from engine.disk_cache.folder import CacheFolder
+    from engine.runtimes.native import NativeRuntime
+
+    assert isinstance(runtime, NativeRuntime)
+    try:
+        return runtime.on_disk(CacheFolder(Path(load.cache_folder)), file.paths, load.cache_budget)
+    except OSError as error:
+        say(f"What is read is not kept on the disk: {os_reason(error)[0]}")
+        return None
 
 
 def _runtime_name(load: Load, spec: ModelSpec, emit: Emit) -> str:

@@ -83,23 +83,23 @@ class Transformer(Generic[X, W, C]):
         each = list(ops) if isinstance(ops, Sequence) else [ops] * spec.layers
         if len(each) != spec.layers:
             raise ValueError(f"{len(each)} op sets for {spec.layers} layers")
-        self.spec, self._page_size, self._kv, self.slots = spec, page_size, kv, slots
+        self.spec, self.page_size, self._kv, self.slots = spec, page_size, kv, slots
         self.chunk = chunk
         self._position = 0
         load: WeightLoader[W] = WeightLoader(file, each[0], report)
-        with _active(each[0]):
+        with active(each[0]):
             self._embedding = load.table("token_embd.weight")
         self.stages: list[Stage[X, W, C]] = []
         first = 0
         for _, same in groupby(each, key=id):
             numbers = range(first, first + len(list(same)))
-            with _active(each[first]):
+            with active(each[first]):
                 self.stages.append(Stage(each[first], load.on(each[first]), spec, numbers))
             first = numbers.stop
         if len({id(stage.ops) for stage in self.stages}) < len(self.stages):
             raise ValueError("layers on one op set are next to each other")
         load = load.on(each[-1])
-        with _active(each[-1]):
+        with active(each[-1]):
             self._norm = load.vector("output_norm.weight")
             self._output = load.matrix("token_embd.weight" if spec.tied else "output.weight")
         self._make_states()
@@ -110,14 +110,12 @@ class Transformer(Generic[X, W, C]):
         for stage in self._having("recurrent"):
             assert spec.delta is not None
             state = StateShape(stage.layers["recurrent"], self.slots, spec.delta)
-            with _active(stage.ops):
+            with active(stage.ops):
                 stage.memory["recurrent"] = stage.ops.recurrent_state(state)
         for stage in self._having("window"):
-            size = stage.layers["window"], self._page_size, self.slots
-            shape = spec.attention("window").window_cache(
-                *size, self._cache_kind(stage), self.chunk
-            )
-            with _active(stage.ops):
+            size = stage.layers["window"], self.page_size, self.slots
+            shape = spec.attention("window").window_cache(*size, self.cache_kind(stage), self.chunk)
+            with active(stage.ops):
                 stage.memory["window"] = stage.ops.kv_cache(shape)
 
     def _having(self, kind: LayerKind) -> list[Stage[X, W, C]]:
@@ -128,7 +126,7 @@ class Transformer(Generic[X, W, C]):
         for stage in self.stages:
             stage.memory.pop("full", None)  # its memory comes first
         for stage in self._having("full"):
-            with _active(stage.ops):
+            with active(stage.ops):
                 stage.memory["full"] = stage.ops.kv_cache(self._shape(stage, pages))
         for stage in self.stages:
             stage.forward_one = stage.ops.record(partial(self._pass, stage, last=True))
@@ -144,17 +142,18 @@ class Transformer(Generic[X, W, C]):
 
     def _copy_state(self, source: int, target: int, position: int) -> None:
         for stage in self._having("recurrent"):
-            with _active(stage.ops):
+            with active(stage.ops):
                 stage.ops.copy_state(stage.memory["recurrent"], source, target)
         for stage in self._having("window"):
-            with _active(stage.ops):
-                for ring, copy in self._window.of_copy(source or target, position):
+            with active(stage.ops):
+                for ring, copy in self.window.of_copy(source or target, position):
                     pages = (copy, ring) if source else (ring, copy)
                     stage.ops.copy_page(stage.memory["window"], *pages)
 
     @property
-    def _window(self) -> WindowPages:
-        return WindowPages(self.spec.attention("window").window, self._page_size, self.chunk)
+    def window(self) -> WindowPages:
+        """How windows lie in their caches."""
+        return WindowPages(self.spec.attention("window").window, self.page_size, self.chunk)
 
     def _advance(self, start: int, count: int) -> None:
         """What is bounded must be that of `start`."""
@@ -162,7 +161,7 @@ class Transformer(Generic[X, W, C]):
             return
         if start == 0:
             for stage in self._having("recurrent"):
-                with _active(stage.ops):
+                with active(stage.ops):
                     stage.ops.clear_state(stage.memory["recurrent"])
         elif start != self._position:
             raise ValueError(f"the state is that of {self._position}, not of {start}")
@@ -177,31 +176,31 @@ class Transformer(Generic[X, W, C]):
         entry: Any = np.zeros(count, np.int32)
         if stage is not self.stages[0]:
             entry = np.ones((count, self.spec.hidden), np.float32)
-        with _active(stage.ops):
+        with active(stage.ops):
             stage.ops.to_numpy(self._pass(stage, entry, pages, start, last=True))
 
     def page_bytes(self, ops: Any) -> int:
         """Bytes of a page in all caches of the whole context on an op set."""
         stages = (stage for stage in self.stages if stage.ops is ops)
-        return sum(self._shape(s, 1).bytes_per_position * self._page_size for s in stages)
+        return sum(self._shape(s, 1).bytes_per_position * self.page_size for s in stages)
 
     @property
     def kv_bytes_per_token(self) -> int:
         """Bytes of one position in all caches of the whole context."""
         return sum(self._shape(stage, 1).bytes_per_position for stage in self.stages)
 
-    def _cache_kind(self, stage: Stage[X, W, C]) -> CacheKind:
-        """Of several stages, those on the CPU keep float16 whatever the others keep."""
+    def cache_kind(self, stage: Stage[X, W, C]) -> CacheKind:
+        """How a stage keeps keys and values: of several, those on the CPU in float16 whatever the others do."""
         return "f16" if len(self.stages) > 1 and stage.ops.name == "cpu" else self._kv
 
     def _shape(self, stage: Stage[X, W, C], pages: int) -> CacheShape:
-        layers, kind = stage.layers["full"], self._cache_kind(stage)
-        return cache_shape(self.spec, pages, self._page_size, layers, kind)
+        layers, kind = stage.layers["full"], self.cache_kind(stage)
+        return cache_shape(self.spec, pages, self.page_size, layers, kind)
 
     def copy_page(self, source: int, target: int) -> None:
         """Copy a page in every layer that keeps the whole context."""
         for stage in self._having("full"):
-            with _active(stage.ops):
+            with active(stage.ops):
                 stage.ops.copy_page(stage.memory["full"], source, target)
 
     def forward(self, tokens: Ints, pages: Ints, start: int) -> Floats:
@@ -217,7 +216,7 @@ class Transformer(Generic[X, W, C]):
         self._advance(start, len(tokens))
         entry: PassInput = tokens
         for stage in self.stages:
-            with _active(stage.ops):
+            with active(stage.ops):
                 if last and len(tokens) == 1:
                     x = stage.forward_one(entry, pages, start)
                 else:
@@ -244,10 +243,10 @@ class Transformer(Generic[X, W, C]):
         return x
 
 
-def _active(ops: Any) -> AbstractContextManager[None]:
+def active(ops: Any) -> AbstractContextManager[None]:
     """A device of several is made the current one; other op sets have nothing to do."""
-    active = getattr(ops, "active", None)
-    return active() if active is not None else nullcontext()
+    make_active = getattr(ops, "active", None)
+    return make_active() if make_active is not None else nullcontext()
 
 
 def cache_shape(

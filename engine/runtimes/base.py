@@ -156,6 +156,45 @@ class Template(Protocol):
         ...
 
 
+class OnDisk(Protocol):
+    """The KV cache's way to the disk and back (`engine.runtimes.on_disk`). The runtime's thread calls it."""
+
+    def restore(self, tokens: Sequence[int], report: Callable[[int], bool]) -> int:
+        """Lengthen the sequence that was begun for the prompt `tokens` by what is there; by how many.
+
+        `report` is called with the tokens of the sequence, and says whether more are wanted.
+        """
+        ...
+
+    def save(self, session: str) -> None:
+        """The current sequence, of this session, is due to be written."""
+        ...
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        """`wake` is called, by another thread, when `advance` can do more."""
+        ...
+
+    def advance(self) -> bool:
+        """Write a little of what is due, beside this thread; False: all is written."""
+        ...
+
+    def finish(self, seconds: float) -> bool:
+        """Write what is due, for so long at most; whether all is written."""
+        ...
+
+    def stop(self) -> None:
+        """Stop writing, soon. Any thread may call it."""
+        ...
+
+    def notice(self) -> str:
+        """What the person should know, once; empty: nothing."""
+        ...
+
+    def close(self) -> None:
+        """End its threads; what is due is given up."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """Everything that answers: what was loaded, its three parts, and what they stand on."""
@@ -165,6 +204,8 @@ class Model:
     template: Template
     runtime: Runtime
     resources: ExitStack = field(default_factory=ExitStack)
+    on_disk: OnDisk | None = None
+    """None: nothing is kept there."""
 
     def close(self) -> None:
         """Free everything."""

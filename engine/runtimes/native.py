@@ -6,15 +6,21 @@ One thread owns a runtime.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from engine.disk_cache.chain import Layout
+from engine.disk_cache.folder import CacheFolder
+from engine.disk_cache.identity import model_key
 from engine.gguf.file import GGUFFile
+from engine.model.host_copies import HostCopies
 from engine.model.transformer import Transformer, page_table
 from engine.model.weights import Report
 from engine.plan.footprint import state_slots
 from engine.protocol import Computed
+from engine.runtimes.on_disk import OnDisk
 from engine.runtimes.prefix_cache import PrefixCache
 from engine.runtimes.snapshots import CachedSequence, Snapshots
 from engine.spec.spec import ModelSpec
@@ -46,6 +52,7 @@ class NativeRuntime:
         """`model` has caches of `pages` pages; `op_sets` are closed with the runtime, in this order. `chunk` None: as
         many tokens of a prompt at once as the model takes."""
         self._model, self._op_sets = model, op_sets
+        self._copies = HostCopies(model)
         snapshots = None
         if model.spec.keeps_state:
             snapshots = Snapshots(model.slots, model.save_state, model.load_state)
@@ -110,9 +117,13 @@ class NativeRuntime:
     def _forward(self, tokens: Sequence[int]) -> Floats:
         sequence = self._sequence
         self._prefixes.reserve(sequence, len(tokens))
-        logits = self._model.forward(
-            np.asarray(tokens, dtype=np.int32), page_table(sequence.pages), len(sequence.tokens)
-        )
+        rows = np.asarray(tokens, dtype=np.int32)
+        try:
+            logits = self._model.forward(rows, page_table(sequence.pages), len(sequence.tokens))
+        except BaseException:
+            if self._model.spec.keeps_state:
+                self._prefixes.empty(sequence)  # the state is of no position any more
+            raise
         sequence.tokens.extend(tokens)
         return logits
 
@@ -129,6 +140,18 @@ class NativeRuntime:
             self._prefixes.keep_state(self._sequence, logits.copy())
         elif here in self._stops or (here < self._prompt and here % self._every == 0):
             self._prefixes.keep_state(self._sequence)
+
+    def on_disk(self, cache: CacheFolder, files: Sequence[Path], budget: int | None) -> OnDisk:
+        """The sequences' way to `cache` and back; `files` are the model's. Raises `OSError`."""
+        layout = Layout(
+            key=model_key(files, self._copies.layout),
+            page_size=PAGE_SIZE,
+            page_bytes=self._copies.page_bytes,
+            state_bytes=self._copies.state_bytes,
+            logits_bytes=4 * self.vocab_size,
+            keeps_state=self._model.spec.keeps_state,
+        )
+        return OnDisk(cache, layout, self._prefixes, self._copies, budget)
 
     def watch(self, rows: Rows | None) -> None:
         """The times of all work go to `rows` from now on; None ends that."""

@@ -37,6 +37,11 @@ class PrefixCache:
         """Pages that no sequence holds."""
         return self._pool.free
 
+    @property
+    def current(self) -> CachedSequence | None:
+        """The sequence that was begun last."""
+        return self._sequences[-1] if self._sequences else None
+
     def begin(self, tokens: Sequence[int]) -> CachedSequence:
         """The sequence to go on from for a prompt of `tokens`: its longest cached prefix.
 
@@ -72,10 +77,34 @@ class PrefixCache:
             others = [other for other in self._sequences if other is not sequence]
             self._snapshots.keep(sequence, others, logits)
 
+    def holds(self, sequence: CachedSequence) -> bool:
+        """Whether this sequence still has its pages."""
+        return any(other is sequence for other in self._sequences)
+
+    def keep_if_current(self, sequence: CachedSequence) -> None:
+        """As `keep_state`, where the sequence is the current one: of others it is too late."""
+        if self.current is sequence:
+            self.keep_state(sequence)
+
+    def adopt(
+        self,
+        sequence: CachedSequence,
+        tokens: list[int],
+        write: Callable[[int], None],
+        logits: Floats | None,
+    ) -> bool:
+        """Go on with the current sequence behind `tokens`, whose pages are there: `write(slot)` brings the state.
+
+        False: there is no slot for it, and nothing has changed.
+        """
+        assert self._snapshots is not None
+        others = [other for other in self._sequences if other is not sequence]
+        return self._snapshots.adopt(sequence, others, tokens, write, logits)
+
     def _leave(self) -> None:
         """Another sequence becomes current: the state of this one's end is kept."""
-        if self._sequences:
-            self.keep_state(self._sequences[-1])
+        if self.current is not None:
+            self.keep_state(self.current)
 
     def _usable(self, sequence: CachedSequence, tokens: Sequence[int]) -> int:
         """How many of the first `tokens` a prompt can go on behind."""
@@ -133,11 +162,17 @@ class PrefixCache:
             if oldest is None:
                 return None
             self._sequences.remove(oldest)
-            for held in oldest.pages:
-                self._pool.release(held)
-            if self._snapshots is not None:
-                self._snapshots.cut(oldest, 0)
+            self.empty(oldest)
         return page
+
+    def empty(self, sequence: CachedSequence) -> None:
+        """Forget what a sequence holds."""
+        for page in sequence.pages:
+            self._pool.release(page)
+        if self._snapshots is not None:
+            self._snapshots.cut(sequence, 0)
+        sequence.pages.clear()
+        sequence.tokens.clear()
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:

@@ -53,15 +53,40 @@ class Snapshots:
         position = len(sequence.tokens)
         if position == 0 or position in sequence.snapshots:
             return
-        slot = self._pool.take()
-        while slot is None:
+        slot = self._take(sequence, others)
+        if slot is not None:
+            self._save(slot)
+            sequence.snapshots[position] = Snapshot(slot, logits)
+
+    def adopt(
+        self,
+        sequence: CachedSequence,
+        others: Iterable[CachedSequence],
+        tokens: list[int],
+        write: Callable[[int], None],
+        logits: Floats | None,
+    ) -> bool:
+        """`write(slot)` keeps the state behind `tokens`, which become those of `sequence`; it is the current one.
+
+        False: others share every slot.
+        """
+        slot = self._take(sequence, others)
+        if slot is None:
+            return False
+        write(slot)
+        sequence.tokens[:] = tokens
+        sequence.snapshots[len(tokens)] = Snapshot(slot, logits)
+        self._load(slot, len(tokens))
+        return True
+
+    def _take(self, sequence: CachedSequence, others: Iterable[CachedSequence]) -> int | None:
+        """A free slot, after dropping the state that is missed least; None: others share every one."""
+        while (slot := self._pool.take()) is None:
             victim = next((other for other in others if other.snapshots), sequence)
             if not victim.snapshots:
-                return  # others share every slot
+                return None
             self.drop(victim, _cheapest(victim))
-            slot = self._pool.take()
-        self._save(slot)
-        sequence.snapshots[position] = Snapshot(slot, logits)
+        return slot
 
     def hold(self, sequence: CachedSequence, position: int) -> Snapshot:
         """A kept state that `restore` is to bring back: it is not forgotten before."""

@@ -27,7 +27,8 @@ from kernels.cpu.feed_forward_ops import FeedForwardOps
 from kernels.cpu.op_table import MAX_WEIGHTS
 from kernels.cpu.recurrent_ops import RecurrentOps
 from kernels.cpu.row_ops import RowOps
-from kernels.ops import CacheShape, Floats, Ints, Tensor
+from kernels.host_bytes import joined, split
+from kernels.ops import Bytes, CacheShape, Floats, Ints, Tensor
 
 
 class CpuOps(AttentionOps, FeedForwardOps, RecurrentOps, RowOps):
@@ -61,6 +62,12 @@ class CpuOps(AttentionOps, FeedForwardOps, RecurrentOps, RowOps):
     def copy_page(self, cache: Cache, source: int, target: int) -> None:
         cache.keys[:, target] = cache.keys[:, source]
         cache.values[:, target] = cache.values[:, source]
+
+    def read_page(self, cache: Cache, page: int) -> Bytes:
+        return joined([cache.keys[:, page], cache.values[:, page]])
+
+    def write_page(self, cache: Cache, page: int, data: Bytes) -> None:
+        split([cache.keys[:, page], cache.values[:, page]], data)
 
     def set_hidden(self, rows: Floats) -> Array:
         buffer = self._buffer(*rows.shape)

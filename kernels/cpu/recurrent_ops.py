@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 
 from kernels.cpu.buffers import Array, Weight, address, expect, rows_of, vector_pointer
 from kernels.cpu.context import NativeContext
 from kernels.cpu.native import load
-from kernels.ops import Floats
+from kernels.host_bytes import joined, split
+from kernels.ops import Bytes, Floats
 from kernels.recurrent import DeltaNet, DeltaNetWeights, StateShape
 
 MOST_TAPS = 4
@@ -49,6 +52,14 @@ class RecurrentState:
         load().kt_state_read(self.pointer, layer, slot, conv.ctypes.data, matrices.ctypes.data)
         return conv, matrices
 
+    def slot(self, slot: int) -> Floats:
+        """What is in a slot, all layers, as it lies there: a view."""
+        self.expect_slot(slot)
+        library = load()
+        address = library.kt_state_slot(self.pointer, slot)
+        floats = (ctypes.c_float * library.kt_state_slot_floats(self.pointer)).from_address(address)
+        return np.frombuffer(floats, np.float32)
+
     def expect_layer(self, layer: int) -> None:
         """Raise `IndexError` for a layer that is not there."""
         if not 0 <= layer < self.shape.layers:
@@ -73,6 +84,12 @@ class RecurrentOps(NativeContext):
         state.expect_slot(source)
         state.expect_slot(target)
         self._native.kt_state_copy(self._alive(), state.pointer, source, target)
+
+    def read_state(self, state: RecurrentState, slot: int) -> Bytes:
+        return joined([state.slot(slot)])
+
+    def write_state(self, state: RecurrentState, slot: int, data: Bytes) -> None:
+        split([state.slot(slot)], data)
 
     def delta_net(
         self,

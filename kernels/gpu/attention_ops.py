@@ -24,10 +24,11 @@ from kernels.gpu.attention.rope import RopeTable, rope_table, rotate
 from kernels.gpu.attention.scratch import Scratch
 from kernels.gpu.flashinfer.flash_ops import FlashOps
 from kernels.gpu.graph.inputs import Inputs, Table
+from kernels.gpu.memory.host_planes import read_planes, write_planes
 from kernels.gpu.quant import matmul
 from kernels.gpu.quant.weight import PackedWeight
 from kernels.gpu.sizes import bucket
-from kernels.ops import CacheShape, HeadNorms, Ints, Rope
+from kernels.ops import Bytes, CacheShape, HeadNorms, Ints, Rope
 
 Weight = PackedWeight | X | Table
 """A matrix (or a stack of them) in its GGUF type, a float32 vector, or an embedding."""
@@ -61,6 +62,12 @@ class AttentionOps:
 
     def copy_page(self, cache: GpuCache, source: int, target: int) -> None:
         cache.copy_page(source, target)
+
+    def read_page(self, cache: GpuCache, page: int) -> Bytes:
+        return read_planes(cache.page(page))
+
+    def write_page(self, cache: GpuCache, page: int, data: Bytes) -> None:
+        write_planes(cache.page(page), data)
 
     def rope_append(
         self,

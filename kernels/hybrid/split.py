@@ -17,6 +17,7 @@ from kernels.hybrid.split_experts import Routed, Slots, SplitExperts
 from kernels.ops import (
     Activation,
     Biases,
+    Bytes,
     C,
     CacheShape,
     Floats,
@@ -114,6 +115,12 @@ class SplitOps(RowOps[X, W, C]):
     def copy_page(self, cache: C, source: int, target: int) -> None:
         self._device.copy_page(cache, source, target)
 
+    def read_page(self, cache: C, page: int) -> Bytes:
+        return self._device.read_page(cache, page)
+
+    def write_page(self, cache: C, page: int, data: Bytes) -> None:
+        self._device.write_page(cache, page, data)
+
     def recurrent_state(self, shape: StateShape) -> State:
         return self._device.recurrent_state(shape)
 
@@ -122,6 +129,12 @@ class SplitOps(RowOps[X, W, C]):
 
     def copy_state(self, state: State, source: int, target: int) -> None:
         self._device.copy_state(state, source, target)
+
+    def read_state(self, state: State, slot: int) -> Bytes:
+        return self._device.read_state(state, slot)
+
+    def write_state(self, state: State, slot: int, data: Bytes) -> None:
+        self._device.write_state(state, slot, data)
 
     # Passes and buffers
 

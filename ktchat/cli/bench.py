@@ -63,6 +63,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="also time the first token after N more tokens at the end of that context",
     )
     parser.add_argument(
+        "--restore",
+        type=int,
+        metavar="N",
+        help="instead: a session of N tokens brought back from the disk, against reading it again",
+    )
+    parser.add_argument(
         "--rounds", type=int, default=5, metavar="N", help="repetitions (default: 5)"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="default: all physical cores")
@@ -93,6 +99,8 @@ def main(args: argparse.Namespace) -> int:
     if args.model is not None and (args.layers is not None or args.recipe is not None):
         raise UsageError("--layers and --recipe belong to --shape")
     load = _load(args)
+    if args.restore is not None:
+        return _restore(args)
     target = Path(args.trace) if args.trace is not None else None
     if target is not None:
         from engine.evaluation.trace import check_writable
@@ -106,6 +114,21 @@ def main(args: argparse.Namespace) -> int:
             output.line(text)
     if target is not None and result.trace is not None:
         _keep_trace(target, result, result.trace, silent=args.json)
+    return 0
+
+
+def _restore(args: argparse.Namespace) -> int:
+    from ktchat.cli import bench_restore
+
+    bench_restore.check(args)
+    result = background.run(
+        lambda report: bench_restore.measure(args, _model(args, report), report)
+    )
+    if args.json:
+        output.line(json.dumps(result.to_dict()))
+    else:
+        for text in bench_restore.table(result):
+            output.line(text)
     return 0
 
 
@@ -148,18 +171,8 @@ def _load(args: argparse.Namespace) -> Load:
 
 def _measure(args: argparse.Namespace, load: Load, report: background.Report) -> BenchResult:
     from engine.evaluation.bench import bench
-    from engine.evaluation.synthetic import shape_file
 
-    path = Path(args.model) if args.model is not None else None
-    if path is None:
-        home = paths.home()
-        path = shape_file(
-            args.shape,
-            args.layers,
-            home / "shapes" if home else None,
-            recipe=args.recipe or "",
-            report=lambda done, total: report("making the weights", done, total),
-        )
+    path = _model(args, report)
     result = bench(
         path,
         load,
@@ -172,6 +185,22 @@ def _measure(args: argparse.Namespace, load: Load, report: background.Report) ->
     if args.model is not None and args.threads is None:
         _keep(path, result)
     return result
+
+
+def _model(args: argparse.Namespace, report: background.Report) -> Path:
+    """The model's file, or that of a shape, which is made where it is not there."""
+    if args.model is not None:
+        return Path(args.model)
+    from engine.evaluation.synthetic import shape_file
+
+    home = paths.home()
+    return shape_file(
+        args.shape,
+        args.layers,
+        home / "shapes" if home else None,
+        recipe=args.recipe or "",
+        report=lambda done, total: report("making the weights", done, total),
+    )
 
 
 def _keep(path: Path, result: BenchResult) -> None:

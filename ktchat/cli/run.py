@@ -48,6 +48,9 @@ MAX_INPUT = 16 << 20
 STOP_SECONDS = 1.0
 """How long an interrupted reply may take to stop before the program leaves it behind."""
 
+WRITE_SECONDS = 10.0
+"""How long after a reply what was read may be written to the disk, where `-c` finds it."""
+
 LEAVE_SECONDS = 1.8
 """How long an interrupted program may take in all."""
 
@@ -196,7 +199,7 @@ class _Run:
             ended.cancel()
             self.printer.close()
             await self.chat.close()
-            await self.engine.close()
+            await self.engine.close(0.0 if self.signal else WRITE_SECONDS)
 
     async def _work(self) -> int:
         if self.request.last:

@@ -10,10 +10,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from engine.common.units import byte_size
 from engine.errors import KtchatError
 from ktchat.cli import output
-from ktchat.common import paths
+from ktchat.common import paths, words
 from ktchat.common.errors import StoreError, reason_of
+from ktchat.common.settings import SettingsFile
 from ktchat.common.text import one_line
 from ktchat.store.conversation import Conversation, Turn, TurnState
 from ktchat.store.export import to_json, to_markdown
@@ -38,6 +40,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     export.add_argument("--format", choices=("markdown", "json"), help="default: by the name")
     export.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
     remove = actions.add_parser("rm", help="remove sessions for good")
+    cache = actions.add_parser("cache", help="what they take on the disk to answer at once")
+    cache.add_argument("--clear", action="store_true", help="empty it; sessions stay")
+    cache.add_argument("--json", action="store_true", help="print JSON")
     for action in (show, export):
         action.add_argument("session", metavar="ID", help="an id, or its first digits")
     remove.add_argument("session", metavar="ID", nargs="+", help="ids, or their first digits")
@@ -63,6 +68,32 @@ def _list(store: Store, args: argparse.Namespace) -> int:
         output.line("No sessions yet.")
     for session in sessions:
         output.line(_line(session))
+    if store.kv.used():
+        output.line(f"\n{_on_disk(store)}. Empty it: ktchat sessions cache --clear")
+    return 0
+
+
+def _on_disk(store: Store) -> str:
+    settings = SettingsFile(paths.settings_file()).settings
+    budget = store.kv.budget(settings.cache_budget) if settings.disk_cache else None
+    return words.on_disk(store.kv.used(), budget)
+
+
+def _cache(store: Store, args: argparse.Namespace) -> int:
+    freed = 0
+    if args.clear:
+        try:
+            freed = store.kv.clear()
+        except OSError as error:
+            why, todo = reason_of(error)
+            raise StoreError("The cache cannot be emptied", why, todo) from error
+    if args.json:
+        state = {"path": str(store.kv.path), "bytes": store.kv.used(), "freed": freed}
+        output.line(json.dumps(state))
+    elif args.clear:
+        output.line(f"Freed {byte_size(freed)}. Sessions are read again when they are opened.")
+    else:
+        output.line(f"{_on_disk(store)}.")
     return 0
 
 
@@ -145,4 +176,4 @@ def _remove(store: Store, args: argparse.Namespace) -> int:
     return code
 
 
-_ACTIONS = {"list": _list, "show": _show, "export": _export, "rm": _remove}
+_ACTIONS = {"list": _list, "show": _show, "export": _export, "rm": _remove, "cache": _cache}

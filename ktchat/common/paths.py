@@ -38,6 +38,11 @@ def settings_file() -> Path:
     return settings_folder() / "settings.toml"
 
 
+def kv_folder() -> Path:
+    """The KV cache of saved sessions: it belongs to the database beside it."""
+    return database().parent / "kv"
+
+
 def models_folder() -> Path:
     """Where models are looked for."""
     return data_folder() / "models"

@@ -19,7 +19,7 @@ from typing import Any, cast, get_args
 from engine.errors import RequestError
 from engine.protocol import Auto, Device, KvKind, Load, PartialSampling, Sampling
 from ktchat.common.errors import SettingsError, reason_of
-from ktchat.common.paths import private_folder
+from ktchat.common.paths import kv_folder, private_folder
 from ktchat.common.sampling import SamplingSources
 from ktchat.common.text import one_line
 
@@ -92,6 +92,12 @@ class Settings:
         'How the GPU keeps the context: "f16", or "q8": half the room, a little less exact.',
         get_args(KvKind),
     )
+    disk_cache: bool = _setting(
+        True, "Keep on the disk what was read, so that a session opened again answers at once."
+    )
+    disk_cache_gb: float = _setting(
+        0.0, "GB that it may take there; 0: 10, or a tenth of the free disk where that is less."
+    )
     last_model: str = _setting("", "The model file that was used last.")
     last_session: str = _setting("", "The session that was open last.")
     recent_models: tuple[str, ...] = _setting((), "Model files that were opened, the last first.")
@@ -103,6 +109,11 @@ class Settings:
         values = {name: getattr(self, name) for name in SAMPLED}
         chosen = {name: None if value == MODEL else value for name, value in values.items()}
         return PartialSampling(**chosen, seed=None if self.seed < 0 else self.seed)
+
+    @property
+    def cache_budget(self) -> int | None:
+        """Bytes that the KV cache may take on the disk; None: the engine chooses."""
+        return round(1e9 * self.disk_cache_gb) or None
 
     @property
     def token_limit(self) -> int | None:
@@ -121,6 +132,8 @@ class Settings:
             context=self.context_limit if overrides.context is None else overrides.context,
             device=overrides.device or cast(Device, self.device),
             kv=overrides.kv or cast(KvKind, self.kv),
+            cache_folder=str(kv_folder()) if self.disk_cache else "",
+            cache_budget=self.cache_budget,
         )
 
     def with_recent(self, path: str) -> dict[str, Any]:
@@ -233,7 +246,7 @@ def _check_limits(settings: Settings) -> None:
         raise ValueError
     if isinstance(settings.context, int) and not 0 <= settings.context <= 1 << 30:
         raise ValueError
-    if settings.seed < -1:
+    if settings.seed < -1 or not 0 <= settings.disk_cache_gb <= 1e6:
         raise ValueError
 
 

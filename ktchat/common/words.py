@@ -41,10 +41,31 @@ def place(device: Computed) -> str:
     return "GPU and CPU" if device == "hybrid" else device
 
 
+def on_disk(used: int, budget: int | None) -> str:
+    """What sessions take on the disk to be opened at once: `1.2 GB of at most 10 GB`; budget None: it is off."""
+    most = "nothing more is kept" if budget is None else f"at most {byte_size(budget)}"
+    return (
+        f"{byte_size(used)} on the disk, so that sessions answer at once when opened again; {most}"
+    )
+
+
+def restored(turn: Figures) -> str:
+    """What came from the disk of a prompt, and what was read: `31.8k from disk, 12 read`; empty: nothing did."""
+    if not turn.restored_tokens:
+        return ""
+    tokens, read = turn.restored_tokens, turn.prompt_tokens - turn.cached_tokens
+    restored = f"{tokens / 1000:.1f}k" if tokens >= 10_000 else count(tokens)
+    return f"{restored} from disk, {count(read)} read"
+
+
 def figures(turn: Figures) -> str:
-    """A turn in one line: `18.4 tok/s · first 0.9 s · 213 tokens · context 3.1k of 32k · seed 7`."""
+    """A turn in one line: `18.4 tok/s · first 0.9 s · 213 tokens · context 3.1k of 32k · seed 7`.
+
+    Where a part of the prompt was not read: `31.8k from disk, 12 read` after the first token's time.
+    """
     parts = [speed(turn.decode_tok_s)] if turn.decode_tok_s else []
     parts.append(f"first {duration(turn.first_token_seconds)}")
+    parts += filter(None, [restored(turn)])
     parts.append(f"{count(turn.reply_tokens)} token" + "s" * (turn.reply_tokens != 1))
     if turn.context_size:
         used, whole = short_count(turn.context_used), short_count(turn.context_size)

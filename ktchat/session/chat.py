@@ -192,6 +192,7 @@ class ChatSession(OpenSession):
         reply = Reply(
             self.engine,
             turn,
+            conversation.id,
             self._offered_think(),
             lambda n: self.saver.touch(conversation, turn, tokens=n),
         )

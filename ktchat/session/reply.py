@@ -45,6 +45,7 @@ class Engine(Protocol):
         sampling: Sampling,
         max_tokens: int | None,
         think: Think | None,
+        session: str | None,
         /,
     ) -> AsyncIterator[Event]:
         """Progress, Prefilled, Thinking, Text, WasThinking and Notice, then Finished or Failed."""
@@ -55,8 +56,8 @@ class Engine(Protocol):
     def cancel(self) -> None:
         """Stop what is running, if anything."""
 
-    async def close(self) -> None:
-        """Free everything."""
+    async def close(self, seconds: float = 0.0, /) -> None:
+        """Free everything; for so many seconds what was read may be written to the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,21 @@ Update = Started | Event
 
 
 class Reply:
-    """The reply to one turn. `changed(tokens)` is called whenever the turn has changed."""
+    """The reply to one turn. `changed(tokens)` is called whenever the turn has changed.
+
+    `session` is whose the KV cache on the disk is; None: nothing of it goes there.
+    """
 
     def __init__(
-        self, engine: Engine, turn: Turn, think: Think | None, changed: Callable[[int], None]
+        self,
+        engine: Engine,
+        turn: Turn,
+        session: str | None,
+        think: Think | None,
+        changed: Callable[[int], None],
     ) -> None:
         self.turn = turn
+        self.session = session
         self.think = think
         self.stopping = False
         self._engine = engine
@@ -117,7 +127,8 @@ class Reply:
             yield Finished("cancelled", Figures())
             return
         turn = self.turn
-        stream = self._engine.generate(messages, turn.sampling, turn.max_tokens, self.think)
+        how = turn.sampling, turn.max_tokens, self.think
+        stream = self._engine.generate(messages, *how, self.session)
         try:
             async for event in stream:
                 if self.stopping and not isinstance(event, Finished | Failed):

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from engine.disk_cache.folder import CacheFolder
 from ktchat.common.errors import (
     SessionBusyError,
     StoreError,
@@ -52,6 +53,8 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.locks = Locks(path.parent / "locks")
         self.database = Database(path, self.locks)
+        self.kv = CacheFolder(path.parent / "kv")
+        """What the engine keeps on the disk of these sessions."""
         self._thread: ThreadPoolExecutor | None = None
 
     @property
@@ -180,6 +183,7 @@ class Store:
         """Remove a session for good. Raises `SessionBusyError` like `delete`."""
         self.delete(session)
         self.database.write(_removal("SELECT ?", (session,)))
+        self._forget_kv()
 
     def restore(self, session: str) -> None:
         """Bring back a session that was deleted and not yet purged."""
@@ -192,6 +196,12 @@ class Store:
         before = (time.time() - older_than,)
         if self.database.query(f"{gone} LIMIT 1", before):
             self.database.write(_removal(gone, before))
+            self._forget_kv()
+
+    def _forget_kv(self) -> None:
+        """Of sessions that are gone nothing stays that no other one has."""
+        rows = self.database.query("SELECT id FROM sessions")
+        self.kv.forget_sessions(all_but=[str(row["id"]) for row in rows])
 
     # Drafts: what stands in the prompt box and was not sent.
 

@@ -130,3 +130,23 @@ def test_a_state_of_another_position_is_refused(folder: Path) -> None:
         talking.forward([1, 2, 3])
         with pytest.raises(ValueError, match="is that of 3, not of 2"):
             talking._model.forward(np.array([4], np.int32), np.array([0], np.int32), 2)
+
+
+def test_after_a_pass_that_failed_the_state_is_not_gone_on_from(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny_model("qwen35", folder)
+    with runtime(path, ReferenceOps()) as talking, runtime(path, ReferenceOps()) as fresh:
+        _, wanted = read(fresh, QUESTION)
+        read(talking, QUESTION[:20])
+        layer = talking._model.stages[0]._layers[-1]
+
+        def fails(*arguments: Any) -> Any:
+            raise MemoryError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(layer, "run", fails)
+            with pytest.raises(MemoryError):
+                talking.forward(QUESTION[20:])
+        cached, logits = read(talking, QUESTION)
+        assert cached < 20 and np.allclose(logits, wanted, atol=1e-4)

@@ -87,6 +87,24 @@ def test_a_reply_and_its_continuation(program: Program, model: Path) -> None:
     assert session.model_path == str(model)
     first, second = (turn.figures for turn in session.turns)
     assert first and second and second.prompt_tokens > first.prompt_tokens
+    assert (
+        0
+        < first.prompt_tokens - 1
+        <= second.restored_tokens
+        <= second.cached_tokens
+        < second.prompt_tokens
+    )
+    kv = program.home / "kv"
+    files = [path for path in kv.rglob("*") if path.suffix in (".page", ".end")]
+    assert files and {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in (kv, files[0].parent)} == {0o700}
+    assert "answer at once" in program.run("sessions", "list").stdout
+    size = sum(path.stat().st_size for path in files)
+    cleared = json.loads(program.run("sessions", "cache", "--clear", "--json").stdout)
+    assert cleared == {"path": str(kv), "bytes": 0, "freed": size}
+    assert not any(path.exists() for path in files)
+    assert "0 B on the disk" in program.run("sessions", "cache").stdout
+    assert "answer at once" not in program.run("sessions", "list").stdout
 
 
 def test_the_same_seed_gives_the_same_reply(program: Program, model: Path) -> None:

@@ -51,6 +51,10 @@ def test_slots_are_copied_and_cleared_in_every_layer(net: DeltaNet) -> None:
         assert same(state.read(layer), empty) and same(state.read(layer, 2), kept[layer])
     ops.copy_state(state, 2, 0)
     assert same(tuple(advance([0, 1, 2], 3, 5)), tuple(after))
+    ops.write_state(state, 0, ops.read_state(state, 2))
+    assert same(tuple(advance([0, 1, 2], 3, 5)), tuple(after))
+    with pytest.raises(ValueError, match="bytes expected"):
+        ops.write_state(state, 0, ops.read_state(state, 2)[4:])
 
 
 # ---- a recorded step ----------------------------------------------------------------------------

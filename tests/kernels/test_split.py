@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from engine.gguf.file import GGUFFile
+from engine.model.host_copies import HostCopies
 from engine.model.transformer import Transformer, page_table
 from engine.spec.reader import read_spec
 from kernels.cpu import CpuOps
@@ -322,6 +323,11 @@ def test_copied_pages_are_copied_on_every_device(tmp_path: Path) -> None:
     assert not np.array_equal(model.forward(tokens[-1:], page_table([0]), 18), first)
     again = model.forward(tokens[-1:], page_table([2]), 19)
     assert nmse(again, first) < 1e-12
+    copies = HostCopies(model)
+    copies.write_page(1, np.concatenate(copies.read_page(2)))
+    assert np.array_equal(model.forward(tokens[-1:], page_table([1]), 19), again)
+    with pytest.raises(ValueError, match="bytes do not fit"):
+        copies.write_page(1, np.zeros(5, np.uint8))
 
 
 def test_windows_go_back_on_every_device(tmp_path: Path) -> None:

@@ -157,6 +157,7 @@ class FakeEngine:
         sampling: Sampling | None = None,
         max_tokens: int | None = None,
         think: Think | None = None,
+        session: str | None = None,
     ) -> AsyncIterator[Event]:
         """The next scripted reply as events."""
         sampling = sampling or Sampling()
@@ -190,7 +191,7 @@ class FakeEngine:
         self._killed = error
         self.cancel()
 
-    async def close(self) -> None:
+    async def close(self, seconds: float = 0.0) -> None:
         """Forget the model."""
         self.cancel()
         self.loaded = None

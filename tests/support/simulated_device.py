@@ -27,7 +27,7 @@ from kernels.device import (
     HostSync,
     StreamedLayer,
 )
-from kernels.ops import CacheShape, Floats, Ints, Tensor
+from kernels.ops import Bytes, CacheShape, Floats, Ints, Tensor
 from kernels.recurrent import StateShape
 from kernels.reference import Cache, ReferenceOps, Weight
 from kernels.reference_recurrent import RecurrentState
@@ -108,6 +108,22 @@ class SimulatedDevice(ReferenceOps):
     def copy_state(self, state: RecurrentState, source: int, target: int) -> None:
         self.drain()
         super().copy_state(state, source, target)
+
+    def read_state(self, state: RecurrentState, slot: int) -> Bytes:
+        self.drain()
+        return super().read_state(state, slot)
+
+    def write_state(self, state: RecurrentState, slot: int, data: Bytes) -> None:
+        self.drain()
+        super().write_state(state, slot, data)
+
+    def read_page(self, cache: Cache, page: int) -> Bytes:
+        self.drain()
+        return super().read_page(cache, page)
+
+    def write_page(self, cache: Cache, page: int, data: Bytes) -> None:
+        self.drain()
+        super().write_page(cache, page, data)
 
     def close(self) -> None:
         self.drain()

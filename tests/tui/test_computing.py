@@ -117,6 +117,18 @@ async def test_the_palette_keeps_how_models_are_loaded(start: Start) -> None:
     )
 
 
+async def test_the_palette_turns_the_disk_cache_off_and_says_what_it_takes(start: Start) -> None:
+    run = await start(engine=FakeEngine())
+    await run.until(lambda: run.chat.loaded is not None and not run.screen.activity.loading)
+    assert run.engine.loads[-1].cache_folder == str(run.chat.store.kv.path)
+    run.screen.sessions.say_on_disk()
+    await run.sees("0 B on the disk", "at most")
+    await chosen(run, "disk cache: off")
+    assert run.engine.loads[-1].cache_folder == ""
+    run.screen.sessions.say_on_disk()
+    await run.sees("nothing more is kept")
+
+
 async def test_while_a_reply_is_written_nothing_is_loaded(start: Start) -> None:
     engine = FakeEngine([Reply("word " * 500, hold_after=100)], gpu="GPU")
     run = await start(engine=engine)

@@ -7,6 +7,7 @@ import json
 import stat
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from engine.protocol import Load, PartialSampling
 from ktchat import cli
 from ktchat.cli import load_options
 from ktchat.common.errors import SettingsError
+from ktchat.common.paths import kv_folder
 from ktchat.common.settings import MAX_RECENT, Overrides, Settings, SettingsFile
 
 
@@ -126,11 +128,19 @@ def test_models_are_loaded_as_the_settings_say_unless_the_command_line_does(
     path: Path, context: int | str
 ) -> None:
     file = SettingsFile(path)
-    assert file.load("/m") == Load("/m")
-    file.update(context=context, device="cpu", kv="q8")
-    assert SettingsFile(path).load("/m") == Load("/m", context, device="cpu", kv="q8")  # type: ignore[arg-type]
+    disk: dict[str, Any] = {"cache_folder": str(kv_folder())}
+    assert file.load("/m") == Load("/m", **disk)
+    file.update(context=context, device="cpu", kv="q8", disk_cache_gb=2.5)
+    disk["cache_budget"] = 2_500_000_000
+    wanted: Any = context
+    assert SettingsFile(path).load("/m") == Load("/m", wanted, device="cpu", kv="q8", **disk)
     overrides = Overrides(context=77, device="gpu")
-    assert SettingsFile(path, overrides).load("/m") == Load("/m", 77, device="gpu", kv="q8")
+    loaded = SettingsFile(path, overrides).load("/m")
+    assert loaded == Load("/m", 77, device="gpu", kv="q8", **disk)
+    file.update(disk_cache=False)
+    assert file.load("/m").cache_folder == ""
+    with pytest.raises(SettingsError, match="disk_cache_gb"):
+        file.update(disk_cache_gb=-1.0)
 
 
 @pytest.mark.parametrize("before", [True, False])

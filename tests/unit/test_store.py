@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,27 @@ def test_a_deleted_session_comes_back_until_it_is_purged(store: Store) -> None:
     store.restore(session.id)
     assert store.sessions() == []
     assert store.draft(session.id) == ""
+
+
+def test_what_is_removed_takes_its_kv_along(store: Store) -> None:
+    for session in ("one", "two", "three"):
+        store.save_conversation(replace(a_session(session), id=session))
+        model = store.kv.model(bytes(32))
+        model.make()
+        for name in (session, "shared"):
+            (model.path / f"{name}.page").touch()
+        model.note(session, [f"{session}.page", "shared.page"])
+
+    def there() -> set[str]:
+        return {entry.path.stem for entry in store.kv.entries()}
+
+    store.remove("one")
+    assert there() == {"two", "three", "shared"}
+    store.delete("two")
+    store.remove("three")
+    assert there() == {"two", "shared"}, "it can be brought back"
+    store.purge(older_than=-1.0)
+    assert not there()
 
 
 def test_removing_leaves_no_trace_in_the_file(store: Store) -> None:

@@ -48,4 +48,6 @@ def test_figures() -> None:
     assert words.figures(figures) == (
         "18.4 tok/s · first 0.9 s · 213 tokens · context 3.1k of 32k · seed 7"
     )
+    figures = Figures(31_812, 31_800, 2, first_token_seconds=0.9, restored_tokens=31_800)
+    assert words.figures(figures) == ("first 0.9 s · 31.8k from disk, 12 read · 2 tokens · seed 0")
     assert words.figures(Figures(reply_tokens=1)) == "first 0.0 s · 1 token · seed 0"

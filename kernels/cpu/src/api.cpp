@@ -135,6 +135,15 @@ KTCHAT_API void kt_state_read(const RecurrentState* state, int64_t layer, int64_
     state->read(layer, slot, conv, matrices);
 }
 
+// A slot's numbers, all layers, as they lie in memory.
+KTCHAT_API float* kt_state_slot(const RecurrentState* state, int64_t slot) {
+    return state->conv(0, slot);
+}
+
+KTCHAT_API int64_t kt_state_slot_floats(const RecurrentState* state) {
+    return state->slot_floats();
+}
+
 KTCHAT_API int kt_embed(Context* c, const Matrix* table, const int32_t* tokens, int64_t n,
                         float factor, float* y) {
     return guarded([&] { return embed(*c, *table, tokens, n, factor, y); });

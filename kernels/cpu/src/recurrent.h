@@ -43,12 +43,11 @@ public:
     void copy(Context& c, int64_t source, int64_t target);
     // One layer of a slot as (kernel - 1, conv_features) and (value_heads, key, value).
     void read(int64_t layer, int64_t slot, float* conv_rows, float* matrices) const;
+    int64_t slot_floats() const { return layers_ * layer_floats_; }
 
     const DeltaNet net;
 
 private:
-    int64_t slot_floats() const { return layers_ * layer_floats_; }
-
     const int64_t layers_;
     int64_t conv_floats_;  // rounded up to whole cache lines
     int64_t layer_floats_;

@@ -117,9 +117,17 @@ class GpuCache:
 
     def copy_page(self, source: int, target: int) -> None:
         """Copy a page in every layer."""
-        for plane in (self.keys, self.values, self.key_scales, self.value_scales):
-            if plane is not None:
-                plane[:, target] = plane[:, source]
+        for plane in self._planes:
+            plane[:, target] = plane[:, source]
+
+    def page(self, page: int) -> list[X]:
+        """Views of what a page holds in every layer."""
+        return [plane[:, page] for plane in self._planes]
+
+    @property
+    def _planes(self) -> list[X]:
+        planes = (self.keys, self.values, self.key_scales, self.value_scales)
+        return [plane for plane in planes if plane is not None]
 
 
 @triton.jit

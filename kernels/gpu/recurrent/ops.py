@@ -10,9 +10,11 @@ from torch import Tensor as X
 
 from kernels.gpu.attention_ops import Weight, as_vector
 from kernels.gpu.elementwise import sigmoid_gate
+from kernels.gpu.memory.host_planes import read_planes, write_planes
 from kernels.gpu.memory.tracked_allocator import TrackedAllocator
 from kernels.gpu.recurrent.delta_net import delta_net
 from kernels.gpu.recurrent.state import GpuRecurrentState, check
+from kernels.ops import Bytes
 from kernels.recurrent import DeltaNet, DeltaNetWeights, StateShape
 
 
@@ -37,6 +39,12 @@ class RecurrentOps:
 
     def copy_state(self, state: GpuRecurrentState, source: int, target: int) -> None:
         state.copy(source, target)
+
+    def read_state(self, state: GpuRecurrentState, slot: int) -> Bytes:
+        return read_planes([state.conv[:, slot], state.matrices[:, slot]])
+
+    def write_state(self, state: GpuRecurrentState, slot: int, data: Bytes) -> None:
+        write_planes([state.conv[:, slot], state.matrices[:, slot]], data)
 
     def delta_net(
         self,

@@ -1,4 +1,4 @@
-"""How models are loaded, as the command palette offers it: the device, the KV cache, the context.
+"""How models are loaded, as the command palette offers it: the device, the KV cache, the context, the disk.
 
 A preset is one value of one setting. Choosing it changes the settings; `model_flow` loads the model.
 """
@@ -6,7 +6,7 @@ A preset is one value of one setting. Choosing it changes the settings; `model_f
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ PRESETS = (
     Preset("KV cache: q8", "In 8 bits: half the room, a little less exact", {"kv": "q8"}),
     Preset("Context: chosen", "ktchat chooses how many tokens", {"context": 0}),
     Preset("Context: auto", "As many tokens as fit", {"context": "auto"}),
+    Preset("Disk cache: on", "Sessions opened again answer at once", {"disk_cache": True}),
+    Preset("Disk cache: off", "Nothing that is read goes to the disk", {"disk_cache": False}),
 )
 
 
@@ -37,6 +39,7 @@ def offered(file: SettingsFile) -> Iterator[tuple[Preset, str]]:
     """Each choice with its help, which marks the one that holds."""
     now = file.load("")
     values = {"device": now.device, "kv": now.kv, "context": now.context or 0}
+    values["disk_cache"] = bool(now.cache_folder)
     for preset in PRESETS:
         holds = preset.change.items() <= values.items()
         yield (
@@ -47,7 +50,8 @@ def offered(file: SettingsFile) -> Iterator[tuple[Preset, str]]:
 
 def forget_override(file: SettingsFile, preset: Preset) -> None:
     """What the command line said of the same does not hold any more."""
-    file.overrides = replace(file.overrides, **dict.fromkeys(preset.change))
+    names = {field.name for field in fields(file.overrides)} & preset.change.keys()
+    file.overrides = replace(file.overrides, **dict.fromkeys(names))
 
 
 def on_cpu(file: SettingsFile) -> None:

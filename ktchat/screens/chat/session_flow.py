@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import KtchatError
+from ktchat.common import words
 
 if TYPE_CHECKING:
     from ktchat.screens.chat.activity import Activity
@@ -54,6 +55,10 @@ class SessionFlow:
         else:
             self._frame.status.say("there is nothing to bring back")
 
+    def say_on_disk(self) -> None:
+        """Say what the KV cache of all sessions takes on the disk."""
+        self._run(self._say_on_disk())
+
     async def start(self, session: str) -> None:
         """Open the session of the last time, or begin one."""
         chat = self._context.chat
@@ -68,6 +73,15 @@ class SessionFlow:
             await self._show(chat, self._frame.prompt.text)
 
     # Inside.
+
+    async def _say_on_disk(self) -> None:
+        chat, settings = self._context.chat, self._context.settings.settings
+        if chat is not None:
+            kv = chat.store.kv
+            used = await chat.store.call(kv.used)
+            budget = await chat.store.call(kv.budget, settings.cache_budget)
+            said = words.on_disk(used, budget if settings.disk_cache else None)
+            self._frame.status.say(f"{said} · ktchat sessions cache --clear", seconds=30.0)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         self._frame.run_worker(work, group="sessions", exit_on_error=False)

@@ -178,6 +178,7 @@ class ReplyView(MessageView):
             if figures.decode_tok_s:
                 parts.append(words.speed(figures.decode_tok_s))
             parts.append(f"first {first_token(figures.first_token_seconds)}")
+            parts += filter(None, [words.restored(figures)])
         return styled(" · ".join(parts), ".dim")
 
     def body(self, width: int) -> list[Line]:

@@ -118,6 +118,9 @@ def test_slots_are_copied_and_cleared_in_every_layer() -> None:
     ops.clear_state(state)
     for plane in (state.conv, state.matrices):
         assert (plane[:, 2] == 1.5).all() and not plane[:, :2].any()
+    ops.write_state(state, 0, ops.read_state(state, 2))
+    for plane in (state.conv, state.matrices):
+        assert (plane[:, ::2] == 1.5).all() and not plane[:, 1].any()
 
 
 def test_a_state_is_counted_and_refused_where_there_is_no_room() -> None:

@@ -137,7 +137,7 @@ def test_a_cache_has_the_size_that_its_shape_says(shape: CacheShape) -> None:
     assert held == shape.bytes_per_position * shape.pages * PAGE
 
 
-def test_a_copied_page_has_the_scales_too() -> None:
+def test_a_copied_page_has_the_scales_too_and_one_from_the_host() -> None:
     ops = GpuOps(DEVICE)
     cache = ops.kv_cache(CacheShape(2, 3, PAGE, 1, 64, 32, "q8"))
     parts = (cache.keys, cache.values, cache.key_scales, cache.value_scales)
@@ -148,6 +148,11 @@ def test_a_copied_page_has_the_scales_too() -> None:
     for number, part in enumerate(parts):
         assert part is not None
         assert (part[:, 2] == number + 1).all() and not part[:, 1].any()
+    ops.write_page(cache, 1, ops.read_page(cache, 2))
+    for part in parts:
+        assert part is not None and (part[:, 1] == part[:, 2]).all()
+    with pytest.raises(ValueError, match="bytes expected"):
+        ops.write_page(cache, 1, ops.read_page(cache, 2)[1:])
 
 
 def test_what_cannot_be_in_8_bits_is_refused() -> None:
