@@ -59,7 +59,9 @@ inline void add_values(const float* scores, const TileBuffers& b, int count, flo
 }
 
 // How often score_rows fetches ahead.
-inline int score_steps(int rows) { return rows / 4 * (kTile * 4 / W) + rows % 4 * (kTile / W); }
+inline int ahead_steps(int rows, const TileBuffers&) {
+    return rows / 4 * (kTile * 4 / W) + rows % 4 * (kTile / W);
+}
 
 void score_rows(const TileBuffers& b, int rows, Ahead& ahead) {
     int r = 0;
@@ -72,7 +74,7 @@ void score_rows(const TileBuffers& b, int rows, Ahead& ahead) {
 }
 
 // outputs += weights @ values over `count` positions.
-void value_rows(const TileBuffers& b, int rows, int count, float* outputs) {
+void value_rows(const TileBuffers& b, int rows, int count, float* outputs, Ahead&) {
     int r = 0;
     for (; r + 4 <= rows; r += 4) {
         add_values<4>(b.scores + r * kTile, b, count, outputs + r * b.dv);

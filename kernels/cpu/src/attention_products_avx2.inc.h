@@ -33,15 +33,18 @@ inline void score(const float* q, const float* keys, int dk, float* scores, Ahea
     }
 }
 
+constexpr int kValueStep = 8;  // positions between two steps of fetching ahead
+
 // outputs += scores @ values for Q rows and V vectors of features.
 template <int Q, int V>
 inline void add_weighted(const float* scores, const float* values, int value_stride, int count,
-                         float* out, int dv) {
+                         float* out, int dv, Ahead& ahead) {
     Vec acc[Q][V];
     for (int i = 0; i < Q; i++) {
         for (int v = 0; v < V; v++) acc[i][v] = load(out + i * dv + v * W);
     }
     for (int j = 0; j < count; j++, values += value_stride) {
+        if (j % kValueStep == 0) ahead.step();
         Vec value[V];
         for (int v = 0; v < V; v++) value[v] = load(values + v * W);
         for (int i = 0; i < Q; i++) {
@@ -55,17 +58,18 @@ inline void add_weighted(const float* scores, const float* values, int value_str
 }
 
 template <int Q>
-inline void add_values(const float* scores, const TileBuffers& b, int count, float* out) {
+inline void add_values(const float* scores, const TileBuffers& b, int count, float* out,
+                       Ahead& ahead) {
     for (int f = 0, step; f < b.dv; f += step) {
         const int left = (b.dv - f) / W;
         step = W * (left == 4 ? 2 : left < 3 ? left : 3);
         const float* values = b.values + f;
         if (step == 3 * W) {
-            add_weighted<Q, 3>(scores, values, b.value_stride, count, out + f, b.dv);
+            add_weighted<Q, 3>(scores, values, b.value_stride, count, out + f, b.dv, ahead);
         } else if (step == 2 * W) {
-            add_weighted<Q, 2>(scores, values, b.value_stride, count, out + f, b.dv);
+            add_weighted<Q, 2>(scores, values, b.value_stride, count, out + f, b.dv, ahead);
         } else {
-            add_weighted<Q, 1>(scores, values, b.value_stride, count, out + f, b.dv);
+            add_weighted<Q, 1>(scores, values, b.value_stride, count, out + f, b.dv, ahead);
         }
     }
 }
@@ -73,7 +77,12 @@ inline void add_values(const float* scores, const TileBuffers& b, int count, flo
 // Rows that are scored together when `left` are left: threes, but not a single row behind one.
 inline int next_rows(int left) { return left >= 5 || left == 3 ? 3 : left >= 2 ? 2 : 1; }
 
-inline int score_steps(int rows) { return (rows + 2) / 3 * (kTile / kScoreKeys); }
+
+// How often both products together fetch ahead: memory is busy all the while.
+inline int ahead_steps(int rows, const TileBuffers& b) {
+    const int scores = (rows + 2) / 3 * (kTile / kScoreKeys);
+    return scores + (rows / 4 + rows % 4) * ((b.dv / W + 2) / 3) * (kTile / kValueStep);
+}
 
 void score_rows(const TileBuffers& b, int rows, Ahead& ahead) {
     for (int r = 0, step; r < rows; r += step) {
@@ -90,12 +99,14 @@ void score_rows(const TileBuffers& b, int rows, Ahead& ahead) {
     }
 }
 
-void value_rows(const TileBuffers& b, int rows, int count, float* outputs) {
+void value_rows(const TileBuffers& b, int rows, int count, float* outputs, Ahead& ahead) {
     int r = 0;
     for (; r + 4 <= rows; r += 4) {
-        add_values<4>(b.scores + r * kTile, b, count, outputs + r * b.dv);
+        add_values<4>(b.scores + r * kTile, b, count, outputs + r * b.dv, ahead);
     }
-    for (; r < rows; r++) add_values<1>(b.scores + r * kTile, b, count, outputs + r * b.dv);
+    for (; r < rows; r++) {
+        add_values<1>(b.scores + r * kTile, b, count, outputs + r * b.dv, ahead);
+    }
 }
 
 }  // namespace

@@ -51,7 +51,7 @@ void attention_tile(const AttentionTile& a) {
         const int count = static_cast<int>(a.end - begin < kTile ? a.end - begin : kTile);
         const int64_t end = begin + count, after = a.end - end < kTile ? a.end : end + kTile;
         widen(Stretches(a, keys, begin, end), b.keys, b.dk);
-        Ahead ahead(score_steps(a.rows));
+        Ahead ahead(ahead_steps(a.rows, b));
         ahead.add(Stretches(a, keys, end, after));
         if (a.values) ahead.add(Stretches(a, values, end, after));
         score_rows(b, a.rows, ahead);
@@ -61,7 +61,7 @@ void attention_tile(const AttentionTile& a) {
                          a.maxima[r], a.sums[r], a.outputs + r * b.dv, b.dv);
         }
         if (a.values) widen(Stretches(a, values, begin, end), b.values, b.dv);
-        value_rows(b, a.rows, count, a.outputs);
+        value_rows(b, a.rows, count, a.outputs, ahead);
     }
 }
 

@@ -9,62 +9,6 @@
 namespace ktchat::KTCHAT_ISA {
 namespace {
 
-typedef uint8_t Bytes __attribute__((vector_size(W * 4)));
-typedef uint8_t BytesUnaligned __attribute__((vector_size(W * 4), aligned(1), may_alias));
-
-inline Bytes load_bytes(const uint8_t* p) { return *reinterpret_cast<const BytesUnaligned*>(p); }
-
-// W numbers of 8 bits, one a row. GCC's own conversion goes element by element.
-inline IntVec widen(const uint8_t* p) {
-#if defined(__AVX512F__)
-    return (IntVec)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-#elif defined(__AVX2__)
-    return (IntVec)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-#else
-    IntVec v;
-    for (int i = 0; i < W; i++) v[i] = p[i];
-    return v;
-#endif
-}
-inline IntVec widen_signed(const uint8_t* p) {
-    return (widen(p) ^ 0x80) - 0x80;
-}
-inline Vec to_floats(IntVec v) { return __builtin_convertvector(v, Vec); }
-
-// acc[row] += sum over 4 columns of w * x. `Wide`: w may exceed 127, which 16-bit sums of two
-// products do not bear.
-template <bool Wide>
-inline IntVec dot4(IntVec acc, Bytes w, const int8_t* x) {
-    int32_t four;
-    std::memcpy(&four, x, 4);
-#if defined(__AVX512VNNI__)
-    return (IntVec)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, _mm512_set1_epi32(four));
-#elif defined(__AVX512F__)
-    const __m512i v = _mm512_set1_epi32(four), ones = _mm512_set1_epi16(1);
-    if constexpr (Wide) {
-        const __m512i low = _mm512_maddubs_epi16((__m512i)(w & 127), v);
-        const __m512i high = _mm512_maddubs_epi16((__m512i)(w >> 7), v);
-        acc += (IntVec)_mm512_madd_epi16(low, ones);
-        return acc + (IntVec)_mm512_madd_epi16(high, _mm512_set1_epi16(128));
-    }
-    return acc + (IntVec)_mm512_madd_epi16(_mm512_maddubs_epi16((__m512i)w, v), ones);
-#elif defined(__AVX2__)
-    const __m256i v = _mm256_set1_epi32(four), ones = _mm256_set1_epi16(1);
-    if constexpr (Wide) {
-        const __m256i low = _mm256_maddubs_epi16((__m256i)(w & 127), v);
-        const __m256i high = _mm256_maddubs_epi16((__m256i)(w >> 7), v);
-        acc += (IntVec)_mm256_madd_epi16(low, ones);
-        return acc + (IntVec)_mm256_madd_epi16(high, _mm256_set1_epi16(128));
-    }
-    return acc + (IntVec)_mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)w, v), ones);
-#else
-    for (int r = 0; r < W; r++) {
-        for (int k = 0; k < 4; k++) acc[r] += w[4 * r + k] * x[k];
-    }
-    return acc;
-#endif
-}
-
 // table[i] for every byte i < 16.
 inline Bytes look_up(const uint8_t* table, Bytes indices) {
 #if defined(__AVX512F__)
@@ -139,7 +83,7 @@ alignas(16) constexpr uint8_t kFp4[16] = {12, 13, 14, 15, 16, 18, 20, 24,
 
 template <int Offset, bool Table>
 struct Type32 {  // Q4_0, IQ4_NL
-    static constexpr int kCols = 32, kGroup = 32;
+    static constexpr int kCols = 32, kGroup = 32, kMost = Table ? 241 : 15;
     static constexpr bool kWide = Table;
     struct Header {
         Vec d;
@@ -160,6 +104,7 @@ using TypeQ4_0 = Type32<8, false>;
 using TypeIQ4_NL = Type32<128, true>;
 
 struct TypeQ5_0 : Type32<16, false> {
+    static constexpr int kMost = 31;
     static void unpack(const uint8_t* block, int, int lane, Bytes* w) {
         nibbles(block + 32, lane, w);
         add_bits<4>(block + 32 + 256, lane, w);
@@ -167,6 +112,7 @@ struct TypeQ5_0 : Type32<16, false> {
 };
 
 struct TypeQ8_0 : Type32<128, false> {
+    static constexpr int kMost = 255;
     static constexpr bool kWide = true;
     static void unpack(const uint8_t* block, int, int lane, Bytes* w) {
         for (int k = 0; k < 8; k++) w[k] = load_bytes(block + 32 + 64 * k + 4 * lane);
@@ -174,6 +120,7 @@ struct TypeQ8_0 : Type32<128, false> {
 };
 
 struct TypeMXFP4 : Type32<12, false> {
+    static constexpr int kMost = 24;
     static Header header(const uint8_t* block, int lane) { return {exponent_scale(block + lane)}; }
     static void unpack(const uint8_t* block, int, int lane, Bytes* w) {
         nibbles(block + 16, lane, w);
@@ -211,7 +158,7 @@ inline IntVec split_scale(const uint8_t* block, int g, int lane) {
 }
 
 struct TypeQ4_K : ScaleAndMinimum {
-    static constexpr int kGroup = 32;
+    static constexpr int kGroup = 32, kMost = 15;
     static constexpr bool kWide = false;
     static constexpr int kNumbers = 256;  // where they begin
     static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
@@ -228,6 +175,7 @@ struct TypeQ4_K : ScaleAndMinimum {
 };
 
 struct TypeQ5_K : TypeQ4_K {
+    static constexpr int kMost = 31;
     static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
         nibbles(block + kNumbers + 256 * b, lane, w);
         add_bits<4>(block + kNumbers + 2048 + 64 * b, lane, w);
@@ -235,7 +183,7 @@ struct TypeQ5_K : TypeQ4_K {
 };
 
 struct TypeIQ4_XS : OneScale {
-    static constexpr int kGroup = 32;
+    static constexpr int kGroup = 32, kMost = 241;
     static constexpr bool kWide = true;
     static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
         nibbles(block + 128 + 256 * b, lane, w);
@@ -249,38 +197,47 @@ struct TypeIQ4_XS : OneScale {
 };
 
 struct TypeQ6_K : OneScale {
-    static constexpr int kGroup = 16;
+    static constexpr int kGroup = 16, kMost = 63;
     static constexpr bool kWide = false;
     static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
         nibbles(block + 288 + 256 * b, lane, w);
         add_upper_pairs(block + 288 + 2048 + 128 * b, lane, w);
     }
+    static IntVec whole(const uint8_t* block, int g, int lane) {
+        return widen_signed(block + 32 + 16 * g + lane);
+    }
     static void scales(const Header& h, const uint8_t* block, int g, int lane, Vec& scale,
                        Vec& min) {
-        scale = h.d * to_floats(widen_signed(block + 32 + 16 * g + lane));
+        scale = h.d * to_floats(whole(block, g, lane));
         min = scale * 32.0f;
     }
 };
 
 struct TypeQ3_K : OneScale {
-    static constexpr int kGroup = 16;
+    static constexpr int kGroup = 16, kMost = 7;
     static constexpr bool kWide = false;
     static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
         pairs(block + 224 + 128 * b, lane, w);
         add_bits<2>(block + 224 + 1024 + 64 * b, lane, w);
     }
+    static IntVec whole(const uint8_t* block, int g, int lane) {
+        return split_scale<32, 160, 16>(block, g, lane) - 32;
+    }
     static void scales(const Header& h, const uint8_t* block, int g, int lane, Vec& scale,
                        Vec& min) {
-        scale = h.d * to_floats(split_scale<32, 160, 16>(block, g, lane) - 32);
+        scale = h.d * to_floats(whole(block, g, lane));
         min = scale * 4.0f;
     }
 };
 
 struct TypeQ2_K : ScaleAndMinimum {
-    static constexpr int kGroup = 16;
+    static constexpr int kGroup = 16, kMost = 3;
     static constexpr bool kWide = false;
     static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
         pairs(block + 320 + 128 * b, lane, w);
+    }
+    static IntVec whole(const uint8_t* block, int g, int lane) {
+        return widen(block + 64 + 16 * g + lane) & 15;
     }
     static void scales(const Header& h, const uint8_t* block, int g, int lane, Vec& scale,
                        Vec& min) {
