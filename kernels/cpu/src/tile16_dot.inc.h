@@ -85,5 +85,65 @@ inline IntVec dot4(IntVec acc, Bytes w, const int8_t* x) {
 #endif
 }
 
+// AVX2 multiplies bytes into sums of 16 bits, of two products each.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+constexpr bool kShortSums = !kDot4;
+#else
+constexpr bool kShortSums = false;
+#endif
+
+// Steps of 4 columns, at most `most`, whose sums 16 bits hold exactly: a power of 2.
+template <class Type>
+constexpr int exact_steps(int most, int steps = 1) {
+    return 2 * steps <= most && 2 * steps * 2 * 127 * Type::kMost <= 32767
+               ? exact_steps<Type>(most, 2 * steps)
+               : steps;
+}
+
+// Whether dot_steps takes the offset of 128 off the codes itself.
+template <class Type>
+constexpr bool kOffsetFree = kShortSums && Type::kWide;
+
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// Of N steps, whose codes and numbers follow each other.
+template <class Type, int N>
+inline IntVec short_sums(const Bytes* w, const int8_t* x) {
+    constexpr int kRun = Type::kWide ? 1 : exact_steps<Type>(N);
+    IntVec acc = {};
+#pragma GCC unroll 8
+    for (int run = 0; run < N; run += kRun) {
+        __m256i part = {};
+#pragma GCC unroll 8
+        for (int k = run; k < run + kRun; k++) {
+            int32_t four;
+            std::memcpy(&four, x + 4 * k, 4);
+            __m256i codes = (__m256i)w[k], numbers = _mm256_set1_epi32(four);
+            if constexpr (Type::kWide) {  // the sign goes over to the other side
+                const __m256i value = (__m256i)(w[k] ^ 128);
+                codes = _mm256_abs_epi8(value);
+                numbers = _mm256_sign_epi8(numbers, value);
+            }
+            part = _mm256_add_epi16(part, _mm256_maddubs_epi16(codes, numbers));
+        }
+        acc += (IntVec)_mm256_madd_epi16(part, _mm256_set1_epi16(1));
+    }
+    return acc;
+}
+#endif
+
+// Products of N steps, in each lane those of its row.
+template <class Type, int N>
+inline IntVec dot_steps(const Bytes* w, const int8_t* x) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    if constexpr (kShortSums) return short_sums<Type, N>(w, x);
+#endif
+    IntVec even = {}, odd = {};
+    for (int k = 0; k < N; k += 2) {
+        even = dot4<Type::kWide>(even, w[k], x + 4 * k);
+        odd = dot4<Type::kWide>(odd, w[k + 1], x + 4 * k + 4);
+    }
+    return even + odd;
+}
+
 }  // namespace
 }  // namespace ktchat::KTCHAT_ISA

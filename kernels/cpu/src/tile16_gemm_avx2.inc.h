@@ -30,12 +30,8 @@ template <class Type>
 struct Steps {
     static constexpr int kSlice = kShorts<Type> ? 16 : 8;
     static constexpr int kGroup = kSlice * Type::kGroup / 32;
-    // Steps whose sums 16 bits hold exactly, a power of 2: a run.
-    static constexpr int exact(int steps) {
-        return 2 * steps <= kGroup && 2 * steps * 2 * 127 * Type::kMost <= 32767 ? exact(2 * steps)
-                                                                               : steps;
-    }
-    static constexpr int kRun = kShorts<Type> || kDot4 ? kGroup : exact(1);
+    // Steps that are one sum before it is scaled or becomes 32 bits.
+    static constexpr int kRun = kShorts<Type> || kDot4 ? kGroup : exact_steps<Type>(kGroup);
     static constexpr bool kWhole = Type::kGroup == 16;
 };
 
@@ -52,6 +48,7 @@ inline Shorts odd_bytes(Shorts v) { return v >> 8; }
 
 template <class Type>
 inline void unpack_codes(const Bytes* w, int row, uint8_t (*to)[4 * kPairRows]) {
+#pragma GCC unroll 8
     for (int k = 0; k < 8; k++) {
         if constexpr (kShorts<Type>) {
             const Shorts codes = (Shorts)(w[k] ^ 128);

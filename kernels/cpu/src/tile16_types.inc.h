@@ -27,6 +27,7 @@ inline Bytes look_up(const uint8_t* table, Bytes indices) {
 // ---- how bits become bytes ----------------------------------------------------------------------
 
 inline void nibbles(const uint8_t* p, int lane, Bytes* w) {
+#pragma GCC unroll 4
     for (int v = 0; v < 4; v++) {
         const Bytes packed = load_bytes(p + 64 * v + 4 * lane);
         w[v] = packed & 15;
@@ -34,31 +35,36 @@ inline void nibbles(const uint8_t* p, int lane, Bytes* w) {
     }
 }
 
+// Shifted in 16 bits, as the instructions do: the bits that come over from the next byte are the
+// caller's to mask.
+typedef uint16_t Pairs __attribute__((vector_size(W * 4)));
+inline Bytes left(Bytes v, int bits) { return (Bytes)((Pairs)v << bits); }
+inline Bytes right(Bytes v, int bits) { return (Bytes)((Pairs)v >> bits); }
+
 inline void pairs(const uint8_t* p, int lane, Bytes* w) {
     for (int v = 0; v < 2; v++) {
         const Bytes packed = load_bytes(p + 64 * v + 4 * lane);
-        w[v] = packed & 3;
-        w[v + 2] = (packed >> 2) & 3;
-        w[v + 4] = (packed >> 4) & 3;
-        w[v + 6] = packed >> 6;
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; k++) w[v + 2 * k] = right(packed, 2 * k) & 3;
     }
 }
 
 inline void add_upper_pairs(const uint8_t* p, int lane, Bytes* w) {
     for (int v = 0; v < 2; v++) {
         const Bytes packed = load_bytes(p + 64 * v + 4 * lane);
-        w[v] |= (packed & 3) << 4;
-        w[v + 2] |= (packed & 12) << 2;
+        w[v] |= left(packed, 4) & 48;
+        w[v + 2] |= left(packed, 2) & 48;
         w[v + 4] |= packed & 48;
-        w[v + 6] |= (packed >> 2) & 48;
+        w[v + 6] |= right(packed, 2) & 48;
     }
 }
 
 template <int Bit>
 inline void add_bits(const uint8_t* p, int lane, Bytes* w) {
     const Bytes packed = load_bytes(p + 4 * lane);
+#pragma GCC unroll 8
     for (int k = 0; k < 8; k++) {
-        const Bytes bit = k <= Bit ? packed << (Bit - k) : packed >> (k - Bit);
+        const Bytes bit = k <= Bit ? left(packed, Bit - k) : right(packed, k - Bit);
         w[k] |= bit & static_cast<uint8_t>(1 << Bit);
     }
 }
@@ -89,13 +95,13 @@ struct Type32 {  // Q4_0, IQ4_NL
         Vec d;
     };
     static Header header(const uint8_t* block, int lane) { return {load_half(block + 2 * lane)}; }
-    static void unpack(const uint8_t* block, int, int lane, Bytes* w) {
+    static void unpack(const uint8_t* block, int64_t, int lane, Bytes* w) {
         nibbles(block + 32, lane, w);
         if constexpr (Table) {
             for (int k = 0; k < 8; k++) w[k] = look_up(kNonLinear, w[k]);
         }
     }
-    static void scales(const Header& h, const uint8_t*, int, int, Vec& scale, Vec& min) {
+    static void scales(const Header& h, const uint8_t*, int64_t, int, Vec& scale, Vec& min) {
         scale = h.d;
         min = h.d * static_cast<float>(Offset);
     }
@@ -105,7 +111,7 @@ using TypeIQ4_NL = Type32<128, true>;
 
 struct TypeQ5_0 : Type32<16, false> {
     static constexpr int kMost = 31;
-    static void unpack(const uint8_t* block, int, int lane, Bytes* w) {
+    static void unpack(const uint8_t* block, int64_t, int lane, Bytes* w) {
         nibbles(block + 32, lane, w);
         add_bits<4>(block + 32 + 256, lane, w);
     }
@@ -114,7 +120,7 @@ struct TypeQ5_0 : Type32<16, false> {
 struct TypeQ8_0 : Type32<128, false> {
     static constexpr int kMost = 255;
     static constexpr bool kWide = true;
-    static void unpack(const uint8_t* block, int, int lane, Bytes* w) {
+    static void unpack(const uint8_t* block, int64_t, int lane, Bytes* w) {
         for (int k = 0; k < 8; k++) w[k] = load_bytes(block + 32 + 64 * k + 4 * lane);
     }
 };
@@ -122,7 +128,7 @@ struct TypeQ8_0 : Type32<128, false> {
 struct TypeMXFP4 : Type32<12, false> {
     static constexpr int kMost = 24;
     static Header header(const uint8_t* block, int lane) { return {exponent_scale(block + lane)}; }
-    static void unpack(const uint8_t* block, int, int lane, Bytes* w) {
+    static void unpack(const uint8_t* block, int64_t, int lane, Bytes* w) {
         nibbles(block + 16, lane, w);
         for (int k = 0; k < 8; k++) w[k] = look_up(kFp4, w[k]);
     }
@@ -150,7 +156,7 @@ struct ScaleAndMinimum {
 // Scale g of `Count` 6-bit ones: nibbles at `Low`, two to a byte; upper pairs at `High`, four to a
 // byte.
 template <int Low, int High, int Count>
-inline IntVec split_scale(const uint8_t* block, int g, int lane) {
+inline IntVec split_scale(const uint8_t* block, int64_t g, int lane) {
     const IntVec low = widen(block + Low + 16 * (g % (Count / 2)) + lane);
     const IntVec high = widen(block + High + 16 * (g % (Count / 4)) + lane);
     const IntVec nibble = g < Count / 2 ? low & 15 : low >> 4;
@@ -161,10 +167,10 @@ struct TypeQ4_K : ScaleAndMinimum {
     static constexpr int kGroup = 32, kMost = 15;
     static constexpr bool kWide = false;
     static constexpr int kNumbers = 256;  // where they begin
-    static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
+    static void unpack(const uint8_t* block, int64_t b, int lane, Bytes* w) {
         nibbles(block + kNumbers + 256 * b, lane, w);
     }
-    static void scales(const Header& h, const uint8_t* block, int g, int lane, Vec& scale,
+    static void scales(const Header& h, const uint8_t* block, int64_t g, int lane, Vec& scale,
                        Vec& min) {
         const IntVec low = widen(block + 64 + 16 * g + lane);
         const IntVec high = widen(block + 64 + 128 + 16 * (g % 4) + lane);
@@ -176,7 +182,7 @@ struct TypeQ4_K : ScaleAndMinimum {
 
 struct TypeQ5_K : TypeQ4_K {
     static constexpr int kMost = 31;
-    static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
+    static void unpack(const uint8_t* block, int64_t b, int lane, Bytes* w) {
         nibbles(block + kNumbers + 256 * b, lane, w);
         add_bits<4>(block + kNumbers + 2048 + 64 * b, lane, w);
     }
@@ -185,11 +191,11 @@ struct TypeQ5_K : TypeQ4_K {
 struct TypeIQ4_XS : OneScale {
     static constexpr int kGroup = 32, kMost = 241;
     static constexpr bool kWide = true;
-    static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
+    static void unpack(const uint8_t* block, int64_t b, int lane, Bytes* w) {
         nibbles(block + 128 + 256 * b, lane, w);
         for (int k = 0; k < 8; k++) w[k] = look_up(kNonLinear, w[k]);
     }
-    static void scales(const Header& h, const uint8_t* block, int g, int lane, Vec& scale,
+    static void scales(const Header& h, const uint8_t* block, int64_t g, int lane, Vec& scale,
                        Vec& min) {
         scale = h.d * to_floats(split_scale<32, 96, 8>(block, g, lane) - 32);
         min = scale * 128.0f;
@@ -199,14 +205,14 @@ struct TypeIQ4_XS : OneScale {
 struct TypeQ6_K : OneScale {
     static constexpr int kGroup = 16, kMost = 63;
     static constexpr bool kWide = false;
-    static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
+    static void unpack(const uint8_t* block, int64_t b, int lane, Bytes* w) {
         nibbles(block + 288 + 256 * b, lane, w);
         add_upper_pairs(block + 288 + 2048 + 128 * b, lane, w);
     }
-    static IntVec whole(const uint8_t* block, int g, int lane) {
+    static IntVec whole(const uint8_t* block, int64_t g, int lane) {
         return widen_signed(block + 32 + 16 * g + lane);
     }
-    static void scales(const Header& h, const uint8_t* block, int g, int lane, Vec& scale,
+    static void scales(const Header& h, const uint8_t* block, int64_t g, int lane, Vec& scale,
                        Vec& min) {
         scale = h.d * to_floats(whole(block, g, lane));
         min = scale * 32.0f;
@@ -216,14 +222,14 @@ struct TypeQ6_K : OneScale {
 struct TypeQ3_K : OneScale {
     static constexpr int kGroup = 16, kMost = 7;
     static constexpr bool kWide = false;
-    static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
+    static void unpack(const uint8_t* block, int64_t b, int lane, Bytes* w) {
         pairs(block + 224 + 128 * b, lane, w);
         add_bits<2>(block + 224 + 1024 + 64 * b, lane, w);
     }
-    static IntVec whole(const uint8_t* block, int g, int lane) {
+    static IntVec whole(const uint8_t* block, int64_t g, int lane) {
         return split_scale<32, 160, 16>(block, g, lane) - 32;
     }
-    static void scales(const Header& h, const uint8_t* block, int g, int lane, Vec& scale,
+    static void scales(const Header& h, const uint8_t* block, int64_t g, int lane, Vec& scale,
                        Vec& min) {
         scale = h.d * to_floats(whole(block, g, lane));
         min = scale * 4.0f;
@@ -233,13 +239,13 @@ struct TypeQ3_K : OneScale {
 struct TypeQ2_K : ScaleAndMinimum {
     static constexpr int kGroup = 16, kMost = 3;
     static constexpr bool kWide = false;
-    static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
+    static void unpack(const uint8_t* block, int64_t b, int lane, Bytes* w) {
         pairs(block + 320 + 128 * b, lane, w);
     }
-    static IntVec whole(const uint8_t* block, int g, int lane) {
+    static IntVec whole(const uint8_t* block, int64_t g, int lane) {
         return widen(block + 64 + 16 * g + lane) & 15;
     }
-    static void scales(const Header& h, const uint8_t* block, int g, int lane, Vec& scale,
+    static void scales(const Header& h, const uint8_t* block, int64_t g, int lane, Vec& scale,
                        Vec& min) {
         const IntVec both = widen(block + 64 + 16 * g + lane);
         scale = h.d * to_floats(both & 15);
