@@ -42,8 +42,10 @@ _AVX512 += ["-mprefer-vector-width=512", "-Wno-maybe-uninitialized"]
 _ISA_FLAGS = {
     "isa_avx512vnni": [*_AVX512, "-mavx512vnni"],
     "isa_avx512": _AVX512,
+    "isa_avxvnni": [*_AVX2, "-mavxvnni"],
     "isa_avx2": _AVX2,
 }
+_RECENT = "-mavxvnni"  # GCC 11 and later; without it the library lacks these kernels
 _SANITIZE = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 
 
@@ -85,9 +87,11 @@ def _compile(compiler: str, flags: Sequence[str], library: Path) -> None:
     objects = _OUTPUT / "obj"
     objects.mkdir(exist_ok=True)
     headers = sorted(_SOURCE.glob("*.h"))
+    unknown = () if _accepts(compiler, _RECENT) else (_RECENT,)
     commands: dict[Path, list[str]] = {}
     for source in sorted(_SOURCE.glob("*.cpp")):
         own = [*flags, *(_ISA_FLAGS.get(source.stem, []) if _is_x86() else [])]
+        own = [flag for flag in own if flag not in unknown]
         digest = _digest([source, *headers], [compiler, *own])
         target = objects / f"{source.stem}-{digest[:16]}.o"
         commands[target] = [compiler, *own, "-c", str(source), "-o"]
@@ -120,6 +124,11 @@ def _run(command: list[str]) -> None:
     if result.returncode:
         raise BuildError(f"{' '.join(command)} failed:\n{result.stderr.strip()[-4000:]}")
     sys.stderr.write(result.stderr)
+
+
+def _accepts(compiler: str, flag: str) -> bool:
+    command = [compiler, flag, "-E", "-x", "c++", os.devnull, "-o", os.devnull]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def _digest(files: Sequence[Path], words: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from kernels import ggml
 from kernels.cpu.build import build
 from kernels.cpu.op_table import FUNCTIONS, OPS
 
-ISAS = ("avx512vnni", "avx512", "avx2", "plain")
+ISAS = ("avx512vnni", "avx512", "avxvnni", "avx2", "plain")
 """Instruction sets with kernels of their own, best first."""
 
 

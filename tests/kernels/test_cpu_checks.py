@@ -205,13 +205,62 @@ def test_threads_never_exceed_the_cores_of_this_process() -> None:
     assert 1 <= cores.default_threads() <= len(cores.physical_cores())
 
 
-@pytest.mark.parametrize(("limit", "threads"), [("150000 100000", 1), ("max 100000", None)])
-def test_threads_respect_the_cgroup_quota(
-    limit: str, threads: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "cpu.max").write_text(limit + "\n")
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine of 8 cores that the tests describe by files; its cgroup is /a/b."""
+    (tmp_path / "self").write_text("0::/a/b\n")
     monkeypatch.setattr(cores, "_CGROUP", tmp_path)
-    assert cores.default_threads() == (threads or len(cores.physical_cores()))
+    monkeypatch.setattr(cores, "_CPUS", tmp_path)
+    monkeypatch.setattr(cores, "_MEMBERSHIP", tmp_path / "self")
+    monkeypatch.setattr(cores, "_EFFICIENCY_CORES", tmp_path / "slow")
+    monkeypatch.setattr(cores.os, "sched_getaffinity", lambda _: set(range(8)))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("limits", "threads"),
+    [
+        ({".": "350000 100000"}, 3),
+        ({"a/b": "50000 100000"}, 1),
+        ({"a/b": "max 100000", "a": "250000 100000", ".": "600000 100000"}, 2),
+        ({"a/b": "max 100000"}, 8),
+        ({"a/other": "100000 100000"}, 8),
+    ],
+)
+def test_threads_respect_the_quotas_of_a_cgroup_and_its_parents(
+    limits: dict[str, str], threads: int, machine: Path
+) -> None:
+    for place, limit in limits.items():
+        (machine / place).mkdir(parents=True, exist_ok=True)
+        (machine / place / "cpu.max").write_text(limit + "\n")
+    assert cores.default_threads() == threads
+    assert cores.default_threads(coordinators=1) == max(1, threads - 1)
+
+
+def test_threads_respect_quotas_of_cgroups_version_1(machine: Path) -> None:
+    (machine / "self").write_text("3:memory:/m\n2:cpu,cpuacct:/docker/x\n0::/\n")
+    folder = machine / "cpu" / "docker" / "x"
+    folder.mkdir(parents=True)
+    (folder / "cpu.cfs_quota_us").write_text("500000")
+    (folder / "cpu.cfs_period_us").write_text("100000")
+    assert cores.default_threads() == 5
+    (machine / "self").write_text("2:cpu,cpuacct:/../..\n")
+    assert cores.default_threads() == 8
+    (machine / "cpu" / "cpu.cfs_quota_us").write_text("-1")
+    (machine / "cpu" / "cpu.cfs_period_us").write_text("100000")
+    assert cores.default_threads() == 8
+
+
+def test_performance_cores_come_before_efficiency_cores(machine: Path) -> None:
+    for cpu in range(8):
+        (machine / f"cpu{cpu}" / "topology").mkdir(parents=True)
+        pair = f"{cpu - cpu % 2}-{cpu - cpu % 2 + 1}" if cpu >= 4 else str(cpu)
+        (machine / f"cpu{cpu}" / "topology" / "thread_siblings_list").write_text(pair + "\n")
+    assert cores.physical_cores() == [0, 1, 2, 3, 4, 6]
+    (machine / "slow").write_text("0-1,3\n")
+    assert cores.physical_cores() == [2, 4, 6, 0, 1, 3]
+    (machine / "slow").write_text("\n")
+    assert cores.physical_cores() == [0, 1, 2, 3, 4, 6]
 
 
 def test_an_unchanged_build_runs_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 // kNoMemory. Pointers and shapes come checked from Python; page, expert and token numbers, which
 // are data, are checked by the ops.
 
-#include <cstring>
 #include <new>
 
 #include "attention.h"
@@ -26,33 +25,6 @@ int guarded(const Body& body) {
     } catch (const std::bad_alloc&) {
         return kNoMemory;
     }
-}
-
-bool supported(const char* isa) {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    const bool vnni = !std::strcmp(isa, "avx512vnni");
-    if (vnni || !std::strcmp(isa, "avx512")) {
-        return (!vnni || __builtin_cpu_supports("avx512vnni")) &&
-               __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-               __builtin_cpu_supports("fma");
-    }
-    if (!std::strcmp(isa, "avx2")) {
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-               __builtin_cpu_supports("f16c");
-    }
-#endif
-    return !std::strcmp(isa, "plain");
-}
-
-const Kernels* find_kernels(const char* isa) {
-    if (!supported(isa)) return nullptr;
-    for (const Kernels* table :
-         {kernels_avx512vnni(), kernels_avx512(), kernels_avx2(), kernels_plain()}) {
-        if (table && !std::strcmp(table->name, isa)) return table;
-    }
-    return nullptr;
 }
 
 }  // namespace

@@ -7,13 +7,24 @@
 #include "tile16_pack.inc.h"
 #include "tile16_pack32.inc.h"
 #include "tile16_pack256.inc.h"
+#include "tile16_dot.inc.h"
 #include "tile16_types.inc.h"
 #include "tile16_gemv.inc.h"
+#if defined(__AVX2__) && !defined(__AVX512F__)
+#include "tile16_gemm_avx2.inc.h"
+#else
 #include "tile16_gemm.inc.h"
+#endif
 #include "tile16_kernel.inc.h"
 #include "tile16_table.inc.h"
 #include "tile16_activations.inc.h"
 #include "elementwise.inc.h"
+#include "attention_cache.inc.h"
+#if defined(__AVX2__) && !defined(__AVX512F__)
+#include "attention_products_avx2.inc.h"
+#else
+#include "attention_products.inc.h"
+#endif
 #include "attention_tile.inc.h"
 #include "short_convolution.inc.h"
 #include "delta_net.inc.h"

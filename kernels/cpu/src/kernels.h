@@ -165,7 +165,11 @@ struct Kernels {
 // Each returns its table; a table that this build does not have is null.
 const Kernels* kernels_plain();
 const Kernels* kernels_avx2();
+const Kernels* kernels_avxvnni();
 const Kernels* kernels_avx512();
 const Kernels* kernels_avx512vnni();
+
+// The kernels of this name, or null where this build or this processor lacks them.
+const Kernels* find_kernels(const char* isa);
 
 }  // namespace ktchat

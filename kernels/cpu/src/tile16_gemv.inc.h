@@ -19,7 +19,8 @@ inline void stream_tile(const uint8_t* tile, size_t block_bytes, int64_t cols,
         for (int64_t c = 0; c < cols; c += Type::kCols, block += block_bytes) {
             const typename Type::Header h = Type::header(block, lane);
             size_t fetched = 0;
-            for (int b = 0; b < kSlices; b++) {
+            // 64 bits: a narrower number that is put by and read as a wider one waits for memory.
+            for (int64_t b = 0; b < kSlices; b++) {
                 // A few lines between the arithmetic: a core has few outstanding misses.
                 if (lane == 0) {
                     const size_t end = block_bytes * static_cast<size_t>(b + 1) / kSlices;
@@ -34,14 +35,9 @@ inline void stream_tile(const uint8_t* tile, size_t block_bytes, int64_t cols,
                     Vec scale, min;
                     Type::scales(h, block, b, lane, scale, min);
                     for (int t = 0; t < T; t++) {
-                        const int8_t* q = x[t].q + 32 * slice;
-                        IntVec even = {}, odd = {};
-                        for (int k = 0; k < 8; k += 2) {
-                            even = dot4<Type::kWide>(even, w[k], q + 4 * k);
-                            odd = dot4<Type::kWide>(odd, w[k + 1], q + 4 * k + 4);
-                        }
-                        out[t] += to_floats(even + odd) * (scale * x[t].scale[slice]);
-                        out[t] -= min * x[t].sum32[slice];
+                        const IntVec sum = dot_steps<Type, 8>(w, x[t].q + 32 * slice);
+                        out[t] += to_floats(sum) * (scale * x[t].scale[slice]);
+                        if (!kOffsetFree<Type>) out[t] -= min * x[t].sum32[slice];
                     }
                 } else {
                     Vec scale[2], min[2];
@@ -49,11 +45,8 @@ inline void stream_tile(const uint8_t* tile, size_t block_bytes, int64_t cols,
                     Type::scales(h, block, 2 * b + 1, lane, scale[1], min[1]);
                     for (int t = 0; t < T; t++) {
                         const int8_t* q = x[t].q + 32 * slice;
-                        IntVec low = {}, high = {};
-                        for (int k = 0; k < 4; k++) {
-                            low = dot4<Type::kWide>(low, w[k], q + 4 * k);
-                            high = dot4<Type::kWide>(high, w[k + 4], q + 16 + 4 * k);
-                        }
+                        const IntVec low = dot_steps<Type, 4>(w, q);
+                        const IntVec high = dot_steps<Type, 4>(w + 4, q + 16);
                         const Vec sum = to_floats(low) * scale[0] + to_floats(high) * scale[1];
                         out[t] += sum * x[t].scale[slice];
                         out[t] -= min[0] * x[t].sum16[2 * slice];

@@ -9,62 +9,6 @@
 namespace ktchat::KTCHAT_ISA {
 namespace {
 
-typedef uint8_t Bytes __attribute__((vector_size(W * 4)));
-typedef uint8_t BytesUnaligned __attribute__((vector_size(W * 4), aligned(1), may_alias));
-
-inline Bytes load_bytes(const uint8_t* p) { return *reinterpret_cast<const BytesUnaligned*>(p); }
-
-// W numbers of 8 bits, one a row. GCC's own conversion goes element by element.
-inline IntVec widen(const uint8_t* p) {
-#if defined(__AVX512F__)
-    return (IntVec)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-#elif defined(__AVX2__)
-    return (IntVec)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-#else
-    IntVec v;
-    for (int i = 0; i < W; i++) v[i] = p[i];
-    return v;
-#endif
-}
-inline IntVec widen_signed(const uint8_t* p) {
-    return (widen(p) ^ 0x80) - 0x80;
-}
-inline Vec to_floats(IntVec v) { return __builtin_convertvector(v, Vec); }
-
-// acc[row] += sum over 4 columns of w * x. `Wide`: w may exceed 127, which 16-bit sums of two
-// products do not bear.
-template <bool Wide>
-inline IntVec dot4(IntVec acc, Bytes w, const int8_t* x) {
-    int32_t four;
-    std::memcpy(&four, x, 4);
-#if defined(__AVX512VNNI__)
-    return (IntVec)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, _mm512_set1_epi32(four));
-#elif defined(__AVX512F__)
-    const __m512i v = _mm512_set1_epi32(four), ones = _mm512_set1_epi16(1);
-    if constexpr (Wide) {
-        const __m512i low = _mm512_maddubs_epi16((__m512i)(w & 127), v);
-        const __m512i high = _mm512_maddubs_epi16((__m512i)(w >> 7), v);
-        acc += (IntVec)_mm512_madd_epi16(low, ones);
-        return acc + (IntVec)_mm512_madd_epi16(high, _mm512_set1_epi16(128));
-    }
-    return acc + (IntVec)_mm512_madd_epi16(_mm512_maddubs_epi16((__m512i)w, v), ones);
-#elif defined(__AVX2__)
-    const __m256i v = _mm256_set1_epi32(four), ones = _mm256_set1_epi16(1);
-    if constexpr (Wide) {
-        const __m256i low = _mm256_maddubs_epi16((__m256i)(w & 127), v);
-        const __m256i high = _mm256_maddubs_epi16((__m256i)(w >> 7), v);
-        acc += (IntVec)_mm256_madd_epi16(low, ones);
-        return acc + (IntVec)_mm256_madd_epi16(high, _mm256_set1_epi16(128));
-    }
-    return acc + (IntVec)_mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)w, v), ones);
-#else
-    for (int r = 0; r < W; r++) {
-        for (int k = 0; k < 4; k++) acc[r] += w[4 * r + k] * x[k];
-    }
-    return acc;
-#endif
-}
-
 // table[i] for every byte i < 16.
 inline Bytes look_up(const uint8_t* table, Bytes indices) {
 #if defined(__AVX512F__)
@@ -83,6 +27,7 @@ inline Bytes look_up(const uint8_t* table, Bytes indices) {
 // ---- how bits become bytes ----------------------------------------------------------------------
 
 inline void nibbles(const uint8_t* p, int lane, Bytes* w) {
+#pragma GCC unroll 4
     for (int v = 0; v < 4; v++) {
         const Bytes packed = load_bytes(p + 64 * v + 4 * lane);
         w[v] = packed & 15;
@@ -90,31 +35,36 @@ inline void nibbles(const uint8_t* p, int lane, Bytes* w) {
     }
 }
 
+// Shifted in 16 bits, as the instructions do: the bits that come over from the next byte are the
+// caller's to mask.
+typedef uint16_t Pairs __attribute__((vector_size(W * 4)));
+inline Bytes left(Bytes v, int bits) { return (Bytes)((Pairs)v << bits); }
+inline Bytes right(Bytes v, int bits) { return (Bytes)((Pairs)v >> bits); }
+
 inline void pairs(const uint8_t* p, int lane, Bytes* w) {
     for (int v = 0; v < 2; v++) {
         const Bytes packed = load_bytes(p + 64 * v + 4 * lane);
-        w[v] = packed & 3;
-        w[v + 2] = (packed >> 2) & 3;
-        w[v + 4] = (packed >> 4) & 3;
-        w[v + 6] = packed >> 6;
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; k++) w[v + 2 * k] = right(packed, 2 * k) & 3;
     }
 }
 
 inline void add_upper_pairs(const uint8_t* p, int lane, Bytes* w) {
     for (int v = 0; v < 2; v++) {
         const Bytes packed = load_bytes(p + 64 * v + 4 * lane);
-        w[v] |= (packed & 3) << 4;
-        w[v + 2] |= (packed & 12) << 2;
+        w[v] |= left(packed, 4) & 48;
+        w[v + 2] |= left(packed, 2) & 48;
         w[v + 4] |= packed & 48;
-        w[v + 6] |= (packed >> 2) & 48;
+        w[v + 6] |= right(packed, 2) & 48;
     }
 }
 
 template <int Bit>
 inline void add_bits(const uint8_t* p, int lane, Bytes* w) {
     const Bytes packed = load_bytes(p + 4 * lane);
+#pragma GCC unroll 8
     for (int k = 0; k < 8; k++) {
-        const Bytes bit = k <= Bit ? packed << (Bit - k) : packed >> (k - Bit);
+        const Bytes bit = k <= Bit ? left(packed, Bit - k) : right(packed, k - Bit);
         w[k] |= bit & static_cast<uint8_t>(1 << Bit);
     }
 }
@@ -139,19 +89,19 @@ alignas(16) constexpr uint8_t kFp4[16] = {12, 13, 14, 15, 16, 18, 20, 24,
 
 template <int Offset, bool Table>
 struct Type32 {  // Q4_0, IQ4_NL
-    static constexpr int kCols = 32, kGroup = 32;
+    static constexpr int kCols = 32, kGroup = 32, kMost = Table ? 241 : 15;
     static constexpr bool kWide = Table;
     struct Header {
         Vec d;
     };
     static Header header(const uint8_t* block, int lane) { return {load_half(block + 2 * lane)}; }
-    static void unpack(const uint8_t* block, int, int lane, Bytes* w) {
+    static void unpack(const uint8_t* block, int64_t, int lane, Bytes* w) {
         nibbles(block + 32, lane, w);
         if constexpr (Table) {
             for (int k = 0; k < 8; k++) w[k] = look_up(kNonLinear, w[k]);
         }
     }
-    static void scales(const Header& h, const uint8_t*, int, int, Vec& scale, Vec& min) {
+    static void scales(const Header& h, const uint8_t*, int64_t, int, Vec& scale, Vec& min) {
         scale = h.d;
         min = h.d * static_cast<float>(Offset);
     }
@@ -160,22 +110,25 @@ using TypeQ4_0 = Type32<8, false>;
 using TypeIQ4_NL = Type32<128, true>;
 
 struct TypeQ5_0 : Type32<16, false> {
-    static void unpack(const uint8_t* block, int, int lane, Bytes* w) {
+    static constexpr int kMost = 31;
+    static void unpack(const uint8_t* block, int64_t, int lane, Bytes* w) {
         nibbles(block + 32, lane, w);
         add_bits<4>(block + 32 + 256, lane, w);
     }
 };
 
 struct TypeQ8_0 : Type32<128, false> {
+    static constexpr int kMost = 255;
     static constexpr bool kWide = true;
-    static void unpack(const uint8_t* block, int, int lane, Bytes* w) {
+    static void unpack(const uint8_t* block, int64_t, int lane, Bytes* w) {
         for (int k = 0; k < 8; k++) w[k] = load_bytes(block + 32 + 64 * k + 4 * lane);
     }
 };
 
 struct TypeMXFP4 : Type32<12, false> {
+    static constexpr int kMost = 24;
     static Header header(const uint8_t* block, int lane) { return {exponent_scale(block + lane)}; }
-    static void unpack(const uint8_t* block, int, int lane, Bytes* w) {
+    static void unpack(const uint8_t* block, int64_t, int lane, Bytes* w) {
         nibbles(block + 16, lane, w);
         for (int k = 0; k < 8; k++) w[k] = look_up(kFp4, w[k]);
     }
@@ -203,7 +156,7 @@ struct ScaleAndMinimum {
 // Scale g of `Count` 6-bit ones: nibbles at `Low`, two to a byte; upper pairs at `High`, four to a
 // byte.
 template <int Low, int High, int Count>
-inline IntVec split_scale(const uint8_t* block, int g, int lane) {
+inline IntVec split_scale(const uint8_t* block, int64_t g, int lane) {
     const IntVec low = widen(block + Low + 16 * (g % (Count / 2)) + lane);
     const IntVec high = widen(block + High + 16 * (g % (Count / 4)) + lane);
     const IntVec nibble = g < Count / 2 ? low & 15 : low >> 4;
@@ -211,13 +164,13 @@ inline IntVec split_scale(const uint8_t* block, int g, int lane) {
 }
 
 struct TypeQ4_K : ScaleAndMinimum {
-    static constexpr int kGroup = 32;
+    static constexpr int kGroup = 32, kMost = 15;
     static constexpr bool kWide = false;
     static constexpr int kNumbers = 256;  // where they begin
-    static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
+    static void unpack(const uint8_t* block, int64_t b, int lane, Bytes* w) {
         nibbles(block + kNumbers + 256 * b, lane, w);
     }
-    static void scales(const Header& h, const uint8_t* block, int g, int lane, Vec& scale,
+    static void scales(const Header& h, const uint8_t* block, int64_t g, int lane, Vec& scale,
                        Vec& min) {
         const IntVec low = widen(block + 64 + 16 * g + lane);
         const IntVec high = widen(block + 64 + 128 + 16 * (g % 4) + lane);
@@ -228,20 +181,21 @@ struct TypeQ4_K : ScaleAndMinimum {
 };
 
 struct TypeQ5_K : TypeQ4_K {
-    static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
+    static constexpr int kMost = 31;
+    static void unpack(const uint8_t* block, int64_t b, int lane, Bytes* w) {
         nibbles(block + kNumbers + 256 * b, lane, w);
         add_bits<4>(block + kNumbers + 2048 + 64 * b, lane, w);
     }
 };
 
 struct TypeIQ4_XS : OneScale {
-    static constexpr int kGroup = 32;
+    static constexpr int kGroup = 32, kMost = 241;
     static constexpr bool kWide = true;
-    static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
+    static void unpack(const uint8_t* block, int64_t b, int lane, Bytes* w) {
         nibbles(block + 128 + 256 * b, lane, w);
         for (int k = 0; k < 8; k++) w[k] = look_up(kNonLinear, w[k]);
     }
-    static void scales(const Header& h, const uint8_t* block, int g, int lane, Vec& scale,
+    static void scales(const Header& h, const uint8_t* block, int64_t g, int lane, Vec& scale,
                        Vec& min) {
         scale = h.d * to_floats(split_scale<32, 96, 8>(block, g, lane) - 32);
         min = scale * 128.0f;
@@ -249,40 +203,49 @@ struct TypeIQ4_XS : OneScale {
 };
 
 struct TypeQ6_K : OneScale {
-    static constexpr int kGroup = 16;
+    static constexpr int kGroup = 16, kMost = 63;
     static constexpr bool kWide = false;
-    static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
+    static void unpack(const uint8_t* block, int64_t b, int lane, Bytes* w) {
         nibbles(block + 288 + 256 * b, lane, w);
         add_upper_pairs(block + 288 + 2048 + 128 * b, lane, w);
     }
-    static void scales(const Header& h, const uint8_t* block, int g, int lane, Vec& scale,
+    static IntVec whole(const uint8_t* block, int64_t g, int lane) {
+        return widen_signed(block + 32 + 16 * g + lane);
+    }
+    static void scales(const Header& h, const uint8_t* block, int64_t g, int lane, Vec& scale,
                        Vec& min) {
-        scale = h.d * to_floats(widen_signed(block + 32 + 16 * g + lane));
+        scale = h.d * to_floats(whole(block, g, lane));
         min = scale * 32.0f;
     }
 };
 
 struct TypeQ3_K : OneScale {
-    static constexpr int kGroup = 16;
+    static constexpr int kGroup = 16, kMost = 7;
     static constexpr bool kWide = false;
-    static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
+    static void unpack(const uint8_t* block, int64_t b, int lane, Bytes* w) {
         pairs(block + 224 + 128 * b, lane, w);
         add_bits<2>(block + 224 + 1024 + 64 * b, lane, w);
     }
-    static void scales(const Header& h, const uint8_t* block, int g, int lane, Vec& scale,
+    static IntVec whole(const uint8_t* block, int64_t g, int lane) {
+        return split_scale<32, 160, 16>(block, g, lane) - 32;
+    }
+    static void scales(const Header& h, const uint8_t* block, int64_t g, int lane, Vec& scale,
                        Vec& min) {
-        scale = h.d * to_floats(split_scale<32, 160, 16>(block, g, lane) - 32);
+        scale = h.d * to_floats(whole(block, g, lane));
         min = scale * 4.0f;
     }
 };
 
 struct TypeQ2_K : ScaleAndMinimum {
-    static constexpr int kGroup = 16;
+    static constexpr int kGroup = 16, kMost = 3;
     static constexpr bool kWide = false;
-    static void unpack(const uint8_t* block, int b, int lane, Bytes* w) {
+    static void unpack(const uint8_t* block, int64_t b, int lane, Bytes* w) {
         pairs(block + 320 + 128 * b, lane, w);
     }
-    static void scales(const Header& h, const uint8_t* block, int g, int lane, Vec& scale,
+    static IntVec whole(const uint8_t* block, int64_t g, int lane) {
+        return widen(block + 64 + 16 * g + lane) & 15;
+    }
+    static void scales(const Header& h, const uint8_t* block, int64_t g, int lane, Vec& scale,
                        Vec& min) {
         const IntVec both = widen(block + 64 + 16 * g + lane);
         scale = h.d * to_floats(both & 15);

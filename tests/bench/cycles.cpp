@@ -1,0 +1,130 @@
+// Cycles of the AVX2 kernels with data in the caches, beside a loop of FMAs that two units finish in
+// half a cycle each: a shared machine's clock and neighbours are the same for both.
+//
+//   g++ -std=gnu++17 -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast -mavx2 -mfma -mf16c
+//       -mbmi2 -Ikernels/cpu/src tests/bench/cycles.cpp -o /tmp/cycles && /tmp/cycles
+#define KTCHAT_ISA avx2
+#define KTCHAT_ISA_NAME "avx2"
+#include "isa_kernels.inc.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+#include <x86intrin.h>
+
+namespace ktchat {
+Matrix::~Matrix() {}
+}  // namespace ktchat
+
+using namespace ktchat;
+using namespace ktchat::avx2;
+
+namespace {
+
+void multiply_adds() {
+    __m256 sums[10] = {};
+    const __m256 x = _mm256_set1_ps(0.5f);
+    for (int i = 0; i < 800; i++) {
+#pragma GCC unroll 10
+        for (int k = 0; k < 10; k++) asm volatile("vfmadd231ps %1,%1,%0" : "+x"(sums[k]) : "x"(x));
+    }
+}
+
+template <class Body>
+double ticks(const Body& body) {
+    unsigned long long best = ~0ull;
+    for (int i = 0; i < 100; i++) {
+        const unsigned long long start = __rdtsc();
+        body();
+        const unsigned long long taken = __rdtsc() - start;
+        best = taken < best ? taken : best;
+    }
+    return static_cast<double>(best);
+}
+
+template <class Body>
+double cycles(const Body& body) {
+    const double before = ticks(multiply_adds), taken = ticks(body), after = ticks(multiply_adds);
+    return taken / ((before < after ? before : after) / 4000);
+}
+
+float random_float() { return static_cast<float>(std::rand() % 2001 - 1000) / 1000.0f; }
+
+// A product of 32 rows and 2048 columns.
+void product_cycles(const Tile16Type& type, const char* name, int tokens) {
+    constexpr int kRows = 32, kCols = 2048;
+    Matrix m;
+    m.cols = kCols;
+    m.row_bytes = type.row_block * static_cast<size_t>(kCols / type.cols);
+    std::vector<uint8_t> w(m.row_bytes * kRows + 16384);
+    for (uint8_t& byte : w) byte = static_cast<uint8_t>((std::rand() >> 5 & 0x0b) | 0x30);
+    std::vector<std::vector<uint8_t>> rows(static_cast<size_t>(tokens));
+    std::vector<const void*> x;
+    for (auto& row : rows) {
+        std::vector<float> values(kCols);
+        for (float& value : values) value = random_float();
+        row.resize(kCols / kActivationGroup * kActivationGroupBytes);
+        quantise_tile16_row(values.data(), row.data(), kCols);
+        x.push_back(row.data());
+    }
+    std::vector<float> y(static_cast<size_t>(kRows * tokens));
+    const auto run = [&] { type.kernel(m, w.data(), kRows, nullptr, x.data(), tokens, y.data()); };
+    const double taken = cycles(run), products = double{kRows} * kCols * tokens;
+    std::printf("%-7s %2d tokens: %5.1f products a cycle, %5.2f bytes of weights\n", name, tokens,
+                products / taken, static_cast<double>(m.row_bytes) * kRows / taken);
+}
+
+// Attention of `rows` query rows over 1024 positions; values of 0: part of the keys.
+void attention_cycles(const char* name, int key, int value, int rows, bool latent) {
+    constexpr int kLength = 1024, kPage = 32;
+    std::vector<uint16_t> cache(static_cast<size_t>(kLength * key));
+    for (uint16_t& each : cache) each = float_to_half(random_float());
+    std::vector<int32_t> pages;
+    for (int i = 0; i < kLength / kPage; i++) pages.push_back((i * 7 + 3) % (kLength / kPage));
+    std::vector<float> q(static_cast<size_t>(rows * key)), maxima(64), sums(64);
+    for (float& each : q) each = random_float();
+    const std::vector<int> firsts(64, 0), limits(64, kLength);
+    std::vector<const float*> queries;
+    for (int r = 0; r < rows; r++) queries.push_back(&q[static_cast<size_t>(r * key)]);
+    std::vector<Vec> scratch(attention_scratch(rows, key, value) / W + 1);
+    std::vector<Vec> outputs(static_cast<size_t>(rows * padded(value) / W));
+
+    AttentionTile tile{};
+    tile.queries = queries.data();
+    tile.firsts = firsts.data();
+    tile.limits = limits.data();
+    tile.rows = rows;
+    tile.scale = 0.1f;
+    tile.keys = cache.data();
+    tile.values = latent ? nullptr : cache.data();
+    tile.key_page_stride = static_cast<size_t>(kPage * key);
+    tile.value_page_stride = static_cast<size_t>(kPage * value);
+    tile.pages = pages.data();
+    tile.page_size = kPage;
+    tile.key = key;
+    tile.value = value;
+    tile.end = kLength;
+    tile.scratch = reinterpret_cast<float*>(scratch.data());
+    tile.outputs = reinterpret_cast<float*>(outputs.data());
+    tile.maxima = maxima.data();
+    tile.sums = sums.data();
+    const double taken = cycles([&] { attention_tile(tile); }) / kLength;
+    std::printf("%-24s %7.1f cycles a position, %3.0f %% of the multipliers' peak\n", name, taken,
+                100 * rows * (key + value) / (2.0 * W) / taken);
+}
+
+}  // namespace
+
+int main() {
+    attention_cycles("decode, 8 x 128", 128, 128, 8, false);
+    attention_cycles("prefill, 32 x 128", 128, 128, 32, false);
+    attention_cycles("latent decode, 16 x 576", 576, 512, 16, true);
+    attention_cycles("latent prefill, 32 x 576", 576, 512, 32, true);
+    const struct {
+        const char* name;
+        int type;
+    } kinds[] = {{"Q4_K", 12}, {"Q5_K", 13}, {"Q6_K", 14}, {"IQ4_XS", 23}, {"Q8_0", 8}, {"MXFP4", 39}};
+    for (const int tokens : {1, 4, 32, 64}) {
+        for (const auto& kind : kinds) product_cycles(*find_tile16_type(kind.type), kind.name, tokens);
+    }
+}
