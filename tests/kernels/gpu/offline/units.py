@@ -1,7 +1,8 @@
 """What is compiled, on each of two versions of Triton; what is written is enough for twelve minutes on two cores.
 
 Every kernel of every type, for GPUs before Blackwell on both versions, for Blackwell on one of them. Of a
-kernel's variants a type has one in turn. `everything` is all of it, on both, and takes an hour.
+prompt's variants a type has one in turn, of those for few tokens every fourth type. `everything` is all of it, on
+both, and takes an hour.
 
 A unit is "CASE" of `op_cases` or "TYPE: CASE" of `product_cases`, and "@ ARCH,ARCH" for what.
 """
@@ -42,8 +43,8 @@ def _of_type(number: int, everything: bool) -> Iterator[str]:
         yield from (*prompts, *few)
         return
     yield prompts[number % len(prompts)]
-    if number % 2:
-        yield few[number // 2 % len(few)]
+    if number % 4 == 1:
+        yield few[number // 4 % len(few)]
 
 
 def _unit(case: str, everywhere: bool) -> str:
