@@ -10,7 +10,7 @@ Row = dict[str, Any]
 SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 """KB of shared memory that a program may take, by compute capability (CUDA programming guide)."""
 STACK = 64
-"""Bytes of stack a thread: more is registers that are spilt in a loop."""
+"""Bytes of stack a thread: sine and cosine of large angles take 32; more than 64 is spilt registers."""
 PER_32_WEIGHTS = 520
 """Instructions of a vector product's loop for 32 weights."""
 
