@@ -11,6 +11,7 @@ from torch import Tensor as X
 from kernels.gpu.attention_ops import Weight, as_vector
 from kernels.gpu.elementwise import sigmoid_gate
 from kernels.gpu.memory.tracked_allocator import TrackedAllocator
+from kernels.gpu.quant.q8 import KnownQ8
 from kernels.gpu.recurrent.delta_net import delta_net
 from kernels.gpu.recurrent.state import GpuRecurrentState, check
 from kernels.recurrent import DeltaNet, DeltaNetWeights, StateShape
@@ -18,6 +19,8 @@ from kernels.recurrent import DeltaNet, DeltaNetWeights, StateShape
 
 class RecurrentOps:
     """`kernels.recurrent.RecurrentOps` on the device of an allocator."""
+
+    known: KnownQ8
 
     def __init__(self, allocator: TrackedAllocator) -> None:
         self._memory = allocator
@@ -54,6 +57,7 @@ class RecurrentOps:
         return delta_net(qkv, z, alpha, beta, vectors, eps, net, state, layer)
 
     def sigmoid_gate(self, x: X, gate: X) -> None:
+        self.known.forget(x)
         sigmoid_gate(x, gate)
 
     @contextmanager
