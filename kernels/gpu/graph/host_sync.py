@@ -17,11 +17,11 @@ from torch import Tensor as X
 
 from kernels.cpu import native
 from kernels.device import ExpertRequest, HostSync
+from kernels.gpu.graph.answers import add
 from kernels.gpu.graph.capture import capturing
 from kernels.gpu.graph.driver import Driver, DriverError, Streams
 from kernels.gpu.graph.gpu_graph import enabled
 from kernels.gpu.graph.inputs import staged
-from kernels.gpu.rows.kernels import add
 from kernels.ops import Ints
 
 FLAGS: HostSync = "stream memory operations"
