@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol
 
-from kernels.ops import Activation, C, Floats, Ints, Ops, Tensor
+from kernels.ops import Activation, Biases, C, Floats, Ints, Ops, Tensor
 from kernels.recurrent import W, X
 from kernels.timing import Rows
 
@@ -58,6 +58,8 @@ class ExpertRequest(Protocol):
     `kernels.cpu.expert_requests` makes them in memory that `DeviceOps.shared` gives.
     """
 
+    inputs: Floats
+    """(hidden + 2 * top_k,): x, weights and ids, whose views follow: a device may copy all of them at once."""
     x: Floats
     """(1, hidden)"""
     ids: Ints
@@ -138,10 +140,23 @@ class DeviceOps(Ops[X, W, C], Protocol[X, W, C]):
         """
         ...
 
-    def look_up(self, ids: X, slots: X) -> X:
-        """The slot of every expert, (n, top_k) int32, -1 where it has none.
+    def resident_moe_add(
+        self,
+        x: X,
+        ids: X,
+        weights: X,
+        slots: X,
+        gate: W,
+        up: W,
+        down: W,
+        residual: X,
+        biases: Biases[W] | None = None,
+        activation: Activation = "swiglu",
+    ) -> None:
+        """`moe_add` of the experts that have a slot. ids, (n, top_k), count in the stacks of the file.
 
-        `slots`, (1, experts) int32, is made by `from_numpy` and changed by `write`.
+        `slots`, (1, experts) int32, has every expert's slot, or -1; it is made by `from_numpy` and changed by
+        `write`.
         """
         ...
 

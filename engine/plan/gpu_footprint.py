@@ -32,8 +32,8 @@ CUBLAS = 32 * MIB
 """cuBLAS's workspace: torch's default on Hopper, 8 MiB elsewhere."""
 GRAPHS = 64 * MIB
 """A captured pass: its nodes, and the pool of its one-token activations. Assumed."""
-FLASH = WORKSPACE_BYTES + 2 * 8 * MIB
-"""flashinfer's workspace and what its wrappers for decoding and for prompts have of their own."""
+FLASH = WORKSPACE_BYTES + 8 * MIB
+"""flashinfer's workspace and what its wrapper for prompts has of its own."""
 UNEVEN = 1.1
 """Activations in torch's allocator, whose blocks do not fit each other exactly. Assumed."""
 LARGE, ROUNDED = 10 * MIB, 2 * MIB
@@ -190,10 +190,13 @@ def activation_bytes(spec: ModelSpec) -> int:
 
 
 def attention_bytes(spec: ModelSpec, context: int, flash: bool, chunk: int = CHUNK) -> int:
-    """Bytes that attention works in; layers that see a window do without flashinfer."""
+    """Bytes that attention works in; layers that see a window do without flashinfer, and so do single tokens."""
     takes = flash and takes_flash(spec)
     kinds = [of for of in spec.attentions if of.window or not takes]
-    return FLASH * takes + sum(attention_scratch(spec, of, context, chunk) for of in kinds)
+    others = [of for of in spec.attentions if of not in kinds]
+    ours = sum(attention_scratch(spec, of, context, chunk) for of in kinds)
+    ours += sum(_attention(spec, of, 1, context).scratch_bytes(1) for of in others)
+    return FLASH * takes + ours
 
 
 def attention_scratch(spec: ModelSpec, of: AttentionSpec, context: int, chunk: int = CHUNK) -> int:

@@ -3,8 +3,9 @@
 Decoding: each GPU reads its layers and the experts that are expected in its slots, the CPU reads the
 others', one after the other; then they sync. No locality is assumed: an expert is in a slot as often
 as there are slots. Prefilling: a chunk's other experts are computed by the CPU, or stream to the GPU
-beside its products and in longer chunks, whichever takes less time. None of this has been measured on a GPU; what is assumed is named so, and
-figures of real runs replace it.
+beside its products and in longer chunks, whichever takes less time. A token's time is bytes over bandwidth plus nodes
+times what one takes. None of this has been measured on a GPU; what is assumed is named so, and figures of real runs
+replace it.
 """
 
 from __future__ import annotations
@@ -31,11 +32,15 @@ from engine.plan.speed import (
 from engine.protocol import Computed
 from engine.spec.spec import GroupSize, ModelSpec
 
-GPU_EFFICIENCY = 0.6
-"""Part of a GPU's reading speed that decoding reaches. Assumed: the bar of `make gpu-check`."""
-GPU_LAYER_SECONDS = 40e-6
-"""Time a layer takes on a GPU besides reading: about ten kernels of a graph. Assumed."""
-HAND_OVER_SECONDS = 30e-6
+GPU_EFFICIENCY = 0.9
+"""Part of a GPU's reading speed that products reach, nodes apart. Assumed: their instructions leave room for more."""
+NODE_SECONDS = 1.85e-6
+"""Time that a small node of a graph takes besides reading. Assumed: 1.7 to 2 us."""
+LAYER_NODES = 10
+"""Nodes of a captured layer with routed experts, all on the GPU: counted (tests/kernels/gpu/test_nodes.py)."""
+REQUEST_NODES = 4
+"""Further ones of a layer that asks the host for experts: a copy, a flag raised, one waited for, a sum."""
+HAND_OVER_SECONDS = 6e-6
 """A layer's way from GPU to CPU and back, or between GPUs. Assumed."""
 PCIE_EFFICIENCY = 0.8
 """Part of a link's speed that copies from pinned memory reach. Assumed."""
@@ -69,6 +74,16 @@ class _Work:
     """Of experts that a token uses and that are not on the GPU of their layer."""
     missed_bytes: float = 0.0
     """Of all such experts, packed."""
+
+
+def share_of_bound(spec: ModelSpec, hardware: Hardware, placement: Placement) -> float:
+    """Predicted speed of decoding over what reading alone allows, of GPUs and RAM one after the other."""
+    work = _work(spec, placement)
+    reading = sum(
+        count / (hardware.gpus[number].read_gb_s or 1.0) for number, count in work.gpu_bytes.items()
+    )
+    reading += work.host_bytes / (hardware.memory.best_read_gb_s or 1.0)
+    return reading / 1e9 / _total(_decode(hardware, work))
 
 
 def predict_placed(
@@ -195,9 +210,10 @@ def _add_layer(
     work.gpu_parameters[place.gpu] += round(
         fixed.parameters + here * _used(spec, routed.parameters)
     )
-    work.other_seconds += GPU_LAYER_SECONDS
+    work.other_seconds += LAYER_NODES * NODE_SECONDS
     if here < 1:
         work.hand_overs += 1
+        work.other_seconds += REQUEST_NODES * NODE_SECONDS
         work.host_bytes += (1 - here) * _used(spec, routed.resident)
         work.missed_parameters += (1 - here) * _used(spec, routed.parameters)
         work.missed_bytes += (1 - here) * routed.device

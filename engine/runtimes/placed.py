@@ -23,6 +23,7 @@ from engine.protocol import Computed
 from engine.runtimes.native import CHUNK, PAGE_SIZE, NativeRuntime, pages_for
 from engine.spec.spec import ModelSpec
 from kernels.cpu import CpuOps
+from kernels.cpu.cores import default_threads
 from kernels.device import DeviceMemory, DeviceOps
 from kernels.hybrid.split import SplitOps
 from kernels.ops import Tensor
@@ -99,7 +100,7 @@ def op_sets(
     def slots(tensor: Tensor) -> int:
         return placement.layers[int(tensor.name.split(".")[1])].experts
 
-    host = CpuOps(threads, pin=True)
+    host = CpuOps(threads_beside_gpus(placement) if threads is None else threads, pin=True)
     opened.callback(host.close)
     sides: Sides = {}
     for gpu in placement.gpus:
@@ -108,6 +109,13 @@ def op_sets(
         sides[gpu] = SplitOps(device, host, slots)
         opened.callback(sides[gpu].close)
     return [host if place.gpu is None else sides[place.gpu] for place in placement.layers], sides
+
+
+def threads_beside_gpus(placement: Placement) -> int:
+    """Threads of the host's kernels: where a GPU computes, one core is left for what launches its work and
+    waits for it."""
+    cores = default_threads()
+    return max(1, cores - 1) if placement.gpus else cores
 
 
 def _warm_up(model: Transformer[Any, Any, Any], context: int) -> None:

@@ -12,9 +12,10 @@ from torch import Tensor as X
 
 from kernels.gpu import elementwise
 from kernels.gpu.attention import grouped, latent
-from kernels.gpu.attention.append import append_heads, append_latent
+from kernels.gpu.attention.append import append_latent, rotate_and_append
 from kernels.gpu.attention.batch import Batch
 from kernels.gpu.attention.kv_cache import GpuCache
+from kernels.gpu.attention.online_softmax import leaves_q8
 from kernels.gpu.attention.plan import (
     AttentionPlan,
     plan_attention,
@@ -25,7 +26,8 @@ from kernels.gpu.attention.scratch import Scratch
 from kernels.gpu.flashinfer.flash_ops import FlashOps
 from kernels.gpu.graph.inputs import Inputs, Table
 from kernels.gpu.memory.host_planes import read_planes, write_planes
-from kernels.gpu.quant import matmul
+from kernels.gpu.quant import gemv, matmul
+from kernels.gpu.quant.q8 import KnownQ8
 from kernels.gpu.quant.weight import PackedWeight
 from kernels.gpu.sizes import bucket
 from kernels.ops import Bytes, CacheShape, HeadNorms, Ints, Rope
@@ -38,10 +40,14 @@ Prepared = tuple[AttentionPlan, Scratch]
 
 
 class AttentionOps:
-    """Attention on one device. Plans and their scratch are made once for each cache and kind of launch."""
+    """Attention on one device. Plans and their scratch are made once for each cache and kind of launch.
+
+    flashinfer attends for prompts only: a token's plan costs the host more than the device gains.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self.known = KnownQ8()
         self._inputs = Inputs(device)
         self._processors = 1
         if device.type == "cuda":
@@ -53,7 +59,7 @@ class AttentionOps:
         self._heads: dict[int, X] = {}
 
     def attention_kernel(self, shape: CacheShape, heads: int) -> str:
-        """What attends with `heads` query heads over such a cache: flashinfer, or Triton and why."""
+        """What attends for prompts with `heads` query heads over such a cache: flashinfer, or Triton and why."""
         reason = self._flash.obstacle(shape, heads)
         return f"Triton ({reason})" if reason else "flashinfer"
 
@@ -91,10 +97,10 @@ class AttentionOps:
             for x, norm in ((q, q_norm), (k, k_norm)):
                 elementwise.rms_norm(x, norm, eps, out=x)
             q_norm = k_norm = None
-        rotate(q.view(n, -1, key), q_norm, eps, table, table.offset, batch)
-        heads = k.view(n, kv_heads, key), v.view(n, kv_heads, -1)
+        heads = q.view(n, -1, key), k.view(n, kv_heads, key), v.view(n, kv_heads, -1)
         rows = cache.key_rows(layer), cache.value_rows(layer)
-        append_heads(*heads, k_norm, values, eps, table, batch, *rows)
+        both = None if q_norm is None or k_norm is None else (q_norm, k_norm)
+        rotate_and_append(*heads, both, values, eps, table, batch, *rows)
 
     def attention(
         self,
@@ -113,8 +119,8 @@ class AttentionOps:
             raise ValueError(f"{n} tokens that see {window} positions in {cache.shape}")
         queries = q.view(n, heads, key)
         flash = None
-        if not window and sinks is None:
-            flash = self._flash.grouped(cache, heads, scale, n)
+        if n > 1 and not window and sinks is None:
+            flash = self._flash.grouped(cache, heads, scale)
         if flash is not None:
             self._inputs.renew(flash, pages, start, n)
             attn_out = flash.run(queries, cache.keys[layer], cache.values[layer], value=value)
@@ -124,8 +130,11 @@ class AttentionOps:
         batch = self._kv_slots(cache, pages, start, n)
         rows = cache.key_rows(layer), cache.value_rows(layer)
         sink = None if sinks is None else as_vector(sinks)
-        grouped.attention(queries, *rows, batch, scale, plan, scratch, out, window, sink)
-        return out.view(n, heads * value)
+        result = out.view(n, heads * value)
+        few = n <= gemv.GEMV_MAX_ROWS and leaves_q8(plan)
+        q8 = self.known.make(result) if few else None
+        grouped.attention(queries, *rows, batch, scale, plan, scratch, out, window, sink, q8)
+        return result
 
     def latent_append(
         self,
@@ -162,7 +171,7 @@ class AttentionOps:
         queries = q.view(n * heads, -1)
         absorbed = self._per_head(queries[:, :nope], k_b, n).view(n, heads, features)
         rotated = queries.view(n, heads, -1)[..., nope:]
-        flash = self._flash.latent(cache, heads, features, scale, n)
+        flash = self._flash.latent(cache, heads, features, scale) if n > 1 else None
         if flash is not None:
             self._inputs.renew(flash, pages, start, n)
             tails = rotated.half().contiguous()
@@ -181,8 +190,8 @@ class AttentionOps:
         if heads not in self._heads:
             self._heads[heads] = torch.arange(heads, dtype=torch.int32, device=self.device)
         ids = self._heads[heads].repeat(n)
-        if n <= matmul.GEMV_MAX_ROWS:
-            return matmul.expert_gemv(x, weight, ids)
+        if n <= gemv.GEMV_MAX_ROWS:
+            return gemv.expert_gemv(x, weight, ids)
         together = matmul.groups(ids, heads)
         return matmul.grouped_gemm(matmul.fp16_activations(x), weight, together)
 

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor as X
 
+from kernels.gpu.quant.q8 import Q8, store_q8
 from kernels.parameters import ALPHA, LIMIT
 
 _LIMIT, _ALPHA = tl.constexpr(LIMIT), tl.constexpr(ALPHA)
@@ -17,11 +18,13 @@ MAX_FEATURES = 32768
 COLUMNS = 1024
 
 
-def rms_norm(x: X, weight: X, eps: float, out: X, residual: X | None = None) -> None:
+def rms_norm(
+    x: X, weight: X, eps: float, out: X, residual: X | None = None, q8: Q8 | None = None
+) -> None:
     """out = RMSNorm(x) * weight over the last axis (Zhang and Sennrich, 2019).
 
     x and out are (n, features). With `residual`, residual += x first and its norm is taken. Heads are
-    normed by viewing (n, heads * d) as (n * heads, d). `out` may be `x` itself.
+    normed by viewing (n, heads * d) as (n * heads, d). `out` may be `x` itself. `q8` gets the same in 8 bits.
     """
     n, features = x.shape
     check_rows(n, features, x, out, *(() if residual is None else (residual,)))
@@ -33,6 +36,8 @@ def rms_norm(x: X, weight: X, eps: float, out: X, residual: X | None = None) -> 
         rest,
         weight,
         out,
+        None if q8 is None else q8.numbers,
+        None if q8 is None else q8.factors,
         x.stride(0),
         rest.stride(0),
         out.stride(0),
@@ -157,6 +162,8 @@ def _rms_norm(
     residual: tl.tensor,
     weight: tl.tensor,
     out: tl.tensor,
+    numbers: tl.tensor,
+    factors: tl.tensor,
     x_stride: tl.tensor,
     residual_stride: tl.tensor,
     out_stride: tl.tensor,
@@ -176,6 +183,9 @@ def _rms_norm(
     scale = tl.rsqrt(tl.sum(values * values, axis=0) / FEATURES + eps)
     values = values * scale * tl.load(weight + d, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + row * out_stride + d, values.to(out.dtype.element_ty), mask=inside)
+    if numbers is not None:
+        numbers += row * FEATURES
+        store_q8(values, 0, numbers, factors + row * (FEATURES // 32 * 4), FEATURES, BLOCK)
 
 
 @triton.jit

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor as X
 
 from kernels import ggml
-from kernels.device import Copy, DeviceMemory, DeviceMemoryError, DeviceOps, StreamedLayer
-from kernels.gpu import elementwise
+from kernels.device import Copy, DeviceMemory, DeviceMemoryError, DeviceOps
 from kernels.gpu.attention.kv_cache import GpuCache
 from kernels.gpu.attention_ops import (
     AttentionOps,
@@ -28,23 +27,16 @@ from kernels.gpu.graph.host_sync import HostSyncOps
 from kernels.gpu.graph.inputs import Table, to_device
 from kernels.gpu.memory.tracked_allocator import TrackedAllocator
 from kernels.gpu.memory.weight_store import WeightStore
-from kernels.gpu.moe import experts
-from kernels.gpu.moe.routing import route as choose_experts
+from kernels.gpu.moe.ops import FeedForwardOps
 from kernels.gpu.moe.streaming import ExpertStream
-from kernels.gpu.quant import matmul
-from kernels.gpu.quant.weight import PackedWeight
+from kernels.gpu.quant import gemv
+from kernels.gpu.quant.dense import linears
 from kernels.gpu.recurrent.ops import RecurrentOps
-from kernels.gpu.rows.ops import RowOps
-from kernels.gpu.sizes import BLOCK
 from kernels.ops import (
-    ACTIVATIONS,
-    Activation,
-    Biases,
     CacheShape,
     Floats,
     Forward,
     Ints,
-    Routing,
     Tensor,
 )
 from kernels.timing import DEVICE, Rows
@@ -52,7 +44,7 @@ from kernels.timing import DEVICE, Rows
 __all__ = ["GpuCache", "GpuOps"]
 
 
-class GpuOps(AttentionOps, RecurrentOps, RowOps, HostSyncOps):
+class GpuOps(AttentionOps, RecurrentOps, FeedForwardOps, HostSyncOps):
     """`kernels.device.DeviceOps` in Triton for one CUDA device: the current one where none is named.
 
     Device "cpu" is for tests: it needs TRITON_INTERPRET=1 before a kernel is imported, and raises
@@ -70,7 +62,7 @@ class GpuOps(AttentionOps, RecurrentOps, RowOps, HostSyncOps):
             raise ValueError(f"on {device} the GPU's kernels run in Triton's interpreter only")
         self._allocator = TrackedAllocator(device, limit)
         self._store = WeightStore(self._allocator)
-        self._stream = ExpertStream(self._allocator, self._store)
+        FeedForwardOps.__init__(self, ExpertStream(self._allocator, self._store))
         self._pass: GraphForward | None = None
         HostSyncOps.__init__(self, device)
         RecurrentOps.__init__(self, self._allocator)
@@ -161,7 +153,11 @@ class GpuOps(AttentionOps, RecurrentOps, RowOps, HostSyncOps):
         return to_device(x, self.device)
 
     def to_numpy(self, x: X) -> Floats:
-        array: Floats = x.cpu().numpy()
+        if x.device == self.device:
+            x = x.cpu()
+        else:  # a captured pass copies its result itself
+            torch.cuda.current_stream(self.device).synchronize()
+        array: Floats = x.numpy().copy()
         return array
 
     # Dense ops
@@ -174,121 +170,16 @@ class GpuOps(AttentionOps, RecurrentOps, RowOps, HostSyncOps):
         weights: Sequence[Weight],
         biases: Sequence[Weight | None] | None = None,
     ) -> list[X]:
-        outs = _linears(x if norm is None else self.norm(x, norm, eps), weights)
-        for out, bias in zip(outs, biases or (), strict=bool(biases)):
-            if bias is not None:
-                out += as_vector(bias)
-        return outs
+        return self.linears(x if norm is None else self.norm(x, norm, eps), weights, biases)
 
     def linear_add(self, x: X, weight: Weight, residual: X, bias: Weight | None = None) -> None:
-        _linears(x, [weight], residual)
+        if len(x) <= gemv.GEMV_MAX_ROWS:
+            added = None if bias is None else [as_vector(bias)]
+            gemv.gemv(self.rows_of(x), [as_matrix(weight)], residual, added)
+            return
+        linears(x, [as_matrix(weight)], residual)
         if bias is not None:
             residual += as_vector(bias)
 
-    # Feed-forward
-
-    def route(
-        self,
-        x: X,
-        norm: Weight,
-        eps: float,
-        router: Weight,
-        bias: Weight | None,
-        routing: Routing,
-        logit_bias: Weight | None = None,
-        scales: Weight | None = None,
-    ) -> tuple[X, X, X]:
-        normed = self.norm(x, norm, eps)
-        (logits,) = self.norm_linear(normed, None, eps, [router], [logit_bias])
-        ids = torch.empty(len(x), routing.top_k, dtype=torch.int32, device=self.device)
-        weights = torch.empty(len(x), routing.top_k, device=self.device)
-        biases, factors = (None if one is None else as_vector(one) for one in (bias, scales))
-        choose_experts(logits, biases, factors, routing, ids, weights)
-        return normed, ids, weights
-
-    def moe_add(
-        self,
-        x: X,
-        ids: X,
-        weights: X,
-        gate: Weight,
-        up: Weight,
-        down: Weight,
-        residual: X,
-        biases: Biases[Weight] | None = None,
-        activation: Activation = "swiglu",
-    ) -> None:
-        stacks = as_matrix(gate), as_matrix(up), as_matrix(down)
-        rows = None
-        if biases is not None:
-            first, second, last = (experts.bias_rows(as_matrix(bias)) for bias in biases)
-            rows = first, second, last
-        kind = ACTIVATIONS.index(activation)
-        experts.moe_add(x, ids, weights, stacks, residual, rows, kind)
-
-    def stream(self, layers: Sequence[StreamedLayer]) -> None:
-        self._stream.begin(layers)
-
-    def stream_moe_add(
-        self,
-        x: X,
-        ids: X,
-        weights: X,
-        gate: Tensor,
-        up: Tensor,
-        down: Tensor,
-        residual: X,
-        biases: tuple[Tensor, Tensor, Tensor] | None = None,
-        activation: Activation = "swiglu",
-    ) -> None:
-        """Waits for the ids, and for blocks that are copied."""
-        kind = ACTIVATIONS.index(activation)
-        self._stream.moe_add(x, ids, weights, (gate, up, down), residual, biases, kind)
-
-    def ffn_add(
-        self,
-        x: X,
-        gate: Weight,
-        up: Weight,
-        down: Weight,
-        residual: X,
-        scaler: Weight | None = None,
-        activation: Activation = "swiglu",
-    ) -> None:
-        hidden = experts.activated(_linears(x, [gate, up]), ACTIVATIONS.index(activation))
-        if scaler is None:
-            _linears(hidden, [down], residual)
-            return
-        (update,) = _linears(hidden, [down])
-        elementwise.gated_add(x, as_vector(scaler).view(-1), update, residual)
-
 
 _: type[DeviceOps[X, Weight, GpuCache]] = GpuOps
-
-
-def _linears(x: X, weights: Sequence[Weight], out: X | None = None) -> list[X]:
-    """x (n, cols) times each weight, (n, rows), added to `out` where there is one.
-
-    Few rows are multiplied in float32. Many go to the tensor cores in float16, but for matrices of
-    float32: routers are, and a choice of experts shall not hang on rounding.
-    """
-    packed = [as_matrix(weight) for weight in weights]
-    if len(x) <= matmul.GEMV_MAX_ROWS:
-        return [matmul.gemv(x, weight, out) for weight in packed]
-    exact = [weight.type.name == "F32" for weight in packed]
-    x16 = None if all(exact) else matmul.fp16_activations(x)
-    results = []
-    for weight, in_float32 in zip(packed, exact, strict=True):
-        if in_float32:
-            product = x @ _dense(weight).T
-            results.append(product if out is None else out.add_(product))
-        else:
-            assert x16 is not None
-            results.append(matmul.gemm(x16, weight, out))
-    return results
-
-
-def _dense(weight: PackedWeight) -> X:
-    """A float32 matrix where it lies, (rows, cols): its one plane is the file's rows, filled up."""
-    width = weight.blocks * BLOCK
-    return weight.planes[0][: weight.rows * width].view(weight.rows, width)[:, : weight.cols]

@@ -167,6 +167,14 @@ class SplitExperts(Generic[X, W, C]):
         more = biases, routed.activation
         self._device.moe_add(x, ids, weights, gate, up, down, residual, *more)
 
+    def _resident(self, x: X, ids: X, weights: X, routed: Routed[W], residual: X) -> None:
+        """Those of the experts that have a slot."""
+        assert self._slots is not None, "made by `begin`"
+        (gate, up, down), biases = routed.each(lambda stack: stack.device)
+        assert gate is not None and up is not None and down is not None
+        slots, more = self._slots.table(routed.gate), (biases, routed.activation)
+        self._device.resident_moe_add(x, ids, weights, slots, gate, up, down, residual, *more)
+
     # Op by op
 
     def _op_by_op(self, x: X, ids: X, weights: X, routed: Routed[W], residual: X) -> None:
@@ -193,9 +201,7 @@ class SplitExperts(Generic[X, W, C]):
         # while it captures (CUDA error 900 out of Triton's load_binary).
         tried = self.host_rests or (len(chosen) == 1 and device.host_sync != "none")
         if slots is not None and (tried or (slots >= 0).any()):
-            assert self._slots is not None
-            here = device.look_up(ids, self._slots.table(routed.gate))
-            self._on_device(x, here, weights, routed, residual)
+            self._resident(x, ids, weights, routed, residual)
 
     def _streamed(self, x: X, ids: X, weights: X, routed: Routed[W], residual: X) -> None:
         (gate, up, down), biases = routed.each(lambda stack: stack.tensor)
@@ -263,9 +269,7 @@ class SplitExperts(Generic[X, W, C]):
         request = self._request(routed, chosen.shape[1])
         self._device.submit(request, x, ids, weights)
         if routed.gate.adapts:
-            assert self._slots is not None, "made by `begin`"
-            here = self._device.look_up(ids, self._slots.table(routed.gate))
-            self._on_device(x, here, weights, routed, residual)
+            self._resident(x, ids, weights, routed, residual)
         self._pass.owe(Submitted(request, residual))
 
     def captured(self) -> None:

@@ -21,7 +21,7 @@ from engine.plan.planner import make_plan
 from engine.protocol import Load
 from engine.runtimes.gpu import load_on_gpus
 from engine.runtimes.native import PAGE_SIZE, NativeRuntime, pages_for
-from engine.runtimes.placed import SIZES, KvShortError, load_placed
+from engine.runtimes.placed import SIZES, KvShortError, load_placed, threads_beside_gpus
 from engine.spec.reader import read_spec
 from kernels.cpu import CpuOps
 from kernels.device import DeviceMemory
@@ -163,6 +163,16 @@ def test_chunks_are_long_where_experts_stream(
         )
         wanted = whole.forward(np.array(tokens, np.int32), page_table(list(range(pages))), 0)
     assert nmse(got, wanted) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("cores", "place", "threads"), [(8, (0, 2), 7), (1, (0, 2), 1), (8, (None, 0), 8)]
+)
+def test_a_core_is_left_for_what_launches_a_gpu_s_work(
+    cores: int, place: tuple[int | None, int], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.runtimes.placed.default_threads", lambda: cores)
+    assert threads_beside_gpus(Placement(layers(place), 64, "f16")) == threads
 
 
 def test_progress_reaches_the_end(tmp_path: Path) -> None:

@@ -180,8 +180,21 @@ class SimulatedDevice(ReferenceOps):
         added = None if biases is None else tuple(Weight(tensor, None) for tensor in biases)
         self.moe_add(x, ids, weights, *stacks, residual, added, activation)
 
-    def look_up(self, ids: Any, slots: Any) -> Any:
-        return slots[0][ids.long()]
+    def resident_moe_add(
+        self,
+        x: Any,
+        ids: Any,
+        weights: Any,
+        slots: Any,
+        gate: Weight,
+        up: Weight,
+        down: Weight,
+        residual: Any,
+        biases: Any = None,
+        activation: Any = "swiglu",
+    ) -> None:
+        here = slots[0][ids.long()]
+        ReferenceOps.moe_add(self, x, here, weights, gate, up, down, residual, biases, activation)
 
     def write(self, buffer: Any, values: Ints) -> None:
         buffer.copy_(torch.from_numpy(values))
@@ -327,7 +340,7 @@ def _captured(op: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _OPS = """embed set_hidden last_row zeros norm norm_add soft_cap norm_linear linear_add add rope_append
-attention latent_append latent_attention delta_net sigmoid_gate route moe_add ffn_add look_up submit wait"""
+attention latent_append latent_attention delta_net sigmoid_gate route moe_add resident_moe_add ffn_add submit wait"""
 for _name in _OPS.split():
     setattr(SimulatedDevice, _name, _captured(getattr(SimulatedDevice, _name)))
 

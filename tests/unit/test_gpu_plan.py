@@ -25,8 +25,9 @@ from engine.plan.gpu_footprint import (
     work_bytes,
 )
 from engine.plan.gpu_ledger import USUAL_CONTEXT
-from engine.plan.gpu_speed import OVERLAP, PCIE_EFFICIENCY
+from engine.plan.gpu_speed import OVERLAP, PCIE_EFFICIENCY, share_of_bound
 from engine.plan.memory_plan import KV, STATES, WINDOWS, DevicePlan, MemoryPlan
+from engine.plan.placement import LayerPlace, Placement
 from engine.plan.planner import make_plan
 from engine.protocol import Auto
 from engine.spec.spec import ModelSpec
@@ -447,3 +448,14 @@ def test_nothing_is_predicted_for_a_gpu_of_unknown_speed() -> None:
     plan = make_plan(spec(), dataclasses.replace(hardware, gpus=(unknown,)))
     assert plan.verdict == "GPU" and plan.decode_tok_s is None
     assert any("memory speed of GPU 0 is not known" in line for line in report.words(plan))
+
+
+@pytest.mark.parametrize(("slots", "least"), [(128, 0.60), (0, 0.80)], ids=["whole", "split"])
+def test_decoding_comes_near_what_reading_allows(slots: int, least: float) -> None:
+    """qwen3-30b-a3b on an RTX 4090 beside RAM of 75 GB/s, by the plan's own arithmetic."""
+    desktop = machine(64, 24, bandwidth=75)
+    desktop = dataclasses.replace(
+        desktop, gpus=(dataclasses.replace(desktop.gpus[0], read_gb_s=1008),)
+    )
+    placement = Placement((LayerPlace(0, slots),) * 48, 4096, "f16")
+    assert least < share_of_bound(spec(), desktop, placement) < 1

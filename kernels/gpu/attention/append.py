@@ -16,6 +16,28 @@ from kernels.gpu.attention.rope import RopeTable, check_pairs, check_rows, rotat
 from kernels.ops import Q8_BLOCK
 
 
+def rotate_and_append(
+    q: X,
+    k: X,
+    v: X,
+    norms: tuple[X, X] | None,
+    norm_values: bool,
+    eps: float,
+    table: RopeTable,
+    batch: Batch,
+    keys: Rows,
+    values: Rows,
+) -> None:
+    """`rope.rotate` of q (n, heads, key), in place, and `append_heads` of k and v, in one launch.
+
+    `norms` are those of q's heads and of k's.
+    """
+    heads = q.shape[1]
+    check_rows("q", q, len(k), heads, k.shape[2])
+    q_norm, k_norm = norms or (None, None)
+    _append(k, v, k_norm, norm_values, eps, table, batch, keys, values, q, q_norm)
+
+
 def append_heads(
     k: X,
     v: X,
@@ -33,6 +55,22 @@ def append_heads(
     k is (n, kv_heads, key) and v (n, kv_heads, value), each token's heads one after another; neither
     changes. keys and values are one layer's.
     """
+    _append(k, v, norm, norm_values, eps, table, batch, keys, values, None, None)
+
+
+def _append(
+    k: X,
+    v: X,
+    norm: X | None,
+    norm_values: bool,
+    eps: float,
+    table: RopeTable,
+    batch: Batch,
+    keys: Rows,
+    values: Rows,
+    q: X | None,
+    q_norm: X | None,
+) -> None:
     (n, kv_heads, key), value = k.shape, v.shape[2]
     check_rows("k", k, n, kv_heads, key)
     check_rows("v", v, n, kv_heads, value)
@@ -41,9 +79,13 @@ def append_heads(
         raise ValueError(f"k {tuple(k.shape)}, v {tuple(v.shape)} for {keys.shape}, {values.shape}")
     if kv_heads > 1 and (k.stride(1), v.stride(1)) != (key, value):
         raise ValueError(f"heads are apart in k {k.stride()} or v {v.stride()}")
-    _append_heads[(n, kv_heads)](
+    heads = 0 if q is None else q.shape[1]
+    first = k if q is None else q
+    _append_heads[(n, heads + kv_heads)](
+        first,
         k,
         v,
+        k if q_norm is None else q_norm,
         k if norm is None else norm,
         *keys.planes,
         *values.planes,
@@ -51,6 +93,7 @@ def append_heads(
         batch.lengths,
         batch.offsets,
         batch.pages,
+        *first.stride()[:2],
         k.stride(0),
         v.stride(0),
         batch.pages.stride(0),
@@ -60,6 +103,7 @@ def append_heads(
         SLOTS=triton.next_power_of_2(batch.sequences),
         PAGE_SIZE=keys.page_size,
         RING=keys.ring,
+        HEADS=heads,
         KV_HEADS=kv_heads,
         KEY=key,
         VALUE=value,
@@ -115,8 +159,10 @@ def append_latent(kv: X, norm: X, eps: float, table: RopeTable, batch: Batch, ca
 
 @triton.jit
 def _append_heads(
+    q: tl.tensor,
     k: tl.tensor,
     v: tl.tensor,
+    q_norm: tl.tensor,
     norm: tl.tensor,
     keys: tl.tensor,
     key_scales: tl.tensor,
@@ -126,6 +172,8 @@ def _append_heads(
     lengths: tl.tensor,
     offsets: tl.tensor,
     pages: tl.tensor,
+    q_token: tl.tensor,
+    q_head: tl.tensor,
     k_token: tl.tensor,
     v_token: tl.tensor,
     pages_stride: tl.tensor,
@@ -135,6 +183,7 @@ def _append_heads(
     SLOTS: tl.constexpr,
     PAGE_SIZE: tl.constexpr,
     RING: tl.constexpr,
+    HEADS: tl.constexpr,
     KV_HEADS: tl.constexpr,
     KEY: tl.constexpr,
     VALUE: tl.constexpr,
@@ -146,23 +195,34 @@ def _append_heads(
     NORM: tl.constexpr,
     VALUE_NORM: tl.constexpr,
 ) -> None:
+    """Programs of the first HEADS heads rotate queries, the others append keys and values."""
     token = tl.program_id(0)
-    head = tl.program_id(1)
     sequence, position = locate(token, lengths, offsets, SEQUENCES, SLOTS)
     real = sequence < SEQUENCES
-    page, slot = kv_slot(sequence, position, real, pages, pages_stride, PAGE_SIZE, RING)
-    row = (page * PAGE_SIZE + slot) * KV_HEADS + head
-    key = rotated_head(
-        k + token.to(tl.int64) * k_token + head * KEY, norm, frequencies, position, eps, magnitude,
-        KEY, KEY_BLOCK, OFFSET, PAIRS, INTERLEAVED, NORM,
-    )  # fmt: skip
-    store_row(key, keys, key_scales, row, real, KEY, 0, KEY, KEY_BLOCK)
-    e = tl.arange(0, VALUE_BLOCK)
-    from_v = v + token.to(tl.int64) * v_token + head * VALUE + e
-    value = tl.load(from_v, mask=e < VALUE, other=0.0).to(tl.float32)
-    if VALUE_NORM:
-        value = value * tl.rsqrt(tl.sum(value * value, axis=0) / VALUE + eps)
-    store_row(value, values, value_scales, row, real, VALUE, 0, VALUE, VALUE_BLOCK)
+    if tl.program_id(1) < HEADS:
+        from_q = q + token.to(tl.int64) * q_token + tl.program_id(1) * q_head
+        query = rotated_head(
+            from_q, q_norm, frequencies, position, eps, magnitude,
+            KEY, KEY_BLOCK, OFFSET, PAIRS, INTERLEAVED, NORM,
+        )  # fmt: skip
+        tl.debug_barrier()  # a feature's neighbour has read it before it is written
+        d = tl.arange(0, KEY_BLOCK)
+        tl.store(from_q + d, query.to(q.dtype.element_ty), mask=(d < KEY) & real)
+    else:
+        head = tl.program_id(1) - HEADS
+        page, slot = kv_slot(sequence, position, real, pages, pages_stride, PAGE_SIZE, RING)
+        row = (page * PAGE_SIZE + slot) * KV_HEADS + head
+        key = rotated_head(
+            k + token.to(tl.int64) * k_token + head * KEY, norm, frequencies, position, eps,
+            magnitude, KEY, KEY_BLOCK, OFFSET, PAIRS, INTERLEAVED, NORM,
+        )  # fmt: skip
+        store_row(key, keys, key_scales, row, real, KEY, 0, KEY, KEY_BLOCK)
+        e = tl.arange(0, VALUE_BLOCK)
+        from_v = v + token.to(tl.int64) * v_token + head * VALUE + e
+        value = tl.load(from_v, mask=e < VALUE, other=0.0).to(tl.float32)
+        if VALUE_NORM:
+            value = value * tl.rsqrt(tl.sum(value * value, axis=0) / VALUE + eps)
+        store_row(value, values, value_scales, row, real, VALUE, 0, VALUE, VALUE_BLOCK)
 
 
 @triton.jit

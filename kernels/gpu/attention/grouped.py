@@ -21,6 +21,7 @@ from kernels.gpu.attention.online_softmax import (
 )
 from kernels.gpu.attention.plan import AttentionPlan, feature_block
 from kernels.gpu.attention.scratch import Scratch
+from kernels.gpu.quant.q8 import Q8
 
 _LOG2_E = tl.constexpr(LOG2_E)
 
@@ -36,12 +37,14 @@ def attention(
     out: X,
     window: int = 0,
     sinks: X | None = None,
+    q8: Q8 | None = None,
 ) -> None:
     """out = softmax(q @ keys.T * scale) @ values over what each token may see: the last `window`, or all.
 
     q is (n, heads, key) and out (n, heads, value), of any float type; keys and values are one layer's,
     the new tokens' among them. Query head h reads KV head h * kv_heads // heads. Rows of padding tokens
     are left as they were. `sinks` (heads,) float32 are one more score a head, without a value.
+    `q8` gets the result in 8 bits too, where `leaves_q8` says that it does.
     """
     n = len(q)
     _check_window(plan, keys, window, sinks)
@@ -83,7 +86,7 @@ def attention(
         num_warps=plan.warps,
         num_stages=plan.stages,
     )
-    merge(n, batch, plan, scratch, out)
+    merge(n, batch, plan, scratch, out, q8)
 
 
 def _check_window(plan: AttentionPlan, keys: Rows, window: int, sinks: X | None) -> None:

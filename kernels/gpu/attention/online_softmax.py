@@ -14,6 +14,8 @@ from torch import Tensor as X
 from kernels.gpu.attention.batch import Batch
 from kernels.gpu.attention.plan import AttentionPlan, feature_block
 from kernels.gpu.attention.scratch import Scratch
+from kernels.gpu.quant.q8 import Q8, store_q8
+from kernels.gpu.sizes import BLOCK
 
 LOG2_E = 1.4426950408889634
 
@@ -28,8 +30,15 @@ def check_launch(n: int, batch: Batch, plan: AttentionPlan, scratch: Scratch, *r
         raise ValueError("features must be contiguous")
 
 
-def merge(n: int, batch: Batch, plan: AttentionPlan, scratch: Scratch, out: X) -> None:
-    """Combine the splits of n tokens into `out`; nothing to do for one split."""
+def leaves_q8(plan: AttentionPlan) -> bool:
+    """Whether `merge` runs and can leave its rows in 8 bits too: heads are whole blocks, a power of two of them."""
+    return plan.splits > 1 and plan.value >= BLOCK and plan.value == feature_block(plan.value)
+
+
+def merge(
+    n: int, batch: Batch, plan: AttentionPlan, scratch: Scratch, out: X, q8: Q8 | None = None
+) -> None:
+    """Combine the splits of n tokens into `out`, and into `q8` (n, heads * value); nothing to do for one split."""
     if plan.splits == 1:
         return
     _merge[(n, plan.heads)](
@@ -37,6 +46,8 @@ def merge(n: int, batch: Batch, plan: AttentionPlan, scratch: Scratch, out: X) -
         scratch.sums,
         batch.offsets,
         out,
+        None if q8 is None else q8.numbers,
+        None if q8 is None else q8.factors,
         *out.stride()[:2],
         SEQUENCES=plan.sequences,
         HEADS=plan.heads,
@@ -141,6 +152,8 @@ def _merge(
     sums: tl.tensor,
     offsets: tl.tensor,
     out: tl.tensor,
+    numbers: tl.tensor,
+    factors: tl.tensor,
     out_token: tl.tensor,
     out_head: tl.tensor,
     SEQUENCES: tl.constexpr,
@@ -173,3 +186,7 @@ def _merge(
         attn_out.to(out.dtype.element_ty),
         mask=inside,
     )
+    if numbers is not None:
+        numbers += token * (HEADS * VALUE)
+        factors += token * (HEADS * VALUE // 32 * 4)
+        store_q8(attn_out, head * VALUE, numbers, factors, HEADS * VALUE, VALUE_BLOCK)

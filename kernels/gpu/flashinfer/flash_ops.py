@@ -18,13 +18,13 @@ from kernels.gpu.attention.kv_cache import GpuCache
 from kernels.gpu.flashinfer import wrappers as flash
 from kernels.gpu.flashinfer.indices import IndexBuffers
 from kernels.gpu.flashinfer.shapes import LATENT, LATENT_ROPE, supports
-from kernels.gpu.flashinfer.workspace import WORKSPACE_BYTES, decode_fits
-from kernels.gpu.flashinfer.wrappers import FlashDecode, FlashLatent, FlashPrefill, FlashShape
+from kernels.gpu.flashinfer.workspace import WORKSPACE_BYTES
+from kernels.gpu.flashinfer.wrappers import FlashLatent, FlashPrefill, FlashShape
 from kernels.ops import CacheShape, Ints
 
 
 class Wrapper(Protocol):
-    """`FlashDecode`, `FlashPrefill` or `FlashLatent`."""
+    """`FlashPrefill` or `FlashLatent`."""
 
     def plan(
         self, queries: Sequence[int], lengths: Sequence[int], pages: Sequence[Ints]
@@ -71,7 +71,7 @@ class FlashOps:
         self._device, self._processors = device, processors
         self._workspace: X | None = None
         self._unusable: str | None = None
-        self._planned: WeakKeyDictionary[GpuCache, dict[tuple[Any, ...], Planned]]
+        self._planned: WeakKeyDictionary[GpuCache, dict[FlashShape, Planned]]
         self._planned = WeakKeyDictionary()
 
     def obstacle(self, shape: CacheShape, heads: int) -> str:
@@ -87,38 +87,30 @@ class FlashOps:
             return "" if shape.key == wanted else f"flashinfer has no latent rows of {shape.key}"
         if not supports(shape.key, shape.value):
             return f"flashinfer has no heads of {shape.key} and {shape.value} features"
-        if not decode_fits(heads, shape.heads, shape.value, self._processors):
-            return f"flashinfer wants more memory for {heads} heads over {shape.heads}"
         return ""
 
-    def grouped(self, cache: GpuCache, heads: int, scale: float, n: int) -> Planned | None:
-        """flashinfer's attention for n new tokens, to be planned before it runs; None: it has none."""
+    def grouped(self, cache: GpuCache, heads: int, scale: float) -> Planned | None:
+        """flashinfer's attention for a chunk, to be planned before it runs; None: it has none."""
         shape = cache.shape
         if self.obstacle(shape, heads):
             return None
         of = FlashShape(heads, shape.heads, shape.key, shape.value, shape.page_size, scale)
-        if n == 1:
-            return self._made(cache, (of, True), FlashDecode)
-        return self._made(cache, (of, False), self._prefill)
+        return self._made(cache, of, self._prefill)
 
-    def latent(
-        self, cache: GpuCache, heads: int, features: int, scale: float, n: int
-    ) -> Planned | None:
+    def latent(self, cache: GpuCache, heads: int, features: int, scale: float) -> Planned | None:
         """The same for absorbed MLA with `features` latent features."""
         shape = cache.shape
         if self.obstacle(shape, heads) or features != LATENT:
             return None
         of = FlashShape(heads, 1, shape.key, features, shape.page_size, scale)
-        return self._made(cache, (of, n == 1), partial(FlashLatent, graph=n == 1))
+        return self._made(cache, of, partial(FlashLatent, graph=False))
 
     def _prefill(
         self, flashinfer: Any, shape: FlashShape, buffers: IndexBuffers, workspace: X
     ) -> FlashPrefill:
         return FlashPrefill(flashinfer, shape, workspace, self._processors)
 
-    def _made(
-        self, cache: GpuCache, key: tuple[FlashShape, bool], make: Callable[..., Wrapper]
-    ) -> Planned:
+    def _made(self, cache: GpuCache, key: FlashShape, make: Callable[..., Wrapper]) -> Planned:
         """A wrapper of this kind; it belongs to the cache and goes with it."""
         of_cache = self._planned.setdefault(cache, {})
         if key not in of_cache:
@@ -127,7 +119,7 @@ class FlashOps:
                     WORKSPACE_BYTES, dtype=torch.uint8, device=self._device
                 )
             buffers = IndexBuffers.allocate(1, cache.pages, self._device)
-            wrapper = make(flash.load(), key[0], buffers, self._workspace)
+            wrapper = make(flash.load(), key, buffers, self._workspace)
             of_cache[key] = Planned(wrapper, cache.page_size, self._device)
         return of_cache[key]
 

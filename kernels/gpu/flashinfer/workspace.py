@@ -17,12 +17,6 @@ _TILE = 128
 """Rows of the largest tile."""
 
 
-def decode_fits(heads: int, kv_heads: int, value: int, processors: int) -> bool:
-    """Whether one token's plan under a graph fits: it has as many splits as the GPU takes programs."""
-    tile = next((rows for rows in (16, 64) if heads // kv_heads <= rows), _TILE)
-    return _bytes(heads, max(1, _most(kv_heads, processors)), tile, value) <= _ROOM
-
-
 def prefill_split(
     heads: int, kv_heads: int, value: int, queries: Sequence[int], pages: int, processors: int
 ) -> dict[str, Any]:

@@ -81,62 +81,6 @@ class FlashShape:
     scale: float
 
 
-class FlashDecode:
-    """One new token for each of 1 .. max_sequences sequences, under CUDA graphs or not.
-
-    `plan` is called once a step, outside a graph; `run` once a layer, and may be captured. A wrapper is
-    made for each batch size at its first plan, with about 8 MiB of its own; capture after that.
-    `workspace` is `workspace.WORKSPACE_BYTES` zeros, which wrappers on one stream may share.
-    """
-
-    def __init__(
-        self, flashinfer: Any, shape: FlashShape, buffers: IndexBuffers, workspace: X
-    ) -> None:
-        self._flashinfer = flashinfer
-        self._shape = shape
-        self._buffers = buffers
-        self._workspace = workspace
-        self._wrappers: dict[int, Any] = {}
-
-    def plan(self, queries: Sequence[int], lengths: Sequence[int], pages: Sequence[Ints]) -> None:
-        """Sequences have `lengths` positions, the new token included: `queries` are all 1."""
-        if any(new != 1 for new in queries):
-            raise ValueError(f"{list(queries)} new tokens; decoding has one a sequence")
-        shape = self._shape
-        index = page_index(lengths, pages, shape.page_size).on(self._workspace.device)
-        self._wrapper(len(lengths)).plan(
-            index.indptr,
-            index.indices,
-            index.last,
-            shape.heads,
-            shape.kv_heads,
-            shape.key,
-            shape.page_size,
-            pos_encoding_mode="NONE",
-            sm_scale=shape.scale,
-            q_data_type=torch.float16,
-            kv_data_type=torch.float16,
-        )
-
-    def run(self, q: X, keys: X, values: X, out: X) -> None:
-        """q and out (n, heads, key) float16; keys and values (pages, page_size, kv_heads, key)."""
-        self._wrapper(len(q)).run(q, (keys, values), out=out)
-
-    def _wrapper(self, sequences: int) -> Any:
-        if sequences not in self._wrappers:
-            part = self._buffers.first(sequences)
-            self._wrappers[sequences] = self._flashinfer.BatchDecodeWithPagedKVCacheWrapper(
-                self._workspace,
-                "NHD",
-                use_cuda_graph=True,
-                use_tensor_cores=True,  # without them only few group sizes are there
-                paged_kv_indptr_buffer=part.indptr,
-                paged_kv_indices_buffer=part.indices,
-                paged_kv_last_page_len_buffer=part.last,
-            )
-        return self._wrappers[sequences]
-
-
 class FlashPrefill:
     """A chunk of new tokens for each of several sequences; not for graphs, any number of sequences.
 
@@ -178,7 +122,7 @@ class FlashPrefill:
 class FlashLatent:
     """Absorbed MLA, decode and prefill alike, for 1 .. max_sequences sequences, under graphs or not.
 
-    `graph` fixes the buffers and one wrapper for each batch size, as `FlashDecode` does.
+    `graph` fixes the buffers and one wrapper for each batch size.
     """
 
     def __init__(

@@ -42,7 +42,7 @@ class GraphForward:
         self._captured: Captured | None = None
 
     def __call__(self, pass_input: PassInput, pages: Ints, start: int) -> X:
-        """The result for one token at position `start`, in a buffer of its own."""
+        """The result for one token at position `start`, which the device or a replay has copied to the host."""
         if self._captured is None:
             result = self._forward(pass_input, pages, start)
             arguments = pass_input, pages, start
@@ -74,14 +74,15 @@ class Captured:
         side.wait_stream(here)
         with torch.cuda.stream(side):
             for _ in range(_WARM_UPS):
-                forward(*arguments)
+                result = forward(*arguments)
         here.wait_stream(side)
+        self._host = torch.empty(result.shape, pin_memory=result.is_cuda)
         self._graph = torch.cuda.CUDAGraph()
         self._marks = Marks()
         self._times: PassTimes | None = None
         with capturing(self._graph, side):
             self._marks.begun.record()
-            self._result = forward(*arguments)
+            self._host.copy_(forward(*arguments), non_blocking=True)
             self._marks.ended.record()
 
     def watch(self, times: OpTimes | None) -> None:
@@ -91,13 +92,15 @@ class Captured:
         self._times = None if times is None else PassTimes(self._marks, times)
 
     def replay(self, pass_input: PassInput, pages: Ints, start: int) -> X:
-        """The result for another token; its inputs are copied on the stream that replays."""
+        """The result for another token, on the host once the stream has come as far; the next replay overwrites it.
+
+        Its inputs are copied on the stream that replays. Behind the launch nothing is asked of the driver, which
+        may wait for the device, which waits for the host.
+        """
         self._input.write(pass_input)
         for refill in self._refills:
             refill.write(pages, start, 1)
-        # Made before: behind the launch the driver may wait for the device, which waits for the host.
-        result = torch.empty_like(self._result)
         if self._times is not None:
             self._times.launch()
         self._graph.replay()
-        return result.copy_(self._result)
+        return self._host

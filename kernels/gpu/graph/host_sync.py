@@ -17,6 +17,7 @@ from torch import Tensor as X
 
 from kernels.cpu import native
 from kernels.device import ExpertRequest, HostSync
+from kernels.gpu.graph.answers import add
 from kernels.gpu.graph.capture import capturing
 from kernels.gpu.graph.driver import Driver, DriverError, Streams
 from kernels.gpu.graph.gpu_graph import enabled
@@ -61,17 +62,18 @@ class HostSyncOps:
         """Pinned host memory, zeroed: the device addresses it as we do."""
         return pinned(shape, kind, self.device)
 
-    def look_up(self, ids: X, slots: X) -> X:
-        """See `kernels.device.DeviceOps`."""
-        return slots.view(-1)[ids.long()]
-
     def write(self, buffer: X, values: Ints) -> None:
         """See `kernels.device.DeviceOps`."""
         buffer.copy_(staged(values, self.device), non_blocking=True)
 
     def submit(self, request: ExpertRequest, x: X, ids: X, weights: X) -> None:
-        """Copies the activations out, then raises the flag, which comes last: a stream keeps its order."""
-        for target, source in ((request.x, x), (request.ids, ids), (request.weights, weights)):
+        """Copies the activations out, then raises the flag, which comes last: a stream keeps its order.
+
+        One copy where they follow each other on the device, as `route` leaves them.
+        """
+        together = joined(x, weights, ids)
+        pairs = ((request.x, x), (request.ids, ids), (request.weights, weights))
+        for target, source in pairs if together is None else ((request.inputs, together),):
             torch.from_numpy(target).copy_(source, non_blocking=True)
         if self.host_sync == FLAGS:
             self.streams.write(self._handle(), request.submitted.ctypes.data, 1)
@@ -81,15 +83,15 @@ class HostSyncOps:
         self.streams.call(side.cuda_stream, native.address_of("kt_serve_request"), request.address)
 
     def wait(self, request: ExpertRequest, residual: X) -> None:
-        """Waits in the stream. The flag is lowered before the request can be submitted again."""
+        """Waits in the stream; the result is read where the host has written it. What reads it lowers the flag,
+        before the request can be submitted again."""
+        flag = None
         if self.host_sync == FLAGS:
             self.streams.wait(self._handle(), request.completed.ctypes.data, 1)
-            self.streams.write(self._handle(), request.completed.ctypes.data, 0)
+            flag = torch.from_numpy(request.completed)
         else:
             torch.cuda.current_stream(self.device).wait_stream(self._side_stream())
-        result = torch.empty_like(residual)
-        result.copy_(torch.from_numpy(request.result), non_blocking=True)
-        residual += result
+        add(residual, torch.from_numpy(request.result), flag)
 
     def _handle(self) -> int:
         if self.device.type != "cuda":
@@ -101,6 +103,16 @@ class HostSyncOps:
         if self._side is None:
             self._side = torch.cuda.Stream(self.device)
         return self._side
+
+
+def joined(x: X, weights: X, ids: X) -> X | None:
+    """One token's x, weights and ids as one vector of float32, if they follow each other in one buffer."""
+    follow = x.data_ptr() + 4 * x.numel(), weights.data_ptr() + 4 * weights.numel()
+    if len(x) > 1 or follow != (weights.data_ptr(), ids.data_ptr()):
+        return None
+    if x.untyped_storage().data_ptr() != ids.untyped_storage().data_ptr():
+        return None
+    return x.as_strided((x.numel() + weights.numel() + ids.numel(),), (1,))
 
 
 def pinned(shape: tuple[int, ...], kind: Any, device: torch.device) -> Any:

@@ -23,8 +23,8 @@ from kernels.gpu.memory.staging import pieces
 from kernels.gpu.memory.tracked_allocator import TrackedAllocator
 from kernels.gpu.memory.weight_store import WeightStore
 from kernels.gpu.moe.expert_feed import ExpertFeed, FeedLayer, Part
-from kernels.gpu.moe.experts import Rows, Stacks, activated, add_weighted, moe_add
-from kernels.gpu.quant import matmul
+from kernels.gpu.moe.experts import Biases, Stacks, activated, add_weighted, moe_add
+from kernels.gpu.quant import gemv, matmul
 from kernels.gpu.quant.matmul import Fp16Activations, Groups
 from kernels.gpu.quant.weight import PackedWeight, packed_bytes
 from kernels.gpu.sizes import STREAM_BUFFERS, Kind, experts_at_once, stream_bytes
@@ -162,7 +162,7 @@ class ExpertStream:
         number = self._number(tensors, used)
         if not used or number is None:
             return
-        few = n <= matmul.GEMV_MAX_ROWS
+        few = n <= gemv.GEMV_MAX_ROWS
         biases = None if bias_tensors is None else _rows(bias_tensors, x.device)
         x16 = None if few else matmul.fp16_activations(x)
         results = torch.zeros(0 if few else n, top_k, residual.shape[1], device=x.device)
@@ -245,7 +245,7 @@ def _products(
     results: X,
     top_k: int,
     ids: X,
-    biases: Rows | None,
+    biases: Biases | None,
     activation: int,
 ) -> None:
     """Write the rows of `results`, (pairs, hidden), that these groups serve, without down's bias."""
@@ -257,7 +257,7 @@ def _products(
     matmul.scattered_gemm(matmul.fp16_activations(hidden), down, grouped, results)
 
 
-def _rows(tensors: tuple[Tensor, Tensor, Tensor], device: torch.device) -> Rows:
+def _rows(tensors: tuple[Tensor, Tensor, Tensor], device: torch.device) -> Biases:
     """A file's biases on the device, (experts, features) each."""
     gate, up, down = (
         to_device(tensor.data.view(np.float32).reshape(len_experts, -1), device)
@@ -267,7 +267,7 @@ def _rows(tensors: tuple[Tensor, Tensor, Tensor], device: torch.device) -> Rows:
     return gate, up, down
 
 
-def _some(biases: Rows, experts: Sequence[int]) -> Rows:
+def _some(biases: Biases, experts: Sequence[int]) -> Biases:
     """The biases of some experts, in their order."""
     gate, up, down = (rows[list(experts)] for rows in biases)
     return gate, up, down

@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.gpu.quant.decoders import bits, half, read
+from kernels.gpu.quant.decoders import bits, half, low_half, read
 
 
 @triton.jit
@@ -27,11 +27,12 @@ def iq4_nl(planes, table, first, at, lane, mask, slots):
 @triton.jit
 def iq4_xs(planes, table, first, at, lane, mask, slots):
     words = read(planes, 0, first, at * 4 + lane, mask)
-    nibbles = read(planes, 1, first, at >> 1, mask).to(tl.int32)
-    pairs = read(planes, 2, first, at >> 3, mask).to(tl.int32)
-    d = read(planes, 3, first, at >> 3, mask).to(tl.float32)
+    start = (at >> 3) * 2
+    d = low_half(read(planes, 1, first, start, mask))
+    pairs = (read(planes, 1, first, start, mask) >> 16).to(tl.int32)
+    nibbles = read(planes, 1, first, start + 1, mask).to(tl.int32)
     group = (at & 7).to(tl.int32)
-    six = (nibbles >> (group & 1) * 4 & 15) | (pairs >> group * 2 & 3) << 4
+    six = (nibbles >> group * 4 & 15) | (pairs >> group * 2 & 3) << 4
     scale = d * (six - 32).to(tl.float32)
     return [scale * _look_up(table, bits(words, 4, k)) for k in slots]
 

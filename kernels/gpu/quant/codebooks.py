@@ -46,8 +46,9 @@ _GRIDS = {
 
 @cache
 def codebook(name: str, device: torch.device) -> torch.Tensor:
-    """The int8 codebook `name`: a grid's rows one after another, or the 16 values of IQ4_NL or MXFP4."""
-    values = _grid(name) if name in _GRIDS else _values(name)
+    """The int8 codebook `name`: a grid's rows one after another; or the 16 values of IQ4_NL or MXFP4, then,
+    twice, the 16 bytes that `dots` chooses from."""
+    values = _grid(name) if name in _GRIDS else _with_choices(_values(name))
     return torch.from_numpy(values.reshape(-1)).to(device)
 
 
@@ -71,6 +72,19 @@ def _values(name: str) -> npt.NDArray[np.int8]:
     else:
         blocks[0, :2] = np.array([1.0], dtype=np.float16).view(np.uint8)
     return _dequantise(name, blocks)[0, :16].astype(np.int8)
+
+
+def _with_choices(values: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+    """With them two tables of eight bytes, whose chosen bytes add up to the value.
+
+    A nibble chooses in the lower table, with its fourth bit flipped in the upper one. Where that bit is set,
+    PTX's prmt gives the sign of the byte, -1 or 0: what the other table makes up for.
+    """
+    lower, upper = values[:8], values[8:]
+    lower_sign, upper_sign = -(lower < 0).astype(np.int8), -(upper < 0).astype(np.int8)
+    choices = np.concatenate([lower - upper_sign, upper - lower_sign])
+    assert ((choices[:8] < 0) == (lower < 0)).all() and ((choices[8:] < 0) == (upper < 0)).all()
+    return np.concatenate([values, choices, choices])
 
 
 def _dequantise(name: str, blocks: Bytes) -> npt.NDArray[np.float32]:

@@ -4,10 +4,18 @@ What the bytes mean is for the decoders. Nothing is quantised again: packing mov
 Every row is cut into blocks of 32 columns. A plane holds one field of all blocks of a
 matrix, row after row, so that neighbouring threads read neighbouring bytes.
 
-The numbers of a block are packed as four words, one a lane: slot k of lane j is column 4 k + j. A
-thread so loads its four words at once (16 bytes of 4-bit numbers) and finds slot k of each with the
-same shift, beside four activations that are neighbours too. Numbers of 8 bits take four words for
-slots 0 to 3, then four more: a load has at most 16 bytes.
+A block's 32 numbers are eight groups of four: group (j, h) holds the columns 16 h + 4 i + j, i = 0 .. 3. Number
+i of a group lies in byte i of a 32-bit word, so that one mask leaves a group's four numbers in four bytes,
+which is what a product of four bytes at once takes, beside activations in the same groups. A group has one
+half h of the block, since some types have a scale for every 16 columns.
+
+- 4 bits: word j has (j, 0) in its low nibbles and (j, 1) in its high ones;
+- 2 bits: two words, 1 bit: one; groups follow each other as 2 j + h, from the lowest bits on;
+- 8 bits: eight words, 4 h + j: a load has at most 16 bytes;
+- 4 bits `by_slot`, for types that look their numbers up: nibble 4 h + i of word j. Four nibbles that follow
+  each other choose the bytes of a group (PTX's prmt).
+
+Slot k = 4 h + i of lane j is column 4 k + j: so decoders to float32 count.
 """
 
 from __future__ import annotations
@@ -20,7 +28,6 @@ from kernels.gpu.sizes import ALIGNMENT
 
 SLOTS = 8
 """Columns of a block that a lane has."""
-_WORD = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +41,12 @@ class Codes:
     stop: int
     bits: int
     run: int
+    by_slot: bool = False
 
     @property
     def dtype(self) -> torch.dtype:
-        """A word: eight numbers, or four of 8 bits."""
-        return _WORD[self.bits]
+        """They are read as words."""
+        return torch.uint32
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,11 @@
-"""Matrix products with weights that stay in their GGUF type on the device: GEMV for few rows, GEMM for many.
+"""Matrix products of many rows with weights that stay in their GGUF type on the device, on the tensor cores.
 
-Rows of activations are float32 or float16, (n, cols), contiguous; results are float32.
+`gemv` has those of few rows. Results are float32.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor as Buffer
@@ -16,95 +15,11 @@ from kernels.gpu.quant.layout import SLOTS
 from kernels.gpu.quant.weight import PackedWeight
 from kernels.gpu.sizes import BLOCK
 
-GEMV_MAX_ROWS = 8
-"""Rows that the GEMV takes at once; more go to the tensor cores."""
-_GEMV_ROWS = {1: 16, 2: 16, 4: 16, 8: 8}
-"""Rows of a tile by rows of activations: more sums for eight would not fit a thread's registers."""
-_GEMV_BLOCKS = 8
 _GEMM_ROWS = 64
 _GEMM_BLOCKS = {16: 8, 32: 8, 64: 8, 128: 4}
 """Blocks of a step by tokens of a tile: with eight for 128 tokens, registers spill (Q5_0: 1064 bytes on sm_89)."""
 _STAGES = 2
 """Loads of the next blocks run beside the products of these; three stages outgrow 99 KB a program."""
-# ---- few rows --------------------------------------------------------------------------------------
-
-
-def gemv(
-    x: Buffer, weight: PackedWeight, out: Buffer | None = None, splits: int | None = None
-) -> Buffer:
-    """x (1 to 8, cols) @ W.T, added to `out` (n, rows) when given: (n, rows).
-
-    `splits` cuts the columns between programs; chosen when None so that a small matrix fills the GPU.
-    Partial sums are added in a fixed order: the same bits every time.
-    """
-    _check(x, weight, 1, GEMV_MAX_ROWS)
-    return _gemv(x, weight, None, len(x), out, splits)
-
-
-def expert_gemv(x: Buffer, weight: PackedWeight, ids: Buffer, splits: int | None = None) -> Buffer:
-    """y[p] = x[p // (pairs / len(x))] @ W[ids[p]].T for every pair p: (pairs, rows).
-
-    `ids`, (pairs,) int32 on the device, are indices of the weight's matrices; below zero means
-    that the expert is not here: its row of y is zero.
-    """
-    _check(x, weight, 1, len(ids))
-    if len(ids) % len(x):
-        raise ValueError(f"{len(ids)} pairs are no multiple of {len(x)} rows")
-    return _gemv(x, weight, ids, 1, None, splits)
-
-
-def _gemv(
-    x: Buffer,
-    weight: PackedWeight,
-    ids: Buffer | None,
-    n: int,
-    out: Buffer | None,
-    splits: int | None,
-) -> Buffer:
-    assert out is None or out.is_contiguous()
-    pairs = 1 if ids is None else len(ids)
-    width = 1 << (n - 1).bit_length()
-    rows, blocks = _GEMV_ROWS[width], _GEMV_BLOCKS
-    tiles = -(-weight.rows // rows)
-    steps = -(-weight.blocks // blocks)
-    span = -(-steps // (splits or _splits(tiles * pairs, steps, x.device))) * blocks
-    used = -(-weight.blocks // span)
-    shape = (n if ids is None else pairs, weight.rows)
-    direct = out if used == 1 else None
-    y = torch.empty((used, *shape), device=x.device) if direct is None else direct
-    kernels.gemv[(tiles, used, pairs)](
-        *(y, x, ids, weight.planes, weight.table, shape[0], weight.rows, weight.cols),
-        *(weight.blocks, x.stride(0), weight.data.stride(0), 1 if ids is None else pairs // len(x)),
-        span,
-        DECODE=weight.format.decode,
-        N=width,
-        ROWS=rows,
-        BLOCKS=blocks,
-        EXPERTS=ids is not None,
-        ADD=direct is not None,
-    )
-    if direct is not None:
-        return direct
-    total = y[0] if used == 1 else y.sum(0)
-    return total if out is None else out.add_(total)
-
-
-def _splits(programs: int, steps: int, device: torch.device) -> int:
-    """As many cuts as give every multiprocessor four programs, where there are steps to cut."""
-    wanted = 4 * multiprocessors(device)
-    return max(1, min(steps, -(-wanted // programs) if programs < wanted else 1))
-
-
-@cache
-def multiprocessors(device: torch.device) -> int:
-    """The device's; 0 on the CPU."""
-    if device.type != "cuda":
-        return 0
-    count: int = torch.cuda.get_device_properties(device).multi_processor_count
-    return count
-
-
-# ---- many rows -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,16 +142,3 @@ def _gemm(
         num_stages=_STAGES,
     )
     return y
-
-
-def linear(x: Buffer, weight: PackedWeight, out: Buffer | None = None) -> Buffer:
-    """x (n, cols) @ W.T by whichever product suits n, added to `out` when given: (n, rows)."""
-    return (
-        gemv(x, weight, out) if len(x) <= GEMV_MAX_ROWS else gemm(fp16_activations(x), weight, out)
-    )
-
-
-def _check(x: Buffer, weight: PackedWeight, least: int, most: int) -> None:
-    if x.ndim != 2 or x.shape[1] != weight.cols or not least <= len(x) <= most:
-        raise ValueError(f"activations {tuple(x.shape)} do not fit weights {weight.shape}")
-    assert x.stride(1) == 1

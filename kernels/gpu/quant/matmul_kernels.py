@@ -9,76 +9,130 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from kernels.gpu.quant.row_tiles import dot_rows, float_rows
+
 
 @triton.jit
-def _accumulate(total, w, x, block, lane, cols, n, t: tl.constexpr, N: tl.constexpr):
-    """total + w * x[t], elementwise; as it was for a token beyond N."""
-    if t < N:
-        for k in tl.static_range(8):
-            col = block * 32 + 4 * k + lane
-            values = tl.load(x + col, mask=(col < cols) & (t < n), other=0.0)
-            total += w[k] * values.to(tl.float32)
-    return total
+def _part(
+    part,
+    tile,
+    x,
+    numbers,
+    factors,
+    n,
+    cols,
+    x_stride,
+    DECODE: tl.constexpr,
+    DOT: tl.constexpr,
+    N: tl.constexpr,
+    ROWS: tl.constexpr,
+    SPAN: tl.constexpr,
+    FLOAT_SPAN: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    EVEN: tl.constexpr,
+    ADD: tl.constexpr,
+):
+    """One tile of one matrix of `gemv`."""
+    y, planes, table, bias, rows = part
+    if DOT is None:
+        totals = float_rows(
+            planes, table, x, x_stride, tl.cast(0, tl.int64), tile, rows, cols, BLOCKS, n,
+            DECODE, N, ROWS, FLOAT_SPAN,
+        )  # fmt: skip
+    else:
+        totals = dot_rows(
+            planes, table, numbers, factors, tile, rows, n, DOT, N, ROWS, SPAN, BLOCKS, EVEN
+        )
+    out = tile * ROWS + tl.arange(0, ROWS)
+    for t in tl.static_range(N):
+        total = totals[t]
+        if bias is not None:
+            total += tl.load(bias + out, mask=out < rows, other=0.0)
+        target = y + t * rows + out
+        mask = (out < rows) & (t < n)
+        if ADD:
+            total += tl.load(target, mask=mask, other=0.0)
+        tl.store(target, total, mask=mask)
 
 
 @triton.jit
 def gemv(
+    parts,
+    tiles,
+    x,
+    numbers,
+    factors,
+    n,
+    cols,
+    x_stride,
+    DECODE0: tl.constexpr,
+    DECODE1: tl.constexpr,
+    DECODE2: tl.constexpr,
+    DECODE3: tl.constexpr,
+    DOT0: tl.constexpr,
+    DOT1: tl.constexpr,
+    DOT2: tl.constexpr,
+    DOT3: tl.constexpr,
+    COUNT: tl.constexpr,
+    N: tl.constexpr,
+    ROWS: tl.constexpr,
+    SPAN: tl.constexpr,
+    FLOAT_SPAN: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    EVEN: tl.constexpr,
+    ADD: tl.constexpr,
+):
+    """y (n, rows) = x (n, cols) @ W.T + bias for up to four matrices of BLOCKS blocks a row, one after another.
+
+    A part is (y, planes, table, bias or None, rows); `tiles` are where the later parts' tiles begin. A
+    matrix with a DOT reads the activations in 8 bits. The grid is all parts' tiles.
+    """
+    at = tl.program_id(0)
+    if COUNT == 1 or at < tiles[0]:
+        _part(parts[0], at, x, numbers, factors, n, cols, x_stride,
+              DECODE0, DOT0, N, ROWS, SPAN, FLOAT_SPAN, BLOCKS, EVEN, ADD)  # fmt: skip
+    elif COUNT == 2 or at < tiles[1]:
+        _part(parts[1], at - tiles[0], x, numbers, factors, n, cols, x_stride,
+              DECODE1, DOT1, N, ROWS, SPAN, FLOAT_SPAN, BLOCKS, EVEN, ADD)  # fmt: skip
+    elif COUNT == 3 or at < tiles[2]:
+        _part(parts[2], at - tiles[1], x, numbers, factors, n, cols, x_stride,
+              DECODE2, DOT2, N, ROWS, SPAN, FLOAT_SPAN, BLOCKS, EVEN, ADD)  # fmt: skip
+    else:
+        _part(parts[3], at - tiles[2], x, numbers, factors, n, cols, x_stride,
+              DECODE3, DOT3, N, ROWS, SPAN, FLOAT_SPAN, BLOCKS, EVEN, ADD)  # fmt: skip
+
+
+@triton.jit
+def expert_gemv(
     y,
     x,
     ids,
     planes,
     table,
-    n,
     rows,
     cols,
     blocks,
     x_stride,
     matrix_bytes,
     top_k,
-    span,
     DECODE: tl.constexpr,
-    N: tl.constexpr,
     ROWS: tl.constexpr,
-    BLOCKS: tl.constexpr,
-    EXPERTS: tl.constexpr,
-    ADD: tl.constexpr,
+    SPAN: tl.constexpr,
 ):
-    """y (splits, n, rows) = x (n, cols) @ W.T, or for experts y[p] = x[p // top_k] @ W[ids[p]].T.
-
-    The grid is (row tiles, splits, pairs or 1); split s takes the blocks s * span .. (s + 1) * span.
-    Every thread keeps its own sums over the columns that it reads; they are added up once, at the end.
-    """
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[None, :, None, None]
-    lane = tl.arange(0, 4)[None, None, None, :]
-    begin = tl.program_id(1) * span
-    end = tl.minimum(begin + span, blocks)
-    first = tl.cast(0, tl.int64)
-    y += tl.program_id(1) * n * rows
-    if EXPERTS:
-        pair = tl.program_id(2)
-        expert = tl.load(ids + pair)
-        first = tl.maximum(expert, 0).to(tl.int64) * matrix_bytes
-        end = tl.where(expert < 0, begin, end)
-        x += (pair // top_k) * x_stride
-        y += pair * rows
-    totals = [tl.zeros([1, ROWS, BLOCKS, 4], tl.float32) for _ in (0, 1, 2, 3, 4, 5, 6, 7)]
-    for start in range(begin, end, BLOCKS):
-        block = start + tl.arange(0, BLOCKS)[None, None, :, None]
-        mask = (row < rows) & (block < end)
-        at = row.to(tl.int64) * blocks + block
-        w = DECODE(planes, table, first, at, lane, mask, (0, 1, 2, 3, 4, 5, 6, 7))
-        totals = [
-            _accumulate(totals[t], w, x + t * x_stride, block, lane, cols, n, t, N)
-            for t in (0, 1, 2, 3, 4, 5, 6, 7)
-        ]
-    out = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[None, :]
-    for t in tl.static_range(N):
-        total = tl.sum(tl.sum(totals[t], 3), 2)
-        target = y + t * rows + out
-        mask = (out < rows) & (t < n)
-        if ADD:
-            total += tl.load(target, mask=mask, other=0.0)
-        tl.store(target, total, mask=mask)
+    """y[p] = x[p // top_k] @ W[ids[p]].T in float32, zero for ids below zero. The grid is (row tiles, pairs)."""
+    tile = tl.program_id(0)
+    pair = tl.program_id(1)
+    expert = tl.load(ids + pair)
+    matrix = tl.maximum(expert, 0).to(tl.int64) * matrix_bytes
+    x += (pair // top_k) * x_stride
+    read = tl.where(expert < 0, 0, blocks)
+    out = tile * ROWS + tl.arange(0, ROWS)
+    total = tl.zeros([ROWS], tl.float32)
+    if read > 0:
+        total = float_rows(
+            planes, table, x, x_stride, matrix, tile, rows, cols, blocks, 1, DECODE, 1, ROWS, SPAN
+        )[0]
+    tl.store(y + pair * rows + out, total, mask=out < rows)
 
 
 # A prompt's number of tokens is any: with one for multiples of 16 there would be two of each kernel.

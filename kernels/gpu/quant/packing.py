@@ -26,7 +26,9 @@ def pack(plane: Plane, blocks: Buffer, target: Buffer) -> None:
     assert blocks.is_contiguous() and target.shape == (matrices, count * width)
     assert target.stride(1) == 1 and count * size < 1 << 31
     tile = min(_TILE, triton.next_power_of_2(count * width))
-    bits, run = (plane.bits, plane.run) if isinstance(plane, Codes) else (0, 0)
+    bits, run, by_slot = (
+        (plane.bits, plane.run, plane.by_slot) if isinstance(plane, Codes) else (0, 0, False)
+    )
     _pack[(triton.cdiv(count * width, tile), matrices)](
         target,
         blocks,
@@ -37,6 +39,7 @@ def pack(plane: Plane, blocks: Buffer, target: Buffer) -> None:
         WIDTH=width,
         BITS=bits,
         RUN=run,
+        BY_SLOT=by_slot,
         TILE=tile,
     )
 
@@ -52,6 +55,7 @@ def _pack(
     WIDTH: tl.constexpr,
     BITS: tl.constexpr,
     RUN: tl.constexpr,
+    BY_SLOT: tl.constexpr,
     TILE: tl.constexpr,
 ):
     """Byte by byte of the plane; a byte of numbers gathers its 8 / BITS numbers from as many bytes."""
@@ -64,14 +68,19 @@ def _pack(
         packed = tl.load(source + byte, mask=inside, other=0)
     else:
         PARTS: tl.constexpr = 8 // BITS
-        # Bytes of a word are neighbours, then lanes, then the two words of numbers of 8 bits.
-        BYTES: tl.constexpr = 4 if BITS == 8 else BITS
-        word, lane = byte % (4 * BITS) // (4 * BYTES), byte // BYTES % 4
-        slot = (word * BYTES + byte % BYTES) * PARTS
-        first = byte // (4 * BITS) * 32 + 4 * slot + lane
+        within = byte % (4 * BITS)
+        word, i = within // 4, within % 4
+        first = byte // (4 * BITS) * 32
         packed = tl.zeros([TILE], tl.uint32)
         for part in tl.static_range(PARTS):
-            column = first + 4 * part
+            if BY_SLOT:
+                local = 4 * (2 * i + part) + word
+            elif BITS == 8:
+                local = word // 4 * 16 + 4 * i + word % 4
+            else:
+                group = word * PARTS + part
+                local = group % 2 * 16 + 4 * i + group // 2
+            column = first + local
             index = column // (RUN * PARTS) * RUN + column % RUN
             code = tl.load(source + index, mask=inside, other=0).to(tl.uint32)
             code = code >> (column // RUN % PARTS * BITS).to(tl.uint32)

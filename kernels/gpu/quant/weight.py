@@ -8,7 +8,7 @@ import torch
 from torch import Tensor as Buffer
 
 from kernels.gpu.quant.codebooks import codebook
-from kernels.gpu.quant.formats import FORMATS, Format
+from kernels.gpu.quant.formats import FORMATS, Dot, Format
 from kernels.gpu.quant.layout import plane_starts
 from kernels.gpu.quant.packing import pack
 from kernels.gpu.sizes import BLOCK
@@ -81,6 +81,11 @@ class PackedWeight:
     def format(self) -> Format:
         """How the type is packed and decoded."""
         return FORMATS[self.type.name]
+
+    @property
+    def dot(self) -> Dot | None:
+        """What decodes it for products with activations in 8 bits, where its type has that."""
+        return self.format.dot
 
     @property
     def table(self) -> Buffer | None:

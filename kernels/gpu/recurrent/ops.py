@@ -12,6 +12,7 @@ from kernels.gpu.attention_ops import Weight, as_vector
 from kernels.gpu.elementwise import sigmoid_gate
 from kernels.gpu.memory.host_planes import read_planes, write_planes
 from kernels.gpu.memory.tracked_allocator import TrackedAllocator
+from kernels.gpu.quant.q8 import KnownQ8
 from kernels.gpu.recurrent.delta_net import delta_net
 from kernels.gpu.recurrent.state import GpuRecurrentState, check
 from kernels.ops import Bytes
@@ -20,6 +21,8 @@ from kernels.recurrent import DeltaNet, DeltaNetWeights, StateShape
 
 class RecurrentOps:
     """`kernels.recurrent.RecurrentOps` on the device of an allocator."""
+
+    known: KnownQ8
 
     def __init__(self, allocator: TrackedAllocator) -> None:
         self._memory = allocator
@@ -62,6 +65,7 @@ class RecurrentOps:
         return delta_net(qkv, z, alpha, beta, vectors, eps, net, state, layer)
 
     def sigmoid_gate(self, x: X, gate: X) -> None:
+        self.known.forget(x)
         sigmoid_gate(x, gate)
 
     @contextmanager

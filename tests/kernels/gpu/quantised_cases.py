@@ -15,6 +15,11 @@ from kernels.gpu.quant.weight import PackedWeight
 from kernels.ops import Bytes, Tensor
 from kernels.quants import BY_NAME
 
+_HEADERS = {
+    name: Raw(0, size, torch.float16) for name, size in (("Q4_K", 4), ("Q5_K", 4), ("IQ4_XS", 2))
+}
+"""Scales that lie in a plane of words."""
+
 
 def random_tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
     """Weights of type `name` whose blocks are random bits, so that every code and place turns up."""
@@ -25,6 +30,8 @@ def random_tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
     for plane in FORMATS[name].planes:
         if isinstance(plane, Raw) and plane.dtype in (torch.float16, torch.float32):
             _set_floats(blocks, plane, rng)
+    if name in _HEADERS:
+        _set_floats(blocks, _HEADERS[name], rng)
     if name == "BF16":
         values = rng.standard_normal(count).astype(np.float32).view(np.uint32)
         blocks[:] = (values >> 16).astype(np.uint16).view(np.uint8).reshape(count, 2)
@@ -43,6 +50,21 @@ def random_tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
 def repack(tensor: Tensor, device: torch.device | str = "cpu") -> PackedWeight:
     """A file's weight on the device, as the op set loads it."""
     return WeightStore(TrackedAllocator(torch.device(device))).load(tensor)
+
+
+def in_8_bits(x: torch.Tensor) -> torch.Tensor:
+    """x (n, cols) as ggml's Q8_1 has it, in float64: 32 columns share a scale, halves are rounded away from zero."""
+    blocks = x.detach().cpu().float().view(len(x), -1, 32)
+    scale = blocks.abs().amax(-1, keepdim=True) / 127
+    y = blocks * torch.where(scale > 0, 1 / scale, 0)
+    rounded = (y.abs() + 0.5).floor() * y.sign()
+    return (rounded.double() * scale.double()).view(x.shape)
+
+
+def as_read(x: torch.Tensor, *names: str) -> torch.Tensor:
+    """Few rows of activations as a product with weights of these types reads them, in float64."""
+    rounded = all(FORMATS[name].dot is not None for name in names)
+    return in_8_bits(x) if rounded else x.detach().cpu().double()
 
 
 def _set_floats(blocks: Bytes, plane: Raw, rng: np.random.Generator) -> None:

@@ -18,6 +18,8 @@ from kernels.gpu.memory.tracked_allocator import TrackedAllocator
 from kernels.gpu.memory.weight_store import WeightStore
 from kernels.gpu.moe.streaming import Chosen, ExpertStream
 from kernels.gpu.quant import matmul
+from kernels.gpu.quant.formats import FORMATS
+from kernels.gpu.quant.gemv import GEMV_MAX_ROWS
 from kernels.gpu.sizes import STREAM_BUFFERS, expert_bytes, experts_at_once, stream_bytes
 from kernels.ops import Ints, Tensor
 from kernels.quants import BY_NAME
@@ -27,8 +29,9 @@ from tests.kernels.gpu.quantised_cases import random_tensor, repack
 from tests.kernels.gpu.test_staging import FakeStream
 
 EXPERTS, TOP_K = 7, 3
-EXACT, ROUNDED = 1e-5, 2e-3
-"""Largest error of float32 sums, and of inputs in float16, over the largest sum."""
+EXACT, IN_8_BITS, ROUNDED = 1e-5, 3e-2, 2e-3
+"""Largest error of float32 sums, of few rows' inputs in 8 bits (1.0e-2 measured), and of inputs in float16, over
+the largest sum."""
 
 Stacks = tuple[Tensor, Tensor, Tensor]
 
@@ -37,7 +40,6 @@ Stacks = tuple[Tensor, Tensor, Tensor]
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few programs for the interpreter."""
     if not ON_GPU:
-        monkeypatch.setattr(matmul, "_GEMV_ROWS", dict.fromkeys((1, 2, 4, 8), 256))
         monkeypatch.setattr(matmul, "_GEMM_ROWS", 256)
 
 
@@ -69,6 +71,13 @@ def chosen_of(n: int, experts: list[int], seed: int = 0) -> Ints:
         some = rng.permutation(experts)[:TOP_K]
         row[rng.permutation(TOP_K)[: len(some)]] = some
     return ids
+
+
+def bound_of(tensors: Stacks, n: int) -> float:
+    """How far off sums of n rows may be."""
+    if n > GEMV_MAX_ROWS:
+        return ROUNDED
+    return IN_8_BITS if any(FORMATS[tensor.type.name].dot for tensor in tensors) else EXACT
 
 
 def wanted(x: Any, ids: Ints, weights: Any, tensors: Stacks, residual: Any) -> Any:
@@ -116,8 +125,7 @@ def test_experts_in_slots_compute_what_they_are(name: str, n: int, ops: GpuOps) 
     places = np.select([ids == 5, ids == 2, ids == 6], [0, 1, 2], -1).astype(np.int32)
     out = residual.clone()
     ops.moe_add(x, ops.from_numpy(places), weights, *slots, out)
-    bound = EXACT if n <= matmul.GEMV_MAX_ROWS else ROUNDED
-    assert error(out, wanted(x, ids, weights, tensors, residual)) < bound
+    assert error(out, wanted(x, ids, weights, tensors, residual)) < bound_of(tensors, n)
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
@@ -133,7 +141,7 @@ def test_biases_and_the_clamped_activation(n: int, ops: GpuOps) -> None:
     parts = [[reference.matrix(t) for t in some] for some in (tensors, added)]
     known = x.cpu(), torch.from_numpy(ids), weights.cpu()
     reference.moe_add(*known, *parts[0], right, tuple(parts[1]), "clamped swiglu")
-    bound = EXACT if n <= matmul.GEMV_MAX_ROWS else ROUNDED
+    bound = bound_of(tensors, n)
     places = np.select([ids == 5, ids == 2, ids == 6], [0, 1, 2], -1).astype(np.int32)
     slots = [ops.expert_slots(tensor, 3) for tensor in (*tensors, *added)]
     fill(ops, slots, (*tensors, *added), {0: 5, 1: 2, 2: 6})
@@ -270,8 +278,7 @@ def test_streamed_experts_compute_what_resident_ones_do(
     if used == "none":
         assert torch.equal(out, residual)
     else:
-        bound = EXACT if n <= matmul.GEMV_MAX_ROWS else ROUNDED
-        assert error(out, wanted(x, ids, weights, tensors, residual)) < bound
+        assert error(out, wanted(x, ids, weights, tensors, residual)) < bound_of(tensors, n)
     resident = residual.clone()
     ops.moe_add(x, ops.from_numpy(ids), weights, *(ops.matrix(t) for t in tensors), resident)
     assert error(out, resident) < 1e-6

@@ -19,7 +19,7 @@ from kernels.gpu.flashinfer import wrappers as flash
 from kernels.gpu.flashinfer.indices import IndexBuffers, page_index, query_offsets
 from kernels.gpu.flashinfer.shapes import supports
 from kernels.gpu.flashinfer.workspace import WORKSPACE_BYTES
-from kernels.gpu.flashinfer.wrappers import FlashDecode, FlashLatent, FlashPrefill, FlashShape
+from kernels.gpu.flashinfer.wrappers import FlashLatent, FlashPrefill, FlashShape
 from tests.kernels.gpu import fake_flashinfer
 from tests.kernels.gpu.fake_flashinfer import Log
 from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU, error, normal, unset
@@ -80,19 +80,12 @@ STAND_IN = fake_flashinfer.module(Log())
 @pytest.mark.parametrize("sequences", range(1, 9))
 def test_every_batch_size_plans_into_the_same_buffers(sequences: int) -> None:
     buffers = IndexBuffers.allocate(8, MAX_PAGES, "cpu")
-    decode = FlashDecode(STAND_IN, SHAPE, buffers, torch.empty(1))
     latent = FlashLatent(STAND_IN, LATENT, buffers, torch.empty(1), graph=True)
     lengths, pages = LENGTHS[:sequences], tables(LENGTHS)[:sequences]
     index = page_index(lengths, pages, PAGE)
-    for planner in (
-        lambda: decode.plan((1,) * sequences, lengths, pages),
-        lambda: latent.plan((1,) * sequences, lengths, pages),
-    ):
-        for part in (buffers.indptr, buffers.indices, buffers.queries):
-            part.zero_()
-        planner()
-        assert torch.equal(buffers.indptr[: sequences + 1], index.indptr)
-        assert torch.equal(buffers.indices[: len(index.indices)], index.indices)
+    latent.plan((1,) * sequences, lengths, pages)
+    assert torch.equal(buffers.indptr[: sequences + 1], index.indptr)
+    assert torch.equal(buffers.indices[: len(index.indices)], index.indices)
     assert torch.equal(buffers.queries[: sequences + 1], torch.arange(sequences + 1))
     assert torch.equal(buffers.lengths[:sequences], index.lengths)
 
@@ -171,31 +164,6 @@ needs_flashinfer = pytest.mark.skipif(
 
 def half_cache(heads: int, size: int, seed: int) -> Any:
     return normal(seed, len(LENGTHS) * MAX_PAGES, PAGE, heads, size).half()
-
-
-@pytest.mark.gpu
-@needs_flashinfer
-@pytest.mark.parametrize("sequences", range(1, 9))
-def test_decode_under_a_graph_equals_ours_at_every_batch_size(sequences: int) -> None:
-    keys, values = half_cache(2, 64, 1), half_cache(2, 64, 2)
-    q, out = normal(3, sequences, 10, 64).half(), unset(sequences, 10, 64, dtype=torch.float16)
-    workspace = torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=DEVICE)
-    decode = FlashDecode(
-        flash.load(), SHAPE, IndexBuffers.allocate(8, MAX_PAGES, DEVICE), workspace
-    )
-    pages = tables(LENGTHS)[:sequences]
-    ones = (1,) * sequences
-    decode.plan(ones, LENGTHS[:sequences], pages)
-    decode.run(q, keys, values, out)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        decode.run(q, keys, values, out)
-    for step in range(2):  # replayed with other lengths than it was captured with
-        lengths = tuple(min(length + step, 48) for length in LENGTHS[:sequences])
-        decode.plan(ones, lengths, pages)
-        graph.replay()
-        assert error(out, ours(q, keys, values, lengths, (1,) * sequences, pages)) < 3e-3
 
 
 @pytest.mark.gpu

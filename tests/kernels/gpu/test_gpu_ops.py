@@ -63,7 +63,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few programs for the interpreter."""
     if ON_GPU:
         return
-    monkeypatch.setattr(matmul, "_GEMV_ROWS", dict.fromkeys((1, 2, 4, 8), 512))
     monkeypatch.setattr(matmul, "_GEMM_ROWS", 512)
     for key, shape in SHAPES.items():
         heads = 2 if shape.latent else shape.heads
@@ -104,7 +103,10 @@ def test_a_long_chunk_goes_to_the_tensor_cores(
         architecture, tmp_path, variant=variant, matrix_type="Q8_0", expert_type="Q4_K"
     )
     got, wanted = rows(path, GpuOps(DEVICE), PREFILL), rows(path, ReferenceOps(), PREFILL)
-    assert worst(got, wanted) < HALF_INPUTS
+    assert worst(got[:-1], wanted[:-1]) < HALF_INPUTS
+    # A single token's activations are rounded to 8 bits, as the CPU rounds them.
+    on_cpu = nmse(rows(path, CpuOps(1), PREFILL)[-1], wanted[-1])
+    assert nmse(got[-1], wanted[-1]) < HALF_INPUTS + 1.1 * on_cpu
 
 
 @contextmanager
@@ -123,9 +125,11 @@ def split(share: int) -> Iterator[SplitOps[Any, Any, Any]]:
 def test_experts_may_be_on_either_side(share: int, tmp_path: Path) -> None:
     path = tiny_model("qwen3moe", tmp_path, expert_type="Q8_0")
     wanted = rows(path, ReferenceOps(), DECODE)
-    on_cpu = worst(rows(path, CpuOps(1), DECODE), wanted)  # it rounds the experts' inputs to 8 bits
+    on_cpu = worst(
+        rows(path, CpuOps(1), DECODE), wanted
+    )  # both round the experts' inputs to 8 bits
     with split(share) as ops:
-        assert worst(rows(path, ops, DECODE), wanted) < HALF_CACHE + 1.5 * on_cpu * (share != 1)
+        assert worst(rows(path, ops, DECODE), wanted) < HALF_CACHE + 1.5 * on_cpu
 
 
 @pytest.mark.parametrize("stream_from", [None, 9], ids=["on the host", "streamed"])
@@ -235,7 +239,7 @@ def test_a_replay_reads_the_next_token_and_nothing_older(
 
             def again() -> None:
                 assert self.graph._captured is not None
-                self.graph._captured._result.copy_(forward(*stale))
+                self.graph._captured._host.copy_(forward(*stale))
 
             fake.pass_again = again
             return self.graph
@@ -270,7 +274,7 @@ def test_behind_a_launch_no_memory_is_asked_for(monkeypatch: pytest.MonkeyPatch)
         fake.pass_again = noted.names.clear
         result = run(*arguments)
         behind = list(noted.names)
-    assert behind == ["aten.copy_.default"] and (result == 2).all()
+    assert behind == [] and (result == 2).all()
 
 
 # ---- on a GPU only -----------------------------------------------------------------------------------

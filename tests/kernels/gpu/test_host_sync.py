@@ -21,7 +21,7 @@ import torch
 from kernels.gpu.gpu_ops import GpuOps
 from kernels.gpu.graph import host_sync
 from kernels.gpu.graph.driver import Driver, DriverError
-from kernels.gpu.graph.host_sync import FLAGS, FUNCTIONS, HostSyncOps, pinned, probe
+from kernels.gpu.graph.host_sync import FLAGS, FUNCTIONS, HostSyncOps, joined, pinned, probe
 from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU
 
 HIDDEN, TOP_K = 8, 2
@@ -42,7 +42,7 @@ class NotedStreams:
 
     def wait(self, stream: int, address: int, value: int) -> None:
         assert address == self.request.completed.ctypes.data
-        self.request.result[:] = 10
+        self.request.result[:], self.request.completed[0] = 10, 1
         self.calls.append(("wait", value, self.request.x[0, 0]))
 
     def call(self, stream: int, function: int, argument: int) -> None:
@@ -51,15 +51,25 @@ class NotedStreams:
 
 def expert_request() -> Any:
     device = torch.device(DEVICE)
+    inputs = pinned((HIDDEN + 2 * TOP_K,), np.float32, device)
     return SimpleNamespace(
-        x=pinned((1, HIDDEN), np.float32, device),
-        ids=pinned((1, TOP_K), np.int32, device),
-        weights=pinned((1, TOP_K), np.float32, device),
+        inputs=inputs,
+        x=inputs[:HIDDEN].reshape(1, -1),
+        weights=inputs[HIDDEN : HIDDEN + TOP_K].reshape(1, -1),
+        ids=inputs[HIDDEN + TOP_K :].view(np.int32).reshape(1, -1),
         result=pinned((1, HIDDEN), np.float32, device),
         submitted=pinned((1,), np.int32, device),
         completed=pinned((1,), np.int32, device),
         address=4711,
     )
+
+
+def test_what_follows_each_other_is_copied_at_once() -> None:
+    whole = torch.arange(HIDDEN + 2 * TOP_K, dtype=torch.float32, device=DEVICE)
+    x, weights, ids = (part[None] for part in whole.split([HIDDEN, TOP_K, TOP_K]))
+    together = joined(x, weights, ids.view(torch.int32))
+    assert together is not None and torch.equal(together, whole)
+    assert joined(x.clone(), weights, ids) is None and joined(x, ids, weights) is None
 
 
 @pytest.mark.skipif(ON_GPU, reason="there the stream is real")
@@ -74,7 +84,8 @@ def test_the_request_is_complete_before_the_flag_and_the_flag_is_lowered() -> No
     residual = torch.ones(1, HIDDEN)
     ops.wait(request, residual)
     assert (residual == 11).all()
-    assert noted.calls == [("submitted", 1, 3.0), ("wait", 1, 3.0), ("completed", 0, 3.0)]
+    assert noted.calls == [("submitted", 1, 3.0), ("wait", 1, 3.0)]
+    assert request.completed[0] == 0
 
 
 @pytest.mark.skipif(ON_GPU, reason="there the stream is real")
@@ -101,16 +112,12 @@ def test_a_host_function_is_called_beside_the_stream(monkeypatch: pytest.MonkeyP
     assert order == ["side waits for main", "main waits for side"]
 
 
-def test_experts_are_looked_up_and_tables_change_in_place() -> None:
+def test_tables_of_slots_change_in_place() -> None:
     ops: Any = GpuOps(DEVICE)
     table = ops.from_numpy(np.array([[-1, 2, -1, 0]], np.int32))
-    ids = ops.from_numpy(np.array([[3, 0], [1, 2]], np.int32))
-    assert ops.look_up(ids, table).tolist() == [[0, -1], [2, -1]]
     where = table.data_ptr()
     ops.write(table, np.array([[7, -1, -1, -1]], np.int32))
-    assert table.data_ptr() == where
-    slots = ops.look_up(ids, table)
-    assert slots.tolist() == [[-1, 7], [-1, -1]] and slots.dtype == torch.int32
+    assert table.data_ptr() == where and table.tolist() == [[7, -1, -1, -1]]
 
 
 # ---- the probe ---------------------------------------------------------------------------------------

@@ -40,7 +40,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few programs for the interpreter."""
     if ON_GPU:
         return
-    monkeypatch.setattr(matmul, "_GEMV_ROWS", dict.fromkeys((1, 2, 4, 8), 512))
     monkeypatch.setattr(matmul, "_GEMM_ROWS", 512)
     for key, shape in SHAPES.items():
         monkeypatch.setitem(SHAPES, key, replace(shape, layers=shape.kinds))

@@ -36,7 +36,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few programs for the interpreter."""
     if ON_GPU:
         return
-    monkeypatch.setattr(matmul, "_GEMV_ROWS", dict.fromkeys((1, 2, 4, 8), 512))
     monkeypatch.setattr(matmul, "_GEMM_ROWS", 512)
     monkeypatch.setattr(placed, "SIZES", (1, CONTEXT))
     for key, shape in SHAPES.items():

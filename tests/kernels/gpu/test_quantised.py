@@ -12,11 +12,14 @@ from gguf.quants import _type_traits, dequantize
 
 from kernels import ggml
 from kernels.gpu.quant import matmul
+from kernels.gpu.quant.dense import linear
 from kernels.gpu.quant.formats import FORMATS
+from kernels.gpu.quant.gemv import GEMV_MAX_ROWS, Rows, expert_gemv, gemv
+from kernels.gpu.quant.q8 import quantise
 from kernels.ops import Tensor
 from kernels.quants import BY_NAME, MATRIX_TYPES
 from kernels.reference import ReferenceOps
-from tests.kernels.gpu.quantised_cases import random_tensor, repack
+from tests.kernels.gpu.quantised_cases import as_read, in_8_bits, random_tensor, repack
 
 TYPES = sorted(FORMATS)
 FLOAT = 1e-5
@@ -55,15 +58,15 @@ def test_every_type_that_a_product_reads_has_a_format() -> None:
 def test_few_rows(name: str, device: torch.device) -> None:
     tensor = random_tensor(name, (3, 512))
     x = activations(1, 512)
-    y = matmul.gemv(x.to(device), repack(tensor, device))
-    assert error(y, x.double() @ wanted_weights(tensor).T) < FLOAT
+    (y,) = gemv(x.to(device), [repack(tensor, device)])
+    assert error(y, as_read(x, name) @ wanted_weights(tensor).T) < FLOAT
 
 
 @pytest.mark.parametrize("name", TYPES)
 def test_many_rows(name: str, device: torch.device) -> None:
     tensor = random_tensor(name, (3, 256), seed=1)
     x = activations(9, 256)
-    y = matmul.linear(x.to(device), repack(tensor, device))
+    y = matmul.gemm(matmul.fp16_activations(x.to(device)), repack(tensor, device))
     wanted = as_halves(x) @ as_halves(wanted_weights(tensor)).T
     assert error(y, wanted) < 1e-4
 
@@ -78,9 +81,10 @@ def test_rows_of_the_largest_tile(device: torch.device) -> None:
 def test_every_count_of_rows(n: int, device: torch.device) -> None:
     tensor = random_tensor("Q4_K", (17, 256))
     x = activations(n, 256)
-    y = matmul.linear(x.to(device), repack(tensor, device))
-    bound = FLOAT if n <= matmul.GEMV_MAX_ROWS else 1e-3
-    assert error(y, x.double() @ wanted_weights(tensor).T) < bound
+    y = linear(x.to(device), repack(tensor, device))
+    few = n <= GEMV_MAX_ROWS
+    read = in_8_bits(x) if few else x.double()
+    assert error(y, read @ wanted_weights(tensor).T) < (FLOAT if few else 1e-3)
 
 
 @pytest.mark.parametrize("name", [name for name in TYPES if BY_NAME[name].block < 256])
@@ -89,55 +93,82 @@ def test_one_block_of_columns(name: str, device: torch.device) -> None:
     tensor = random_tensor(name, (18, cols))
     weight = repack(tensor, device)
     x = activations(2, cols)
-    wanted = x.double() @ wanted_weights(tensor).T
-    assert error(matmul.gemv(x.to(device), weight), wanted) < FLOAT
+    weights = wanted_weights(tensor).T
+    wanted = x.double() @ weights
+    assert error(gemv(x.to(device), [weight])[0], as_read(x, name) @ weights) < FLOAT
     assert error(matmul.gemm(matmul.fp16_activations(x.to(device)), weight), wanted) < 2e-3
 
 
 def test_rows_of_no_whole_tile(device: torch.device) -> None:
     tensor = random_tensor("Q8_0", (67, 96))
     weight, x = repack(tensor, device), activations(18, 96)
-    wanted = x.double() @ wanted_weights(tensor).T
-    assert error(matmul.gemv(x[:3].to(device), weight), wanted[:3]) < FLOAT
+    weights = wanted_weights(tensor).T
+    wanted = x.double() @ weights
+    assert error(gemv(x[:3].to(device), [weight])[0], in_8_bits(x[:3]) @ weights) < FLOAT
     assert error(matmul.gemm(matmul.fp16_activations(x.to(device)), weight), wanted) < 1e-3
 
 
-@pytest.mark.parametrize("splits", [2, 3, 100])
-def test_columns_cut_between_programs(splits: int, device: torch.device) -> None:
-    tensor = random_tensor("Q5_0", (5, 32 * 19))
-    weight, x = repack(tensor, device), activations(2, 32 * 19).to(device)
-    start = activations(2, 5, seed=1)
-    wanted = x.cpu().double() @ wanted_weights(tensor).T
-    assert error(matmul.gemv(x, weight, splits=splits), wanted) < FLOAT
-    out = start.clone().to(device)
-    assert matmul.gemv(x, weight, out, splits) is out
-    assert error(out, wanted + start.double()) < FLOAT
+PARTS = [("Q4_K", 21), ("IQ2_S", 5), ("Q6_K", 16), ("F32", 1)]
+"""Types with activations in 8 bits and in float32, whole tiles and not."""
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("n", [1, 3])
+def test_matrices_that_read_the_same_take_one_launch(
+    n: int, count: int, device: torch.device
+) -> None:
+    tensors = [random_tensor(name, (rows, 512), seed=3) for name, rows in PARTS[:count]]
+    x = activations(n, 512)
+    biases = [None, *(activations(1, rows, 5)[0].to(device) for _, rows in PARTS[1:count])]
+    ys = gemv(x.to(device), [repack(tensor, device) for tensor in tensors], None, biases)
+    for y, tensor, bias in zip(ys, tensors, biases, strict=True):
+        wanted = as_read(x, tensor.type.name) @ wanted_weights(tensor).T
+        assert error(y, wanted + (0 if bias is None else bias.cpu().double())) < FLOAT
+
+
+def test_rows_in_8_bits_are_enough(device: torch.device) -> None:
+    tensor, x = random_tensor("Q5_K", (9, 256)), activations(2, 256)
+    rows = Rows.of(quantise(x.to(device)))
+    assert (
+        error(gemv(rows, [repack(tensor, device)])[0], in_8_bits(x) @ wanted_weights(tensor).T)
+        < FLOAT
+    )
+
+
+@pytest.mark.parametrize("cols", [32, 96, 2048, 4128])
+def test_activations_are_rounded_as_ggml_rounds_them(cols: int, device: torch.device) -> None:
+    x = activations(3, cols) * 10.0 ** torch.arange(-20, 21, 20)[:, None]
+    x[1, :32] = 0.0
+    made = quantise(x.to(device))
+    column = torch.arange(32)
+    place = column // 16 * 16 + column % 4 * 4 + column // 4 % 4
+    numbers = made.numbers.cpu().view(3, -1, 32)[..., place].double()
+    factors = made.factors.cpu().double()
+    assert torch.equal((numbers * factors[..., :1]).view(3, cols), in_8_bits(x))
+    halves = (numbers * factors[..., :1]).view(3, -1, 2, 16).sum(-1)
+    sums = torch.cat([halves, halves.sum(-1, keepdim=True)], -1)
+    assert torch.allclose(factors[..., 1:], sums, rtol=1e-6, atol=0)
 
 
 def test_results_are_added_to_what_is_there(device: torch.device) -> None:
     tensor = random_tensor("Q6_K", (5, 256))
     weight, x, start = repack(tensor, device), activations(9, 256), activations(9, 5, seed=1)
-    wanted = start.double() + x.double() @ wanted_weights(tensor).T
+    weights = wanted_weights(tensor).T
+    wanted = start.double() + x.double() @ weights
     few, many = start[:8].clone().to(device), start.clone().to(device)
-    matmul.linear(x[:8].to(device), weight, few)
-    matmul.linear(x.to(device), weight, many)
-    assert error(few, wanted[:8]) < FLOAT
+    linear(x[:8].to(device), weight, few)
+    linear(x.to(device), weight, many)
+    assert error(few, start[:8].double() + in_8_bits(x[:8]) @ weights) < FLOAT
     assert error(many, wanted) < 1e-3
 
 
 def test_agrees_with_the_reference_ops(device: torch.device) -> None:
-    tensor, ops = random_tensor("Q3_K", (20, 512)), ReferenceOps()
+    tensor, ops = random_tensor("IQ3_S", (20, 512)), ReferenceOps()
     x, residual = activations(4, 512), activations(4, 20, seed=1)
     out = residual.clone().to(device)
-    matmul.linear(x.to(device), repack(tensor, device), out)
+    linear(x.to(device), repack(tensor, device), out)
     ops.linear_add(x, ops.matrix(tensor), residual)
     assert error(out, residual.double()) < FLOAT
-
-
-def test_half_precision_activations(device: torch.device) -> None:
-    tensor, x = random_tensor("Q4_0", (5, 64)), activations(2, 64).half()
-    y = matmul.gemv(x.to(device), repack(tensor, device))
-    assert error(y, x.double() @ wanted_weights(tensor).T) < FLOAT
 
 
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
@@ -145,7 +176,7 @@ def test_rows_of_any_size_reach_the_tensor_cores(size: float, device: torch.devi
     tensor, x = random_tensor("Q4_K", (4, 256)), activations(9, 256) * size
     x[3] = 0.0
     x[5] *= 1000.0
-    y = matmul.linear(x.to(device), repack(tensor, device)).cpu()
+    y = linear(x.to(device), repack(tensor, device)).cpu()
     wanted = x.double() @ wanted_weights(tensor).T
     assert torch.equal(y[3], torch.zeros(4))
     for row in (0, 5, 8):
@@ -177,7 +208,7 @@ def test_chosen_experts(name: str, device: torch.device) -> None:
     places = torch.tensor(ids, dtype=torch.int32, device=device)
     shared, own = activations(2, 256), activations(4, 256, seed=1)
     for x in (shared, own):
-        y = matmul.expert_gemv(x.to(device), weight, places)
+        y = expert_gemv(x.to(device), weight, places)
         assert error(y, chosen(x, values, ids)) < FLOAT
 
 
@@ -209,16 +240,7 @@ def test_what_does_not_fit_is_refused(device: torch.device) -> None:
     weight = repack(random_tensor("Q4_0", (4, 64)), device)
     for shape in ((9, 64), (1, 32), (0, 64)):
         with pytest.raises(ValueError, match="do not fit"):
-            matmul.gemv(torch.zeros(shape, device=device), weight)
+            gemv(torch.zeros(shape, device=device), [weight])
     with pytest.raises(ValueError, match="no multiple"):
         ids = torch.zeros(3, dtype=torch.int32, device=device)
-        matmul.expert_gemv(torch.zeros(2, 64, device=device), weight, ids)
-
-
-def test_experts_may_be_cut_between_programs_too(device: torch.device) -> None:
-    tensor = random_tensor("Q4_0", (2, 5, 32 * 9))
-    weight, values = repack(tensor, device), wanted_weights(tensor)
-    x, ids = activations(1, 32 * 9), [1, -1]
-    places = torch.tensor(ids, dtype=torch.int32, device=device)
-    y = matmul.expert_gemv(x.to(device), weight, places, splits=2)
-    assert error(y, chosen(x, values, ids)) < FLOAT
+        expert_gemv(torch.zeros(2, 64, device=device), weight, ids)

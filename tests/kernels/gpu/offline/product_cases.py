@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from kernels.gpu.moe import experts as experts_of
-from kernels.gpu.quant import matmul
+from kernels.gpu.quant import gemv, matmul
 from kernels.gpu.quant.formats import FORMATS
 from kernels.gpu.quant.weight import PackedWeight
 from kernels.quants import BY_NAME
@@ -39,7 +39,10 @@ def cases(name: str) -> dict[str, Callable[[], Any]]:
         return gate, up, PackedWeight.empty(kind, (EXPERTS, HIDDEN, inner))
 
     def linear(n: int) -> None:
-        matmul.linear(x[:n], dense(), residual[:n])
+        if n <= gemv.GEMV_MAX_ROWS:
+            gemv.gemv(x[:n], [dense()], residual[:n])
+        else:
+            matmul.gemm(matmul.fp16_activations(x[:n]), dense(), residual[:n])
 
     def experts(n: int, biased: bool = False) -> None:
         ids = torch.arange(TOP_K, dtype=torch.int32).repeat(n).view(n, TOP_K)
@@ -74,5 +77,5 @@ def cases(name: str) -> dict[str, Callable[[], Any]]:
         "experts of a prompt": lambda: experts(64),
         "gathered rows": gathered,
         "scattered rows": scattered,
-        "a head's row": lambda: matmul.expert_gemv(x[:EXPERTS], stacks()[0], heads),
+        "a head's row": lambda: gemv.expert_gemv(x[:EXPERTS], stacks()[0], heads),
     }

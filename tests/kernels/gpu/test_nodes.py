@@ -1,0 +1,136 @@
+"""How many nodes a layer's captured pass has: what a token's time is counted with.
+
+Launches of the interpreter, torch's kernels and copies, and the driver's calls are counted while a pass is
+done as a capture does it, with the host's part left out; two models differ by one layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from triton.runtime import interpreter
+
+from engine.gguf.file import GGUFFile
+from engine.model.transformer import Transformer, page_table
+from engine.plan.gpu_speed import LAYER_NODES, REQUEST_NODES
+from engine.spec.reader import read_spec
+from kernels.cpu import CpuOps
+from kernels.gpu.gpu_ops import GpuOps
+from kernels.gpu.graph.host_sync import FLAGS
+from kernels.hybrid.split import SplitOps
+from kernels.ops import Tensor
+from tests.kernels.gpu.gpu_cases import ON_GPU
+from tests.support.tiny import tiny_model
+from tests.support.tiny_shapes import SHAPES
+
+pytestmark = pytest.mark.skipif(ON_GPU, reason="launches of the interpreter are counted")
+KEY = "qwen3moe", "qwen3moe"
+PAGES = page_table(list(range(20)))
+NO_KERNEL = [
+    "view",
+    "empty",
+    "split",
+    "slice",
+    "select",
+    "strided",
+    "reshape",
+    "detach",
+    "alias",
+    "expand",
+    "squeeze",
+    "permute",
+    "t.default",
+    "_to_copy",
+]
+
+
+class Nodes(TorchDispatchMode):
+    """Counts by name; it is the driver too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not any(word in str(func) for word in NO_KERNEL):
+            self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+    def write(self, stream: int, address: int, value: int) -> None:
+        self.names.append("write")
+
+    def wait(self, stream: int, address: int, value: int) -> None:
+        self.names.append("wait")
+
+    def call(self, stream: int, function: int, argument: int) -> None:
+        raise AssertionError("flags were asked for")
+
+
+@contextmanager
+def launches(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    run = interpreter.GridExecutor.__call__
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nodes.names.append(self.fn.__name__)
+        with torch.utils._python_dispatch._disable_current_modes():
+            return run(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch, nodes:
+        patch.setattr(interpreter.GridExecutor, "__call__", counted)
+        yield
+
+
+class Capturing(GpuOps):
+    """A device of 128 processors that believes to capture when it is told so."""
+
+    capturing = False
+    host_sync = FLAGS
+
+    def __init__(self) -> None:
+        super().__init__("cpu")
+        self._processors = 128
+
+
+def nodes_of(layers: int, slots: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setitem(SHAPES, KEY, replace(SHAPES[KEY], layers=layers))
+    folder = tmp_path / str(layers)
+    folder.mkdir(exist_ok=True)
+    path = tiny_model("qwen3moe", folder, matrix_type="Q4_K", expert_type="Q4_K")
+    device, host, nodes = Capturing(), CpuOps(1), Nodes()
+    ops: SplitOps[Any, Any, Any] = SplitOps(device, host, slots)
+    with GGUFFile.open(path) as file:
+        model: Transformer[Any, Any, Any] = Transformer(file, read_spec(file), ops, len(PAGES), 32)
+    token = np.array([3], np.int32)
+    model.forward(token, PAGES, 0)
+    device.capturing, device.streams = True, nodes
+    with launches(nodes, monkeypatch):
+        model._pass(model.stages[0], token, PAGES, 1, last=True)
+    for each in (ops, device, host):
+        each.close()
+    return nodes.names
+
+
+def every(tensor: Tensor) -> int:
+    return tensor.shape[0]
+
+
+def half(tensor: Tensor) -> int:
+    return tensor.shape[0] // 2
+
+
+@pytest.mark.parametrize(
+    ("slots", "most"), [(every, LAYER_NODES), (half, LAYER_NODES + REQUEST_NODES)]
+)
+def test_a_layer_has_few_nodes(
+    slots: Any, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two, three = (nodes_of(layers, slots, tmp_path, monkeypatch) for layers in (2, 3))
+    assert len(three) - len(two) == most, three
