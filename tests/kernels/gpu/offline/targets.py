@@ -22,7 +22,7 @@ from triton.compiler import make_backend
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from kernels.gpu.quant import matmul
+from kernels.gpu.quant import gemv
 
 TARGETS = (80, 86, 89, 90, 100, 120)
 FIRST = 80
@@ -65,13 +65,13 @@ def launches(handle: Callable[..., Any], arch: int) -> Iterator[None]:
         return handle(compile_it, self, *args, **kwargs)
 
     driver.set_active(AbsentGpu(target(arch)))
-    counted, matmul.multiprocessors = matmul.multiprocessors, lambda device: MULTIPROCESSORS
+    counted, gemv.multiprocessors = gemv.multiprocessors, lambda device: MULTIPROCESSORS
     JITFunction.run = no_run
     try:
         yield
     finally:
         JITFunction.run = run
-        matmul.multiprocessors = counted
+        gemv.multiprocessors = counted
         driver._active = None
 
 
