@@ -1,5 +1,5 @@
-// The kernels for AVX2 with AVX-VNNI. KTCHAT_PROVE_AVXVNNI (512: by AVX-512 VNNI and VL; 2: by AVX2)
-// makes them of other instructions: tests/kernels/prove_avxvnni.py.
+// The kernels for AVX2 with AVX-VNNI. KTCHAT_PROVE_AVXVNNI makes them of other instructions: 512 of
+// AVX-512 VNNI and VL, 2 of AVX2 (tests/kernels/prove_avxvnni.py).
 #include "kernels.h"
 
 #if defined(KTCHAT_PROVE_AVXVNNI)

@@ -39,7 +39,8 @@ struct Unpacked {
     alignas(64) uint8_t w[kDepth / 2][4 * kPairRows];
     alignas(64) float scale[kDepth / 32][kPairRows];
     alignas(64) float min[kDepth / 16][kPairRows];
-    alignas(64) IntVec whole[kDepth / 16][kPairRows / W];  // whole scales; twice, in 16 bits, without kDot4
+    // Whole scales; without kDot4 twice in each lane, as 16 bits.
+    alignas(64) IntVec whole[kDepth / 16][kPairRows / W];
 };
 
 // Of every 4 bytes the first and the third, or the second and the fourth.
