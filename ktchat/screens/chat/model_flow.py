@@ -81,7 +81,9 @@ class ModelFlow:
             status.say("no model is loaded: choose one with Ctrl+O", "warning")
         elif not self._activity.refused and loaded is not None and loaded.device == "CPU":
             status.say("the model runs on the CPU already")
-        elif self._activity.busy:
+        elif self._activity.replying:
+            status.say("a reply is being written: stop it first, with Esc", "warning")
+        elif self._activity.loading:
             self.load(self._present)  # says why not
         else:
             presets.on_cpu(self._context.settings)

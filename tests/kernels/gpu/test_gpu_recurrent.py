@@ -183,7 +183,7 @@ def test_a_captured_token_advances_the_state_once(monkeypatch: pytest.MonkeyPatc
     if not ON_GPU:
 
         def again() -> None:
-            captured._captured._result.copy_(stage.forward(tokens[0], PAGES, 0))  # type: ignore[union-attr]
+            captured._captured._host.copy_(stage.forward(tokens[0], PAGES, 0))  # type: ignore[union-attr]
 
         FakeGraph(monkeypatch).pass_again = again
     ops, weights, state = layers.sides[1]

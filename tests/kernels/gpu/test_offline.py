@@ -29,7 +29,7 @@ ENVIRONMENT = versions.environment(versions.INSTALLED)
 
 
 SAMPLE = {
-    "Q4_K: one row @ 80,86,89,90": {"gemv"},
+    "Q4_K: one row @ 80,86,89,90": {"gemv", "_quantise"},
     "decode, 8 x 128 @ 80,86,89,90": {"_attention", "_merge"},
 }
 MORE = {"IQ2_XS: 16 rows": {"gemm"}, "latent decode, 16": {"_latent_attention", "_merge"}}

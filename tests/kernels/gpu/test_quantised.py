@@ -73,7 +73,7 @@ def test_many_rows(name: str, device: torch.device) -> None:
 
 def test_rows_of_the_largest_tile(device: torch.device) -> None:
     tensor, x = random_tensor("Q5_0", (5, 96)), activations(520, 96)
-    y = matmul.linear(x.to(device), repack(tensor, device))
+    y = linear(x.to(device), repack(tensor, device))
     assert error(y, x.double() @ wanted_weights(tensor).T) < 1e-3
 
 

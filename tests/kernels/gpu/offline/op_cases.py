@@ -17,7 +17,10 @@ from kernels.gpu.attention.plan import AttentionPlan, plan_attention, plan_laten
 from kernels.gpu.attention.rope import rope_table, rotate
 from kernels.gpu.attention.scratch import Scratch
 from kernels.gpu.elementwise import activate, add_rows, gated_add, rms_norm, sigmoid_gate
+from kernels.gpu.graph.answers import add
+from kernels.gpu.moe.router import norm_router
 from kernels.gpu.moe.routing import route
+from kernels.gpu.quant.q8 import Q8
 from kernels.gpu.recurrent.delta_net import delta_net
 from kernels.gpu.recurrent.state import GpuRecurrentState
 from kernels.gpu.rows.kernels import norm_add, soft_cap
@@ -93,6 +96,9 @@ def elementwise() -> None:
     sigmoid_gate(x, x.clone())
     norm_add(x, w, 1e-6, x.clone(), rows(1))
     soft_cap(x, 30.0)
+    add(x, x.clone(), rows(1, dtype=torch.int32))
+    q8 = Q8.empty(2, 2048, torch.device("cpu"))
+    norm_router(x, w, 1e-6, rows(128, 2048), None, x.clone(), rows(2, 128), q8)
 
 
 def routes(experts: int, routing: Routing, biased: bool) -> None:
