@@ -78,6 +78,17 @@ async def test_deleting_can_be_undone(start: Start) -> None:
     await run.sees("cats say miaow")
 
 
+async def test_the_cursor_goes_on_when_a_deleted_session_is_gone_for_good(start: Start) -> None:
+    run = await two_sessions(start)
+    await into_the_list(run)
+    await run.press("down", "delete")
+    await run.sees("“about cats” is deleted", "undo")
+    run.screen.session_list.forget(run.screen.sessions._deleted.pop())
+    await run.until(lambda: run.screen.session_list.chosen is not None)
+    chosen = run.screen.session_list.chosen
+    assert chosen is not None and chosen.title == "about dogs"
+
+
 async def test_undo_is_a_click_away(start: Start) -> None:
     run = await two_sessions(start)
     await into_the_list(run)

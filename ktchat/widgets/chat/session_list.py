@@ -101,7 +101,8 @@ class SessionList(OptionList):
         if kept in ids:
             self.highlighted = ids.index(kept)
         elif self.has_focus and row is not None:
-            self.highlighted = min(row, len(ids) - 1)
+            sessions = [i for i, o in enumerate(self.options) if not o.disabled]
+            self.highlighted = min(sessions, key=lambda i: abs(i - row), default=None)
         self.scroll_to(y=at, animate=False)
 
     def _options_shown(self) -> Iterator[Option]:
