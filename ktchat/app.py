@@ -33,6 +33,7 @@ from ktchat.context import AppContext
 from ktchat.library.downloads import Downloads
 from ktchat.screens.chat.chat import ChatScreen
 from ktchat.screens.chat.keys import KEYS
+from ktchat.terminal.driver import TerminalDriver
 from ktchat.themes import DARK, THEMES
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class KtchatApp(App[None]):
         store: Store | None = None,
         settings: SettingsFile | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(driver_class=TerminalDriver)
         self._model = str(model) if model else ""
         self._engine = engine
         self._store = store
