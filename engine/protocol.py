@@ -161,6 +161,13 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Quiet:
+    """The engine gives no sign of life (`quiet`), or does again. Said by its parent, never by itself."""
+
+    quiet: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """The model that now answers. `context` is in tokens, `weights_bytes` in bytes."""
 
@@ -263,7 +270,18 @@ class Failed:
     error: KtchatError
 
 
-Event = Progress | Notice | Loaded | Prefilled | Thinking | Text | WasThinking | Finished | Failed
+Event = (
+    Progress
+    | Notice
+    | Quiet
+    | Loaded
+    | Prefilled
+    | Thinking
+    | Text
+    | WasThinking
+    | Finished
+    | Failed
+)
 
 Last = Loaded | Finished | Failed
 """What ends a command's events."""

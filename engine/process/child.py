@@ -21,12 +21,15 @@ from engine.errors import EngineError, KtchatError
 from engine.process.environment import environment
 from engine.process.event_queue import EventQueue
 from engine.process.exit_report import AGAIN, died
-from engine.protocol import Command, Event, Failed
+from engine.process.signs_of_life import SignsOfLife
+from engine.protocol import Command, Event, Failed, Quiet
 from engine.wire import Frames, encode
 
 WORKER = (sys.executable, "-P", "-m", "engine.worker")
 START_SECONDS = 30.0
 """Longest wait for a new child's first word."""
+LOOK_SECONDS = 0.5
+"""How often a child that works is looked at for signs of life."""
 LOG_TAIL = 8 << 10
 """Last bytes of the child's output that are kept."""
 LOG_LIMIT = 64 << 20
@@ -55,6 +58,7 @@ class Child(asyncio.Protocol):
         self._bytes = 0
         self._transport: asyncio.WriteTransport | None = None
         self._hung_up = False
+        self._quiet = False
         self._loop = asyncio.get_running_loop()
         self._born = self._loop.time()
         self.gone: asyncio.Future[None] = self._loop.create_future()
@@ -106,10 +110,16 @@ class Child(asyncio.Protocol):
         assert self.events is None or self.events.ended.done()
         frame = encode(command)
         self.events = EventQueue()
+        self._watch(self.events, SignsOfLife(self.pid, self._loop.time()))
         if self.error is not None:
             self.events.put(Failed(self.error))
         self._write(frame)
         return self.events
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it has a command to do and gives no sign of life."""
+        return self._quiet
 
     def send(self, command: Command) -> None:
         """Send a command that has no events of its own."""
@@ -164,6 +174,17 @@ class Child(asyncio.Protocol):
         self._loop.call_later(0.5, self.kill, EngineError("The engine closed its pipe", "", AGAIN))
         if self._process.returncode is not None:
             self._conclude()
+
+    def _watch(self, events: EventQueue, signs: SignsOfLife) -> None:
+        """Say when it falls quiet over a command, and when it lives again."""
+        if events.ended.done():
+            self._quiet = False
+            return
+        signs.look(self._loop.time(), self._bytes)
+        if signs.quiet != self._quiet:
+            self._quiet = signs.quiet
+            events.put(Quiet(self._quiet))
+        self._loop.call_later(LOOK_SECONDS, self._watch, events, signs)
 
     def _write(self, frame: bytes) -> None:
         if self.error is None and self._transport is not None:

@@ -48,7 +48,7 @@ class Engine(Protocol):
         session: str | None,
         /,
     ) -> AsyncIterator[Event]:
-        """Progress, Prefilled, Thinking, Text, WasThinking and Notice, then Finished or Failed."""
+        """Progress, Prefilled, Thinking, Text, WasThinking, Notice, Quiet, then Finished or Failed."""
 
     def answer_now(self) -> None:
         """End the thinking of the reply that is being written, if it is thinking."""
