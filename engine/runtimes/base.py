@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from kernels.cancelling import CancelledError
+
 if TYPE_CHECKING:
     from engine.protocol import Computed, Loaded, Message, Think
     from engine.text.tokenizer import Part
+
+__all__ = ["CancelFlag", "CancelledError", "Runtime"]
 
 Floats = npt.NDArray[np.float32]
 
 LoadProgress = Callable[[int, int], None]
 """Called while weights are loaded with (bytes done, bytes in all)."""
-
-
-class CancelledError(Exception):
-    """The work was given up because its `CancelFlag` was raised."""
 
 
 class CancelFlag:
