@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.common.os_errors import os_reason
 from engine.errors import EngineError, KtchatError, MemoryShortError, RequestError
 from engine.process import fault_injection
 from engine.process.lifetime import die_with_parent
@@ -189,8 +190,9 @@ class Worker(asyncio.Protocol):
                 self._emit(Failed(MemoryShortError("Memory ran out", why, todo)))
             except Exception as error:  # the boundary of the thread: everything becomes an event
                 sys.excepthook(type(error), error, error.__traceback__)
-                why = f"{type(error).__name__}: {error}"
-                self._emit(Failed(EngineError("The engine met an unexpected error", why)))
+                words = f"{type(error).__name__}: {error}", ""
+                why, todo = os_reason(error) if isinstance(error, OSError) else words
+                self._emit(Failed(EngineError("The engine met an unexpected error", why, todo)))
             self._write(command if isinstance(command, Close) else None)
 
     def _do(self, command: Load | Generate) -> None:

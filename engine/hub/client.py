@@ -22,6 +22,7 @@ from engine.hub.access import (
     busy_error,
     failure,
     network_error,
+    opened,
 )
 from engine.hub.answers import SHA1, Repository, SearchHit, file_of, hit_of, licence_of
 from engine.hub.errors import HubOfflineError, HubServerError
@@ -148,7 +149,7 @@ class Hub:
         access = self.access
         with self._lock:
             if self._http is None:
-                self._http = httpx2.Client(timeout=TIMEOUT)
+                self._http = opened(lambda: httpx2.Client(timeout=TIMEOUT))
         return RemoteFile(self._http, access, file)
 
     def spec(self, model: HubModel) -> ModelSpec:
@@ -237,7 +238,7 @@ def _client() -> httpx2.Client:
                 raise busy
             return response
 
-    return Client(timeout=TIMEOUT, follow_redirects=True)
+    return opened(lambda: Client(timeout=TIMEOUT, follow_redirects=True))
 
 
 __all__ = [

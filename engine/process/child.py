@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.common.os_errors import os_reason
 from engine.common.units import byte_size
 from engine.errors import EngineError, KtchatError
 from engine.process.environment import environment
@@ -89,7 +90,7 @@ class Child(asyncio.Protocol):
         except OSError as error:
             ours.close()
             os.close(log)
-            raise EngineError("The engine could not be started", str(error)) from error
+            raise EngineError("The engine could not be started", *os_reason(error)) from error
         finally:
             theirs.close()
             os.close(passed)

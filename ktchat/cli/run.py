@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import os
 import signal
-import sys
 import threading
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -28,10 +27,10 @@ from engine.protocol import (
     PartialSampling,
     Think,
 )
-from ktchat.cli import load_options, model_path, output
+from ktchat.cli import load_options, model_path, output, standard_input
 from ktchat.cli.printers import JsonPrinter, Printer, TextPrinter
 from ktchat.common import paths, sampling, usage
-from ktchat.common.errors import SettingsError, UnknownSessionError, UsageError, reason_of
+from ktchat.common.errors import SettingsError, UnknownSessionError, UsageError
 from ktchat.common.sampling import SamplingSources
 from ktchat.common.settings import Settings, SettingsFile
 from ktchat.library import models
@@ -41,9 +40,6 @@ from ktchat.store.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
-
-MAX_INPUT = 16 << 20
-"""Bytes that are read from standard input."""
 
 STOP_SECONDS = 1.0
 """How long an interrupted reply may take to stop before the program leaves it behind."""
@@ -61,6 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "run",
         help="one reply without the screen",
         description="Send one message and print the reply. What is piped in is appended to it.",
+        epilog=standard_input.IN_LOOPS,
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -83,6 +80,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="whether and how much to think, as the model offers",
     )
     add("--thinking", action="store_true", help="print the model's thinking too (on stderr)")
+    add("--no-stdin", dest="stdin", action="store_false", help="leave the standard input alone")
     add("--json", action="store_true", help="print events as JSON, one a line")
     add("-v", "--verbose", action="store_true", help="figures on stderr, also when it is a file")
 
@@ -94,7 +92,8 @@ def main(args: argparse.Namespace) -> int:
         output.complain(settings.notice)
     request = _request(args, settings.settings)
     printer: Printer = JsonPrinter() if args.json else TextPrinter(args.thinking, args.verbose)
-    return asyncio.run(_Run(request, settings, printer, args.engine_factory).main())
+    with asyncio.Runner() as runner:
+        return runner.run(_Run(request, settings, printer, args.engine_factory).main())
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ def _request(args: argparse.Namespace, settings: Settings) -> _Request:
     if args.last and args.system is not None:
         raise UsageError("--system goes with a new session", "", "Leave out -c or --system")
     return _Request(
-        prompt=_prompt(args.prompt),
+        prompt=_prompt(args.prompt, args.stdin),
         model=args.model,
         last=args.last,
         system=settings.system if args.system is None else _decoded(args.system),
@@ -128,10 +127,10 @@ def _request(args: argparse.Namespace, settings: Settings) -> _Request:
     )
 
 
-def _prompt(argument: str | None) -> str:
+def _prompt(argument: str | None, stdin: bool) -> str:
     parts = [] if argument is None else [_decoded(argument)]
-    if sys.stdin is not None and not output.is_terminal(sys.stdin):
-        parts.append(_piped())
+    if stdin:
+        parts.append(standard_input.piped())
     prompt = "\n\n".join(part for part in parts if part.strip())
     if not prompt:
         raise UsageError("There is no prompt", "", "Give one: ktchat run PROMPT, or pipe text in")
@@ -141,21 +140,6 @@ def _prompt(argument: str | None) -> str:
 def _decoded(argument: str) -> str:
     """An argument as text; bytes that are not UTF-8 are replaced."""
     return os.fsencode(argument).decode("utf-8", "replace")
-
-
-def _piped() -> str:
-    try:
-        data = sys.stdin.buffer.read(MAX_INPUT + 1)
-    except (OSError, ValueError) as error:
-        why = reason_of(error)[0] if isinstance(error, OSError) else "it is closed"
-        raise RequestError("The standard input cannot be read", why) from error
-    if len(data) > MAX_INPUT:
-        raise RequestError(
-            "The standard input is too long",
-            f"At most {MAX_INPUT >> 20} MiB are read",
-            "Send a part of it",
-        )
-    return data.decode("utf-8-sig", "replace").strip("\n")
 
 
 class _Run:

@@ -257,7 +257,11 @@ def _typed(value: Any, default: Any, choices: tuple[str, ...]) -> Any:
             raise TypeError
         return value
     if isinstance(default, tuple) and isinstance(value, list | tuple):
-        return tuple(item for item in value if isinstance(item, str))[:MAX_RECENT]
+        return tuple(item for item in value if isinstance(item, str) and "\0" not in item)[
+            :MAX_RECENT
+        ]
+    if isinstance(value, str) and "\0" in value:  # no path and no name has one
+        raise TypeError
     if isinstance(default, float) and type(value) in (int, float):
         return float(value)
     if type(value) is not type(default):
