@@ -26,6 +26,8 @@ from kernels.ops import Tensor
 __all__ = ["GGUFFile", "LazyArray", "TensorInfo", "Value"]
 
 MAX_PARTS = 1024
+FIRST_HERE = 8 << 20
+"""Bytes read at first: most headers are shorter, and a disk does not mind the rest."""
 
 
 class GGUFFile:
@@ -245,7 +247,7 @@ def _open_part(path: Path, number: int) -> tuple[mmap.mmap, Header]:
                     raise _shortened(path)
                 return data
 
-            header = read_beginning(read, size, path, number)
+            header = read_beginning(read, size, path, number, FIRST_HERE)
             # Mapped with the size that fstat gives, so that the map never reaches past the file.
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
