@@ -1,7 +1,8 @@
 """The schema of the database: its tables, its versions, and how the file is opened.
 
 SQLite before 3.51.3 can lose writes of two connections in WAL mode; the rollback journal with
-synchronous=FULL is used instead.
+synchronous=EXTRA is used instead. With FULL the removal of the journal, which is what commits, may
+not outlive a power loss.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA foreign_keys = ON")
         db.execute("PRAGMA journal_mode = DELETE")
-        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA synchronous = EXTRA")
         db.execute("PRAGMA secure_delete = ON")
         db.execute("PRAGMA trusted_schema = OFF")
         _migrate(db, path, writable)
