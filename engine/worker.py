@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from engine.common.os_errors import os_reason
 from engine.errors import EngineError, KtchatError, MemoryShortError, RequestError
-from engine.process import fault_injection
+from engine.process import confinement, fault_injection
 from engine.process.lifetime import die_with_parent
 from engine.protocol import (
     AnswerNow,
@@ -254,8 +254,9 @@ async def _serve(connection: socket.socket, open_model: OpenModel) -> None:
 
 
 def _prepare() -> None:
-    """Die with the parent, die first when memory runs out, leave a trace and no core dump."""
+    """Die with the parent, do without the network, die first when memory runs out, leave a trace and no core dump."""
     die_with_parent()
+    confinement.without_network(local=True)  # before there are threads
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
