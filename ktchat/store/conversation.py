@@ -6,6 +6,7 @@ and `thinking` are the same texts made safe to draw.
 
 from __future__ import annotations
 
+import itertools
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ class TurnState(StrEnum):
     FAILED = "failed"
     """The engine failed: see `Turn.error`."""
 
+
+_numbers = itertools.count()
 
 TITLE_LENGTH = 60
 UNTITLED = "New session"
@@ -62,6 +65,10 @@ class Turn:
     id: str = field(default_factory=new_id)
     parent: str | None = None
     """The turn before it; regenerating or editing makes a second child of the same parent."""
+    edited: float | None = None
+    """Unix time at which the person changed the reply; None: it is as the model wrote it."""
+    number: int = field(default_factory=_numbers.__next__, compare=False, repr=False)
+    """Grows with every turn that is made or read: versions of a turn are in this order."""
 
     @property
     def prompt(self) -> str:
@@ -91,7 +98,7 @@ class Turn:
 
 @dataclass
 class Conversation:
-    """A session's turns in the order in which they are shown, and what they were held with."""
+    """A session's tree of turns, the path through it that is shown, and what it was held with."""
 
     id: str = field(default_factory=new_id)
     title: str = ""
@@ -105,6 +112,11 @@ class Conversation:
     think: Think | None = None
     """What was chosen of the model's thinking; None: as its template has it."""
     turns: list[Turn] = field(default_factory=list)
+    """The turns that are shown, and sent."""
+    others: list[Turn] = field(default_factory=list)
+    """All other turns of its tree: what was edited, regenerated or left for another version (`store.tree`)."""
+    last_shown: dict[str | None, str] = field(default_factory=dict, compare=False, repr=False)
+    """Id of a turn, and of the one that was shown behind it last, where that is another one now."""
 
     @property
     def shown_title(self) -> str:

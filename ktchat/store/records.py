@@ -25,7 +25,7 @@ SESSION_COLUMNS = (
 )  # fmt: skip
 TURN_COLUMNS = (
     "id", "session", "parent", "created", "state", "reason", "prompt", "thinking", "reply",
-    "model", "sampling", "max_tokens", "figures", "error",
+    "model", "sampling", "max_tokens", "figures", "error", "edited",
 )  # fmt: skip
 
 
@@ -86,6 +86,7 @@ def turn_values(session: str, turn: Turn) -> tuple[Any, ...]:
             turn.max_tokens,
             figures,
             error,
+            turn.edited,
         )
     )
 
@@ -116,8 +117,9 @@ def conversation_from(row: Row, turns: Iterable[Row]) -> tuple[Conversation, lis
         model_path=str(row["model_path"]),
         model_name=one_line(str(row["model_name"])),
         system=str(row["system"]),
-        think=_THINKS.get(str(row["think"])) if "think" in row.keys() else None,  # noqa: SIM118
+        think=_THINKS.get(str(row["think"])) if _has(row, "think") else None,
         turns=shown[::-1],
+        others=list(by_id.values()),
     )
     return conversation, sorted(by_id.values(), key=lambda turn: turn.created)
 
@@ -153,12 +155,18 @@ def turn_from(row: Row) -> Turn:
         max_tokens=row["max_tokens"] if isinstance(row["max_tokens"], int) else None,
         figures=_figures(_mapping(row["figures"])),
         error=shown_error(KtchatError.from_dict(error)) if error else None,
+        edited=_number(row["edited"]) or None if _has(row, "edited") else None,
     )
 
 
 _STATES = {state.value: state for state in TurnState}
 _REASONS: dict[str, Reason] = {reason: reason for reason in get_args(Reason)}
 _THINKS: dict[str, Think] = {think: think for think in get_args(Think)}
+
+
+def _has(row: Row, column: str) -> bool:
+    """Whether the file is new enough to have a column; an older one can be read, where it cannot be written."""
+    return column in row.keys()  # noqa: SIM118
 
 
 def _number(value: object) -> float:

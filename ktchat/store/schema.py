@@ -58,6 +58,9 @@ MIGRATIONS: list[str] = [
     """
     ALTER TABLE sessions ADD COLUMN think TEXT;  -- NULL: as the model's template has it
     """,
+    """
+    ALTER TABLE turns ADD COLUMN edited REAL;  -- when its reply was changed by hand; NULL: it was not
+    """,
 ]
 """Scripts from one version to the next; the schema's version is how many have run."""
 

@@ -114,7 +114,9 @@ class Store:
             )
             if not rows:
                 raise UnknownSessionError("This session does not exist any more", "", "")
-            turns = self.database.query("SELECT * FROM turns WHERE session = ?", (session,))
+            turns = self.database.query(
+                "SELECT * FROM turns WHERE session = ? ORDER BY rowid", (session,)
+            )
         return conversation_from(rows[0], turns)
 
     def last_session(self) -> str | None:
@@ -155,7 +157,8 @@ class Store:
 
     def save_conversation(self, conversation: Conversation) -> None:
         """Write a session with all its turns."""
-        turns = [turn_values(conversation.id, turn) for turn in conversation.turns]
+        written = sorted([*conversation.others, *conversation.turns], key=lambda turn: turn.number)
+        turns = [turn_values(conversation.id, turn) for turn in written]
         self.save([(session_values(conversation), turns)])
 
     def rename(self, session: str, title: str) -> None:

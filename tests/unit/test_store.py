@@ -117,6 +117,7 @@ def test_a_replaced_turn_is_kept_and_not_shown(store: Store) -> None:
     loaded, others = store.load_all(session.id)
     assert [turn.raw_prompt for turn in loaded.turns] == ["one", "two, better"]
     assert [turn.raw_prompt for turn in others] == ["two"]
+    assert loaded.others == others
     assert store.sessions()[0].turns == 2
 
 
@@ -329,7 +330,7 @@ def first_version(path: Path, session: Conversation) -> None:
         row, turns = session_values(session)[:8], session.turns
         db.execute(f"INSERT INTO sessions VALUES ({', '.join('?' * 8)}, NULL)", row)
         for turn in turns:
-            values = turn_values(session.id, turn)
+            values = turn_values(session.id, turn)[:14]
             db.execute(f"INSERT INTO turns VALUES ({', '.join('?' * len(values))})", values)
         db.commit()
 
@@ -339,7 +340,7 @@ def test_a_file_of_the_first_version_opens_as_before(store: Store) -> None:
     first_version(store.path, session)
     assert store.load(session.id) == session
     assert store.path.with_name("ktchat.db.v1-backup").is_file()
-    session.think = "low"
+    session.think, session.turns[0].edited = "low", 7.0
     store.save_conversation(session)
     assert reopened(store).load(session.id) == session
 
