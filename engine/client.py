@@ -15,6 +15,7 @@ from engine.process.child import WORKER, Child
 from engine.process.exit_report import AGAIN
 from engine.protocol import (
     AnswerNow,
+    Begun,
     Cancel,
     Close,
     Event,
@@ -83,9 +84,10 @@ class Engine:
         max_tokens: int | None = None,
         think: Think | None = None,
         session: str | None = None,
+        begun: Begun | None = None,
     ) -> AsyncGenerator[Event, None]:
         """Answer a conversation: Progress, Prefilled, Thinking, Text, WasThinking, Notice, then Finished
-        or Failed. `think` is one of `Loaded.think`; None: as the template has it. `session`: see `Generate`.
+        or Failed. `think` is one of `Loaded.think`; None: as the template has it. `session`, `begun`: see `Generate`.
 
         Loads the model again first (Progress) when the child has died since.
         """
@@ -96,7 +98,7 @@ class Engine:
             return
         self._id += 1
         chosen = sampling or Sampling()
-        request = Generate(self._id, tuple(messages), chosen, max_tokens, think, session)
+        request = Generate(self._id, tuple(messages), chosen, max_tokens, think, session, begun)
         with self._at_work():
             async with aclosing(self._answer(request)) as events:
                 async for event in events:

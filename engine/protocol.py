@@ -103,10 +103,18 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """What there is of a reply already, reasoning and text: it goes on from its end."""
+
+    thinking: str = ""
+    reply: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Generate:
     """Answer a conversation. `id` is echoed by `Cancel`. `think` None: as the template has it.
 
-    `session` names whose the KV cache on the disk is; None: nothing of this one goes there.
+    `begun` None: the reply begins with its first token. Else the events and figures are of what is new. `session` names whose the KV cache on the disk is; None: nothing of this one goes there.
     """
 
     id: int
@@ -115,6 +123,7 @@ class Generate:
     max_tokens: int | None = None
     think: Think | None = None
     session: str | None = None
+    begun: Begun | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from engine.errors import EngineError, KtchatError, RequestError
 from engine.protocol import (
     AnswerNow,
     Auto,
+    Begun,
     Cancel,
     Close,
     Command,
@@ -110,6 +111,7 @@ def _build(cls: type[Any], body: Mapping[str, Any]) -> Any:
             **body,
             "messages": tuple(_plain(Message, message) for message in body["messages"]),
             "sampling": _plain(Sampling, body["sampling"]),
+            "begun": None if body.get("begun") is None else _plain(Begun, body["begun"]),
         }
     elif cls is Loaded:
         body = {

@@ -70,6 +70,10 @@ class Runtime(Protocol):
         """
         ...
 
+    def behind(self, tokens: Sequence[int]) -> list[list[int]]:
+        """What cached sequences that begin with these tokens hold behind them, the last used first."""
+        ...
+
     @property
     def logits(self) -> Floats | None:
         """The logits behind the last token of the sequence, where they were kept from an earlier turn."""
@@ -121,8 +125,8 @@ class Vocabulary(Protocol):
         """Tokens of a rendered prompt."""
         ...
 
-    def encode_more(self, text: str) -> list[int]:
-        """Tokens of a template's text that goes on behind other tokens."""
+    def encode_more(self, parts: Sequence[Part]) -> list[int]:
+        """Tokens of what goes on behind other tokens."""
         ...
 
     def decoder(self) -> Pieces:

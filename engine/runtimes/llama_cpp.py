@@ -87,6 +87,11 @@ class LlamaCppRuntime:
 
     logits: Floats | None = None
 
+    def behind(self, tokens: Sequence[int]) -> list[list[int]]:
+        """What the sequence holds behind these tokens, if it begins with them."""
+        wanted = list(tokens)
+        return [self._tokens[len(wanted) :]] if self._tokens[: len(wanted)] == wanted else []
+
     def begin(self, tokens: Sequence[int], marks: Sequence[int] = ()) -> int:
         """Keep the longest common prefix with the sequence before, at most len(tokens) - 1."""
         shared = 0

@@ -174,9 +174,9 @@ class Tokenizer:
             tokens.insert(0, self.bos)
         return tokens
 
-    def encode_more(self, text: str) -> list[int]:
-        """Tokens of a template's text that goes on behind other tokens."""
-        return self._encode([Part(text, True)], begins=False)
+    def encode_more(self, parts: Sequence[Part]) -> list[int]:
+        """Tokens of what goes on behind other tokens."""
+        return self._encode(parts, begins=False)
 
     def close(self) -> None:
         """Free the vocabulary; nothing may be asked of it afterwards."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from engine.errors import KtchatError, RequestError
 from engine.protocol import (
+    Begun,
     Computed,
     Event,
     Failed,
@@ -67,6 +68,7 @@ class Request:
     sampling: Sampling
     max_tokens: int | None
     think: Think | None = None
+    begun: Begun | None = None
 
 
 def loaded(
@@ -158,10 +160,11 @@ class FakeEngine:
         max_tokens: int | None = None,
         think: Think | None = None,
         session: str | None = None,
+        begun: Begun | None = None,
     ) -> AsyncIterator[Event]:
         """The next scripted reply as events."""
         sampling = sampling or Sampling()
-        self.requests.append(Request(tuple(messages), sampling, max_tokens, think))
+        self.requests.append(Request(tuple(messages), sampling, max_tokens, think, begun))
         self._answer_now = False
         self._cancelled.clear()
         self._going.clear()

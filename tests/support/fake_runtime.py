@@ -43,10 +43,14 @@ class FakeTokenizer:
     def mark(self, token: int) -> str:
         return self._marks.get(token, "")
 
-    def encode_more(self, text: str) -> list[int]:
-        for token, mark in self._marks.items():
-            text = text.replace(mark, chr(token))
-        return [ord(char) for char in text]
+    def encode_more(self, parts: Sequence[Part]) -> list[int]:
+        tokens: list[int] = []
+        for part in parts:
+            text = part.text
+            for token, mark in self._marks.items() if part.special else ():
+                text = text.replace(mark, chr(token))
+            tokens += [ord(char) for char in text]
+        return tokens
 
     def encode(self, parts: Sequence[Part]) -> list[int]:
         return [ord(char) for part in parts for char in part.text]
@@ -132,6 +136,10 @@ class FakeRuntime:
         words = "".join(map(chr, tokens)).rstrip("\n").rpartition("\n")[2].split()
         self._script = dict(word.split("=", 1) for word in words if "=" in word)
         return shared
+
+    def behind(self, tokens: Sequence[int]) -> list[list[int]]:
+        wanted = list(tokens)
+        return [self.sequence[len(wanted) :]] if self.sequence[: len(wanted)] == wanted else []
 
     def forward(self, tokens: Sequence[int]) -> Floats:
         assert 0 < len(tokens) <= self.chunk

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sqlite3
 import stat
@@ -446,10 +445,7 @@ def test_what_can_be_read_of_a_damaged_file_is_recovered(store: Store) -> None:
 
 
 def _same(store: Store, session: Conversation) -> bool:
-    loaded = store.load(session.id)
-    return [dataclasses.asdict(t) for t in loaded.turns] == [
-        dataclasses.asdict(t) for t in session.turns
-    ]
+    return store.load(session.id).turns == session.turns
 
 
 def test_damage_anywhere_never_stops_the_program(tmp_path: Path) -> None:

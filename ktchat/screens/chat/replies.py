@@ -59,7 +59,7 @@ class Replies:
         elif chat.loaded is None and not activity.wanted:
             self._refuse(text, "no model is loaded: choose one with Ctrl+O")
         else:
-            self._begin(chat, chat.edit_last if activity.editing else chat.send, text)
+            self._begin(chat, chat.edit if activity.editing else chat.send, text)
 
     def regenerate(self) -> None:
         """Replace the last reply."""

@@ -1,0 +1,100 @@
+"""The open session as a tree: its versions, replies changed by hand, branches into sessions of their own."""
+
+from __future__ import annotations
+
+import time
+
+from engine.errors import RequestError
+from engine.protocol import Message
+from ktchat.common.errors import SessionBusyError
+from ktchat.session.open_session import OpenSession
+from ktchat.store import tree
+from ktchat.store.conversation import Conversation, Turn, TurnState
+
+_STOPPED = (TurnState.STOPPED, TurnState.INTERRUPTED, TurnState.FAILED)
+_CUT = ("length", "context", "repeats")
+
+
+def can_go_on(turn: Turn) -> bool:
+    """Whether a reply is not at its end: it was stopped, interrupted, cut, or changed by hand."""
+    if not (turn.raw_reply or turn.raw_thinking):
+        return False
+    ended_early = turn.state in _STOPPED or turn.reason in _CUT or turn.edited is not None
+    return ended_early and turn.state != TurnState.STREAMING
+
+
+class BranchingSession(OpenSession):
+    """What can be done with the turns of the open session; none of it needs the engine."""
+
+    def show_version(self, turn: Turn) -> None:
+        """Show the path through a turn of the tree: from now on that is the conversation.
+
+        Raises `RequestError` while a reply is being written.
+        """
+        self._must_be_idle()
+        tree.show(self.conversation, turn)
+        if not self.read_only:
+            self.saver.touch(self.conversation)
+
+    def edit_reply(self, turn: Turn, text: str) -> None:
+        """Put `text` in the place of a reply; what follows it stays, and the old reply becomes a version.
+
+        Raises `RequestError` and `SessionBusyError` before anything is changed.
+        """
+        self._must_be_idle()
+        self._must_be_ours("The reply was not changed")
+        if not text.strip():
+            raise RequestError("The reply was not changed", "There is nothing in it", "")
+        if text == turn.raw_reply:
+            return
+        before = tree.copied(turn, turn.parent)
+        self.conversation.others.append(before)
+        turn.raw_reply, turn.edited = text, time.time()
+        turn.state, turn.reason, turn.error = TurnState.COMPLETE, None, None
+        self.conversation.updated = time.time()
+        self.saver.touch(self.conversation, before, turn)
+
+    async def branch(self, turn: Turn) -> Conversation:
+        """Begin a session with the conversation up to a turn, and open it. The old one stays as it is.
+
+        Raises `RequestError` while a reply is being written.
+        """
+        self._must_be_idle()
+        source = self.conversation
+        path = source.turns[: source.turns.index(turn) + 1]
+        parent: str | None = None
+        turns: list[Turn] = []
+        for shown in path:
+            turns.append(tree.copied(shown, parent))
+            parent = turns[-1].id
+        await self._leave()
+        self.read_only, self.draft = False, ""
+        self.conversation = Conversation(
+            title=source.title,
+            model_path=source.model_path,
+            model_name=source.model_name,
+            system=source.system,
+            think=source.think,
+            turns=turns,
+        )
+        await self.store.call(self.store.claim, self.conversation.id)
+        self.saver.touch(self.conversation, *turns)
+        await self.saver.flush()
+        return self.conversation
+
+    def messages_for(self, turn: Turn, text: str | None = None) -> list[Message]:
+        """What the model would read to answer a turn of the path anew, or `text` in the place of its message."""
+        at = self.conversation.turns.index(turn)
+        before = Conversation(
+            system=self.conversation.system,
+            turns=[*self.conversation.turns[:at], Turn(turn.raw_prompt if text is None else text)],
+        )
+        return before.messages()
+
+    def _must_be_ours(self, what: str) -> None:
+        if self.read_only:
+            raise SessionBusyError(
+                what,
+                "This session is open in another ktchat",
+                "Close it there and open it again here, or begin a new session with Ctrl+N",
+            )
