@@ -11,17 +11,6 @@ from ktchat.session.open_session import OpenSession
 from ktchat.store import tree
 from ktchat.store.conversation import Conversation, Turn, TurnState
 
-_STOPPED = (TurnState.STOPPED, TurnState.INTERRUPTED, TurnState.FAILED)
-_CUT = ("length", "context", "repeats")
-
-
-def can_go_on(turn: Turn) -> bool:
-    """Whether a reply is not at its end: it was stopped, interrupted, cut, or changed by hand."""
-    if not (turn.raw_reply or turn.raw_thinking):
-        return False
-    ended_early = turn.state in _STOPPED or turn.reason in _CUT or turn.edited is not None
-    return ended_early and turn.state != TurnState.STREAMING
-
 
 class BranchingSession(OpenSession):
     """What can be done with the turns of the open session; none of it needs the engine."""

@@ -16,7 +16,7 @@ from engine.errors import RequestError, thinking_not_offered
 from engine.protocol import Event, Failed, Load, Loaded, PartialSampling, Think
 from ktchat.common.sampling import SamplingSources
 from ktchat.common.text import one_line
-from ktchat.session.branching import BranchingSession, can_go_on
+from ktchat.session.branching import BranchingSession
 from ktchat.session.reply import Engine, Reply, Started, Update, shown
 from ktchat.store import tree
 from ktchat.store.conversation import Turn, TurnState, title_of
@@ -150,7 +150,7 @@ class ChatSession(BranchingSession):
         Where turns follow it, it is a new version that goes on, and they stay with the old one.
         """
         turn = turn or self.conversation.last
-        if turn is None or not can_go_on(turn):
+        if turn is None or not turn.can_go_on:
             raise RequestError(
                 "This reply cannot go on",
                 "It is at its end" if turn and turn.raw_reply else "There is nothing of it",

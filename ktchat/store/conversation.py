@@ -95,6 +95,14 @@ class Turn:
         """Whether it failed before the first word: its message goes back to the prompt box."""
         return self.state == TurnState.FAILED and not self.raw_reply
 
+    @property
+    def can_go_on(self) -> bool:
+        """Whether the reply is not at its end: it was stopped, interrupted, cut, or changed by hand."""
+        if self.state == TurnState.STREAMING or not (self.raw_reply or self.raw_thinking):
+            return False
+        at_its_end = self.state == TurnState.COMPLETE and self.reason in (None, "stop")
+        return self.edited is not None or not at_its_end
+
 
 @dataclass
 class Conversation:

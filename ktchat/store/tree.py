@@ -51,7 +51,8 @@ def versions(conversation: Conversation, turn: Turn, part: Part) -> list[Turn]:
 def place(conversation: Conversation, turn: Turn, part: Part) -> Place:
     """Where a turn is among its versions, from 1 on."""
     listed = versions(conversation, turn, part)
-    return Place(next(i for i, other in enumerate(listed, 1) if other is turn), len(listed))
+    at = next((i for i, other in enumerate(listed, 1) if other is turn), 0)
+    return Place(at, len(listed)) if at else Place(1, 1)
 
 
 def neighbour(conversation: Conversation, turn: Turn, part: Part, step: int) -> Turn | None:

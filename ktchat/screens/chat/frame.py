@@ -136,7 +136,7 @@ class Frame(Screen[None]):
         """Show the session that is open, with its unsent text and what was `typed` already."""
         folded = self.context.settings.settings.thinking_folded
         self.prompt.put(chat.draft + typed)
-        await self.transcript.show(chat.conversation.turns, unfolded=not folded)
+        await self.transcript.show(chat.conversation, unfolded=not folded)
         self.header.show_context(chat.context_used, chat.context_size)
         self.show_thinking(chat)
         self.refresh_status()

@@ -171,7 +171,7 @@ class Replies:
                     await self._take(chat, update)
         finally:
             self._activity.replying = self._activity.thinking = False
-            await frame.transcript.settle(chat.conversation.turns)
+            await frame.transcript.settle()
             if chat.loaded is not None:  # an engine that died has loaded it again, maybe elsewhere
                 frame.show_model(chat)
             frame.header.show_context(chat.context_used or self._tokens, chat.context_size)
