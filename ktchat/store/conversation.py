@@ -31,6 +31,27 @@ class TurnState(StrEnum):
     """The engine failed: see `Turn.error`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What of the beginning of a conversation the model reads no more, and what it reads instead.
+
+    It is a count and no list of turns: what comes before a turn never changes.
+    """
+
+    unread: int = 0
+    """The first so many turns are not read."""
+    summary: str = ""
+    """Read in their place; safe to draw."""
+
+    def within(self, turns: int) -> Compaction:
+        """The same before which there are so many turns."""
+        return self if self.unread <= turns else Compaction(turns, self.summary)
+
+
+EVERYTHING = Compaction()
+"""Every turn is read (again)."""
+
+
 TITLE_LENGTH = 60
 UNTITLED = "New session"
 
@@ -62,6 +83,8 @@ class Turn:
     id: str = field(default_factory=new_id)
     parent: str | None = None
     """The turn before it; regenerating or editing makes a second child of the same parent."""
+    compaction: Compaction | None = None
+    """Holds from this turn on; None: what holds at the turn before it."""
 
     @property
     def prompt(self) -> str:
@@ -105,6 +128,37 @@ class Conversation:
     think: Think | None = None
     """What was chosen of the model's thinking; None: as its template has it."""
     turns: list[Turn] = field(default_factory=list)
+    next_compaction: Compaction | None = None
+    """Chosen for the next message; None: what holds at the last turn."""
+
+    @property
+    def compaction(self) -> Compaction:
+        """What holds for the next message."""
+        if self.next_compaction is not None:
+            return self.next_compaction.within(len(self.turns))
+        return self._past_compactions[-1]
+
+    @property
+    def earlier_compaction(self) -> Compaction | None:
+        """What held before the present one was chosen; None: everything is read."""
+        past, now = self._past_compactions, self.compaction
+        if now == EVERYTHING:
+            return None
+        return past[past.index(now) - 1] if now in past else past[-1]
+
+    def choose_compaction(self, compaction: Compaction) -> None:
+        """It holds from the next message on."""
+        holds = compaction == self._past_compactions[-1]
+        self.next_compaction = None if holds else compaction
+
+    @property
+    def _past_compactions(self) -> list[Compaction]:
+        """Those of the turns, one after another."""
+        return [EVERYTHING] + [
+            turn.compaction.within(number)
+            for number, turn in enumerate(self.turns)
+            if turn.compaction is not None
+        ]
 
     @property
     def shown_title(self) -> str:
@@ -121,10 +175,14 @@ class Conversation:
 
         Thinking is left out, and so is a turn that failed before its first word. A reply that was
         stopped or interrupted counts as far as it came; where nothing came, the message joins the
-        next one, because templates want the two roles to alternate.
+        next one, because templates want the two roles to alternate. A summary of turns that are not
+        read is the person's, so that no text of a model speaks as the system.
         """
+        compaction = self.compaction
         said: list[tuple[str, str]] = []
-        for turn in self.turns:
+        if compaction.summary:
+            said.append(("user", SUMMARY.format(compaction.summary)))
+        for turn in self.turns[compaction.unread :]:
             if turn.without_reply:
                 continue
             said.append(("user", turn.raw_prompt))
@@ -137,6 +195,9 @@ class Conversation:
             else:
                 messages.append(Message("user" if role == "user" else "assistant", content))
         return messages
+
+
+SUMMARY = "Summary of our conversation so far:\n\n{}\n\n(The conversation goes on.)"
 
 
 def title_of(text: str) -> str:

@@ -58,6 +58,10 @@ MIGRATIONS: list[str] = [
     """
     ALTER TABLE sessions ADD COLUMN think TEXT;  -- NULL: as the model's template has it
     """,
+    """
+    ALTER TABLE turns ADD COLUMN compaction TEXT;     -- JSON; NULL: as at the turn before
+    ALTER TABLE sessions ADD COLUMN compaction TEXT;  -- JSON: chosen for the next message
+    """,
 ]
 """Scripts from one version to the next; the schema's version is how many have run."""
 
