@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from engine.errors import ContextError, RequestError
+from engine.generation.repetition import RepetitionWatch
 from engine.generation.sampling import Sampler
 from engine.protocol import (
     Event,
@@ -92,6 +93,7 @@ class _Turn:
         self.forced: deque[int] = deque()
         self.prompt, tail = _prompt(model, request, emit)
         self.sampler = Sampler(request.sampling, self.prompt)
+        self.watch = RepetitionWatch() if request.watch else None
         self.splitter = Splitter(tail, model.tokenizer.marks)
         left = self.runtime.context - len(self.prompt)
         self.room = min(left, request.max_tokens or left)
@@ -162,6 +164,7 @@ class _Turn:
                 reason = "stop"
                 break
             self._count()
+            repeats = self.watch is not None and self.watch.add(token)
             if mark := tokenizer.mark(token):
                 self._say(self.splitter.feed(pieces.flush(), tokens=0))
                 self._say(self.splitter.feed(mark, control=True))
@@ -169,6 +172,8 @@ class _Turn:
                 self._say(self.splitter.feed(pieces.feed(token)))
             if self.figures.reply_tokens == self.room:
                 reason = self.full
+            elif repeats:
+                reason = "repeats"
             elif (following := self._forward([token])) is None:
                 reason = "cancelled"
             else:

@@ -70,6 +70,10 @@ class Runtime(Protocol):
         """
         ...
 
+    def cached(self, tokens: Sequence[int]) -> int:
+        """How many of a prompt's tokens `begin` would keep. Changes nothing."""
+        ...
+
     @property
     def logits(self) -> Floats | None:
         """The logits behind the last token of the sequence, where they were kept from an earlier turn."""
@@ -121,6 +125,10 @@ class Vocabulary(Protocol):
         """Tokens of a rendered prompt."""
         ...
 
+    def count(self, text: str) -> int:
+        """Tokens of a message's text, within a prompt."""
+        ...
+
     def encode_more(self, text: str) -> list[int]:
         """Tokens of a template's text that goes on behind other tokens."""
         ...
@@ -146,8 +154,10 @@ class Template(Protocol):
         """What the person should know of the template."""
         ...
 
-    def render(self, messages: Sequence[Message], think: Think | None = None) -> list[Part]:
-        """The prompt, ready for the model's answer. Raises `TemplateError`, and `RequestError` for
+    def render(
+        self, messages: Sequence[Message], think: Think | None = None, *, quietly: bool = False
+    ) -> list[Part]:
+        """The prompt, ready for the model's answer; `quietly`: `notice` stays as it is. Raises `TemplateError`, and `RequestError` for
         a `think` that it does not offer."""
         ...
 

@@ -48,6 +48,9 @@ class FakeTokenizer:
             text = text.replace(mark, chr(token))
         return [ord(char) for char in text]
 
+    def count(self, text: str) -> int:
+        return len(text)
+
     def encode(self, parts: Sequence[Part]) -> list[int]:
         return [ord(char) for part in parts for char in part.text]
 
@@ -88,7 +91,9 @@ class FakeTemplate:
         self._tail = tail
         self.asked: list[Think | None] = []
 
-    def render(self, messages: Sequence[Message], think: Think | None = None) -> list[Part]:
+    def render(
+        self, messages: Sequence[Message], think: Think | None = None, *, quietly: bool = False
+    ) -> list[Part]:
         self.asked.append(think)
         parts = [Part(message.content + "\n", False) for message in messages]
         return [*parts, Part(self._tail, True)]
@@ -120,17 +125,21 @@ class FakeRuntime:
     logits: Floats | None = None
 
     def begin(self, tokens: Sequence[int], marks: Sequence[int] = ()) -> int:
-        shared = 0
-        for old, new in zip(self.sequence, tokens[:-1], strict=False):
-            if old != new:
-                break
-            shared += 1
+        shared = self.cached(tokens)
         del self.sequence[shared:]
         self.forwarded.clear()
         self._prompt = len(tokens)
         self._chosen, self._forced = None, 0
         words = "".join(map(chr, tokens)).rstrip("\n").rpartition("\n")[2].split()
         self._script = dict(word.split("=", 1) for word in words if "=" in word)
+        return shared
+
+    def cached(self, tokens: Sequence[int]) -> int:
+        shared = 0
+        for old, new in zip(self.sequence, tokens[:-1], strict=False):
+            if old != new:
+                break
+            shared += 1
         return shared
 
     def forward(self, tokens: Sequence[int]) -> Floats:
