@@ -197,9 +197,9 @@ class Child(asyncio.Protocol):
             if not answer.done():
                 answer.set_result(item)
             return
-        if not isinstance(item, Event):
-            raise EngineError("The engine spoke unasked", type(item).__name__, AGAIN)
-        if self.events is None or self.events.ended.done():
+        if not isinstance(item, Event | Counted):
+            raise EngineError("The engine sent a command", type(item).__name__, AGAIN)
+        if isinstance(item, Counted) or self.events is None or self.events.ended.done():
             raise EngineError("The engine spoke unasked", type(item).__name__, AGAIN)
         if len(self.events) >= UNREAD_LIMIT:
             raise EngineError("The engine sent too much", f"{UNREAD_LIMIT} unread events", AGAIN)
