@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from engine.errors import ContextError, RequestError
+from engine.generation.repetition import RepetitionWatch
 from engine.generation.resuming import resume
 from engine.generation.sampling import Sampler
 from engine.protocol import (
@@ -101,6 +102,7 @@ class _Turn:
         self.prompt, self.splitter = _prompt(model, request, emit)
         self.thought_before = self.splitter.thinking_tokens
         self.sampler = Sampler(request.sampling, self.prompt)
+        self.watch = RepetitionWatch() if request.watch else None
         left = self.runtime.context - len(self.prompt)
         self.room = min(left, request.max_tokens or left)
         self.full: Reason = "length" if self.room == request.max_tokens else "context"
@@ -170,6 +172,7 @@ class _Turn:
                 reason = "stop"
                 break
             self._count()
+            repeats = self.watch is not None and self.watch.add(token)
             if mark := tokenizer.mark(token):
                 self._say(self.splitter.feed(pieces.flush(), tokens=0))
                 self._say(self.splitter.feed(mark, control=True))
@@ -177,6 +180,8 @@ class _Turn:
                 self._say(self.splitter.feed(pieces.feed(token)))
             if self.figures.reply_tokens == self.room:
                 reason = self.full
+            elif repeats:
+                reason = "repeats"
             elif (following := self._forward([token])) is None:
                 reason = "cancelled"
             else:

@@ -99,6 +99,10 @@ class NativeRuntime:
         """What cached sequences that begin with these tokens hold behind them, the last used first."""
         return self._prefixes.behind(tokens)
 
+    def cached(self, tokens: Sequence[int]) -> int:
+        """How many of `tokens` are cached from their first on."""
+        return self._prefixes.cached(tokens)
+
     @property
     def logits(self) -> Floats | None:
         """Those behind the current sequence's last token, where they were kept."""

@@ -80,6 +80,10 @@ class PrefixCache:
             if sequence.tokens[: len(wanted)] == wanted
         ]
 
+    def cached(self, tokens: Sequence[int]) -> int:
+        """How many of the first `tokens` a prompt could go on behind."""
+        return max((self._usable(sequence, tokens) for sequence in self._sequences), default=0)
+
     def keep_state(self, sequence: CachedSequence, logits: Floats | None = None) -> None:
         """Keep the recurrent state of the current sequence's end, where the model has one."""
         if self._snapshots is not None:

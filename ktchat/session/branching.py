@@ -74,11 +74,9 @@ class BranchingSession(OpenSession):
     def messages_for(self, turn: Turn, text: str | None = None) -> list[Message]:
         """What the model would read to answer a turn of the path anew, or `text` in the place of its message."""
         at = self.conversation.turns.index(turn)
-        before = Conversation(
-            system=self.conversation.system,
-            turns=[*self.conversation.turns[:at], Turn(turn.raw_prompt if text is None else text)],
-        )
-        return before.messages()
+        words = turn.raw_prompt if text is None else text
+        turns = [*self.conversation.turns[:at], Turn(words, compaction=turn.compaction)]
+        return Conversation(system=self.conversation.system, turns=turns).messages()
 
     def _must_be_ours(self, what: str) -> None:
         if self.read_only:

@@ -251,6 +251,7 @@ class ChatSession(BranchingSession):
             max_tokens=self.max_tokens,
             model=conversation.model_name,
             parent=last.id if last else None,
+            compaction=replaced.compaction if replaced is not None else None,
         )
         if replaced is not None and replaced.raw_prompt == text:
             turn.created = replaced.created  # the message is as old as it was

@@ -11,6 +11,7 @@ from typing import Protocol
 from engine.errors import EngineError, KtchatError
 from engine.protocol import (
     Begun,
+    Counted,
     Event,
     Failed,
     Figures,
@@ -49,8 +50,15 @@ class Engine(Protocol):
         session: str | None,
         begun: Begun | None = None,
         /,
+        *,
+        watch: bool = False,
     ) -> AsyncIterator[Event]:
         """Progress, Prefilled, Thinking, Text, WasThinking and Notice, then Finished or Failed."""
+
+    async def count(
+        self, messages: Sequence[Message], think: Think | None = None, /
+    ) -> Counted | None:
+        """A conversation's tokens; None: they cannot be counted."""
 
     def answer_now(self) -> None:
         """End the thinking of the reply that is being written, if it is thinking."""

@@ -34,6 +34,28 @@ class TurnState(StrEnum):
 
 _numbers = itertools.count()
 
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What of the beginning of a conversation the model reads no more, and what it reads instead.
+
+    It is a count and no list of turns: what comes before a turn never changes.
+    """
+
+    unread: int = 0
+    """The first so many turns are not read."""
+    summary: str = ""
+    """Read in their place; safe to draw."""
+
+    def within(self, turns: int) -> Compaction:
+        """The same before which there are so many turns."""
+        return self if self.unread <= turns else Compaction(turns, self.summary)
+
+
+EVERYTHING = Compaction()
+"""Every turn is read (again)."""
+
+
 TITLE_LENGTH = 60
 UNTITLED = "New session"
 
@@ -69,6 +91,8 @@ class Turn:
     """Unix time at which the person changed the reply; None: it is as the model wrote it."""
     number: int = field(default_factory=_numbers.__next__, compare=False, repr=False)
     """Grows with every turn that is made or read: versions of a turn are in this order."""
+    compaction: Compaction | None = None
+    """Holds from this turn on; None: what holds at the turn before it."""
 
     @property
     def prompt(self) -> str:
@@ -125,6 +149,37 @@ class Conversation:
     """All other turns of its tree: what was edited, regenerated or left for another version (`store.tree`)."""
     last_shown: dict[str | None, str] = field(default_factory=dict, compare=False, repr=False)
     """Id of a turn, and of the one that was shown behind it last, where that is another one now."""
+    next_compaction: Compaction | None = None
+    """Chosen for the next message; None: what holds at the last turn."""
+
+    @property
+    def compaction(self) -> Compaction:
+        """What holds for the next message."""
+        if self.next_compaction is not None:
+            return self.next_compaction.within(len(self.turns))
+        return self._past_compactions[-1]
+
+    @property
+    def earlier_compaction(self) -> Compaction | None:
+        """What held before the present one was chosen; None: everything is read."""
+        past, now = self._past_compactions, self.compaction
+        if now == EVERYTHING:
+            return None
+        return past[past.index(now) - 1] if now in past else past[-1]
+
+    def choose_compaction(self, compaction: Compaction) -> None:
+        """It holds from the next message on."""
+        holds = compaction == self._past_compactions[-1]
+        self.next_compaction = None if holds else compaction
+
+    @property
+    def _past_compactions(self) -> list[Compaction]:
+        """Those of the turns, one after another."""
+        return [EVERYTHING] + [
+            turn.compaction.within(number)
+            for number, turn in enumerate(self.turns)
+            if turn.compaction is not None
+        ]
 
     @property
     def shown_title(self) -> str:
@@ -141,10 +196,14 @@ class Conversation:
 
         Thinking is left out, and so is a turn that failed before its first word. A reply that was
         stopped or interrupted counts as far as it came; where nothing came, the message joins the
-        next one, because templates want the two roles to alternate.
+        next one, because templates want the two roles to alternate. A summary of turns that are not
+        read is the person's, so that no text of a model speaks as the system.
         """
+        compaction = self.compaction
         said: list[tuple[str, str]] = []
-        for turn in self.turns:
+        if compaction.summary:
+            said.append(("user", SUMMARY.format(compaction.summary)))
+        for turn in self.turns[compaction.unread :]:
             if turn.without_reply:
                 continue
             said.append(("user", turn.raw_prompt))
@@ -157,6 +216,9 @@ class Conversation:
             else:
                 messages.append(Message("user" if role == "user" else "assistant", content))
         return messages
+
+
+SUMMARY = "Summary of our conversation so far:\n\n{}\n\n(The conversation goes on.)"
 
 
 def title_of(text: str) -> str:

@@ -81,6 +81,7 @@ def _turn_data(turn: Turn) -> dict[str, Any]:
         "max_tokens": turn.max_tokens,
         "figures": dataclasses.asdict(turn.figures) if turn.figures else None,
         "error": turn.error.to_dict() if turn.error else None,
+        "compaction": dataclasses.asdict(turn.compaction) if turn.compaction else None,
     }
 
 

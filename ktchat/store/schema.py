@@ -61,6 +61,10 @@ MIGRATIONS: list[str] = [
     """
     ALTER TABLE turns ADD COLUMN edited REAL;  -- when its reply was changed by hand; NULL: it was not
     """,
+    """
+    ALTER TABLE turns ADD COLUMN compaction TEXT;     -- JSON; NULL: as at the turn before
+    ALTER TABLE sessions ADD COLUMN compaction TEXT;  -- JSON: chosen for the next message
+    """,
 ]
 """Scripts from one version to the next; the schema's version is how many have run."""
 

@@ -91,6 +91,8 @@ def set_path(conversation: Conversation, path: Iterable[Turn]) -> None:
     path = list(path)
     shown = {id(turn) for turn in path}
     left = [turn for turn in all_turns(conversation) if id(turn) not in shown]
+    if (path[-1:] or [None])[0] is not conversation.last:
+        conversation.next_compaction = None  # it was chosen for what comes behind that turn
     conversation.turns, conversation.others = path, left
 
 
@@ -102,8 +104,8 @@ def find(conversation: Conversation, turn: str) -> Turn | None:
 def copied(turn: Turn, parent: str | None) -> Turn:
     """The same words as another turn behind `parent`."""
     state = TurnState.INTERRUPTED if turn.state == TurnState.STREAMING else turn.state
-    fresh = {"id": new_id(), "parent": parent, "state": state, "number": Turn("").number}
-    return dataclasses.replace(turn, **fresh)
+    number = Turn("").number
+    return dataclasses.replace(turn, id=new_id(), parent=parent, state=state, number=number)
 
 
 def _said_something(turn: Turn) -> bool:

@@ -16,6 +16,7 @@ from engine.errors import KtchatError, RequestError
 from engine.protocol import (
     Begun,
     Computed,
+    Counted,
     Event,
     Failed,
     Figures,
@@ -161,6 +162,8 @@ class FakeEngine:
         think: Think | None = None,
         session: str | None = None,
         begun: Begun | None = None,
+        *,
+        watch: bool = False,
     ) -> AsyncIterator[Event]:
         """The next scripted reply as events."""
         sampling = sampling or Sampling()
@@ -174,6 +177,15 @@ class FakeEngine:
             return
         async for event in self._answer(self._next(messages), sampling, max_tokens):
             yield event
+
+    async def count(
+        self, messages: Sequence[Message], think: Think | None = None
+    ) -> Counted | None:
+        """A word is a token, and four are around each message."""
+        if self.loaded is None:
+            return None
+        each = tuple(len(_tokens(message.content)) for message in messages)
+        return Counted(0, sum(each) + 4 * len(each), 0, each)
 
     def cancel(self) -> None:
         """End the request in progress with `Finished("cancelled")`."""

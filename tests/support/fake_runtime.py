@@ -52,6 +52,9 @@ class FakeTokenizer:
             tokens += [ord(char) for char in text]
         return tokens
 
+    def count(self, text: str) -> int:
+        return len(text)
+
     def encode(self, parts: Sequence[Part]) -> list[int]:
         return [ord(char) for part in parts for char in part.text]
 
@@ -92,7 +95,9 @@ class FakeTemplate:
         self._tail = tail
         self.asked: list[Think | None] = []
 
-    def render(self, messages: Sequence[Message], think: Think | None = None) -> list[Part]:
+    def render(
+        self, messages: Sequence[Message], think: Think | None = None, *, quietly: bool = False
+    ) -> list[Part]:
         self.asked.append(think)
         parts = [Part(message.content + "\n", False) for message in messages]
         return [*parts, Part(self._tail, True)]
@@ -124,11 +129,7 @@ class FakeRuntime:
     logits: Floats | None = None
 
     def begin(self, tokens: Sequence[int], marks: Sequence[int] = ()) -> int:
-        shared = 0
-        for old, new in zip(self.sequence, tokens[:-1], strict=False):
-            if old != new:
-                break
-            shared += 1
+        shared = self.cached(tokens)
         del self.sequence[shared:]
         self.forwarded.clear()
         self._prompt = len(tokens)
@@ -140,6 +141,14 @@ class FakeRuntime:
     def behind(self, tokens: Sequence[int]) -> list[list[int]]:
         wanted = list(tokens)
         return [self.sequence[len(wanted) :]] if self.sequence[: len(wanted)] == wanted else []
+
+    def cached(self, tokens: Sequence[int]) -> int:
+        shared = 0
+        for old, new in zip(self.sequence, tokens[:-1], strict=False):
+            if old != new:
+                break
+            shared += 1
+        return shared
 
     def forward(self, tokens: Sequence[int]) -> Floats:
         assert 0 < len(tokens) <= self.chunk

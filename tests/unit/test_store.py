@@ -23,7 +23,7 @@ from ktchat.common.errors import (
     UnknownSessionError,
 )
 from ktchat.store import schema
-from ktchat.store.conversation import Conversation, Turn
+from ktchat.store.conversation import Compaction, Conversation, Turn
 from ktchat.store.locks import Locks
 from ktchat.store.records import session_values, turn_values
 from ktchat.store.repair import is_sound, repair
@@ -378,6 +378,36 @@ def test_the_choice_of_thinking_comes_back_if_it_is_one(store: Store) -> None:
     assert store.load(session.id).think == "high"
     store.database.write([("UPDATE sessions SET think = ?", (b"\xff\x00",))])
     assert store.load(session.id).think is None
+
+
+def test_what_is_no_longer_read_comes_back_if_it_is_possible(store: Store) -> None:
+    session = a_session("one", "two", "three")
+    session.turns[1].compaction = Compaction(1, "about one")
+    session.next_compaction = Compaction(2, "about one and two")
+    store.save_conversation(session)
+    assert reopened(store).load(session.id) == session
+    for wrong in (
+        "[",
+        "[]",
+        '{"unread": -1, "summary": ""}',
+        '{"unread": true, "summary": ""}',
+        b"\xff",
+    ):
+        store.database.write([("UPDATE turns SET compaction = ?", (wrong,))])
+        assert [turn.compaction for turn in store.load(session.id).turns] == [None] * 3
+    hostile = '{"unread": 99, "summary": "a\\u001b]52;c;x\\u0007b"}'
+    store.database.write([("UPDATE turns SET compaction = ?", (hostile,))])
+    loaded = store.load(session.id).turns[0].compaction
+    assert loaded is not None and loaded.unread == 99 and not set(loaded.summary) & set("\x1b\x07")
+
+
+def test_what_was_chosen_behind_another_turn_does_not_hold(store: Store) -> None:
+    session = a_session("one", "two")
+    session.next_compaction = Compaction(1)
+    store.save_conversation(session)
+    head = session.turns[0].id
+    store.database.write([("UPDATE sessions SET head = ?", (head,))])
+    assert store.load(session.id).next_compaction is None
 
 
 def test_a_migration_that_fails_changes_nothing(
