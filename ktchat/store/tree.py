@@ -91,7 +91,7 @@ def set_path(conversation: Conversation, path: Iterable[Turn]) -> None:
     path = list(path)
     shown = {id(turn) for turn in path}
     left = [turn for turn in all_turns(conversation) if id(turn) not in shown]
-    if (path[-1:] or [None])[0] is not conversation.last:
+    if not path or path[-1] is not conversation.last:
         conversation.next_compaction = None  # it was chosen for what comes behind that turn
     conversation.turns, conversation.others = path, left
 
