@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from engine.errors import RequestError, thinking_not_offered
-from engine.protocol import Event, Failed, Load, Loaded, PartialSampling, Think
+from engine.protocol import Counted, Event, Failed, Load, Loaded, Message, PartialSampling, Think
 from ktchat.common.sampling import SamplingSources
 from ktchat.common.text import one_line
 from ktchat.session.branching import BranchingSession
@@ -167,6 +167,10 @@ class ChatSession(BranchingSession):
         """End the thinking of the reply: the model goes on with its answer."""
         if self._reply is not None:
             self.engine.answer_now()
+
+    async def count(self, messages: Sequence[Message]) -> Counted | None:
+        """The tokens of messages as the model would read them, and how many of them are cached."""
+        return await self.engine.count(messages, self._offered_think())
 
     async def wait_idle(self) -> None:
         """Return when no reply is being written."""
