@@ -34,6 +34,7 @@ def commands(screen: ChatScreen) -> Iterator[SystemCommand]:
     words = "Undo the last deletion"
     yield SystemCommand("Bring back session", words, run("screen.undo_delete"))
     for title, words, action in (
+        ("Search sessions", "In all titles and texts (/ in the session list)", "search_all"),
         ("Branch", "A new session with all up to the last turn (b on a message)", "branch"),
         ("Version before", "Of the last turn that has versions (Left on it)", "version(-1)"),
         ("Version after", "Of the last turn that has versions (Right on it)", "version(1)"),
