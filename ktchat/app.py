@@ -110,6 +110,7 @@ class KtchatApp(App[None]):
 
     async def _start(self) -> None:
         from ktchat.session.chat import ChatSession
+        from ktchat.session.indexing import index
         from ktchat.store.store import Store
 
         screen, settings = self.chat_screen, self.context.settings.settings
@@ -136,6 +137,7 @@ class KtchatApp(App[None]):
             screen.prompt.earlier = await store.call(store.recent_prompts)
         self.watch(self, "theme", self._theme_changed, init=False)
         self.run_worker(screen.downloads.follow(), group="downloads", exit_on_error=False)
+        self.run_worker(index(store), group="index", exit_on_error=False)
         await asyncio.to_thread(_import_rest)
         gc.freeze()  # what is loaded now stays: a full collection over it would stall the keys
 

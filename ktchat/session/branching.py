@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from engine.errors import RequestError
-from engine.protocol import Message
+from engine.protocol import Counted, Message
 from ktchat.common.errors import SessionBusyError
 from ktchat.session.open_session import OpenSession
 from ktchat.store import tree
 from ktchat.store.conversation import Conversation, Turn, TurnState
+
+MEASURED = 20
+"""Of the last turns, those whose speed counts."""
 
 
 class BranchingSession(OpenSession):
@@ -70,6 +74,33 @@ class BranchingSession(OpenSession):
         self.saver.touch(self.conversation, *turns)
         await self.saver.flush()
         return self.conversation
+
+    async def read_again(self, turn: Turn, part: tree.Part | None) -> int | None:
+        """Tokens that have to be read again to regenerate the reply to a turn of the path (`part` None), after its
+        message was edited ("prompt"), or before the next reply once its reply was ("reply"); None: unknown."""
+        counted = await self.count(self.messages_for(turn))
+        if counted is None or counted.tokens is None:
+            return None
+        if part is None:
+            return counted.tokens - counted.cached
+        if part == "prompt":
+            own = counted.each[-1] if counted.each else 0
+            return counted.tokens - min(counted.cached, counted.tokens - own)
+        whole = await self.count(self.conversation.messages())
+        if whole is None or whole.tokens is None:
+            return None
+        return max(0, whole.tokens - min(whole.cached, counted.tokens))
+
+    async def count(self, messages: Sequence[Message]) -> Counted | None:
+        """What the engine counts; None: there is none, or no model."""
+        return None
+
+    @property
+    def prompt_speed(self) -> float:
+        """Tokens of a prompt read a second, as measured in this session where most was read; 0: not yet."""
+        known = [t.figures for t in self.conversation.turns[-MEASURED:] if t.figures is not None]
+        most = max(known, key=lambda f: f.prompt_tokens - f.cached_tokens, default=None)
+        return most.prefill_tok_s if most is not None else 0.0
 
     def messages_for(self, turn: Turn, text: str | None = None) -> list[Message]:
         """What the model would read to answer a turn of the path anew, or `text` in the place of its message."""

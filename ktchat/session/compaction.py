@@ -211,7 +211,7 @@ class Compactor:
         return await self._count(_view(overflow.conversation, turns))
 
     async def _count(self, conversation: Conversation) -> Counted | None:
-        return await self._chat.engine.count(conversation.messages(), self._chat.offered_think)
+        return await self._chat.count(conversation.messages())
 
 
 def speeds(conversation: Conversation) -> tuple[float, float]:

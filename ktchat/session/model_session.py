@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 
 from engine.errors import RequestError, thinking_not_offered
-from engine.protocol import Event, Failed, Load, Loaded, Think
+from engine.protocol import Counted, Event, Failed, Load, Loaded, Message, Think
 from ktchat.common.text import one_line
 from ktchat.session.branching import BranchingSession
 from ktchat.session.reply import Engine, shown
@@ -70,6 +70,10 @@ class ModelSession(BranchingSession):
         """The session's choice, if the model knows it: another one may have been loaded since."""
         loaded, think = self.engine.loaded, self.conversation.think
         return think if loaded is not None and think in loaded.think else None
+
+    async def count(self, messages: Sequence[Message]) -> Counted | None:
+        """The tokens of messages as the model would read them, and how many of them are cached."""
+        return await self.engine.count(messages, self.offered_think)
 
     async def load(self, command: Load) -> AsyncGenerator[Event, None]:
         """Load a model; the last event is `Loaded` or `Failed`."""

@@ -94,7 +94,7 @@ async def _parts(
 
     async def fits(part: Sequence[Turn], before: int) -> bool:
         messages = _messages(conversation, part, earlier, limit)
-        counted = await chat.engine.count(messages, chat.offered_think)
+        counted = await chat.count(messages)
         room = chat.context_size - limit - before - SLACK
         return counted is None or counted.tokens is None or counted.tokens <= room
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ktchat.common.errors import StoreVersionError
 from ktchat.common.paths import private_folder
+from ktchat.store import search_index
 
 BUSY_SECONDS = 5.0
 
@@ -108,6 +109,8 @@ def connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA secure_delete = ON")
         db.execute("PRAGMA trusted_schema = OFF")
         _migrate(db, path, writable)
+        if writable:
+            search_index.ensure(db)
     except BaseException:
         db.close()
         raise

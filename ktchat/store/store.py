@@ -20,6 +20,7 @@ from ktchat.common.errors import (
     StoreVersionError,
     UnknownSessionError,
 )
+from ktchat.store import search_index
 from ktchat.store.conversation import Conversation, Turn
 from ktchat.store.database import Database, Statement
 from ktchat.store.locks import Locks
@@ -33,6 +34,7 @@ from ktchat.store.records import (
     summary_from,
     turn_values,
 )
+from ktchat.store.search import Search
 
 UNDO_SECONDS = 10.0
 """How long a deleted session can be brought back."""
@@ -53,6 +55,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.locks = Locks(path.parent / "locks")
         self.database = Database(path, self.locks)
+        self.search = Search(self.database)
         self.kv = CacheFolder(path.parent / "kv")
         """What the engine keeps on the disk of these sessions."""
         self._thread: ThreadPoolExecutor | None = None
@@ -76,15 +79,18 @@ class Store:
 
     # Reading.
 
-    def sessions(self) -> list[SessionSummary]:
-        """Every session that is not deleted, the last used first."""
+    def sessions(self, limit: int = -1) -> list[SessionSummary]:
+        """The sessions that are not deleted, the last used first; so many at most."""
         rows = self.database.query(
-            "WITH RECURSIVE shown (session, id, parent) AS ("
-            " SELECT t.session, t.id, t.parent FROM sessions s JOIN turns t ON t.id = s.head"
+            "WITH RECURSIVE listed AS (SELECT * FROM sessions WHERE deleted IS NULL"
+            " ORDER BY updated DESC, id LIMIT ?),"
+            " shown (session, id, parent) AS ("
+            " SELECT t.session, t.id, t.parent FROM listed s JOIN turns t ON t.id = s.head"
             " UNION SELECT t.session, t.id, t.parent FROM shown JOIN turns t ON t.id = shown.parent)"
             " SELECT s.id, s.title, s.created, s.updated, s.model_name, count(n.id) AS turns"
-            " FROM sessions s LEFT JOIN shown n ON n.session = s.id"
-            " WHERE s.deleted IS NULL GROUP BY s.id ORDER BY s.updated DESC, s.id"
+            " FROM listed s LEFT JOIN shown n ON n.session = s.id"
+            " GROUP BY s.id ORDER BY s.updated DESC, s.id",
+            (limit,),
         )
         return [summary_from(row) for row in rows]
 
@@ -148,9 +154,15 @@ class Store:
             f" ON CONFLICT (id) DO UPDATE SET {update}"
         )
         work: list[Statement] = []
+        indexed = self.search.indexed
         for session_row, turn_rows in rows:
             work.append((session, session_row))
-            work += [(turn, row) for row in turn_rows]
+            for row in turn_rows:
+                values = dict(zip(TURN_COLUMNS, row, strict=True))
+                changes = (values[name] for name in ("id", "prompt", "reply", "state"))
+                work += [search_index.before_saving(*changes)] * indexed
+                work.append((turn, row))
+                work += [search_index.after_saving(values["id"])] * indexed
         for name, text in drafts:
             work.append(_draft(name, text))
         self.database.write(work)
@@ -185,7 +197,7 @@ class Store:
     def remove(self, session: str) -> None:
         """Remove a session for good. Raises `SessionBusyError` like `delete`."""
         self.delete(session)
-        self.database.write(_removal("SELECT ?", (session,)))
+        self.database.write(self._removal("SELECT ?", (session,)))
         self._forget_kv()
 
     def restore(self, session: str) -> None:
@@ -198,8 +210,28 @@ class Store:
         gone = "SELECT id FROM sessions WHERE deleted IS NOT NULL AND deleted <= ?"
         before = (time.time() - older_than,)
         if self.database.query(f"{gone} LIMIT 1", before):
-            self.database.write(_removal(gone, before))
+            self.database.write(self._removal(gone, before))
             self._forget_kv()
+
+    def _removal(self, sessions: str, values: Sequence[Any]) -> list[Statement]:
+        indexed = [search_index.before_removing(sessions, values)] * self.search.indexed
+        return [
+            *indexed,
+            (f"DELETE FROM drafts WHERE session IN ({sessions})", values),
+            (f"DELETE FROM sessions WHERE id IN ({sessions})", values),
+        ]
+
+    def settle_interrupted(self) -> None:
+        """Replies that were being written when their program ended are interrupted; in sessions that are open
+        nowhere, the others are their programs' business."""
+        rows = self.database.query("SELECT id, session FROM turns WHERE state = 'streaming'")
+        for turn, session in ((str(row["id"]), str(row["session"])) for row in rows):
+            if not self.locks.holds(session) and self.locks.is_free(session):
+                change = (
+                    "UPDATE turns SET state = 'interrupted' WHERE id = ? AND state = 'streaming'"
+                )
+                added = [search_index.after_saving(turn)] * self.search.indexed
+                self.database.write([(change, (turn,)), *added])
 
     def _forget_kv(self) -> None:
         """Of sessions that are gone nothing stays that no other one has."""
@@ -246,13 +278,6 @@ class Store:
 
 
 _FIXED = ("id", "session", "parent", "created")
-
-
-def _removal(sessions: str, values: Sequence[Any]) -> list[Statement]:
-    return [
-        (f"DELETE FROM drafts WHERE session IN ({sessions})", values),
-        (f"DELETE FROM sessions WHERE id IN ({sessions})", values),
-    ]
 
 
 def _marks(columns: Sequence[str]) -> str:

@@ -33,5 +33,11 @@ def commands(screen: ChatScreen) -> Iterator[SystemCommand]:
     yield SystemCommand("Sampling", "Which values hold, and where from", thinking.say_sampling)
     words = "Undo the last deletion"
     yield SystemCommand("Bring back session", words, run("screen.undo_delete"))
+    for title, words, action in (
+        ("Branch", "A new session with all up to the last turn (b on a message)", "branch"),
+        ("Version before", "Of the last turn that has versions (Left on it)", "version(-1)"),
+        ("Version after", "Of the last turn that has versions (Right on it)", "version(1)"),
+    ):
+        yield SystemCommand(title, words, run(f"screen.{action}"))
     words = "What the KV cache of sessions takes, and how to empty it"
     yield SystemCommand("Sessions on disk", words, screen.sessions.say_on_disk)

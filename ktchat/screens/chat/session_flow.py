@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ktchat.screens.chat.replies import Replies
     from ktchat.screens.chat.session_listing import SessionListing
     from ktchat.session.chat import ChatSession
+    from ktchat.store.conversation import Turn
 
 
 class SessionFlow:
@@ -39,6 +40,10 @@ class SessionFlow:
     def open(self, session: str) -> None:
         """Open a saved session."""
         self._switch(session)
+
+    def branch(self, turn: Turn) -> None:
+        """Begin a session with the conversation up to a turn."""
+        self._run(self._branch(turn))
 
     def rename(self, session: str, title: str) -> None:
         """Give a session another title."""
@@ -113,6 +118,24 @@ class SessionFlow:
                 self._activity.changed()
         if stopped:
             frame.status.say(f"the reply was stopped and is kept in “{title}”")
+        frame.prompt.focus()
+
+    async def _branch(self, turn: Turn) -> None:
+        chat, frame = self._context.chat, self._frame
+        if chat is None:
+            return
+        async with self._lock:
+            self._put_away(chat)
+            try:
+                await self._replies.come_to_rest()
+                await chat.branch(turn)
+                await self._show(chat, frame.prompt.text)
+            except KtchatError as error:
+                frame.status.say(str(error), "error")
+            finally:
+                self._activity.switching = False
+                self._activity.changed()
+        frame.status.say("a session of its own, with all up to there; the other one stays as it is")
         frame.prompt.focus()
 
     def _put_away(self, chat: ChatSession) -> str:
