@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 
-from engine.errors import RequestError, thinking_not_offered
-from engine.protocol import Counted, Event, Failed, Load, Loaded, Message, PartialSampling, Think
+from engine.errors import RequestError
+from engine.protocol import PartialSampling
 from ktchat.common.sampling import SamplingSources
 from ktchat.common.text import one_line
-from ktchat.session.branching import BranchingSession
-from ktchat.session.reply import Engine, Reply, Started, Update, shown
+from ktchat.session.model_session import ModelSession
+from ktchat.session.reply import Engine, Reply, Started, Update
 from ktchat.store import tree
 from ktchat.store.conversation import Turn, TurnState, title_of
 from ktchat.store.saver import Notify, Severity
@@ -29,7 +29,7 @@ CLOSE_SECONDS = 0.5
 """How long a reply may take to end when the program does."""
 
 
-class ChatSession(BranchingSession):
+class ChatSession(ModelSession):
     """The chat of one running program: the session that is open, and the replies in it.
 
     Create it inside a running event loop. Set `sampling`, `max_tokens` and `system` at any time;
@@ -48,70 +48,19 @@ class ChatSession(BranchingSession):
         system: str = "",
         notify: Notify | None = None,
     ) -> None:
-        super().__init__(store, system, notify)
-        self.engine = engine
+        super().__init__(engine, store, system, notify)
         self.sampling = sampling or SamplingSources()
         self.max_tokens = max_tokens
+        self.watch = True
+        """Whether a reply is stopped when it repeats itself."""
         self._reply: Reply | None = None
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     # What is going on.
 
     @property
     def busy(self) -> bool:
-        """Whether a reply is being written."""
-        return self._reply is not None
-
-    @property
-    def loaded(self) -> Loaded | None:
-        """The model that answers."""
-        return self.engine.loaded
-
-    @property
-    def context_used(self) -> int:
-        """Tokens of the context that the conversation took at its last reply."""
-        figures = (turn.figures for turn in reversed(self.conversation.turns) if turn.figures)
-        return next((f.context_used for f in figures), 0)
-
-    @property
-    def context_size(self) -> int:
-        """Tokens of the model's context; 0 while none is loaded."""
-        return self.engine.loaded.context if self.engine.loaded else 0
-
-    @property
-    def think(self) -> Think | None:
-        """What holds of the model's thinking: the choice for this session, else the template's own;
-        None: there is no choice, or what the template does by itself is none of them."""
-        loaded = self.engine.loaded
-        if loaded is None:
-            return None
-        chosen = self.conversation.think
-        return chosen if chosen in loaded.think else loaded.think_default
-
-    def choose_thinking(self, think: Think | None) -> None:
-        """Choose for this session, from the next message on; None: as the template has it.
-
-        Raises `RequestError` for what the model does not offer.
-        """
-        loaded = self.engine.loaded
-        if loaded is not None and think is not None and think not in loaded.think:
-            raise thinking_not_offered(one_line(loaded.name, 60), think, loaded.think)
-        self.conversation.think = think
-        if self.conversation.turns and not self.read_only:
-            self.saver.touch(self.conversation)
-
-    # The model.
-
-    async def load(self, command: Load) -> AsyncGenerator[Event, None]:
-        """Load a model; the last event is `Loaded` or `Failed`."""
-        try:
-            self._must_be_idle()
-        except RequestError as error:
-            yield Failed(error)
-            return
-        async for event in self.engine.load(command):
-            yield shown(event)
+        """Whether a reply, or a summary, is being written."""
+        return self._reply is not None or self._occupied
 
     # Replies. Each of the four raises `RequestError` or `SessionBusyError` before anything is
     # changed; a failure of the engine is the event `Failed`.
@@ -145,9 +94,10 @@ class ChatSession(BranchingSession):
         return self._answer(text, turn)
 
     def go_on(self, turn: Turn | None = None) -> AsyncGenerator[Update, None]:
-        """Let a reply that is shown (default: the last) go on from its end.
+        """Let a reply that is shown (default: the last) go on from its end; one that was stopped because it
+        repeats itself is not watched any more.
 
-        Where turns follow it, it is a new version that goes on, and they stay with the old one.
+        Where turns follow it, or where less of the conversation is read, it is a new version that goes on.
         """
         turn = turn or self.conversation.last
         if turn is None or not turn.can_go_on:
@@ -162,15 +112,13 @@ class ChatSession(BranchingSession):
         """Stop the reply; what came is kept. Its last event is `Finished("cancelled")`."""
         if self._reply is not None:
             self._reply.stop()
+        elif self._occupied:
+            self.engine.cancel()
 
     def answer_now(self) -> None:
         """End the thinking of the reply: the model goes on with its answer."""
         if self._reply is not None:
             self.engine.answer_now()
-
-    async def count(self, messages: Sequence[Message]) -> Counted | None:
-        """The tokens of messages as the model would read them, and how many of them are cached."""
-        return await self.engine.count(messages, self._offered_think())
 
     async def wait_idle(self) -> None:
         """Return when no reply is being written."""
@@ -206,6 +154,7 @@ class ChatSession(BranchingSession):
     ) -> AsyncGenerator[Update, None]:
         self._must_be_idle()
         conversation, before = self.conversation, list(self.conversation.turns)
+        repeats = goes_on and replaced is not None and replaced.reason == "repeats"
         if goes_on and replaced is not None:
             turn = self._resume(replaced)
         else:
@@ -214,8 +163,9 @@ class ChatSession(BranchingSession):
             self.engine,
             turn,
             conversation.id,
-            self._offered_think(),
+            self.offered_think,
             lambda n: self.saver.touch(conversation, turn, tokens=n),
+            watch=self.watch and not repeats,
         )
         self._reply = reply
         self._idle.clear()
@@ -237,13 +187,10 @@ class ChatSession(BranchingSession):
             self._reply = None
             self._idle.set()
 
-    def _offered_think(self) -> Think | None:
-        """The session's choice, if the model knows it: another one may have been loaded since."""
-        loaded, think = self.engine.loaded, self.conversation.think
-        return think if loaded is not None and think in loaded.think else None
-
     def _begin(self, text: str, replaced: Turn | None) -> Turn:
         conversation = self.conversation
+        compaction = conversation.next_compaction or (replaced.compaction if replaced else None)
+        conversation.next_compaction = None
         if replaced is not None:
             tree.cut(conversation, replaced)
         if (model := self.engine.loaded) is not None:
@@ -255,7 +202,7 @@ class ChatSession(BranchingSession):
             max_tokens=self.max_tokens,
             model=conversation.model_name,
             parent=last.id if last else None,
-            compaction=replaced.compaction if replaced is not None else None,
+            compaction=compaction,
         )
         if replaced is not None and replaced.raw_prompt == text:
             turn.created = replaced.created  # the message is as old as it was
@@ -270,8 +217,11 @@ class ChatSession(BranchingSession):
     def _resume(self, turn: Turn) -> Turn:
         """The turn whose reply goes on: this one, or a version of it where others follow."""
         conversation = self.conversation
-        if tree.children(conversation, turn.id):
+        compaction = conversation.next_compaction or turn.compaction
+        conversation.next_compaction = None
+        if tree.children(conversation, turn.id) or compaction != turn.compaction:
             version = tree.copied(turn, turn.parent)
+            version.compaction = compaction
             tree.cut(conversation, turn)
             conversation.turns.append(version)
             turn = version

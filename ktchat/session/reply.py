@@ -98,10 +98,13 @@ class Reply:
         session: str | None,
         think: Think | None,
         changed: Callable[[int], None],
+        *,
+        watch: bool = False,
     ) -> None:
         self.turn = turn
         self.session = session
         self.think = think
+        self.watch = watch
         self.stopping = False
         self._engine = engine
         self._changed = changed
@@ -143,7 +146,8 @@ class Reply:
             return
         turn = self.turn
         how = turn.sampling, turn.max_tokens, self.think
-        stream = self._engine.generate(messages, *how, self.session, self._begun)
+        rest = self.session, self._begun
+        stream = self._engine.generate(messages, *how, *rest, watch=self.watch)
         try:
             async for event in stream:
                 if self.stopping and not isinstance(event, Finished | Failed):

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from engine.errors import KtchatError, RequestError
+from engine.errors import ContextError, KtchatError, RequestError
 from engine.protocol import (
     Begun,
     Computed,
@@ -222,6 +222,9 @@ class FakeEngine:
     ) -> AsyncIterator[Event]:
         prompt = sum(len(_tokens(m.content)) + 4 for m in self.requests[-1].messages)
         start = time.perf_counter()
+        if prompt >= self.loaded_context:
+            yield Failed(ContextError("The conversation is longer than the model's context"))
+            return
         for step in range(1, reply.prefill_steps + 1):
             if await self._pause(reply.prefill_seconds / reply.prefill_steps):
                 yield self._end(Figures(prompt_tokens=prompt, context_size=self.loaded_context))

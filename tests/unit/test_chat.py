@@ -118,9 +118,9 @@ async def test_the_message_is_on_the_disk_before_the_engine_is_asked(start: Star
     seen: list[tuple[str, str, str]] = []
     generate = chat.engine.generate
 
-    def spying(*args: object) -> AsyncIterator[object]:
+    def spying(*args: object, **options: object) -> AsyncIterator[object]:
         seen.extend(on_disk(chat))
-        return generate(*args)  # type: ignore[arg-type]
+        return generate(*args, **options)  # type: ignore[arg-type]
 
     chat.engine.generate = spying  # type: ignore[assignment, method-assign]
     await all_of(chat.send("hi"))
@@ -277,11 +277,11 @@ async def test_a_failure_in_the_middle_keeps_what_came(start: Start) -> None:
 async def test_an_engine_that_breaks_its_word_is_a_failure(start: Start) -> None:
     chat = await start("x")
 
-    async def raising(*args: object) -> AsyncIterator[Text]:
+    async def raising(*args: object, **options: object) -> AsyncIterator[Text]:
         yield Text("a")
         raise EngineError("The pipe broke")
 
-    async def silent(*args: object) -> AsyncIterator[Text]:
+    async def silent(*args: object, **options: object) -> AsyncIterator[Text]:
         yield Text("b")
 
     for generate in (raising, silent):
