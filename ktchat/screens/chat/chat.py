@@ -15,6 +15,7 @@ from engine.errors import KtchatError
 from ktchat.screens.chat import keys
 from ktchat.screens.chat.branch_flow import BranchFlow
 from ktchat.screens.chat.download_flow import DownloadFlow
+from ktchat.screens.chat.file_flow import FileFlow
 from ktchat.screens.chat.model_flow import ModelFlow
 from ktchat.screens.chat.replies import Replies
 from ktchat.screens.chat.search_flow import SearchFlow
@@ -45,6 +46,7 @@ class ChatScreen(TurnActions):
         self.sessions = SessionFlow(self, self.activity, self.listing, self.replies)
         self.branches = BranchFlow(self, self.activity, self.listing, self.sessions)
         self.searches = SearchFlow(self, context, self.sessions)
+        self.files = FileFlow(self, context, self.listing)
         self.models = ModelFlow(self, self.activity)
         self.thinking = ThinkingFlow(self, self.activity)
         self.downloads = DownloadFlow(self, self.activity, self.models)
