@@ -150,6 +150,8 @@ def _export(store: Store, args: argparse.Namespace) -> int:
 
 
 def _search(store: Store, args: argparse.Namespace) -> int:
+    store.settle_interrupted()
+    store.search.renew_if_it_differs()
     while store.search.add_more():  # of an old store, once
         pass
     hits = store.search.find(" ".join(args.words), max(1, args.limit))

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import ClassVar, ParamSpec, TypeVar
 
 from engine.disk_cache.folder import CacheFolder
 from ktchat.common.errors import (
@@ -46,6 +46,9 @@ class Store:
 
     Every method raises `StoreError` when the file cannot be read or written.
     """
+
+    keeps: ClassVar[bool] = True
+    """Whether what is saved stays, here and in the KV cache on the disk."""
 
     def __init__(self, path: Path) -> None:
         self.locks = Locks(path.parent / "locks")
