@@ -23,8 +23,8 @@ from engine.process.environment import environment
 from engine.process.event_queue import EventQueue
 from engine.process.exit_report import AGAIN, died
 from engine.process.signs_of_life import SignsOfLife
-from engine.protocol import Command, Event, Failed, Quiet
-from engine.wire import Frames, encode
+from engine.protocol import Command, Count, Counted, Event, Failed, Quiet
+from engine.wire import Frames, Item, encode
 
 WORKER = (sys.executable, "-P", "-m", "engine.worker")
 START_SECONDS = 30.0
@@ -55,6 +55,7 @@ class Child(asyncio.Protocol):
         self._log = b""
         self._log_bytes = 0
         self._frames = Frames()
+        self._counts: dict[int, asyncio.Future[Counted | None]] = {}
         self._event_count = 0
         self._bytes = 0
         self._transport: asyncio.WriteTransport | None = None
@@ -126,6 +127,19 @@ class Child(asyncio.Protocol):
         """Send a command that has no events of its own."""
         self._write(encode(command))
 
+    def count(self, question: Count) -> asyncio.Future[Counted | None]:
+        """Send a question that is answered beside all commands; None where the child ends first.
+
+        Raises `RequestError` when it is too long to be sent.
+        """
+        frame = encode(question)
+        answer: asyncio.Future[Counted | None] = self._loop.create_future()
+        self._counts[question.id] = answer
+        if self.error is not None:
+            self._end_counts()
+        self._write(frame)
+        return answer
+
     def kill(self, error: KtchatError) -> None:
         """End it now; what it was doing fails with `error`."""
         self._fail(error)
@@ -191,7 +205,7 @@ class Child(asyncio.Protocol):
         if self.error is None and self._transport is not None:
             self._transport.write(frame)
 
-    def _take(self, item: Command | Event) -> None:
+    def _take(self, item: Item) -> None:
         self._event_count += 1
         age = self._loop.time() - self._born
         for what, count, (burst, rate) in (
@@ -200,9 +214,14 @@ class Child(asyncio.Protocol):
         ):
             if count > burst + rate * age:
                 raise EngineError("The engine sent too much", f"{count} {what}", AGAIN)
-        if not isinstance(item, Event):
+        if isinstance(item, Counted) and item.id in self._counts:
+            answer = self._counts.pop(item.id)
+            if not answer.done():
+                answer.set_result(item)
+            return
+        if not isinstance(item, Event | Counted):
             raise EngineError("The engine sent a command", type(item).__name__, AGAIN)
-        if self.events is None or self.events.ended.done():
+        if isinstance(item, Counted) or self.events is None or self.events.ended.done():
             raise EngineError("The engine spoke unasked", type(item).__name__, AGAIN)
         if len(self.events) >= UNREAD_LIMIT:
             raise EngineError("The engine sent too much", f"{UNREAD_LIMIT} unread events", AGAIN)
@@ -252,6 +271,14 @@ class Child(asyncio.Protocol):
             self.error = error
             if self.events is not None and not self.events.ended.done():
                 self.events.put(Failed(error))
+            self._end_counts()
+
+    def _end_counts(self) -> None:
+        """Nothing is counted any more."""
+        for answer in self._counts.values():
+            if not answer.done():
+                answer.set_result(None)
+        self._counts.clear()
 
     def _kill_group(self) -> None:
         if self._process.returncode is None:

@@ -70,6 +70,14 @@ class Runtime(Protocol):
         """
         ...
 
+    def behind(self, tokens: Sequence[int]) -> list[list[int]]:
+        """What cached sequences that begin with these tokens hold behind them, the last used first."""
+        ...
+
+    def cached(self, tokens: Sequence[int]) -> int:
+        """How many of a prompt's tokens `begin` would keep. Changes nothing."""
+        ...
+
     @property
     def logits(self) -> Floats | None:
         """The logits behind the last token of the sequence, where they were kept from an earlier turn."""
@@ -121,8 +129,12 @@ class Vocabulary(Protocol):
         """Tokens of a rendered prompt."""
         ...
 
-    def encode_more(self, text: str) -> list[int]:
-        """Tokens of a template's text that goes on behind other tokens."""
+    def count(self, text: str) -> int:
+        """Tokens of a message's text, within a prompt."""
+        ...
+
+    def encode_more(self, parts: Sequence[Part]) -> list[int]:
+        """Tokens of what goes on behind other tokens."""
         ...
 
     def decoder(self) -> Pieces:
@@ -146,8 +158,10 @@ class Template(Protocol):
         """What the person should know of the template."""
         ...
 
-    def render(self, messages: Sequence[Message], think: Think | None = None) -> list[Part]:
-        """The prompt, ready for the model's answer. Raises `TemplateError`, and `RequestError` for
+    def render(
+        self, messages: Sequence[Message], think: Think | None = None, *, quietly: bool = False
+    ) -> list[Part]:
+        """The prompt, ready for the model's answer; `quietly`: `notice` stays as it is. Raises `TemplateError`, and `RequestError` for
         a `think` that it does not offer."""
         ...
 

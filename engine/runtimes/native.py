@@ -105,6 +105,14 @@ class NativeRuntime:
         self._stops, self._prompt = frozenset(marks), len(tokens)
         return len(self._sequence.tokens)
 
+    def behind(self, tokens: Sequence[int]) -> list[list[int]]:
+        """What cached sequences that begin with these tokens hold behind them, the last used first."""
+        return self._prefixes.behind(tokens)
+
+    def cached(self, tokens: Sequence[int]) -> int:
+        """How many of `tokens` are cached from their first on."""
+        return self._prefixes.cached(tokens)
+
     @property
     def logits(self) -> Floats | None:
         """Those behind the current sequence's last token, where they were kept."""

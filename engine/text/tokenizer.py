@@ -31,6 +31,7 @@ from engine.text.llama_vocab import (
     checked_names,
 )
 from engine.text.marks import ATOMS
+from engine.text.run_memory import RunMemory
 from engine.text.special_tokens import MAX_LENGTH, SpecialTokens
 
 MAX_TEXT = 8 << 20
@@ -94,6 +95,7 @@ class Tokenizer:
         self._marks = {token: text for token, text in odd.items() if text in ATOMS}
         self._pieces: dict[int, bytes] = {}
         self._line_break: list[int] | None = None
+        self._tokens_of = RunMemory(self._encode_run)
 
     @classmethod
     def open(cls, path: Path, file: GGUFFile | None = None) -> Tokenizer:
@@ -182,9 +184,13 @@ class Tokenizer:
             tokens.insert(0, self.bos)
         return tokens
 
-    def encode_more(self, text: str) -> list[int]:
-        """Tokens of a template's text that goes on behind other tokens."""
-        return self._encode([Part(text, True)], begins=False)
+    def encode_more(self, parts: Sequence[Part]) -> list[int]:
+        """Tokens of what goes on behind other tokens."""
+        return self._encode(parts, begins=False)
+
+    def count(self, text: str) -> int:
+        """How many tokens a message's text is, within a prompt."""
+        return len(self._encode([Part(text.strip(), False)], begins=False))
 
     def close(self) -> None:
         """Free the vocabulary; nothing may be asked of it afterwards."""
@@ -204,14 +210,15 @@ class Tokenizer:
             if token is None:
                 continue
             attributes = self._attributes[token]
-            tokens += self._encode_run(
+            tokens += self._tokens_of(
                 "".join(run).lstrip(before).rstrip(_BLANKS if attributes & STRIP_LEFT else ""),
                 begins or bool(tokens),
             )
             tokens.append(token)
             run.clear()
             before = _BLANKS if attributes & STRIP_RIGHT else ""
-        return tokens + self._encode_run("".join(run).lstrip(before), begins or bool(tokens))
+        tokens += self._tokens_of("".join(run).lstrip(before), begins or bool(tokens))
+        return tokens
 
     def _cut(self, parts: Sequence[Part]) -> Iterator[tuple[str, int | None]]:
         """Text, and the control token behind it when there is one."""

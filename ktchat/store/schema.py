@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ktchat.common.errors import StoreVersionError
 from ktchat.common.paths import private_folder
+from ktchat.store import search_index
 
 BUSY_SECONDS = 5.0
 
@@ -59,6 +60,13 @@ MIGRATIONS: list[str] = [
     """
     ALTER TABLE sessions ADD COLUMN think TEXT;  -- NULL: as the model's template has it
     """,
+    """
+    ALTER TABLE turns ADD COLUMN edited REAL;  -- when its reply was changed by hand; NULL: it was not
+    """,
+    """
+    ALTER TABLE turns ADD COLUMN compaction TEXT;     -- JSON; NULL: as at the turn before
+    ALTER TABLE sessions ADD COLUMN compaction TEXT;  -- JSON: chosen for the next message
+    """,
 ]
 """Scripts from one version to the next; the schema's version is how many have run."""
 
@@ -102,6 +110,8 @@ def connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA secure_delete = ON")
         db.execute("PRAGMA trusted_schema = OFF")
         _migrate(db, path, writable)
+        if writable:
+            search_index.ensure(db)
     except BaseException:
         db.close()
         raise

@@ -164,7 +164,7 @@ async def test_editing_puts_the_message_back_and_sending_replaces_the_turn(start
     await run.ask("tell me of cats")
     run.screen.prompt.put("a draft")
     await run.press("f4")
-    await run.sees("editing your last message")
+    await run.sees("editing your message")
     assert run.screen.prompt.text == "tell me of cats"
     run.screen.prompt.put("tell me of dogs")
     await run.press("enter")

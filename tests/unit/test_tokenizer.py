@@ -326,7 +326,7 @@ def test_what_ends_the_thinking_of_gpt_oss_is_control_tokens(tmp_path: Path) -> 
     metadata = with_tokens(vocabulary.byte_level(), *HARMONY, kind=vocabulary.CONTROL)
     tokenizer = Tokenizer.open(write(tmp_path, metadata))
     forced = tokenizer.encode_more(
-        Splitter("<|start|>assistant<|channel|>analysis<|message|>").closing
+        [Part(Splitter("<|start|>assistant<|channel|>analysis<|message|>").closing, True)]
     )
     assert [mark for token in forced if (mark := tokenizer.mark(token))] == [
         *("<|end|>", "<|start|>", "<|channel|>", "<|message|>"),
@@ -342,7 +342,7 @@ def test_text_that_goes_on_begins_with_nothing_of_its_own(
 ) -> None:
     for tokenizer in (byte_level, pieces):
         (end,) = strip_bos(tokenizer, tokenizer.encode([Part("<|im_end|>", True)]))
-        more = tokenizer.encode_more("\nthe<|im_end|>")
+        more = tokenizer.encode_more([Part("\nthe<|im_end|>", True)])
         assert more[-1] == end and tokenizer.bos not in more
         assert shown(tokenizer, more) == "\nthe"
 
