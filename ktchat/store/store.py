@@ -154,7 +154,8 @@ class Store:
         self.save([(session_values(conversation), turns)])
 
     def rename(self, session: str, title: str) -> None:
-        """Give a session another title."""
+        """Give a session another title. Raises `SessionBusyError` when it is open in another ktchat."""
+        self._refuse_busy(session, "The session was not renamed")
         self.database.write(
             [("UPDATE sessions SET title = ? WHERE id = ?", (storable(title), session))]
         )
@@ -164,15 +165,14 @@ class Store:
 
         Raises `SessionBusyError` when it is open in another ktchat.
         """
-        if not self.locks.is_free(session):
-            raise SessionBusyError(
-                "The session was not deleted",
-                "It is open in another ktchat",
-                "Close it there first",
-            )
+        self._refuse_busy(session, "The session was not deleted")
         self.database.write(
             [("UPDATE sessions SET deleted = ? WHERE id = ?", (time.time(), session))]
         )
+
+    def _refuse_busy(self, session: str, what: str) -> None:
+        if not self.locks.is_free(session):
+            raise SessionBusyError(what, "It is open in another ktchat", "Close it there first")
 
     def remove(self, session: str) -> None:
         """Remove a session for good. Raises `SessionBusyError` like `delete`."""
