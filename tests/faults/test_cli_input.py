@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -120,6 +121,35 @@ def test_a_setting_with_a_nul_is_no_path(program: Program) -> None:
     done = program.run("models", "list")
     assert done.returncode == 0
     assert done.stderr == ""
+
+
+# Out through one door
+
+HOSTILE = "a\x1b]0;owned\x07\x1b]52;c;QQ==\x07\x1b]8;;http://x\x07\x1b[2Jb\x9d0;x\x9c\x05\u202ec"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "list",
+        "show ID",
+        "export ID",
+        "export ID --format json",
+        "export ID --format html",
+        "search SYSTEM",
+    ],
+)
+def test_nothing_stored_steers_the_terminal(program: Program, command: str) -> None:
+    turn = Turn(f"PROMPT{HOSTILE}", model=f"MODEL{HOSTILE}", state="complete")
+    turn.raw_reply, turn.raw_thinking = f"REPLY{HOSTILE}", f"THOUGHT{HOSTILE}"
+    conversation = Conversation(system=f"SYSTEM{HOSTILE}", turns=[turn])
+    conversation.title, conversation.model_name = f"TITLE{HOSTILE}", f"NAME{HOSTILE}"
+    conversation.model_path = f"/PATH{HOSTILE}"
+    save(program, conversation)
+    arguments = command.replace("ID", conversation.id).split()
+    code, written = program.in_terminal("sessions", *arguments)
+    assert code == 0
+    assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e]", written), written
 
 
 # run
