@@ -44,6 +44,9 @@ CLOSE_SECONDS, WRITE_SECONDS = 1.5, 1.0
 QUIT_SECONDS = 2.0
 """Time within which a second Ctrl+C quits."""
 
+SLOW_SECONDS = 0.8
+"""After so long a start that waits for the disk is told of."""
+
 INTERRUPTED = 130
 
 
@@ -135,7 +138,10 @@ class KtchatApp(App[None]):
             screen.status.say(self.context.settings.notice, "warning")
         self._load_model(settings.last_model)
         screen.activity.changed()
-        await screen.sessions.start(settings.last_session)
+        opening = asyncio.create_task(screen.sessions.start(settings.last_session))
+        if not (await asyncio.wait({opening}, timeout=SLOW_SECONDS))[0]:
+            screen.status.say("waiting for the file of saved sessions: another program holds it")
+        await opening
         with contextlib.suppress(KtchatError):  # without a history the prompt works too
             screen.prompt.earlier = await store.call(store.recent_prompts)
         self.watch(self, "theme", self._theme_changed, init=False)
