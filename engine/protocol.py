@@ -100,6 +100,8 @@ class Load:
     """Where the KV cache goes between replies, to be found again; empty: nowhere."""
     cache_budget: int | None = None
     """Bytes that it may take there; None: 10 GB, or a tenth of the free disk where that is less."""
+    lookup: bool = True
+    """Whether tokens are drafted by prompt lookup where that is faster; replies are the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +235,11 @@ class Figures:
     seed: int = 0
     restored_tokens: int = 0
     restore_seconds: float = 0.0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    """Of those drafted by prompt lookup."""
+    saved_seconds: float = 0.0
+    """What they gained, by what a token alone takes; below 0: lost."""
 
     @property
     def decode_tok_s(self) -> float:
@@ -240,6 +247,18 @@ class Figures:
         if self.reply_tokens < 2 or self.decode_seconds <= 0:
             return 0.0
         return (self.reply_tokens - 1) / self.decode_seconds
+
+    @property
+    def one_by_one_tok_s(self) -> float:
+        """`decode_tok_s` without what prompt lookup gave, which is the text's and not the machine's."""
+        return self.decode_tok_s / (1.0 + self.lookup_gain)
+
+    @property
+    def lookup_gain(self) -> float:
+        """By what share prompt lookup made the reply faster: 0.18 is 18 %; below 0: slower."""
+        if self.decode_seconds <= 0:
+            return 0.0
+        return max(self.saved_seconds / self.decode_seconds, -0.5)
 
     @property
     def prefill_tok_s(self) -> float:

@@ -163,5 +163,7 @@ def _is_a(value: object, annotation: str) -> bool:
         return value is None
     if annotation in _WORDS:
         return isinstance(value, str) and value in _WORDS[annotation]
+    if annotation == "bool":
+        return isinstance(value, bool)
     plain = _PLAIN.get(annotation)
     return plain is None or (isinstance(value, plain) and not isinstance(value, bool))

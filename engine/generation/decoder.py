@@ -89,6 +89,7 @@ class _Turn:
         self.cancelled = cancelled
         self.emit = emit
         self.answer_now = answer_now
+        self.ahead = model.speculation
         self.forced: deque[int] = deque()
         self.prompt, tail = _prompt(model, request, emit)
         self.sampler = Sampler(request.sampling, self.prompt)
@@ -154,6 +155,20 @@ class _Turn:
 
     def decode(self, logits: Floats) -> Reason:
         """Sample, emit, forward, until the reply ends. Returns why it did."""
+        if self.ahead is None:
+            return self._decode(logits)
+        self.ahead.begin(self.prompt)
+        try:
+            return self._decode(logits)
+        finally:
+            self.ahead.end()
+            self._note(
+                drafted_tokens=self.ahead.drafted,
+                accepted_tokens=self.ahead.accepted,
+                saved_seconds=self.ahead.saved_seconds,
+            )
+
+    def _decode(self, logits: Floats) -> Reason:
         tokenizer, pieces = self.model.tokenizer, self.model.tokenizer.decoder()
         reason: Reason | None = None
         while reason is None:
@@ -169,7 +184,7 @@ class _Turn:
                 self._say(self.splitter.feed(pieces.feed(token)))
             if self.figures.reply_tokens == self.room:
                 reason = self.full
-            elif (following := self._forward([token])) is None:
+            elif (following := self._after(token)) is None:
                 reason = "cancelled"
             else:
                 logits = following
@@ -191,6 +206,12 @@ class _Turn:
             return token
         token = self.sampler.next(logits[: self.model.tokenizer.vocab_size])
         return None if self.model.tokenizer.is_end(token) else token
+
+    def _after(self, token: int) -> Floats | None:
+        """Logits after one token of the reply; None as in `_forward`."""
+        if self.ahead is None or self.cancelled:
+            return self._forward([token])
+        return self.ahead.forward(token, self.room - self.figures.reply_tokens)
 
     def _forward(self, tokens: list[int]) -> Floats | None:
         """Logits after `tokens`; None when cancelled before or meanwhile."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from engine.common.os_errors import os_reason
 from engine.errors import UnsupportedModelError
 from engine.generation.own_sampling import own_sampling
+from engine.generation.speculation import Speculation
 from engine.gguf.file import GGUFFile
 from engine.machine.probe import available_memory
 from engine.plan.context import choose_context
@@ -60,6 +61,7 @@ def load_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
         on_disk = _on_disk(runtime, file, load, say)
         if on_disk is not None:
             resources.callback(on_disk.close)
+        speculation = _speculation(runtime, tokenizer, load)
         if template.notice:
             emit(Notice(template.notice))
         loaded = Loaded(
@@ -77,7 +79,9 @@ def load_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
             think_default=template.switches.default,
             sampling=own_sampling(file.metadata),
         )
-        return Model(loaded, tokenizer, template, runtime, resources.pop_all(), on_disk)
+        return Model(
+            loaded, tokenizer, template, runtime, resources.pop_all(), on_disk, speculation
+        )
 
 
 def _on_disk(runtime: Runtime, file: GGUFFile, load: Load, say: Say) -> OnDisk | None:
@@ -93,6 +97,19 @@ def _on_disk(runtime: Runtime, file: GGUFFile, load: Load, say: Say) -> OnDisk |
     except OSError as error:
         say(f"What is read is not kept on the disk: {os_reason(error)[0]}")
         return None
+
+
+def _speculation(runtime: Runtime, tokenizer: Tokenizer, load: Load) -> Speculation | None:
+    """Our own runtime looks ahead, where that is wished and what was read can be cut back."""
+    if not load.lookup or runtime.name != "native":
+        return None
+    from engine.runtimes.native import NativeRuntime
+
+    assert isinstance(runtime, NativeRuntime)
+    if not runtime.can_cut_back:
+        return None
+    runtime.warm_up()
+    return Speculation(runtime, tokenizer.is_end)
 
 
 def _runtime_name(load: Load, spec: ModelSpec, emit: Emit) -> str:

@@ -5,7 +5,7 @@ One thread owns a runtime.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from engine.disk_cache.folder import CacheFolder
 from engine.disk_cache.identity import model_key
 from engine.gguf.file import GGUFFile
 from engine.model.host_copies import HostCopies
-from engine.model.transformer import Transformer, page_table
+from engine.model.transformer import RECORDED, Transformer, page_table
 from engine.model.weights import Report
 from engine.plan.footprint import state_slots
 from engine.protocol import Computed
@@ -25,7 +25,7 @@ from engine.runtimes.prefix_cache import PrefixCache
 from engine.runtimes.snapshots import CachedSequence, Snapshots
 from engine.spec.spec import ModelSpec
 from kernels import sizes
-from kernels.ops import Floats
+from kernels.ops import Floats, Ints
 from kernels.timing import Rows, Watched
 
 PAGE_SIZE = sizes.PAGE_SIZE
@@ -33,6 +33,8 @@ PAGE_SIZE = sizes.PAGE_SIZE
 
 CHUNK = sizes.PROMPT_CHUNK
 """Tokens prefilled at once: enough to reuse each expert's weights, few enough to cancel soon."""
+
+_Pass = Callable[[Ints, Ints, int], Floats]
 
 
 class NativeRuntime:
@@ -114,12 +116,35 @@ class NativeRuntime:
             if done == len(tokens):
                 return logits
 
-    def _forward(self, tokens: Sequence[int]) -> Floats:
+    @property
+    def can_cut_back(self) -> bool:
+        """Not where a state is recurrent, nor on a GPU, whose captured graphs are of one token."""
+        return self.device == "CPU" and not self._model.is_recurrent
+
+    def forward_all(self, tokens: Sequence[int]) -> Floats:
+        """Like `forward`, but logits of every token, (n, vocabulary). No state is kept meanwhile."""
+        return self._forward(tokens, self._model.forward_all)
+
+    def warm_up(self) -> None:
+        """Record the passes that verify drafts, before the first of them is waited for."""
+        for count in RECORDED:
+            self.begin([0])
+            self.forward_all(range(count))
+            self._prefixes.empty(self._sequence)
+
+    def cut_back(self, count: int) -> None:
+        """Forget the last `count` tokens, which the last `forward_all` appended: not all of them."""
+        length = len(self._sequence.tokens) - count
+        self._model.cut_back(length)
+        self._prefixes.cut_back(self._sequence, length)
+
+    def _forward(self, tokens: Sequence[int], run: _Pass | None = None) -> Floats:
         sequence = self._sequence
         self._prefixes.reserve(sequence, len(tokens))
         rows = np.asarray(tokens, dtype=np.int32)
         try:
-            logits = self._model.forward(rows, page_table(sequence.pages), len(sequence.tokens))
+            run = run or self._model.forward
+            logits = run(rows, page_table(sequence.pages), len(sequence.tokens))
         except BaseException:
             if self._model.spec.keeps_state:
                 self._prefixes.empty(sequence)  # the state is of no position any more
