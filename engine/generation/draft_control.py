@@ -12,6 +12,7 @@ above a hundredth of the reply's time below 0. So no text, however it misleads, 
 from __future__ import annotations
 
 import statistics
+from bisect import bisect_left
 from collections import deque
 
 SIZES = (2, 4, 8)
@@ -22,6 +23,8 @@ START = 0.25
 """Passes of one token that they may cost at the beginning, where that share is nothing yet."""
 MARGIN = 1.05
 """So many times faster a pass must promise to be."""
+UNLIKELY = 0.15
+"""Below this likelihood nothing is worked out."""
 KEPT = 9
 """Last measurements that count, by their median."""
 KNOWN = 3
@@ -35,9 +38,9 @@ SINGLE_EVERY = 64
 
 _CHEAP, _DEAR = 0.15, 0.6
 """What a token more of a pass may cost where nothing is known: as is hoped, as is feared."""
-_STEPS = (1, 2, 3, 4, 6, 9, 15)
+_STEPS = (2, 3, 4, 6, 9, 15)
 """Lengths of matches up to which drafts have a likelihood of their own."""
-_LIKELY = (0.15, 0.3, 0.45, 0.55, 0.65, 0.75, 0.85, 0.9)
+_LIKELY = (0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Theirs before anything is known, and that of longer ones."""
 _WEIGHT = 2.0
 _FORGET = 0.97
@@ -51,6 +54,8 @@ class DraftControl:
 
     def __init__(self) -> None:
         self._single: deque[float] = deque(maxlen=KEPT)
+        self.one = 0.0
+        """Seconds of one token's pass."""
         self._costs: dict[int, deque[float]] = {}
         self._measured_at: dict[int, int] = {}
         self._right = [0.0] * len(_LIKELY)
@@ -65,15 +70,15 @@ class DraftControl:
         self._right = [_NEW_REPLY * value for value in self._right]
         self._seen = [_NEW_REPLY * value for value in self._seen]
 
-    def size(self, match: int, drafted: int, most: int) -> int:
-        """Tokens of the next pass, at most `most`, where so many are drafted behind a match; 1: no draft."""
-        if len(self._single) < KNOWN or not match:
+    def size(self, match: int, most: int) -> int:
+        """Tokens of the next pass, at most `most`, with a draft behind a match of so many tokens; 1: no draft."""
+        if self._likelihood(match) < UNLIKELY:
             return 1
-        if self._drafted_passes >= SINGLE_EVERY:
+        if len(self._single) < KNOWN or self._drafted_passes >= SINGLE_EVERY:
             return 1
         best, size = MARGIN, 1
         for count in SIZES:
-            if count > min(drafted + 1, most):
+            if count > most:
                 break
             promised = self._expected(match, count) / self._hoped(count)
             if promised > best and self._affordable(count):
@@ -83,6 +88,7 @@ class DraftControl:
     def single(self, seconds: float) -> None:
         """A pass of one token took so long."""
         self._single.append(seconds)
+        self.one = sorted(self._single)[len(self._single) // 2]
         self._drafted_passes = 0
 
     def drafted(self, count: int, seconds: float) -> None:
@@ -104,11 +110,6 @@ class DraftControl:
         row = _row(match)
         self._right[row] = _FORGET * self._right[row] + right
         self._seen[row] = _FORGET * self._seen[row] + 1.0
-
-    @property
-    def one(self) -> float:
-        """Seconds of one token's pass."""
-        return statistics.median(self._single)
 
     def cost(self, count: int) -> float | None:
         """Passes of one token that one of `count` takes; None: not known."""
@@ -156,4 +157,4 @@ class DraftControl:
 
 
 def _row(match: int) -> int:
-    return next((row for row, most in enumerate(_STEPS) if match <= most), len(_STEPS))
+    return bisect_left(_STEPS, match)

@@ -12,14 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from engine.generation.draft_control import SIZES, DraftControl
-from engine.generation.prompt_lookup import Draft, History
+from engine.generation.prompt_lookup import History
 from engine.runtimes.base import Floats
 
 
 class Verifier(Protocol):
     """A runtime that can forget what it has just read."""
-
-    context: int
 
     def forward(self, tokens: Sequence[int]) -> Floats:
         """As `engine.runtimes.base.Runtime` says."""
@@ -45,6 +43,7 @@ class Speculation:
     ) -> None:
         self.control = DraftControl()
         self._runtime, self._is_end, self._clock = runtime, is_end, clock
+        self._history = History()
         self.begin(())
 
     @property
@@ -54,29 +53,28 @@ class Speculation:
 
     def begin(self, prompt: Sequence[int]) -> None:
         """A reply to `prompt` begins."""
-        self._history = History(self._runtime.context, prompt)
-        self._draft = Draft([], 0)
+        self._history.begin(prompt)
         self._rows: Floats | None = None
-        self._next = 0  # of the rows; the token before it is forwarded
+        self._draft: list[int] = []  # the tokens of the rows but the first
+        self._next = 0  # of the rows
         self.drafted = self.accepted = 0
         self.control.begin()
 
     def forward(self, token: int, most: int) -> Floats:
         """Logits after `token`, (vocab_size,), of a reply that goes on for `most` tokens at most, at least one."""
-        drafted, match = self._draft
-        if drafted:
-            self.control.foretold(match, token == drafted[0])
-        self._history.append(token)
-        if self._rows is not None and self._next < len(self._rows) and token == drafted[0]:
-            self._draft = Draft(drafted[1:], match + 1)
+        history, control = self._history, self.control
+        if history.match:
+            control.foretold(history.match, token == history.expected)
+        history.append(token)
+        rows, place = self._rows, self._next
+        if rows is not None and place < len(rows) and token == self._draft[place - 1]:
             self.accepted += 1
         else:
             self.end()
-            self._pass(token, most)
-        assert self._rows is not None
-        row: Floats = self._rows[self._next]
-        self._next += 1
-        self.control.token(by_draft=len(self._rows) > 1)
+            rows, place = self._pass(token, most), 0
+        self._next = place + 1
+        control.token(by_draft=len(rows) > 1)
+        row: Floats = rows[place]
         return row
 
     def end(self) -> None:
@@ -85,16 +83,26 @@ class Speculation:
             self._runtime.cut_back(ahead)
         self._rows = None
 
-    def _pass(self, token: int, most: int) -> None:
+    def _pass(self, token: int, most: int) -> Floats:
+        """The rows of the next pass; `token` alone, or with a draft behind it."""
         began = self._clock()
-        draft = self._history.draft(SIZES[-1] - 1, self._is_end)
-        size = self.control.size(draft.match, len(draft.tokens), most)
-        self._draft = draft
-        if size == 1:
-            self._rows = self._runtime.forward([token])[None]
-            self.control.single(self._clock() - began)
+        draft = self._next_draft(most)
+        if draft:
+            rows = self._runtime.forward_all([token, *draft])
+            self.control.drafted(len(rows), self._clock() - began)
+            self.drafted += len(draft)
         else:
-            self._rows = self._runtime.forward_all([token, *draft.tokens[: size - 1]])
-            self.control.drafted(size, self._clock() - began)
-            self.drafted += size - 1
-        self._next = 0
+            rows = self._runtime.forward([token])[None]
+            self.control.single(self._clock() - began)
+        self._rows, self._draft = rows, draft
+        return rows
+
+    def _next_draft(self, most: int) -> list[int]:
+        """As long as it pays; none from a token on that ends the turn."""
+        match = self._history.match
+        size = self.control.size(match, most) if match else 1
+        if size == 1:
+            return []
+        draft = self._history.draft(size - 1)
+        end = next((i for i, token in enumerate(draft) if self._is_end(token)), None)
+        return draft if end is None else draft[: max(n for n in (1, *SIZES) if n <= end + 1) - 1]

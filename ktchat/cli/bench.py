@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ktchat.cli import background, bench_table, output
+from ktchat.cli import background, bench_lookup, bench_restore, bench_table, output
 from ktchat.common import paths
 from ktchat.common.errors import UsageError
 from ktchat.common.text import one_line
@@ -67,6 +67,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="instead: a session of N tokens brought back from the disk, against reading it again",
     )
     parser.add_argument(
+        "--speculation",
+        action="store_true",
+        help="instead: ten kinds of text with prompt lookup and without",
+    )
+    parser.add_argument(
         "--rounds", type=int, default=5, metavar="N", help="repetitions (default: 5)"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="default: all physical cores")
@@ -97,8 +102,10 @@ def main(args: argparse.Namespace) -> int:
     if args.model is not None and (args.layers is not None or args.recipe is not None):
         raise UsageError("--layers and --recipe belong to --shape")
     load = _load(args)
+    if args.speculation:
+        return _alone(args, bench_lookup)
     if args.restore is not None:
-        return _restore(args)
+        return _alone(args, bench_restore)
     target = Path(args.trace) if args.trace is not None else None
     if target is not None:
         from engine.evaluation.trace import check_writable
@@ -115,17 +122,14 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _restore(args: argparse.Namespace) -> int:
-    from ktchat.cli import bench_restore
-
-    bench_restore.check(args)
-    result = background.run(
-        lambda report: bench_restore.measure(args, _model(args, report), report)
-    )
+def _alone(args: argparse.Namespace, part: Any) -> int:
+    """One of the measurements that stand alone, a module with `check`, `measure` and `table`."""
+    part.check(args)
+    result = background.run(lambda report: part.measure(args, _model(args, report), report))
     if args.json:
         output.line(json.dumps(result.to_dict()))
     else:
-        for text in bench_restore.table(result):
+        for text in part.table(result):
             output.line(text)
     return 0
 

@@ -99,7 +99,7 @@ class Settings:
     disk_cache_gb: float = _setting(
         0.0, "GB that it may take there; 0: 10, or a tenth of the free disk where that is less."
     )
-    prompt_lookup: bool = _setting(
+    lookup: bool = _setting(
         True, "Guess tokens from what was said before, where that is faster; replies are the same."
     )
     last_model: str = _setting("", "The model file that was used last.")
@@ -138,7 +138,7 @@ class Settings:
             kv=overrides.kv or cast(KvKind, self.kv),
             cache_folder=str(kv_folder()) if self.disk_cache else "",
             cache_budget=self.cache_budget,
-            lookup=self.prompt_lookup if overrides.lookup is None else overrides.lookup,
+            lookup=self.lookup if overrides.lookup is None else overrides.lookup,
         )
 
     def with_recent(self, path: str) -> dict[str, Any]:

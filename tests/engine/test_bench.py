@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,12 +64,13 @@ class Hour:
 
 
 @pytest.fixture(autouse=True)
-def hour(monkeypatch: pytest.MonkeyPatch) -> Hour:
+def hour() -> Iterator[Hour]:
     """A quiet one, unless a test says otherwise: how much others compute is no business of a test."""
     scripted = Hour()
-    monkeypatch.setattr(bench, "read_bandwidth", scripted.read_bandwidth)
-    monkeypatch.setattr(bench, "cpu_time", scripted.cpu_time)
-    return scripted
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench, "read_bandwidth", scripted.read_bandwidth)
+        patch.setattr(bench, "cpu_time", scripted.cpu_time)
+        yield scripted
 
 
 class RecordedSide:

@@ -13,7 +13,7 @@ from engine.errors import EngineError
 from engine.evaluation.fidelity import ALLOWED
 from engine.generation.decoder import reply
 from engine.generation.loading import load_model
-from engine.generation.prompt_lookup import Draft
+from engine.generation.prompt_lookup import History
 from engine.generation.sampling import Sampler
 from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer
@@ -131,14 +131,15 @@ def test_a_failure_in_the_middle_leaves_no_draft_behind() -> None:
     runtime.begin(prompt)
     runtime.forward(prompt)
     ahead.begin(prompt)
-    ahead.forward(ord("a"), 99)
-    assert len(runtime.sequence) > len(prompt) + 1
+    for char in "ab":
+        ahead.forward(ord(char), 99)
+    assert len(runtime.sequence) > len(prompt) + 2
     with pytest.raises(EngineError):
         try:
             raise EngineError("The sampler fails")
         finally:
             ahead.end()
-    assert runtime.sequence == [*prompt, ord("a")]
+    assert runtime.sequence == [*prompt, ord("a"), ord("b")]
 
 
 @contextmanager
@@ -154,18 +155,24 @@ def native(
     ops.close()
 
 
-class Told:
-    """Drafts what it was told, every fifth token wrong: drafts of every length prove right, and wrong."""
+class Told(History):
+    """Expects what it was told, every fifth token wrong: drafts of every length prove right, and wrong."""
 
     def __init__(self, reply: list[int]) -> None:
-        self._reply = [(t + 1) % 250 if i % 5 == 4 else t for i, t in enumerate(reply)]
+        super().__init__()
+        self._reply = [(t + 1) % 250 if i % 5 == 4 else t for i, t in enumerate(reply)] + [0] * 8
         self._count = 0
+        self.match = 1
 
     def append(self, token: int) -> None:
         self._count += 1
 
-    def draft(self, most: int, is_end: object) -> Draft:
-        return Draft(self._reply[self._count : self._count + most], 1)
+    @property
+    def expected(self) -> int:
+        return self._reply[self._count]
+
+    def draft(self, most: int) -> list[int]:
+        return self._reply[self._count : self._count + most]
 
 
 def decoded(
@@ -175,9 +182,8 @@ def decoded(
     logits = start(runtime)
     sampler = Sampler(Sampling(**{"seed": 5, **sampling}), PROMPT)  # type: ignore[arg-type]
     ahead = eager(runtime, lambda token: False)
-    ahead.begin(PROMPT)
     if drafts is not None:
-        ahead._history = Told(drafts)  # type: ignore[assignment]
+        ahead._history = Told(drafts)
     out: list[int] = []
     for left in range(tokens, 0, -1):
         out.append(sampler.next(logits))

@@ -198,8 +198,8 @@ def fake_model(
 class Eager(DraftControl):
     """Drafts as much as it can, whatever that costs."""
 
-    def size(self, match: int, drafted: int, most: int) -> int:
-        return max((n for n in SIZES if n <= min(drafted + 1, most)), default=1)
+    def size(self, match: int, most: int) -> int:
+        return max((n for n in SIZES if n <= most), default=1)
 
 
 def eager(runtime: Verifier, is_end: Callable[[int], bool]) -> Speculation:

@@ -9,15 +9,21 @@ from engine.generation.draft_control import LOSS, START, DraftControl
 from engine.generation.prompt_lookup import LONGEST_MATCH, History
 
 
-def draft(tokens: list[int], most: int = 7, end: int = -1) -> tuple[list[int], int]:
-    return History(99, tokens).draft(most, lambda token: token == end)
+def draft(tokens: list[int], most: int = 7) -> tuple[list[int], int]:
+    history = History()
+    history.begin(tokens)
+    if not history.match:
+        return [], 0
+    assert history.expected == history.draft(1)[0]
+    return history.draft(most), history.match
 
 
-def test_the_longest_match_decides_and_the_last_of_equals() -> None:
-    assert draft([1, 2, 3, 4, 9, 2, 3, 5, 1, 2, 3], most=2) == ([4, 9], 3)
-    assert draft([2, 3, 7, 2, 3, 8, 2, 3], most=2) == ([8, 2], 2)
+def test_the_last_place_of_four_tokens_decides_else_that_of_two() -> None:
+    assert draft([1, 2, 3, 4, 9, 2, 3, 5, 1, 2, 3], most=2) == ([5, 1], 2)
+    assert draft([0, 1, 2, 3, 4, 9, 2, 3, 5, 0, 1, 2, 3], most=2) == ([4, 9], 4)
+    assert draft([1, 2, 3, 7, 1, 2, 3], most=1) == ([7], 3)
     assert draft([1, 2, 3]) == ([], 0)
-    assert draft([5]) == ([], 0)
+    assert draft([5]) == draft([]) == ([], 0)
 
 
 def test_what_repeats_itself_goes_on_behind_what_there_is() -> None:
@@ -25,21 +31,35 @@ def test_what_repeats_itself_goes_on_behind_what_there_is() -> None:
     assert draft([4, 4, 4], most=3) == ([4, 4, 4], 2)
 
 
-def test_a_draft_ends_before_the_turn_does() -> None:
-    assert draft([1, 2, 3, 0, 5, 1, 2], end=0) == ([3], 2)
-    assert draft([1, 0, 1], end=0) == ([], 1)
-
-
 def test_a_match_is_counted_only_so_far() -> None:
     words = list(range(40))
     assert draft([*words, 99, *words[:30]], most=3) == ([30, 31, 32], LONGEST_MATCH)
 
 
-def test_a_history_grows_with_the_reply() -> None:
-    history = History(6, [1, 2, 3])
+def test_a_match_that_goes_on_is_as_long_as_one_that_is_counted() -> None:
+    rng = random.Random(4)
+    history = History()
+    tokens: list[int] = []
+    for _ in range(3000):
+        token = rng.randrange(3) if rng.random() < 0.3 else tokens[-17] if len(tokens) > 17 else 0
+        tokens.append(token)
+        history.append(token)
+        if history.match:
+            last = len(tokens) - 1
+            assert history.match == history._matching(history._found, last)
+
+
+def test_a_history_grows_with_the_reply_and_goes_on_in_the_next_turn() -> None:
+    history = History()
+    history.begin([1, 2, 3])
     for token in (7, 1, 2):
         history.append(token)
-    assert history.draft(2, lambda token: False) == ([3, 7], 2)
+    assert (history.draft(2), history.match) == ([3, 7], 2)
+    history.begin([1, 2, 3, 7, 1, 2, 8, 2, 3])
+    assert (history.draft(2), history.match) == ([7, 1], 2)
+    history.begin([1, 2, 3, 7, 1, 9, 5, 1, 2])
+    assert (history.draft(2), history.match) == ([3, 7], 2), "another conversation"
+    assert history.tokens == [1, 2, 3, 7, 1, 9, 5, 1, 2]
 
 
 def play(
@@ -53,7 +73,7 @@ def play(
     control.begin()
     spent, done = 0.0, 0
     while done < tokens:
-        size = control.size(match, 7, tokens - done)
+        size = control.size(match, tokens - done)
         spent += cost(size)
         if size == 1:
             control.single(0.01 * cost(1))
@@ -98,17 +118,16 @@ def test_a_text_that_turns_misleads_only_once() -> None:
     play(control, dense, lambda i: True)
     spent = play(control, dense, lambda i: i < 100, tokens=2000)
     assert spent < 2000
-    assert control.size(6, 7, 99) == 1, "what was right no more is not drafted"
+    assert control.size(6, 99) == 1, "what was right no more is not drafted"
 
 
 def test_repetition_is_used_as_far_as_passes_pay() -> None:
     control = DraftControl()
     play(control, dense, lambda i: True)
     assert play(control, dense, lambda i: True) < 400 / 3
-    assert control.size(6, 7, 99) == 8
-    assert control.size(6, 7, 5) == 4, "not beyond the reply's end"
-    assert control.size(6, 1, 99) == 2, "not beyond the draft"
-    assert control.size(0, 0, 99) == 1
+    assert control.size(6, 99) == 8
+    assert control.size(6, 5) == 4, "not beyond the reply's end"
+    assert control.size(6, 3) == 2 and control.size(6, 1) == 1
 
 
 def test_a_mixture_of_experts_whose_passes_cost_as_much_as_their_tokens_backs_off() -> None:
