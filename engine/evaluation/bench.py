@@ -22,11 +22,9 @@ from engine.errors import MemoryShortError, RequestError, UnsupportedModelError
 from engine.evaluation import bench_trace
 from engine.evaluation.bench_result import BenchResult, Load, Round, Speed
 from engine.evaluation.conditions import conditions
-from engine.evaluation.disturbance import Disturbance, moved
+from engine.evaluation.disturbance import until_quiet
 from engine.evaluation.llama_cpp_reference import BASELINE, LlamaCppReference, baseline_version
 from engine.gguf.file import GGUFFile
-from engine.machine.probes.bandwidth import read_bandwidth
-from engine.machine.probes.cpu_time import cpu_time
 from engine.machine.probes.memory import available_memory
 from engine.plan.memory_plan import MemoryPlan
 from engine.protocol import Device
@@ -213,10 +211,9 @@ def _rounds(
         report("warming up", 0, 0)
         small = Load(min(WARM_UP, load.prompt), 1)
         _speed(side, small, [i % vocabulary for i in range(small.context)], batch)
-    quiet, before = 0, read_bandwidth(threads)
-    for number in range(load.most_rounds):
+
+    def measure(number: int, quiet: int) -> dict[str, Speed]:
         tokens = _tokens(rng, load.context + load.follow_up, vocabulary, number)
-        began = cpu_time()
         speeds: dict[str, Speed] = {}
         order = list(zip(names, sides, strict=False))
         again = ", as others disturbed it" if number > quiet else ""
@@ -224,13 +221,10 @@ def _rounds(
             report(f"measuring {name}{again}", quiet, load.rounds)
             time.sleep(REST)
             speeds[name] = _speed(side, load, tokens, batch)
-        after, ended = read_bandwidth(threads), cpu_time()
-        others = ended.others_since(began) if began and ended else None
-        disturbance = Disturbance(moved(before, after), others)
-        yield Round((before + after) / 2, speeds["ktchat"], speeds.get(BASELINE), disturbance)
-        before, quiet = after, quiet + disturbance.quiet
-        if quiet == load.rounds:
-            break
+        return speeds
+
+    for speeds, limit, disturbance in until_quiet(load.rounds, threads, measure):
+        yield Round(limit, speeds["ktchat"], speeds.get(BASELINE), disturbance)
     report("done", load.rounds, load.rounds)
 
 

@@ -1,9 +1,18 @@
-"""How quiet it was while something was measured: the memory's speed before and after, and what others computed."""
+"""How quiet it was while something was measured: the memory's speed before and after, and what others computed.
+
+What was disturbed does not count and is measured again, not for ever.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+from engine.machine.probes.bandwidth import read_bandwidth
+from engine.machine.probes.cpu_time import cpu_time
+
+T = TypeVar("T")
 
 LIMIT_MOVES = 0.10
 """A round counts whose read limit moved by no more than this share."""
@@ -35,6 +44,27 @@ class Disturbance:
             f"memory's speed moved by {100 * self.limit_moved:.0f} %, other programs took {others}"
             " of a core"
         )
+
+
+def until_quiet(
+    wanted: int, threads: int, measure: Callable[[int, int], T]
+) -> Iterator[tuple[T, float, Disturbance]]:
+    """What rounds give, until so many were quiet or each was repeated `REPEATS` times in the mean.
+
+    `measure(number, quiet)` is a round, before which so many were quiet. With it come the read limit of `threads`
+    threads, GB/s, the mean of before and after, and how disturbed it was.
+    """
+    quiet, before = 0, read_bandwidth(threads)
+    for number in range(wanted * (1 + REPEATS)):
+        began = cpu_time()
+        result = measure(number, quiet)
+        after, ended = read_bandwidth(threads), cpu_time()
+        others = ended.others_since(began) if began and ended else None
+        found = Disturbance(moved(before, after), others)
+        yield result, (before + after) / 2, found
+        before, quiet = after, quiet + found.quiet
+        if quiet == wanted:
+            return
 
 
 def moved(before: float, after: float) -> float:

@@ -12,22 +12,19 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from engine.common.json_files import assets_folder
 from engine.errors import RequestError, UnsupportedModelError
-from engine.evaluation import disturbance
 from engine.evaluation.bench import REST
 from engine.evaluation.conditions import Conditions, conditions
-from engine.evaluation.disturbance import REPEATS, Disturbance, moved
+from engine.evaluation.disturbance import Disturbance, until_quiet, words
 from engine.generation.draft_control import SIZES
 from engine.generation.sampling import Sampler
 from engine.generation.speculation import Speculation
 from engine.gguf.file import GGUFFile
-from engine.machine.probes.bandwidth import read_bandwidth
-from engine.machine.probes.cpu_time import cpu_time
 from engine.protocol import Load, Sampling
 from engine.runtimes.chosen import open_native
 from engine.runtimes.native import NativeRuntime
@@ -112,7 +109,7 @@ class LookupResult:
     def hour(self) -> str:
         """How disturbed the hour was, in words."""
         every = [pair.disturbance for kind in self.kinds for pair in kind.pairs]
-        return disturbance.words(every, self.rounds * len(self.kinds))
+        return words(every, self.rounds * len(self.kinds))
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -237,7 +234,7 @@ def _pairs(
     threads: int,
     report: Report,
 ) -> Iterator[Pair]:
-    """Until so many were quiet, or each was repeated `REPEATS` times in the mean."""
+    """Until so many were quiet, but not for ever."""
 
     def plain() -> float:
         return replay.play(runtime, vocabulary, lambda token, left: runtime.forward([token]))
@@ -248,21 +245,13 @@ def _pairs(
         ahead.end()
         return seconds
 
-    quiet, before = 0, read_bandwidth(threads)
-    for number in range(rounds * (1 + REPEATS)):
+    def measure(number: int, quiet: int) -> Pair:
         report(f"replaying {replay.kind}", quiet, rounds)
-        began, seconds = cpu_time(), {}
+        speeds = {}
         for way in (plain, drafting) if number % 2 == 0 else (drafting, plain):
             time.sleep(REST)
-            seconds[way] = way()
-        after, ended = read_bandwidth(threads), cpu_time()
-        others = ended.others_since(began) if began and ended else None
-        found = Disturbance(moved(before, after), others)
-        tokens = len(replay.reply)
-        yield Pair(
-            *(tokens / seconds[plain], tokens / seconds[drafting], ahead.drafted, ahead.accepted),
-            found,
-        )
-        before, quiet = after, quiet + found.quiet
-        if quiet == rounds:
-            break
+            speeds[way] = len(replay.reply) / way()
+        return Pair(speeds[plain], speeds[drafting], ahead.drafted, ahead.accepted)
+
+    for pair, _, disturbance in until_quiet(rounds, threads, measure):
+        yield replace(pair, disturbance=disturbance)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from engine.errors import MemoryShortError, RequestError, UnsupportedModelError
-from engine.evaluation import bench
+from engine.evaluation import bench, disturbance
 from engine.machine.probes.bandwidth import read_bandwidth
 from engine.machine.probes.cpu_time import CpuTime
 from engine.runtimes import chosen, gpu
@@ -68,8 +68,8 @@ def hour() -> Iterator[Hour]:
     """A quiet one, unless a test says otherwise: how much others compute is no business of a test."""
     scripted = Hour()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench, "read_bandwidth", scripted.read_bandwidth)
-        patch.setattr(bench, "cpu_time", scripted.cpu_time)
+        patch.setattr(disturbance, "read_bandwidth", scripted.read_bandwidth)
+        patch.setattr(disturbance, "cpu_time", scripted.cpu_time)
         yield scripted
 
 

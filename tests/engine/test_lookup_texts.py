@@ -10,7 +10,7 @@ import pytest
 
 from engine.common.json_files import assets_folder
 from engine.errors import UnsupportedModelError
-from engine.evaluation import lookup
+from engine.evaluation import disturbance, lookup
 from engine.evaluation.lookup import bench_lookup, texts
 from engine.generation.speculation import Speculation
 from engine.gguf.file import GGUFFile
@@ -106,8 +106,8 @@ def test_a_draft_stops_where_a_turn_ends() -> None:
 
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookup, "read_bandwidth", lambda threads: 10.0)
-    monkeypatch.setattr(lookup, "cpu_time", lambda: CpuTime(0.0, 0.0, 0.0))
+    monkeypatch.setattr(disturbance, "read_bandwidth", lambda threads: 10.0)
+    monkeypatch.setattr(disturbance, "cpu_time", lambda: CpuTime(0.0, 0.0, 0.0))
     shortened = [lookup.Text(text.kind, text.prompt[:80], text.reply[:60]) for text in texts()]
     monkeypatch.setattr(lookup, "REST", 0.0)
     monkeypatch.setattr(lookup, "texts", lambda: shortened)
