@@ -141,9 +141,10 @@ def bench_lookup(
     rounds: int = 1,
     *,
     threads: int | None = None,
+    vocabulary: Path | None = None,
     report: Report = lambda what, done, total: None,
 ) -> LookupResult:
-    """Replay the ten texts with the model at `path`, on the CPU.
+    """Replay the ten texts with the model at `path`, on the CPU; `vocabulary`: another model's file has the tokens.
 
     Raises what loading raises, `UnsupportedModelError` where the model takes no drafts, and `RequestError` where a
     text does not fit its context.
@@ -156,7 +157,8 @@ def bench_lookup(
             raise _without_drafts(path, f"Only llama.cpp runs it: {spec.unsupported}")
         if spec.delta is not None:
             raise _without_drafts(path, "Its recurrent state cannot be cut back")
-        tokenizer = Tokenizer.open(path, file)
+        words_of = stack.enter_context(GGUFFile.open(vocabulary)) if vocabulary else file
+        tokenizer = Tokenizer.open(words_of.path, words_of)
         stack.callback(tokenizer.close)
         replays = [_Replay.of(text, tokenizer) for text in texts()]
         context = max(len(replay.prompt) + len(replay.reply) for replay in replays) + 1

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ktchat.cli import background
+from ktchat.common import paths
 from ktchat.common.errors import UsageError
 from ktchat.common.text import one_line
 
@@ -30,10 +31,13 @@ def check(args: argparse.Namespace) -> None:
 
 
 def measure(args: argparse.Namespace, path: Path, report: background.Report) -> LookupResult:
-    """The measurement."""
+    """The measurement. A shape has no vocabulary: its tokens are the guide's."""
     from engine.evaluation.lookup import bench_lookup
 
-    return bench_lookup(path, args.rounds, threads=args.threads, report=report)
+    vocabulary = None if args.shape is None else paths.guide_model()
+    return bench_lookup(
+        *(path, args.rounds), threads=args.threads, vocabulary=vocabulary, report=report
+    )
 
 
 def table(result: LookupResult) -> list[str]:
