@@ -15,8 +15,8 @@ import statistics
 from bisect import bisect_left
 from collections import deque
 
-SIZES = (2, 4, 8)
-"""Tokens of a pass with drafts."""
+SIZES = (2, 4)
+"""Tokens of a pass with drafts. Up to 4 the CPU's products add in the order of one token's, see `speculation`."""
 LOSS = 0.01
 """Share of a reply's time that drafts may cost at most."""
 START = 0.25

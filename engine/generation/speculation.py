@@ -3,6 +3,11 @@
 The caller samples from the true logits at every position, in the same order as without, and only a token that is
 the drafted one finds its logits there already. So replies have the same distribution, seeds, penalties and forced
 tokens keep their meaning, and what was drafted wrongly is cut back from the cache before anything else is read.
+
+On the CPU logits are even the same to the bit, and with them a seed's reply: products of up to 4 tokens add what one
+token's adds, in its order, and attention divides the positions alike within each `BLOCK` of them, which no pass leaves.
+It does not where query rows of a KV head fill more than one block of its work: 4 tokens of more than 8 heads each, behind
+2048 positions or so (MLA). There sums differ in the last bits, as a prompt's do by its chunks, and are no worse.
 """
 
 from __future__ import annotations
@@ -14,6 +19,9 @@ from typing import Protocol
 from engine.generation.draft_control import SIZES, DraftControl
 from engine.generation.prompt_lookup import History
 from engine.runtimes.base import Floats
+
+BLOCK = 32
+"""Positions. Attention on the CPU cuts its work at multiples of them (kernels/cpu/src/attention.cpp)."""
 
 
 class Verifier(Protocol):
@@ -100,6 +108,7 @@ class Speculation:
     def _next_draft(self, most: int) -> list[int]:
         """As long as it pays; none from a token on that ends the turn."""
         match = self._history.match
+        most = min(most, BLOCK - (len(self._history.tokens) - 1) % BLOCK)
         size = self.control.size(match, most) if match else 1
         if size == 1:
             return []
