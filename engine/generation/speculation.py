@@ -5,9 +5,9 @@ the drafted one finds its logits there already. So replies have the same distrib
 tokens keep their meaning, and what was drafted wrongly is cut back from the cache before anything else is read.
 
 On the CPU logits are even the same to the bit, and with them a seed's reply: products of up to 4 tokens add what one
-token's adds, in its order, and attention divides the positions alike within each `BLOCK` of them, which no pass leaves.
-It does not where query rows of a KV head fill more than one block of its work: 4 tokens of more than 8 heads each, behind
-2048 positions or so (MLA). There sums differ in the last bits, as a prompt's do by its chunks, and are no worse.
+token's adds, in its order, and attention divides the positions alike within blocks of them, which no pass leaves
+(`Verifier.alike`). Only where 4 tokens of more than 8 heads for a KV head, as MLA's are, fill more than one piece of
+its work, sums differ in the last bits behind some thousand positions, as a prompt's do by its chunks; no worse.
 """
 
 from __future__ import annotations
@@ -20,9 +20,6 @@ from engine.generation.draft_control import SIZES, DraftControl
 from engine.generation.prompt_lookup import History
 from engine.runtimes.base import Floats
 
-BLOCK = 32
-"""Positions. Attention on the CPU cuts its work at multiples of them (kernels/cpu/src/attention.cpp)."""
-
 
 class Verifier(Protocol):
     """A runtime that can forget what it has just read."""
@@ -33,6 +30,10 @@ class Verifier(Protocol):
 
     def forward_all(self, tokens: Sequence[int]) -> Floats:
         """Append tokens; the logits of each, (n, vocab_size)."""
+        ...
+
+    def alike(self, position: int) -> int:
+        """Tokens of a pass from there, at most, whose attention adds in the order of tokens one by one."""
         ...
 
     def cut_back(self, count: int) -> None:
@@ -108,8 +109,10 @@ class Speculation:
     def _next_draft(self, most: int) -> list[int]:
         """As long as it pays; none from a token on that ends the turn."""
         match = self._history.match
-        most = min(most, BLOCK - (len(self._history.tokens) - 1) % BLOCK)
-        size = self.control.size(match, most) if match else 1
+        if not match:
+            return []
+        most = min(most, self._runtime.alike(len(self._history.tokens) - 1))
+        size = self.control.size(match, most)
         if size == 1:
             return []
         draft = self._history.draft(size - 1)

@@ -34,6 +34,9 @@ PAGE_SIZE = sizes.PAGE_SIZE
 CHUNK = sizes.PROMPT_CHUNK
 """Tokens prefilled at once: enough to reuse each expert's weights, few enough to cancel soon."""
 
+_BLOCK = 32
+"""Positions (kernels/cpu/src/attention.cpp)."""
+
 _Pass = Callable[[Ints, Ints, int], Floats]
 
 
@@ -124,6 +127,14 @@ class NativeRuntime:
     def forward_all(self, tokens: Sequence[int]) -> Floats:
         """Like `forward`, but logits of every token, (n, vocabulary). No state is kept meanwhile."""
         return self._forward(tokens, self._model.forward_all)
+
+    def alike(self, position: int) -> int:
+        """Tokens of a pass from there whose sums are to the bit those of tokens one by one.
+
+        Attention cuts the positions at multiples of 32; a window's begin in another block behind the last of one.
+        """
+        left = _BLOCK - position % _BLOCK
+        return max(1, left - 1) if self._model.spec.windowed is not None else left
 
     def warm_up(self) -> None:
         """Record the passes that verify drafts, before the first of them is waited for."""

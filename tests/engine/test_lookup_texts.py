@@ -52,6 +52,9 @@ class Clocked:
         self.now += 1.0 if len(tokens) == 1 else self.cost(len(tokens))
         return np.zeros((len(tokens), 1), np.float32)
 
+    def alike(self, position: int) -> int:
+        return 32 - position % 32
+
     def cut_back(self, count: int) -> None:
         self.length -= count
 

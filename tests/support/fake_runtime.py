@@ -163,6 +163,9 @@ class FakeRuntime:
         self.forwarded[-len(tokens) :] = [len(tokens)]
         return np.stack(rows)
 
+    def alike(self, position: int) -> int:
+        return self.chunk
+
     def cut_back(self, count: int) -> None:
         assert 0 < count < len(self._before)
         del self.sequence[-count:]
