@@ -209,7 +209,7 @@ class _Replay:
     @classmethod
     def of(cls, text: Text, tokenizer: Tokenizer) -> _Replay:
         prompt = tokenizer.encode([Part(f"{text.prompt}\n\n", special=False)])
-        return cls(text.kind, prompt, tokenizer.encode_more(text.reply))
+        return cls(text.kind, prompt, tokenizer.encode_more([Part(text.reply, special=False)]))
 
     def play(
         self, runtime: NativeRuntime, vocabulary: int, after: Callable[[int, int], Any]

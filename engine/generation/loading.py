@@ -137,7 +137,9 @@ def _native(
 ) -> Runtime:
     from engine.runtimes.chosen import open_native
 
-    return open_native(file, spec, load, progress, say)
+    runtime = open_native(file, spec, load, progress, say)
+    runtime.watch_for(cancelled)
+    return runtime
 
 
 def _llama_cpp(

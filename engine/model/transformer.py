@@ -182,11 +182,10 @@ class Transformer(Generic[X, W, C]):
         return bool(self._having("recurrent"))
 
     def cut_back(self, position: int) -> None:
-        """Go on at an earlier position within the last pass.
+        """Go on at an earlier position within the last pass, behind its first token.
 
-        Caches of the whole context need nothing for that. A window's ring has room for a pass of `chunk` tokens
-        beside all that the first of them sees, so that what a pass has overwritten no token behind its first one
-        sees. Raises `ValueError` for a position that is not within it, and where a state is recurrent.
+        A window's ring has room for `chunk` tokens beside all that the first of them sees, so that nothing which is
+        still seen was overwritten. Raises `ValueError` for another position, and where a state is recurrent.
         """
         if not self.spec.keeps_state:
             return

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ktchat.store import search_index
 from ktchat.store.schema import (
     TABLES,
     connect,
@@ -26,6 +27,7 @@ def is_sound(path: Path) -> bool:
     try:
         with contextlib.closing(connect(path)) as db, contextlib.closing(_empty()) as ours:
             whole = db.execute("PRAGMA integrity_check(1)").fetchone()[0] == "ok"
+            search_index.check(db)
             return whole and all(_columns(db, name) == _columns(ours, name) for name in TABLES)
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         if is_damage(error):
@@ -64,6 +66,7 @@ def _recover(path: Path, new: Path) -> int:
                 _insert(db, table, _readable_rows(path, table))
             for statement in _MEND:
                 db.execute(statement)
+            search_index.renew(db)  # it is filled again in the background
         return int(db.execute("SELECT count(*) FROM sessions").fetchone()[0])
 
 

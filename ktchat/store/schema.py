@@ -1,7 +1,8 @@
 """The schema of the database: its tables, its versions, and how the file is opened.
 
 SQLite before 3.51.3 can lose writes of two connections in WAL mode; the rollback journal with
-synchronous=FULL is used instead.
+synchronous=EXTRA is used instead. With FULL the removal of the journal, which is what commits, may
+not outlive a power loss.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from ktchat.common.errors import StoreVersionError
 from ktchat.common.paths import private_folder
+from ktchat.store import search_index
 
 BUSY_SECONDS = 5.0
 
@@ -58,6 +60,13 @@ MIGRATIONS: list[str] = [
     """
     ALTER TABLE sessions ADD COLUMN think TEXT;  -- NULL: as the model's template has it
     """,
+    """
+    ALTER TABLE turns ADD COLUMN edited REAL;  -- when its reply was changed by hand; NULL: it was not
+    """,
+    """
+    ALTER TABLE turns ADD COLUMN compaction TEXT;     -- JSON; NULL: as at the turn before
+    ALTER TABLE sessions ADD COLUMN compaction TEXT;  -- JSON: chosen for the next message
+    """,
 ]
 """Scripts from one version to the next; the schema's version is how many have run."""
 
@@ -97,10 +106,12 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA foreign_keys = ON")
         db.execute("PRAGMA journal_mode = DELETE")
-        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA synchronous = EXTRA")
         db.execute("PRAGMA secure_delete = ON")
         db.execute("PRAGMA trusted_schema = OFF")
         _migrate(db, path, writable)
+        if writable:
+            search_index.ensure(db)
     except BaseException:
         db.close()
         raise

@@ -15,7 +15,7 @@ from engine.evaluation.lookup import bench_lookup, texts
 from engine.generation.speculation import Speculation
 from engine.gguf.file import GGUFFile
 from engine.machine.probes.cpu_time import CpuTime
-from engine.text.tokenizer import Tokenizer
+from engine.text.tokenizer import Part, Tokenizer
 from kernels.ops import Floats
 from ktchat.cli import bench_lookup as bench_lookup_words
 from ktchat.cli import main
@@ -65,7 +65,10 @@ def replays() -> list[tuple[str, list[int], list[int]]]:
     with GGUFFile.open(path) as file:
         tokenizer = Tokenizer.open(path, file)
     found = [
-        (text.kind, tokenizer.encode_more(text.prompt), tokenizer.encode_more(text.reply))
+        (
+            text.kind,
+            *(tokenizer.encode_more([Part(said, False)]) for said in (text.prompt, text.reply)),
+        )
         for text in texts()
     ]
     tokenizer.close()
