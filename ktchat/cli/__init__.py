@@ -112,7 +112,7 @@ def model_path(argument: str) -> str:
         return argument
 
 
-_WITH_VALUE = ("-m", "--model", "--ctx", "--device", "--kv")
+_WITH_VALUE = ("-m", "--model", "--ctx", "--device", "--kv", "--lookup")
 """Options before a command that take the next argument."""
 
 

@@ -51,6 +51,7 @@ class Overrides:
     context: int | Auto | None = None
     device: Device | None = None
     kv: KvKind | None = None
+    lookup: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,9 @@ class Settings:
     disk_cache_gb: float = _setting(
         0.0, "GB that it may take there; 0: 10, or a tenth of the free disk where that is less."
     )
+    lookup: bool = _setting(
+        True, "Guess tokens from what was said before, where that is faster; replies are the same."
+    )
     last_model: str = _setting("", "The model file that was used last.")
     last_session: str = _setting("", "The session that was open last.")
     recent_models: tuple[str, ...] = _setting((), "Model files that were opened, the last first.")
@@ -138,6 +142,7 @@ class Settings:
             kv=overrides.kv or cast(KvKind, self.kv),
             cache_folder=str(kv_folder()) if self.disk_cache else "",
             cache_budget=self.cache_budget,
+            lookup=self.lookup if overrides.lookup is None else overrides.lookup,
         )
 
     def with_recent(self, path: str) -> dict[str, Any]:
