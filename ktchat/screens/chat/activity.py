@@ -34,6 +34,8 @@ class Activity:
         """Path of the model that is loaded when the reply ends."""
         self.refused = ""
         """Path of the model whose loading failed last, until the conversation goes on without it."""
+        self.making_room = ""
+        """What is being done so that a message fits into the context, in words; empty: nothing."""
         self.queued: str | None = None
         """The message that waits for the model or for the end of a reply."""
         self.put_aside: str | None = None
@@ -51,8 +53,8 @@ class Activity:
 
     @property
     def busy(self) -> bool:
-        """Whether a reply is being written or a model loaded."""
-        return self.replying or bool(self.loading)
+        """Whether a reply is being written, a model loaded, or room made for a message."""
+        return self.replying or bool(self.loading or self.making_room)
 
     @property
     def ready(self) -> bool:

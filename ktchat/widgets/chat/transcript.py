@@ -24,6 +24,7 @@ from ktchat.widgets.chat.palette import Palette
 from ktchat.widgets.chat.prompt_view import PromptView
 from ktchat.widgets.chat.reply_view import ReplyView
 from ktchat.widgets.chat.turn_view import TurnView
+from ktchat.widgets.chat.unread_line import mark_unread
 from ktchat.widgets.formats import counted
 
 WINDOW = 20
@@ -223,9 +224,14 @@ class Transcript(Palette, can_focus=False):
             if isinstance(view, TurnView) and view.last != (view.turn is last):
                 view.last = view.turn is last
                 view.changed()
+        self.mark_unread()
         hidden = self._mounted_from
         self._older.display = hidden > 0
         self._older.update(Content(f"{counted(hidden, 'older turn')} above"))
+
+    def mark_unread(self) -> None:
+        """Draw dim what the model reads no more, behind a line that says so."""
+        mark_unread(self._column, self._conversation, self._mounted_from)
 
     def _draw(self) -> None:
         self._frame_due = False
@@ -244,8 +250,8 @@ class Transcript(Palette, can_focus=False):
             return
         self._mounted_from = len(self._turns) - WINDOW
         kept = set(map(id, self._turns[self._mounted_from :]))
-        for view in self.query(MessageView):
-            if id(_turn_of(view)) not in kept:
+        for view in self.query(TurnView):
+            if id(view.turn) not in kept:
                 await view.remove()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
@@ -292,7 +298,3 @@ class Transcript(Palette, can_focus=False):
     def on_resize(self, event: events.Resize) -> None:
         if self.at_end:
             self.call_after_refresh(self.anchor)
-
-
-def _turn_of(view: MessageView) -> Turn | None:
-    return view.turn if isinstance(view, TurnView) else None
