@@ -31,7 +31,7 @@ COMMANDS = {
     "plan": "whether a model fits this machine, and how fast it will be",
     "doctor": "what this machine has, and what is missing",
     "verify": "compare a model's logits with float32 and with llama.cpp",
-    "sessions": "list, show, export and remove saved sessions",
+    "sessions": "list, search, show, export, import and remove saved sessions",
     "models": "list, search, download, check and remove models",
 }
 """Name and one line of help; the module of the same name in `ktchat.cli` does the work."""

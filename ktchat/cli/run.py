@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -35,6 +36,7 @@ from ktchat.common.settings import OverflowPolicy, SettingsFile
 from ktchat.library import models
 from ktchat.session.chat import ChatSession, Engine, Started
 from ktchat.store.store import Store
+from ktchat.store.unsaved import UnsavedStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,6 +69,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("-m", "--model", metavar="FILE", type=model_path, default=keep, help="the model (GGUF)")
     load_options.add(parser, keep)
     add("-c", "--continue", dest="last", action="store_true", help="go on with the last session")
+    add("--no-save", action="store_true", help="keep nothing of this conversation on the disk")
     add(
         "--overflow",
         choices=get_args(OverflowPolicy),
@@ -123,7 +126,7 @@ class _Run:
         self.engine = self.engine_factory()
         self.chat = ChatSession(
             self.engine,
-            Store(paths.database()),
+            (Store if self.request.save else UnsavedStore)(paths.database()),
             sampling=self.request.sampling,
             max_tokens=self.request.max_tokens,
             system=self.request.system,
@@ -166,14 +169,14 @@ class _Run:
                 if isinstance(update, Started):
                     turn = update.turn
                 self.printer.show(update, turn, self.chat.conversation.id)
-                if isinstance(update, Finished):
+                if isinstance(update, Finished) and self.request.save:
                     self._note_speed(update.figures)
-                    if update.reason == "context":
-                        self.printer.note(CUT)
+                if isinstance(update, Finished) and update.reason == "context":
+                    self.printer.note(CUT)
                 if isinstance(update, Failed):
                     code = 1
                     self.printer.note(str(update.error))
-        if self.request.model and code == 0:
+        if self.request.model and self.request.save and code == 0:
             with suppress(SettingsError):
                 self.settings.update(**self.settings.settings.with_recent(self.request.model))
         return code
@@ -189,7 +192,10 @@ class _Run:
         path = self.request.model or models.default_model(
             self.chat.conversation.model_path or self.settings.settings.last_model
         )
-        async for event in self.chat.load(self.settings.load(path)):
+        load = self.settings.load(path)
+        if not self.request.save:
+            load = replace(load, cache_folder="")
+        async for event in self.chat.load(load):
             match event:
                 case Failed(error):
                     self.printer.load(event)

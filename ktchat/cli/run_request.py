@@ -32,6 +32,8 @@ class Request:
     max_tokens: int | None
     think: Think | None
     overflow: OverflowPolicy
+    save: bool
+    """Whether the conversation is saved, and what was read goes to the disk."""
 
 
 def request(args: argparse.Namespace, settings: Settings) -> Request:
@@ -44,6 +46,8 @@ def request(args: argparse.Namespace, settings: Settings) -> Request:
         raise UsageError("That --max-tokens is not possible", "", "Use 1 to 1073741824")
     if args.last and args.system is not None:
         raise UsageError("--system goes with a new session", "", "Leave out -c or --system")
+    if args.last and args.no_save:
+        raise UsageError("--no-save goes with a new session", "", "Leave out -c or --no-save")
     return Request(
         prompt=_prompt(args.prompt),
         model=args.model,
@@ -53,6 +57,7 @@ def request(args: argparse.Namespace, settings: Settings) -> Request:
         think=args.think,
         overflow=args.overflow or cast(OverflowPolicy, settings.overflow),
         max_tokens=args.max_tokens or settings.token_limit,
+        save=not args.no_save,
     )
 
 

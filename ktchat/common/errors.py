@@ -30,6 +30,10 @@ class SessionBusyError(KtchatError):
     """The session is open in another ktchat and can only be read here."""
 
 
+class SessionFileError(KtchatError):
+    """A file that was to be imported holds no session that can be read."""
+
+
 class UnknownSessionError(KtchatError):
     """No saved session, or more than one, answers to that name."""
 

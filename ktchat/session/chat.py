@@ -162,7 +162,7 @@ class ChatSession(ModelSession):
         reply = Reply(
             self.engine,
             turn,
-            conversation.id,
+            conversation.id if self.store.keeps else None,
             self.offered_think,
             lambda n: self.saver.touch(conversation, turn, tokens=n),
             watch=self.watch and not repeats,

@@ -56,7 +56,7 @@ EVERYTHING = Compaction()
 """Every turn is read (again)."""
 
 
-TITLE_LENGTH = 60
+TITLE_LENGTH = 100
 UNTITLED = "New session"
 
 

@@ -16,11 +16,9 @@ from ktchat.common.errors import StoreError, reason_of
 from ktchat.store import schema, search_index
 from ktchat.store.locks import Locks
 from ktchat.store.repair import is_sound, repair
+from ktchat.store.search_index import Statement
 
 T = TypeVar("T")
-
-Statement = tuple[str, Sequence[Any]]
-"""SQL and its values."""
 
 
 class Database:

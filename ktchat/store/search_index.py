@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 Statement = tuple[str, Sequence[Any]]
+"""SQL and its values."""
 
 BATCH = 200
 """Turns that one step adds: tens of ms."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ClassVar, ParamSpec, TypeVar
 
 from engine.disk_cache.folder import CacheFolder
 from ktchat.common.errors import (
@@ -20,13 +20,11 @@ from ktchat.common.errors import (
     StoreVersionError,
     UnknownSessionError,
 )
-from ktchat.store import search_index
+from ktchat.store import search_index, statements
 from ktchat.store.conversation import Conversation, Turn
-from ktchat.store.database import Database, Statement
+from ktchat.store.database import Database
 from ktchat.store.locks import Locks
 from ktchat.store.records import (
-    SESSION_COLUMNS,
-    TURN_COLUMNS,
     SessionSummary,
     conversation_from,
     session_values,
@@ -42,15 +40,15 @@ UNDO_SECONDS = 10.0
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Rows = tuple[tuple[Any, ...], list[tuple[Any, ...]]]
-"""A session's row and the rows of some of its turns, ready to be written."""
-
 
 class Store:
     """The sessions in the database at `path`.
 
     Every method raises `StoreError` when the file cannot be read or written.
     """
+
+    keeps: ClassVar[bool] = True
+    """Whether what is saved stays, here and in the KV cache on the disk."""
 
     def __init__(self, path: Path) -> None:
         self.locks = Locks(path.parent / "locks")
@@ -125,6 +123,10 @@ class Store:
             )
         return conversation_from(rows[0], turns)
 
+    def has(self, session: str) -> bool:
+        """Whether there is a session with this id, deleted or not."""
+        return bool(self.database.query("SELECT 1 FROM sessions WHERE id = ?", (session,)))
+
     def last_session(self) -> str | None:
         """The id of the session that was used last."""
         rows = self.database.query(
@@ -141,31 +143,9 @@ class Store:
 
     # Writing.
 
-    def save(self, rows: Iterable[Rows], drafts: Iterable[tuple[str, str]] = ()) -> None:
+    def save(self, rows: Iterable[statements.Rows], drafts: Iterable[tuple[str, str]] = ()) -> None:
         """Write sessions with some of their turns, and drafts, all in one transaction."""
-        update = ", ".join(f"{c} = excluded.{c}" for c in SESSION_COLUMNS if c not in _FIXED)
-        session = (
-            f"INSERT INTO sessions ({', '.join(SESSION_COLUMNS)}) VALUES ({_marks(SESSION_COLUMNS)})"
-            f" ON CONFLICT (id) DO UPDATE SET {update}"
-        )
-        update = ", ".join(f"{c} = excluded.{c}" for c in TURN_COLUMNS if c not in _FIXED)
-        turn = (
-            f"INSERT INTO turns ({', '.join(TURN_COLUMNS)}) VALUES ({_marks(TURN_COLUMNS)})"
-            f" ON CONFLICT (id) DO UPDATE SET {update}"
-        )
-        work: list[Statement] = []
-        indexed = self.search.indexed
-        for session_row, turn_rows in rows:
-            work.append((session, session_row))
-            for row in turn_rows:
-                values = dict(zip(TURN_COLUMNS, row, strict=True))
-                changes = (values[name] for name in ("id", "prompt", "reply", "state"))
-                work += [search_index.before_saving(*changes)] * indexed
-                work.append((turn, row))
-                work += [search_index.after_saving(values["id"])] * indexed
-        for name, text in drafts:
-            work.append(_draft(name, text))
-        self.database.write(work)
+        self.database.write(statements.saving(rows, drafts, self.search.indexed))
 
     def save_conversation(self, conversation: Conversation) -> None:
         """Write a session with all its turns."""
@@ -197,7 +177,7 @@ class Store:
     def remove(self, session: str) -> None:
         """Remove a session for good. Raises `SessionBusyError` like `delete`."""
         self.delete(session)
-        self.database.write(self._removal("SELECT ?", (session,)))
+        self.database.write(statements.removing("SELECT ?", (session,), self.search.indexed))
         self._forget_kv()
 
     def restore(self, session: str) -> None:
@@ -210,16 +190,8 @@ class Store:
         gone = "SELECT id FROM sessions WHERE deleted IS NOT NULL AND deleted <= ?"
         before = (time.time() - older_than,)
         if self.database.query(f"{gone} LIMIT 1", before):
-            self.database.write(self._removal(gone, before))
+            self.database.write(statements.removing(gone, before, self.search.indexed))
             self._forget_kv()
-
-    def _removal(self, sessions: str, values: Sequence[Any]) -> list[Statement]:
-        indexed = [search_index.before_removing(sessions, values)] * self.search.indexed
-        return [
-            *indexed,
-            (f"DELETE FROM drafts WHERE session IN ({sessions})", values),
-            (f"DELETE FROM sessions WHERE id IN ({sessions})", values),
-        ]
 
     def settle_interrupted(self) -> None:
         """Replies that were being written when their program ended are interrupted; in sessions that are open
@@ -275,23 +247,6 @@ class Store:
         if self._thread is not None:
             self._thread.shutdown(wait=False)
             self._thread = None
-
-
-_FIXED = ("id", "session", "parent", "created")
-
-
-def _marks(columns: Sequence[str]) -> str:
-    return ", ".join("?" * len(columns))
-
-
-def _draft(session: str, text: str) -> Statement:
-    if not text:
-        return "DELETE FROM drafts WHERE session = ?", (session,)
-    return (
-        "INSERT INTO drafts (session, text, updated) VALUES (?, ?, ?)"
-        " ON CONFLICT (session) DO UPDATE SET text = excluded.text, updated = excluded.updated",
-        (session, storable(text), time.time()),
-    )
 
 
 __all__ = ["UNDO_SECONDS", "SessionSummary", "Store", "StoreError", "StoreVersionError"]

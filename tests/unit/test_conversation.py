@@ -116,8 +116,12 @@ def test_a_title_is_the_first_line_that_says_something() -> None:
 
 
 def test_a_long_title_is_cut_between_words() -> None:
-    title = title_of("a fairly long first message about experts and where they are kept in memory")
-    assert title == "a fairly long first message about experts and where they…"
+    title = title_of(
+        "a fairly long first message about experts and where they are kept in memory while others are computed"
+    )
+    assert title == (
+        "a fairly long first message about experts and where they are kept in memory while others are…"
+    )
     assert len(title_of("x" * 500)) == TITLE_LENGTH
 
 

@@ -7,12 +7,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from ktchat.context import AppContext
-    from ktchat.store.conversation import Turn
+    from ktchat.session.chat import ChatSession
+    from ktchat.store.conversation import Conversation, Turn
     from ktchat.store.tree import Part
+
+
+class Guard(Protocol):
+    """Sees to it that there is room in the context for a reply."""
+
+    def guard(
+        self, chat: ChatSession, unsent: Conversation, text: str, begin: Callable[[], None], /
+    ) -> bool:
+        """Whether a reply may begin at once; else `begin` is called later, or `text` is in the prompt."""
+        ...
+
+    def stop(self) -> bool:
+        """Leave all as it was; False: nothing goes on."""
+        ...
 
 
 class Activity:

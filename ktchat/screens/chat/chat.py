@@ -15,9 +15,11 @@ from engine.errors import KtchatError
 from ktchat.screens.chat import keys
 from ktchat.screens.chat.branch_flow import BranchFlow
 from ktchat.screens.chat.download_flow import DownloadFlow
+from ktchat.screens.chat.file_flow import FileFlow
 from ktchat.screens.chat.model_flow import ModelFlow
 from ktchat.screens.chat.overflow_flow import OverflowFlow
 from ktchat.screens.chat.replies import Replies
+from ktchat.screens.chat.search_flow import SearchFlow
 from ktchat.screens.chat.session_flow import SessionFlow
 from ktchat.screens.chat.session_listing import SessionListing
 from ktchat.screens.chat.thinking_flow import ThinkingFlow
@@ -45,6 +47,8 @@ class ChatScreen(TurnActions):
         self.replies = Replies(self, self.activity, self.listing)
         self.sessions = SessionFlow(self, self.activity, self.listing, self.replies)
         self.branches = BranchFlow(self, self.activity, self.listing, self.sessions)
+        self.searches = SearchFlow(self, context, self.sessions)
+        self.files = FileFlow(self, context, self.listing)
         self.models = ModelFlow(self, self.activity)
         self.overflow = OverflowFlow(self, self.activity, self.models, self.sessions)
         self.replies.overflow, self.overflow.send = self.overflow, self.replies.send
@@ -157,6 +161,14 @@ class ChatScreen(TurnActions):
             self.session_list.action_select()
         else:
             self.session_list.action_delete()
+
+    def action_search_here(self) -> None:
+        """Search in this conversation."""
+        self.searches.open(here=True)
+
+    def action_search_all(self) -> None:
+        """Search in all sessions."""
+        self.searches.open(here=False)
 
     def action_rename(self) -> None:
         """Rename the session under the cursor, or the open one."""

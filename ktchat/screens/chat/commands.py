@@ -47,10 +47,20 @@ def commands(screen: ChatScreen) -> Iterator[SystemCommand]:
     words = "Undo the last deletion"
     yield SystemCommand("Bring back session", words, run("screen.undo_delete"))
     for title, words, action in (
+        ("Search sessions", "In all titles and texts (/ in the session list)", "search_all"),
         ("Branch", "A new session with all up to the last turn (b on a message)", "branch"),
         ("Version before", "Of the last turn that has versions (Left on it)", "version(-1)"),
         ("Version after", "Of the last turn that has versions (Right on it)", "version(1)"),
     ):
         yield SystemCommand(title, words, run(f"screen.{action}"))
+    for form, words in (
+        ("markdown", "A text file to read"),
+        ("json", "Everything, to import elsewhere"),
+        ("html", "One page for a browser"),
+    ):
+        export = partial(later, screen.files.export, form)
+        yield SystemCommand(f"Export as {form}", words, export)
+    words = "A JSON file of ktchat, llama.cpp, Open WebUI or ChatGPT"
+    yield SystemCommand("Import sessions", words, partial(later, screen.files.take_in))
     words = "What the KV cache of sessions takes, and how to empty it"
     yield SystemCommand("Sessions on disk", words, screen.sessions.say_on_disk)

@@ -5,6 +5,7 @@ Nothing is asked while keys come, one thing is asked at a time, and an answer th
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from engine.common.units import short_count
@@ -13,8 +14,9 @@ from engine.protocol import Message
 if TYPE_CHECKING:
     from textual.timer import Timer
 
-    from ktchat.screens.chat.frame import Frame
+    from ktchat.screens.chat.activity import Activity
     from ktchat.session.chat import ChatSession
+    from ktchat.widgets.chat.prompt import Prompt
 
 PAUSE_SECONDS = 0.15
 """Without a key, before it is counted."""
@@ -27,26 +29,30 @@ LITTLE_SHARE = 4
 class DraftCounting:
     """Counts the draft, and the conversation before it once each time that it has changed."""
 
-    def __init__(self, frame: Frame) -> None:
-        self._frame = frame
+    def __init__(self, prompt: Prompt, activity: Activity) -> None:
+        self._prompt = prompt
+        self._activity = activity
         self._timer: Timer | None = None
+        self._task: asyncio.Task[None] | None = None
         self._base: tuple[object, int] = (None, 0)  # what was counted, and its tokens
 
     def changed(self) -> None:
         """The draft, or what comes before it, has changed. Cheap."""
         if self._timer is not None:
             self._timer.stop()
-        self._frame.workers.cancel_group(self._frame, "count")
-        if not self._frame.prompt.text.strip():
-            self._frame.prompt.show_tokens("")
+        if self._task is not None:
+            self._task.cancel()
+        if not self._prompt.text.strip():
+            self._prompt.show_tokens("")
         else:
-            self._timer = self._frame.set_timer(PAUSE_SECONDS, self._count_soon)
+            self._timer = self._prompt.set_timer(PAUSE_SECONDS, self._count_soon)
 
     def _count_soon(self) -> None:
-        self._frame.run_worker(self._count, group="count", exclusive=True, exit_on_error=False)
+        self._task = asyncio.get_running_loop().create_task(self._count(), name="count")
 
     async def _count(self) -> None:
-        chat, prompt, text = self._frame.chat, self._frame.prompt, self._frame.prompt.text
+        chat, prompt = self._activity.context.chat, self._prompt
+        text = prompt.text
         if chat is None or chat.loaded is None:
             prompt.show_tokens("")
             return
@@ -64,7 +70,7 @@ class DraftCounting:
         """Tokens of all that comes before the draft, the template's around it included."""
         from ktchat.session.compaction import unsent
 
-        edited = self._frame.activity.edited
+        edited = self._activity.edited
         before = unsent(chat.conversation, ".", edited[0] if edited else None).messages()
         loaded = chat.loaded
         what = (before, chat.offered_think, loaded and (loaded.path, loaded.context))

@@ -67,7 +67,7 @@ class Frame(Screen[None]):
         self.status = Status()
         self.prompt = Prompt("Ask anything")
         self.key_bar = KeyBar(keys.IDLE)
-        self._draft = DraftCounting(self)
+        self._draft = DraftCounting(self.prompt, self.activity)
         self._overlay = False  # the list is shown above the conversation, on a narrow screen
 
     def compose(self) -> ComposeResult:

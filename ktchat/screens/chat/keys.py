@@ -30,6 +30,14 @@ KEYS = (
     Key("ctrl+g", "Ctrl+G", "editor", "editor", "Write the prompt in $VISUAL or $EDITOR"),
     Key("ctrl+n", "Ctrl+N", "new_session", "new session", "Begin a new session"),
     Key("ctrl+b", "Ctrl+B", "toggle_sessions", "sessions", "Show or hide the session list"),
+    Key(
+        "ctrl+f",
+        "Ctrl+F",
+        "search_here",
+        "search",
+        "Search in this conversation; Tab: in all sessions",
+    ),
+    Key("", "/", "", "search sessions", "In the session list: search in all titles and texts"),
     Key("f2", "F2", "rename", "rename", "Rename the session"),
     Key(
         "", "Del", "", "delete session", "In the session list: delete the session; u brings it back"
@@ -118,6 +126,7 @@ SESSIONS: tuple[Shown, ...] = (
     ("F2", "rename", "screen.rename"),
     ("Del", "delete", "screen.list_action('delete')"),
     ("u", "undo", "screen.undo_delete"),
+    ("/", "search", "screen.search_all"),
     ("Esc", "back", "screen.stop"),
     ("Ctrl+N", "new", "screen.new_session"),
 )

@@ -22,9 +22,8 @@ from engine.protocol import (
 )
 
 if TYPE_CHECKING:
-    from ktchat.screens.chat.activity import Activity
+    from ktchat.screens.chat.activity import Activity, Guard
     from ktchat.screens.chat.frame import Frame
-    from ktchat.screens.chat.overflow_flow import OverflowFlow
     from ktchat.screens.chat.session_listing import SessionListing
     from ktchat.session.chat import ChatSession, Update
     from ktchat.store.conversation import Turn
@@ -46,7 +45,7 @@ class Replies:
         self._listing = listing
         self._tokens = 0
         self._header_at = 0.0
-        self.overflow: OverflowFlow | None = None
+        self.overflow: Guard | None = None
         """Stands before every reply."""
 
     # What the person does.
