@@ -10,7 +10,7 @@ from engine.protocol import Counted, Message
 from ktchat.common.errors import SessionBusyError
 from ktchat.session.open_session import OpenSession
 from ktchat.store import tree
-from ktchat.store.conversation import Conversation, Turn, TurnState
+from ktchat.store.conversation import Compaction, Conversation, Turn, TurnState
 
 MEASURED = 20
 """Of the last turns, those whose speed counts."""
@@ -27,6 +27,12 @@ class BranchingSession(OpenSession):
         self._must_be_idle()
         tree.show(self.conversation, turn)
         if not self.read_only:
+            self.saver.touch(self.conversation)
+
+    def choose_compaction(self, compaction: Compaction) -> None:
+        """Which turns go unread, from the next message on."""
+        self.conversation.choose_compaction(compaction)
+        if self.conversation.turns and not self.read_only:
             self.saver.touch(self.conversation)
 
     def edit_reply(self, turn: Turn, text: str) -> None:

@@ -143,6 +143,12 @@ MESSAGE: tuple[Shown, ...] = (
     ("Esc", "back", "screen.stop"),
     ("t", "thinking", "screen.message_action('fold')"),
 )
+UNREAD: tuple[Shown, ...] = (
+    ("u", "bring back", "screen.bring_back"),
+    ("Enter", "summary", "screen.message_action('fold')"),
+    ("c", "copy", "screen.message_action('copy')"),
+    *MESSAGE[4:6],
+)
 VERSIONS: Shown = ("← →", "versions", "screen.message_action('version(1)')")
 GO_ON: Shown = ("g", "continue", "screen.message_action('go_on')")
 

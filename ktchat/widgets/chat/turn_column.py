@@ -19,6 +19,7 @@ from ktchat.widgets.chat.palette import Palette
 from ktchat.widgets.chat.prompt_view import PromptView
 from ktchat.widgets.chat.reply_view import ReplyView
 from ktchat.widgets.chat.turn_view import TurnView
+from ktchat.widgets.chat.unread_line import mark_unread
 from ktchat.widgets.formats import counted
 
 WINDOW = 20
@@ -76,9 +77,14 @@ class TurnColumn(Palette, can_focus=False):
             if isinstance(view, TurnView) and view.last != (view.turn is last):
                 view.last = view.turn is last
                 view.changed()
+        self.mark_unread()
         hidden = self._mounted_from
         self._older.display = hidden > 0
         self._older.update(Content(f"{counted(hidden, 'older turn')} above"))
+
+    def mark_unread(self) -> None:
+        """Draw dim what the model reads no more, behind a line that says so."""
+        mark_unread(self._column, self._conversation, self._mounted_from)
 
     def _show_places(self) -> None:
         """Which version of each turn is shown, of how many."""
@@ -102,8 +108,8 @@ class TurnColumn(Palette, can_focus=False):
             return
         self._mounted_from = len(self._turns) - WINDOW
         kept = set(map(id, self._turns[self._mounted_from :]))
-        for view in self.query(MessageView):
-            if id(_turn_of(view)) not in kept:
+        for view in self.query(TurnView):
+            if id(view.turn) not in kept:
                 await view.remove()
 
     async def _add_older(self) -> None:
@@ -123,7 +129,3 @@ class TurnColumn(Palette, can_focus=False):
     def _keep_place(self, y: float) -> None:
         self.scroll_to(y=y, animate=False, immediate=True)
         self._adding = False
-
-
-def _turn_of(view: MessageView) -> Turn | None:
-    return view.turn if isinstance(view, TurnView) else None
