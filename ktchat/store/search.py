@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from ktchat.common.text import one_line, sanitise
@@ -122,11 +123,8 @@ class Search:
         if not words:
             return []
         hits = self._titles(words, limit // 3)
-        for row in self._candidates(words):
-            if len(hits) >= limit:
-                break
-            hits += _hits(row, words)
-        return hits[:limit]
+        texts = (hit for row in self._candidates(words) for hit in _hits(row, words))
+        return [*hits, *islice(_once(texts), limit - len(hits))]
 
     def _titles(self, words: Words, limit: int) -> list[Hit]:
         exact = all("_" not in _like(word).replace("\\_", "") for word in words.words)
@@ -213,11 +211,25 @@ def find_in(conversation: Conversation, text: str, limit: int = 200) -> list[Hit
     if not words:
         return []
     title, updated = conversation.shown_title, conversation.updated
-    hits: list[Hit] = []
-    for turn in (*conversation.turns, *conversation.others):
-        row = {"session": conversation.id, "title": title, "updated": updated, "id": turn.id}
-        hits += _hits(row | {"prompt": turn.raw_prompt, "reply": turn.raw_reply}, words)
-    return hits[:limit]
+    session = {"session": conversation.id, "title": title, "updated": updated}
+    texts = (
+        hit
+        for turn in (*conversation.turns, *conversation.others)
+        for hit in _hits(
+            session | {"id": turn.id, "prompt": turn.raw_prompt, "reply": turn.raw_reply}, words
+        )
+    )
+    return list(islice(_once(texts), limit))
+
+
+def _once(hits: Iterable[Hit]) -> Iterator[Hit]:
+    """Each line of a session once: versions of a turn often have the same."""
+    seen: set[tuple[str, str, str]] = set()
+    for hit in hits:
+        key = hit.session, hit.part, hit.line
+        if key not in seen:
+            seen.add(key)
+            yield hit
 
 
 def _hits(row: Any, words: Words) -> Iterator[Hit]:
