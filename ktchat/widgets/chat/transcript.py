@@ -13,6 +13,7 @@ from textual.message import Message
 
 from engine.protocol import Event
 from ktchat.store.conversation import Conversation, Turn
+from ktchat.store.tree import Part
 from ktchat.widgets.chat.message import MessageView
 from ktchat.widgets.chat.reply_view import ReplyView
 from ktchat.widgets.chat.turn_column import WINDOW, TurnColumn
@@ -108,8 +109,8 @@ class Transcript(TurnColumn, can_focus=False):
             self.release_anchor()
             self.call_after_refresh(self.scroll_to, y=place, animate=False, immediate=True)
 
-    async def reveal(self, turn: Turn) -> None:
-        """Bring a turn of the path to the upper part of the view, with the focus on its message."""
+    async def reveal(self, turn: Turn, part: Part = "prompt") -> None:
+        """Bring a turn of the path to the upper part of the view, with the focus on its message, or its reply."""
         at = next(i for i, shown in enumerate(self._turns) if shown is turn)
         if at < self._mounted_from:
             views = self._views(self._turns[at : self._mounted_from])
@@ -119,10 +120,10 @@ class Transcript(TurnColumn, can_focus=False):
                 self._mounted_from = at
                 self._mark_last()
         self.release_anchor()
-        view = self.view_of(turn, "prompt")
-        if view is not None:
-            view.focus(scroll_visible=False)
-            self.call_after_refresh(self.scroll_to_widget, view, animate=False, top=True)
+        message, focused = self.view_of(turn, "prompt"), self.view_of(turn, part)
+        if message is not None and focused is not None:
+            focused.focus(scroll_visible=False)
+            self.call_after_refresh(self.scroll_to_widget, message, animate=False, top=True)
 
     # The thinking, and single turns.
 
