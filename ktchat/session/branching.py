@@ -42,6 +42,7 @@ class BranchingSession(OpenSession):
         """
         self._must_be_idle()
         self._must_be_ours("The reply was not changed")
+        self._must_be_shown(turn)
         if not text.strip():
             raise RequestError("The reply was not changed", "There is nothing in it", "")
         if text == turn.raw_reply:
@@ -59,6 +60,7 @@ class BranchingSession(OpenSession):
         Raises `RequestError` while a reply is being written.
         """
         self._must_be_idle()
+        self._must_be_shown(turn)
         source = self.conversation
         path = source.turns[: source.turns.index(turn) + 1]
         parent: str | None = None
@@ -114,6 +116,10 @@ class BranchingSession(OpenSession):
         words = turn.raw_prompt if text is None else text
         turns = [*self.conversation.turns[:at], Turn(words, compaction=turn.compaction)]
         return Conversation(system=self.conversation.system, turns=turns).messages()
+
+    def _must_be_shown(self, turn: Turn) -> None:
+        if not any(shown is turn for shown in self.conversation.turns):
+            raise RequestError("Nothing was changed", "This version is not shown any more", "")
 
     def _must_be_ours(self, what: str) -> None:
         if self.read_only:

@@ -148,6 +148,8 @@ class ChatSession(TitledSession):
         if not text.strip() and not goes_on:
             raise RequestError("There is nothing to send", "The message is empty", "")
         self._must_be_ours("The message was not sent")
+        if replaced is not None:
+            self._must_be_shown(replaced)
         return self._updates(text, replaced, goes_on)
 
     async def _updates(

@@ -104,6 +104,20 @@ async def test_a_reply_is_changed_in_its_place_and_the_old_one_stays(start: Star
         chat.edit_reply(turn, " ")
 
 
+async def test_a_version_that_is_not_shown_any_more_is_left_alone(start: Start) -> None:
+    chat = await three_turns(start, "another")
+    second = chat.conversation.turns[1]
+    await all_of(chat.regenerate(chat.conversation.turns[0]))
+    for call in (chat.regenerate, lambda turn: chat.edit("B", turn)):
+        with pytest.raises(RequestError):
+            call(second)
+    with pytest.raises(RequestError):
+        chat.edit_reply(second, "x")
+    with pytest.raises(RequestError):
+        await chat.branch(second)
+    assert shown(chat) == "a:another"
+
+
 async def test_a_branch_is_a_session_of_its_own(start: Start) -> None:
     chat = await three_turns(start, "four")
     before = chat.conversation
