@@ -16,6 +16,10 @@ MEASURED = 20
 """Of the last turns, those whose speed counts."""
 
 
+BRANCH = " · branch"
+"""Behind the title of a session that began as a part of another one."""
+
+
 class BranchingSession(OpenSession):
     """What can be done with the turns of the open session; none of it needs the engine."""
 
@@ -71,7 +75,7 @@ class BranchingSession(OpenSession):
         await self._leave()
         self.read_only, self.draft = False, ""
         self.conversation = Conversation(
-            title=source.title,
+            title=f"{source.title.removesuffix(BRANCH)}{BRANCH}",
             model_path=source.model_path,
             model_name=source.model_name,
             system=source.system,

@@ -123,7 +123,7 @@ async def test_a_branch_is_a_session_of_its_own(start: Start) -> None:
     before = chat.conversation
     await chat.branch(before.turns[1])
     assert chat.conversation.id != before.id
-    assert shown(chat) == "a:one b:two"
+    assert (shown(chat), chat.conversation.title) == ("a:one b:two", "a · branch")
     await all_of(chat.send("d"))
     assert asked(chat) == ["user: a", "assistant: one", "user: b", "assistant: two", "user: d"]
     assert [t.raw_prompt for t in chat.store.load(before.id).turns] == ["a", "b", "c"]
