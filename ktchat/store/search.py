@@ -182,19 +182,19 @@ class Search:
         if wanted := words.trigrams():
             return " AND ".join(f'"{_quoted(trigram)}"' for trigram in wanted)
         word = max(words.words, key=lambda word: (len(word), not word.isascii()))
-        if len(word) == 1 and word.isascii():
-            return ""  # nearly every text has it
-        terms = self._beginning(word)
+        if len(word) == 1 and word.isascii():  # every text has it, or none
+            return "" if self._beginning(word, 1) else NOTHING
+        terms = self._beginning(word, FEW_TERMS + 1)
         if len(terms) > FEW_TERMS:
             return ""
         return " OR ".join(f'"{_quoted(term)}"' for term in terms) or NOTHING
 
-    def _beginning(self, word: str) -> list[str]:
-        """The trigrams that begin with a short word, one more than `FEW_TERMS` at most."""
+    def _beginning(self, word: str, limit: int) -> list[str]:
+        """The trigrams that begin with a short word, so many at most."""
         low = word.lower()
         rows = self._database.query(
             "SELECT term FROM search_terms WHERE term >= ? AND term < ? LIMIT ?",
-            (low, low[:-1] + chr(min(ord(low[-1]) + 1, 0x10FFFF)), FEW_TERMS + 1),
+            (low, low[:-1] + chr(min(ord(low[-1]) + 1, 0x10FFFF)), limit),
         )
         return [str(row["term"]) for row in rows]
 
