@@ -178,6 +178,7 @@ class Frame(Screen[None]):
         self.prompt.set_class(self.activity.editing, "editing")
         self.status.stand(self._standing_words())
         self._show_keys()
+        self.count_draft()
 
     def _standing_words(self) -> str:
         chat, activity = self.chat, self.activity

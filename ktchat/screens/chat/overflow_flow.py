@@ -5,7 +5,6 @@ Whatever happens, the message is not lost: while nothing is decided it stands in
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -157,14 +156,15 @@ class OverflowFlow:
         loaded = chat.loaded
         if loaded is None:
             return False
-        going_on = bool(overflow.conversation.turns[-1].raw_reply)
+        found = await ways.find(chat, overflow, loaded)
         load = self._context.settings.load(loaded.path)
-        late = asyncio.ensure_future(ask(ways.longer, chat, overflow, load, loaded))
-        found = await ways.ways(chat, overflow, going_on=going_on)
-        what = "The reply" if going_on else "The message"
-        title = f"{what} does not fit into the context"
+
+        async def late() -> list[Way]:
+            return found.listed(await ask(ways.find_longer, overflow, load, loaded))
+
+        title = f"The {'reply' if found.going_on else 'message'} does not fit into the context"
         self._say("choose how to make room")
-        sheet = OverflowSheet(title, ways.excess(overflow), found, late)
+        sheet = OverflowSheet(title, ways.excess(overflow), found.listed(), late())
         way = await self._frame.app.push_screen_wait(sheet)
         if way is None:
             return False
@@ -192,12 +192,11 @@ class OverflowFlow:
 
     async def _summary(self, chat: ChatSession, overflow: Overflow, room: Room) -> str | None:
         """The summary that the model wrote, as the person left it; None: all stays as it was."""
-        from ktchat.screens.chat import ways
         from ktchat.screens.dialogs.summary_sheet import SummarySheet
         from ktchat.session.compaction import Compactor
 
         texts = Compactor(chat).write(room, overflow.conversation)
-        sheet = SummarySheet(f"Summary of {ways.oldest(room)}", texts)
+        sheet = SummarySheet(f"Summary of {room.oldest}", texts)
         written = await self._frame.app.push_screen_wait(sheet)
         await chat.wait_idle()
         return written
@@ -232,12 +231,10 @@ class OverflowFlow:
         self._frame.run_worker(begin(), group="sessions", exit_on_error=False)
 
     def _choose(self, chat: ChatSession, compaction: Compaction, room: Room | None = None) -> None:
-        from ktchat.screens.chat.ways import oldest
-
         if room is not None:
             are = "is" if len(room.turns) == 1 else "are"
             what = "summarised" if compaction.summary and room.summary else "no longer read"
-            self._news = f"{oldest(room)} {are} {what}"
+            self._news = f"{room.oldest} {are} {what}"
         chat.choose_compaction(compaction)
         self._frame.transcript.mark_unread()
         self._frame.count_draft()

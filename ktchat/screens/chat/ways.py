@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine.common.units import byte_size, count, duration, short_count
 from engine.errors import KtchatError
+from ktchat.library.longer_context import LongerContext, longer_context
 from ktchat.screens.dialogs.overflow_sheet import Kind, Way
 from ktchat.session.compaction import Compactor, Overflow, Room, speeds
 from ktchat.widgets.formats import counted
@@ -15,57 +17,73 @@ if TYPE_CHECKING:
     from ktchat.session.chat import ChatSession
 
 ALONE = "even without the turns before it, it is too long"
+LONGER = "A longer context"
 
 
-async def ways(chat: ChatSession, overflow: Overflow, *, going_on: bool) -> list[Way]:
-    """All ways but a longer context, which stands among them as not known yet.
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """What was found for one message, or for a reply that is to go on."""
 
-    `going_on`: it is a reply that is to go on, and no message that a new session could begin with.
-    """
-    compactor = Compactor(chat)
-    drop, summarise = await compactor.drop(overflow), await compactor.summarise(overflow)
-    found = [
-        _way(chat, "drop", "Drop {}", drop),
-        _way(chat, "summarise", "Summarise {}", summarise),
-        Way("longer", "A longer context", "finding out what fits …", possible=False),
-    ]
-    if not going_on:
-        anew = await compactor.begin_anew(overflow)
-        found.append(
-            _way(chat, "new", "A new session that begins with a summary of this one", anew)
+    overflow: Overflow
+    loaded: Loaded
+    going_on: bool
+    """It is a reply: there is no message that a new session could begin with."""
+    drop: Room | None
+    summarise: Room | None
+    anew: Room | None
+
+    def listed(self, longer: LongerContext | None = None) -> list[Way]:
+        """The ways as they are offered; `longer` None: whether a longer context fits is not known yet."""
+        read, write = speeds(self.overflow.conversation)
+        read = read or (longer.prefill_tok_s if longer else None) or 0.0
+        found = [
+            _way("drop", "Drop {}", self.drop, read, write),
+            _way("summarise", "Summarise {}", self.summarise, read, write),
+            self._longer(longer, read),
+        ]
+        if not self.going_on:
+            title = "A new session that begins with a summary of this one"
+            found.append(_way("new", title, self.anew, read, write))
+        if self.overflow.left > 0:
+            figures = f"{counted(self.overflow.left, 'token')} are left for the reply"
+            title = "Go on as it is" if self.going_on else "Send it as it is"
+            found.append(Way("send", title, figures))
+        return found
+
+    def _longer(self, longer: LongerContext | None, read: float) -> Way:
+        if longer is None:
+            return Way("longer", LONGER, "finding out what fits …", possible=False)
+        if not longer.tokens:
+            return Way("longer", LONGER, longer.obstacle, possible=False)
+        tokens = self.overflow.tokens
+        figures = (
+            f"needs {byte_size(longer.more_bytes)} more"
+            f" · loads again, {duration(self.loaded.seconds)}"
+            f" · reads {count(tokens)} again{_seconds(tokens, read)}"
         )
-    if overflow.left > 0:
-        figures = f"{counted(overflow.left, 'token')} are left for the reply"
-        found.append(Way("send", "Go on as it is" if going_on else "Send it as it is", figures))
-    return found
+        title = f"{LONGER}: {short_count(longer.tokens)} tokens"
+        return Way("longer", title, figures, tokens=longer.tokens)
 
 
-def longer(chat: ChatSession, overflow: Overflow, load: Load, loaded: Loaded) -> Way:
-    """The way of a longer context. Blocks."""
-    from ktchat.library.longer_context import longer_context
+async def find(chat: ChatSession, overflow: Overflow, loaded: Loaded) -> Ways:
+    """All ways for an overflow."""
+    compactor, going_on = Compactor(chat), bool(overflow.conversation.turns[-1].raw_reply)
+    return Ways(
+        overflow,
+        loaded,
+        going_on,
+        await compactor.drop(overflow),
+        await compactor.summarise(overflow),
+        None if going_on else await compactor.begin_anew(overflow),
+    )
 
-    title = "A longer context"
+
+def find_longer(overflow: Overflow, load: Load, loaded: Loaded) -> LongerContext:
+    """A longer context, or why there is none. Blocks."""
     try:
-        found = longer_context(loaded, load, overflow.tokens + overflow.reply)
+        return longer_context(loaded, load, overflow.tokens + overflow.reply)
     except KtchatError as error:
-        return Way("longer", title, error.what, possible=False)
-    if not found.tokens:
-        return Way("longer", title, found.obstacle, possible=False)
-    read = speeds(chat.conversation)[0] or found.prefill_tok_s or 0.0
-    again = _seconds(overflow.tokens, read)
-    figures = (
-        f"needs {byte_size(found.more_bytes)} more · loads again, {duration(loaded.seconds)}"
-        f" · reads {count(overflow.tokens)} again{again}"
-    )
-    return Way(
-        "longer", f"{title}: {short_count(found.tokens)} tokens", figures, tokens=found.tokens
-    )
-
-
-def oldest(room: Room) -> str:
-    """The turns that go unread: `the oldest turn`, `the 6 oldest turns`."""
-    number = len(room.turns)
-    return "the oldest turn" if number == 1 else f"the {count(number)} oldest turns"
+        return LongerContext(obstacle=error.what)
 
 
 def excess(overflow: Overflow) -> str:
@@ -76,16 +94,18 @@ def excess(overflow: Overflow) -> str:
     return f"{numbers}: {count(1 - overflow.left)} too many"
 
 
-def _way(chat: ChatSession, kind: Kind, title: str, room: Room | None) -> Way:
+def _way(kind: Kind, title: str, room: Room | None, read: float, write: float) -> Way:
     if room is None:
         return Way(kind, title.format("the oldest turns"), ALONE, possible=False)
-    read, write = speeds(chat.conversation)
     parts = [f"frees {count(room.freed)} tokens"]
     if room.summary:
         parts.append(f"writes up to {count(room.summary)}{_seconds(room.summary, write)}")
     parts.append(f"reads {count(room.read)} again{_seconds(room.read, read)}")
-    return Way(kind, title.format(oldest(room)), " · ".join(parts), room)
+    return Way(kind, title.format(room.oldest), " · ".join(parts), room)
 
 
 def _seconds(tokens: int, speed: float) -> str:
-    return f", {duration(tokens / speed)}" if speed else ""
+    if not speed:
+        return ""
+    seconds = tokens / speed
+    return f", {duration(seconds)}" if seconds >= 1 else ", under 1 s"

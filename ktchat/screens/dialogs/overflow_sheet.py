@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -51,8 +51,10 @@ class OverflowSheet(ModalScreen[Way | None]):
         Binding("a", "always", "Without asking", show=False),
     ]
 
-    def __init__(self, title: str, figures: str, ways: Sequence[Way], late: Awaitable[Way]) -> None:
-        """`late` is a way whose figures take a moment; one of its kind stands among `ways` meanwhile."""
+    def __init__(
+        self, title: str, figures: str, ways: Sequence[Way], late: Coroutine[Any, Any, list[Way]]
+    ) -> None:
+        """`late` are the same ways with the figures that take a moment."""
         super().__init__()
         self._title, self._figures = title, figures
         self._ways = list(ways)
@@ -73,12 +75,12 @@ class OverflowSheet(ModalScreen[Way | None]):
 
     async def _complete(self) -> None:
         """The figures that take a moment have come."""
-        way = await self._late
-        number = next(i for i, other in enumerate(self._ways) if other.kind == way.kind)
-        self._ways[number] = way
+        self._ways = await self._late
         ways = self.query_one(OptionList)
-        ways.replace_option_prompt_at_index(number, _prompt(way))
-        (ways.enable_option_at_index if way.possible else ways.disable_option_at_index)(number)
+        for number, way in enumerate(self._ways):
+            ways.replace_option_prompt_at_index(number, _prompt(way))
+            if way.possible:
+                ways.enable_option_at_index(number)
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
         """Show which turns the way leaves unread."""
