@@ -62,6 +62,7 @@ KEYS = (
         "versions",
         "On a message with versions (‹ 2/3 ›): the one before, the next",
     ),
+    Key("", "u", "", "bring back", "On the line of turns that are no longer read: read them again"),
     Key("f3", "F3", "copy_reply", "copy reply", "Copy the last reply"),
     Key("f6", "F6", "copy_code", "copy code", "Copy the last code block"),
     Key("ctrl+t", "Ctrl+T", "fold_thinking", "thinking", "Fold or unfold the model's thinking"),
