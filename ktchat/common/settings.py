@@ -102,6 +102,9 @@ class Settings:
     disk_cache_gb: float = _setting(
         0.0, "GB that it may take there; 0: 10, or a tenth of the free disk where that is less."
     )
+    model_titles: bool = _setting(
+        False, "Let the model write a session's title after its first reply, in the background."
+    )
     last_model: str = _setting("", "The model file that was used last.")
     last_session: str = _setting("", "The session that was open last.")
     recent_models: tuple[str, ...] = _setting((), "Model files that were opened, the last first.")

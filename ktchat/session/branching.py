@@ -16,6 +16,10 @@ MEASURED = 20
 """Of the last turns, those whose speed counts."""
 
 
+BRANCH = " · branch"
+"""Behind the title of a session that began as a part of another one."""
+
+
 class BranchingSession(OpenSession):
     """What can be done with the turns of the open session; none of it needs the engine."""
 
@@ -42,6 +46,7 @@ class BranchingSession(OpenSession):
         """
         self._must_be_idle()
         self._must_be_ours("The reply was not changed")
+        self._must_be_shown(turn)
         if not text.strip():
             raise RequestError("The reply was not changed", "There is nothing in it", "")
         if text == turn.raw_reply:
@@ -59,6 +64,7 @@ class BranchingSession(OpenSession):
         Raises `RequestError` while a reply is being written.
         """
         self._must_be_idle()
+        self._must_be_shown(turn)
         source = self.conversation
         path = source.turns[: source.turns.index(turn) + 1]
         parent: str | None = None
@@ -69,7 +75,7 @@ class BranchingSession(OpenSession):
         await self._leave()
         self.read_only, self.draft = False, ""
         self.conversation = Conversation(
-            title=source.title,
+            title=f"{source.title.removesuffix(BRANCH)}{BRANCH}",
             model_path=source.model_path,
             model_name=source.model_name,
             system=source.system,
@@ -114,6 +120,10 @@ class BranchingSession(OpenSession):
         words = turn.raw_prompt if text is None else text
         turns = [*self.conversation.turns[:at], Turn(words, compaction=turn.compaction)]
         return Conversation(system=self.conversation.system, turns=turns).messages()
+
+    def _must_be_shown(self, turn: Turn) -> None:
+        if not any(shown is turn for shown in self.conversation.turns):
+            raise RequestError("Nothing was changed", "This version is not shown any more", "")
 
     def _must_be_ours(self, what: str) -> None:
         if self.read_only:

@@ -59,7 +59,10 @@ class ChatScreen(TurnActions):
 
     def on_prompt_sent(self, message: Prompt.Sent) -> None:
         edited = self.activity.edited
-        if edited is not None and edited[1] == "reply":
+        if edited is not None and edited[1] == "reply" and self.activity.busy:
+            self.status.say("not yet: something is still going on", "warning")
+            self.prompt.put(message.text)
+        elif edited is not None and edited[1] == "reply":
             self.replies.leave_editing()
             self.branches.keep_reply(edited[0], message.text)
         else:

@@ -226,6 +226,7 @@ class Replies:
             frame.header.show_context(chat.context_used or self._tokens, chat.context_size)
             frame.refresh_status()
             self._listing.refresh_soon()
+            self._listing.title_soon()
             self._activity.changed()
 
     async def _take(self, chat: ChatSession, update: Update) -> None:
