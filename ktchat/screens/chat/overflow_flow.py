@@ -65,7 +65,8 @@ class OverflowFlow:
         """Leave all as it was; False: nothing goes on."""
         if not self._activity.making_room:
             return False
-        self._frame.workers.cancel_group(self._frame, "room")
+        if not self._models.stop():  # else the model is loaded again as it was
+            self._frame.workers.cancel_group(self._frame, "room")
         return True
 
     def bring_back(self) -> None:
@@ -224,7 +225,12 @@ class OverflowFlow:
         async def begin() -> None:
             await self._activity.until(lambda: not self._activity.making_room)
             self._take_out(text)
+            left = chat.conversation
             await self._sessions.begin()
+            if chat.conversation is left:  # it is said why
+                self._put_back(text)
+                return
+            chat.conversation.think = left.think
             chat.conversation.choose_compaction(Compaction(0, summary))
             self.send(text)
 
