@@ -36,10 +36,11 @@ GPU_EFFICIENCY = 0.9
 """Part of a GPU's reading speed that products reach, nodes apart. Assumed: their instructions leave room for more."""
 NODE_SECONDS = 1.85e-6
 """Time that a small node of a graph takes besides reading. Assumed: 1.7 to 2 us."""
-LAYER_NODES = 10
-"""Nodes of a captured layer with routed experts, all on the GPU: counted (tests/kernels/gpu/test_nodes.py)."""
-REQUEST_NODES = 4
-"""Further ones of a layer that asks the host for experts: a copy, a flag raised, one waited for, a sum."""
+LAYER_NODES, EXPERT_NODES, REQUEST_NODES = 7, 2, 1
+"""Nodes of a captured layer with routed experts: of its fixed part, of experts that the GPU has, and a wait where the
+host computes some. Counted (tests/kernels/gpu/test_nodes.py)."""
+JOIN_SECONDS = 0.8e-6
+"""What the last program of a launch adds that goes on with the others' results: a router's, which chooses. Assumed."""
 HAND_OVER_SECONDS = 6e-6
 """A layer's way from GPU to CPU and back, or between GPUs. Assumed."""
 PCIE_EFFICIENCY = 0.8
@@ -210,10 +211,10 @@ def _add_layer(
     work.gpu_parameters[place.gpu] += round(
         fixed.parameters + here * _used(spec, routed.parameters)
     )
-    work.other_seconds += LAYER_NODES * NODE_SECONDS
+    nodes = LAYER_NODES + EXPERT_NODES * (here > 0) + REQUEST_NODES * (here < 1)
+    work.other_seconds += nodes * NODE_SECONDS + JOIN_SECONDS
     if here < 1:
         work.hand_overs += 1
-        work.other_seconds += REQUEST_NODES * NODE_SECONDS
         work.host_bytes += (1 - here) * _used(spec, routed.resident)
         work.missed_parameters += (1 - here) * _used(spec, routed.parameters)
         work.missed_bytes += (1 - here) * routed.device
