@@ -10,14 +10,14 @@ replace it.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from engine.common.units import gb_s
 from engine.machine.types import Hardware
-from engine.plan.gpu_footprint import FIXED, layer_read_bytes
+from engine.plan.gpu_footprint import FIXED, attention_work, layer_read_bytes
 from engine.plan.placement import LayerPlace, Placement
 from engine.plan.speed import (
     DECODE_AT,
@@ -63,6 +63,9 @@ class _Time(NamedTuple):
 class _Work:
     """What one token reads, and a chunk of a prompt computes."""
 
+    spec: ModelSpec
+    gpu_layers: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """Numbers of those on each GPU."""
     gpu_bytes: Counter[int] = field(default_factory=Counter)
     host_bytes: float = 0.0
     other_seconds: float = 0.0
@@ -169,15 +172,16 @@ def _on_cpu(hardware: Hardware, parameters: float, tokens: int) -> _Time:
 def _products(
     hardware: Hardware, work: _Work, number: int, tokens: int, more: float = 0.0
 ) -> _Time:
-    """A GPU's products with what it holds, and with `more` parameters that come to it."""
+    """A GPU's products with what it holds, and with `more` parameters that come to it; attention with them."""
     gpu, parameters = hardware.gpus[number], work.gpu_parameters[number] + more
+    parameters += sum(attention_work(work.spec, n, tokens) for n in work.gpu_layers[number])
     rate = (gpu.read_gb_s or 1.0) * 1e9
     seconds = max(2 * tokens * parameters / (rate * OPS_PER_BYTE), work.gpu_bytes[number] / rate)
     return _Time(seconds, f"limited by {gpu.name}'s arithmetic (assumed, not measured)")
 
 
 def _work(spec: ModelSpec, placement: Placement) -> _Work:
-    work = _Work()
+    work = _Work(spec)
     position = min(DECODE_AT, placement.context // 2)
     before = placement.layers[0].gpu
     layers = zip(placement.layers, spec.layer_groups, strict=True)
@@ -191,6 +195,7 @@ def _work(spec: ModelSpec, placement: Placement) -> _Work:
             work.host_parameters += fixed.parameters + used
             work.other_seconds += LAYER_SECONDS
         else:
+            work.gpu_layers[place.gpu].append(number)
             _add_layer(work, spec, place, fixed, routed)
             work.gpu_bytes[place.gpu] += layer_read_bytes(spec, number, position, placement.kv)
         work.hand_overs += place.gpu != before
