@@ -16,6 +16,7 @@ from engine.protocol import (
     Finished,
     Loaded,
     Prefilled,
+    Quiet,
     Text,
     Thinking,
     WasThinking,
@@ -219,7 +220,7 @@ class Replies:
                 async for update in stream:
                     await self._take(chat, update)
         finally:
-            self._activity.replying = self._activity.thinking = False
+            self._activity.replying = self._activity.thinking = self._activity.quiet = False
             await frame.transcript.settle()
             if chat.loaded is not None:  # an engine that died has loaded it again, maybe elsewhere
                 frame.show_model(chat)
@@ -237,6 +238,9 @@ class Replies:
             await frame.transcript.begin(update.turn, update.replaced)
             frame.refresh_status()
             self._listing.refresh_soon()
+            return
+        if isinstance(update, Quiet):
+            frame.show_quiet(update.quiet)
             return
         frame.transcript.feed(update)
         if isinstance(update, Text | Thinking | WasThinking):
