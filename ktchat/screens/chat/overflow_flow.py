@@ -99,7 +99,7 @@ class OverflowFlow:
             if overflow is None:
                 goes_on = True
             else:
-                self._put_back(text)
+                self._frame.prompt.put_before(text)
                 shown = True
                 goes_on = await self._decide(chat, overflow, text)
         except KtchatError as error:
@@ -107,7 +107,7 @@ class OverflowFlow:
         finally:
             activity.making_room = ""
             if not goes_on and not shown:
-                self._put_back(text)
+                self._frame.prompt.put_before(text)
             self._frame.refresh_status()
             activity.changed()
         if goes_on:
@@ -230,7 +230,7 @@ class OverflowFlow:
             left = chat.conversation
             await self._sessions.begin()
             if chat.conversation is left:  # it is said why
-                self._put_back(text)
+                self._frame.prompt.put_before(text)
                 return
             chat.conversation.think = left.think
             chat.conversation.choose_compaction(Compaction(0, summary))
@@ -250,11 +250,6 @@ class OverflowFlow:
     def _say(self, words: str) -> None:
         self._activity.making_room = words
         self._frame.refresh_status()
-
-    def _put_back(self, text: str) -> None:
-        prompt = self._frame.prompt
-        if text:
-            prompt.put(f"{text}\n{prompt.text}" if prompt.text.strip() else text)
 
     def _type_on(self, text: str, character: str) -> None:
         """What is typed while the person is asked is the next message's."""
