@@ -12,6 +12,7 @@ from typing import overload
 
 from engine.errors import EngineError, KtchatError, RequestError
 from engine.process.child import WORKER, Child
+from engine.process.event_queue import EventQueue
 from engine.process.exit_report import AGAIN
 from engine.protocol import (
     AnswerNow,
@@ -38,7 +39,8 @@ CLOSE_SECONDS = 0.5
 """Time the child has to end by itself."""
 CANCEL_SECONDS = 120.0
 """Time the child has to stop a reply: one chunk of a very large model's prefill may take a minute."""
-
+HEED_SECONDS = 0.5
+"""How often it is looked at meanwhile, and what a child that was quiet before still gets."""
 
 COUNT_SECONDS = 10.0
 """Longest wait for a count: who sends is told by the reply whether it fits."""
@@ -254,9 +256,21 @@ class Engine:
         child.send(Cancel(command.id))
         events = child.events
         assert events is not None
-        error = EngineError("The engine hung", f"It did not stop in {CANCEL_SECONDS:g} s", AGAIN)
-        timer = asyncio.get_running_loop().call_later(CANCEL_SECONDS, child.kill, error)
-        events.ended.add_done_callback(lambda _: timer.cancel())
+        loop = asyncio.get_running_loop()
+        loop.call_later(HEED_SECONDS, self._enforce, child, events, loop.time() + CANCEL_SECONDS)
+
+    def _enforce(self, child: Child, events: EventQueue, deadline: float) -> None:
+        """Kill a child that was told to stop and gives no sign of life, or goes on past the deadline."""
+        loop = asyncio.get_running_loop()
+        if events.ended.done():
+            return
+        if child.quiet:
+            child.kill(EngineError("The engine hung", "It gave no sign of life", AGAIN))
+        elif loop.time() >= deadline:
+            why = f"It did not stop in {CANCEL_SECONDS:g} s"
+            child.kill(EngineError("The engine hung", why, AGAIN))
+        else:
+            loop.call_later(HEED_SECONDS, self._enforce, child, events, deadline)
 
 
 @overload

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from engine.common.figures import Figures as Figures
 from engine.common.sampling_values import SAMPLING_LIMITS as SAMPLING_LIMITS
 from engine.common.sampling_values import PartialSampling as PartialSampling
 from engine.common.sampling_values import Sampling as Sampling
@@ -54,6 +55,8 @@ class Load:
     """Where the KV cache goes between replies, to be found again; empty: nowhere."""
     cache_budget: int | None = None
     """Bytes that it may take there; None: 10 GB, or a tenth of the free disk where that is less."""
+    lookup: bool = True
+    """Whether tokens are drafted by prompt lookup where that is faster; replies are the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,13 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Quiet:
+    """The engine gives no sign of life (`quiet`), or does again. Said by its parent, never by itself."""
+
+    quiet: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """The model that now answers. `context` is in tokens, `weights_bytes` in bytes."""
 
@@ -191,38 +201,6 @@ class WasThinking:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """One turn in numbers. Seconds of wall time; `reply_tokens` include thinking, `cached_tokens` those that
-    were restored from the disk."""
-
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    reply_tokens: int = 0
-    thinking_tokens: int = 0
-    prefill_seconds: float = 0.0
-    first_token_seconds: float = 0.0
-    decode_seconds: float = 0.0
-    context_used: int = 0
-    context_size: int = 0
-    seed: int = 0
-    restored_tokens: int = 0
-    restore_seconds: float = 0.0
-
-    @property
-    def decode_tok_s(self) -> float:
-        """Tokens a second after the first, 0 when there was no second one."""
-        if self.reply_tokens < 2 or self.decode_seconds <= 0:
-            return 0.0
-        return (self.reply_tokens - 1) / self.decode_seconds
-
-    @property
-    def prefill_tok_s(self) -> float:
-        """Prompt tokens a second, cached ones left out."""
-        fresh = self.prompt_tokens - self.cached_tokens
-        return fresh / self.prefill_seconds if self.prefill_seconds > 0 else 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Finished:
     """The reply is complete; the last event of a request that did not fail."""
 
@@ -250,7 +228,18 @@ class Counted:
     """Of each message's text alone."""
 
 
-Event = Progress | Notice | Loaded | Prefilled | Thinking | Text | WasThinking | Finished | Failed
+Event = (
+    Progress
+    | Notice
+    | Quiet
+    | Loaded
+    | Prefilled
+    | Thinking
+    | Text
+    | WasThinking
+    | Finished
+    | Failed
+)
 
 Last = Loaded | Finished | Failed
 """What ends a command's events."""

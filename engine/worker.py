@@ -20,9 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.common.os_errors import os_reason
 from engine.errors import EngineError, KtchatError, MemoryShortError, RequestError
 from engine.generation.counting import Counting
-from engine.process import fault_injection
+from engine.process import confinement, fault_injection
 from engine.process.lifetime import die_with_parent
 from engine.protocol import (
     AnswerNow,
@@ -195,8 +196,9 @@ class Worker(asyncio.Protocol):
                 self._emit(Failed(MemoryShortError("Memory ran out", why, todo)))
             except Exception as error:  # the boundary of the thread: everything becomes an event
                 sys.excepthook(type(error), error, error.__traceback__)
-                why = f"{type(error).__name__}: {error}"
-                self._emit(Failed(EngineError("The engine met an unexpected error", why)))
+                words = f"{type(error).__name__}: {error}", ""
+                why, todo = os_reason(error) if isinstance(error, OSError) else words
+                self._emit(Failed(EngineError("The engine met an unexpected error", why, todo)))
             with self._counting.at_work:
                 self._write(command if isinstance(command, Close) else None)
 
@@ -261,8 +263,9 @@ async def _serve(connection: socket.socket, open_model: OpenModel) -> None:
 
 
 def _prepare() -> None:
-    """Die with the parent, die first when memory runs out, leave a trace and no core dump."""
+    """Die with the parent, do without the network, die first when memory runs out, leave a trace and no core dump."""
     die_with_parent()
+    confinement.without_network(local=True)  # before there are threads
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

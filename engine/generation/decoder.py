@@ -98,6 +98,7 @@ class _Turn:
         self.cancelled = cancelled
         self.emit = emit
         self.answer_now = answer_now
+        self.ahead = model.speculation
         self.forced: deque[int] = deque()
         self.prompt, self.splitter = _prompt(model, request, emit)
         self.thought_before = self.splitter.thinking_tokens
@@ -164,6 +165,20 @@ class _Turn:
 
     def decode(self, logits: Floats) -> Reason:
         """Sample, emit, forward, until the reply ends. Returns why it did."""
+        if self.ahead is None:
+            return self._decode(logits)
+        self.ahead.begin(self.prompt)
+        try:
+            return self._decode(logits)
+        finally:
+            self.ahead.end()
+            self._note(
+                drafted_tokens=self.ahead.drafted,
+                accepted_tokens=self.ahead.accepted,
+                saved_seconds=self.ahead.saved_seconds,
+            )
+
+    def _decode(self, logits: Floats) -> Reason:
         tokenizer, pieces = self.model.tokenizer, self.model.tokenizer.decoder()
         reason: Reason | None = None
         while reason is None:
@@ -182,7 +197,7 @@ class _Turn:
                 reason = self.full
             elif repeats:
                 reason = "repeats"
-            elif (following := self._forward([token])) is None:
+            elif (following := self._after(token)) is None:
                 reason = "cancelled"
             else:
                 logits = following
@@ -207,12 +222,23 @@ class _Turn:
         token = self.sampler.next(logits[: self.model.tokenizer.vocab_size])
         return None if self.model.tokenizer.is_end(token) else token
 
+    def _after(self, token: int) -> Floats | None:
+        """Logits after one token of the reply; None as in `_forward`."""
+        ahead = self.ahead
+        if ahead is None:
+            return self._forward([token])
+        left = self.room - self.figures.reply_tokens
+        return self._unless_cancelled(lambda: ahead.forward(token, left))
+
     def _forward(self, tokens: list[int]) -> Floats | None:
         """Logits after `tokens`; None when cancelled before or meanwhile."""
+        return self._unless_cancelled(lambda: self.runtime.forward(tokens))
+
+    def _unless_cancelled(self, forward: Callable[[], Floats]) -> Floats | None:
         if self.cancelled:
             return None
         try:
-            return self.runtime.forward(tokens)
+            return forward()
         except CancelledError:
             return None
 

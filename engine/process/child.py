@@ -16,17 +16,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.common.os_errors import os_reason
 from engine.common.units import byte_size
-from engine.errors import EngineError, KtchatError
+from engine.errors import EngineError, KtchatError, without_secrets
 from engine.process.environment import environment
 from engine.process.event_queue import EventQueue
 from engine.process.exit_report import AGAIN, died
-from engine.protocol import Command, Count, Counted, Event, Failed
+from engine.process.signs_of_life import SignsOfLife
+from engine.protocol import Command, Count, Counted, Event, Failed, Quiet
 from engine.wire import Frames, Item, encode
 
 WORKER = (sys.executable, "-P", "-m", "engine.worker")
 START_SECONDS = 30.0
 """Longest wait for a new child's first word."""
+LOOK_SECONDS = 0.5
+"""How often a child that works is looked at for signs of life."""
 LOG_TAIL = 8 << 10
 """Last bytes of the child's output that are kept."""
 LOG_LIMIT = 64 << 20
@@ -56,6 +60,7 @@ class Child(asyncio.Protocol):
         self._bytes = 0
         self._transport: asyncio.WriteTransport | None = None
         self._hung_up = False
+        self._quiet = False
         self._loop = asyncio.get_running_loop()
         self._born = self._loop.time()
         self.gone: asyncio.Future[None] = self._loop.create_future()
@@ -86,7 +91,7 @@ class Child(asyncio.Protocol):
         except OSError as error:
             ours.close()
             os.close(log)
-            raise EngineError("The engine could not be started", str(error)) from error
+            raise EngineError("The engine could not be started", *os_reason(error)) from error
         finally:
             theirs.close()
             os.close(passed)
@@ -107,10 +112,16 @@ class Child(asyncio.Protocol):
         assert self.events is None or self.events.ended.done()
         frame = encode(command)
         self.events = EventQueue()
+        self._watch(self.events, SignsOfLife(self.pid, self._loop.time()))
         if self.error is not None:
             self.events.put(Failed(self.error))
         self._write(frame)
         return self.events
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it has a command to do and gives no sign of life."""
+        return self._quiet
 
     def send(self, command: Command) -> None:
         """Send a command that has no events of its own."""
@@ -149,9 +160,10 @@ class Child(asyncio.Protocol):
             await asyncio.wait([self.gone])
 
     def log_tail(self) -> str:
-        """The end of what it printed, without control characters."""
+        """The end of what it printed, without control characters and keys."""
         text = self._log.decode(errors="replace")
-        return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+        text = "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+        return without_secrets(text)
 
     # asyncio calls these.
 
@@ -178,6 +190,17 @@ class Child(asyncio.Protocol):
         self._loop.call_later(0.5, self.kill, EngineError("The engine closed its pipe", "", AGAIN))
         if self._process.returncode is not None:
             self._conclude()
+
+    def _watch(self, events: EventQueue, signs: SignsOfLife) -> None:
+        """Say when it falls quiet over a command, and when it lives again."""
+        if events.ended.done():
+            self._quiet = False
+            return
+        signs.look(self._loop.time(), self._bytes)
+        if signs.quiet != self._quiet:
+            self._quiet = signs.quiet
+            events.put(Quiet(self._quiet))
+        self._loop.call_later(LOOK_SECONDS, self._watch, events, signs)
 
     def _write(self, frame: bytes) -> None:
         if self.error is None and self._transport is not None:

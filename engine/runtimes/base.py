@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from kernels.cancelling import CancelledError
+
 if TYPE_CHECKING:
     from engine.protocol import Computed, Loaded, Message, Think
     from engine.text.tokenizer import Part
+
+__all__ = ["CancelFlag", "CancelledError", "Runtime"]
 
 Floats = npt.NDArray[np.float32]
 
 LoadProgress = Callable[[int, int], None]
 """Called while weights are loaded with (bytes done, bytes in all)."""
-
-
-class CancelledError(Exception):
-    """The work was given up because its `CancelFlag` was raised."""
 
 
 class CancelFlag:
@@ -209,6 +209,31 @@ class OnDisk(Protocol):
         ...
 
 
+class Ahead(Protocol):
+    """Forwards a reply's tokens, and drafts of them ahead (`engine.generation.speculation`)."""
+
+    drafted: int
+    """Tokens drafted in this reply, and how many of them proved right."""
+    accepted: int
+
+    @property
+    def saved_seconds(self) -> float:
+        """What drafts have gained in this reply, against tokens one by one."""
+        ...
+
+    def begin(self, prompt: Sequence[int]) -> None:
+        """A reply to `prompt` begins."""
+        ...
+
+    def forward(self, token: int, most: int) -> Floats:
+        """Logits after `token`, (vocab_size,), where the reply may have `most` more tokens."""
+        ...
+
+    def end(self) -> None:
+        """The sequence is that of the tokens so far, nothing ahead."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """Everything that answers: what was loaded, its three parts, and what they stand on."""
@@ -220,6 +245,8 @@ class Model:
     resources: ExitStack = field(default_factory=ExitStack)
     on_disk: OnDisk | None = None
     """None: nothing is kept there."""
+    speculation: Ahead | None = None
+    """None: tokens one by one."""
 
     def close(self) -> None:
         """Free everything."""

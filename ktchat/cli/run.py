@@ -26,7 +26,7 @@ from engine.protocol import (
     Notice,
     Think,
 )
-from ktchat.cli import load_options, model_path, output
+from ktchat.cli import load_options, model_path, output, standard_input
 from ktchat.cli.making_room import make_room
 from ktchat.cli.printers import JsonPrinter, Printer, TextPrinter
 from ktchat.cli.run_request import Request, request
@@ -61,6 +61,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "run",
         help="one reply without the screen",
         description="Send one message and print the reply. What is piped in is appended to it.",
+        epilog=standard_input.IN_LOOPS,
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -89,6 +90,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="whether and how much to think, as the model offers",
     )
     add("--thinking", action="store_true", help="print the model's thinking too (on stderr)")
+    add("--no-stdin", dest="stdin", action="store_false", help="leave the standard input alone")
     add("--json", action="store_true", help="print events as JSON, one a line")
     add("-v", "--verbose", action="store_true", help="figures on stderr, also when it is a file")
 
@@ -100,7 +102,8 @@ def main(args: argparse.Namespace) -> int:
         output.complain(settings.notice)
     asked = request(args, settings.settings)
     printer: Printer = JsonPrinter() if args.json else TextPrinter(args.thinking, args.verbose)
-    return asyncio.run(_Run(asked, settings, printer, args.engine_factory).main())
+    with asyncio.Runner() as runner:
+        return runner.run(_Run(asked, settings, printer, args.engine_factory).main())
 
 
 class _Run:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from dataclasses import dataclass
 from typing import cast
 
 from engine.errors import RequestError
 from engine.protocol import PartialSampling, Think
-from ktchat.cli import output
+from ktchat.cli import standard_input
 from ktchat.common import sampling
-from ktchat.common.errors import UsageError, reason_of
+from ktchat.common.errors import UsageError
 from ktchat.common.sampling import SamplingSources
 from ktchat.common.settings import OverflowPolicy, Settings
-
-MAX_INPUT = 16 << 20
-"""Bytes that are read from standard input."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ def request(args: argparse.Namespace, settings: Settings) -> Request:
     if args.last and args.no_save:
         raise UsageError("--no-save goes with a new session", "", "Leave out -c or --no-save")
     return Request(
-        prompt=_prompt(args.prompt),
+        prompt=_prompt(args.prompt, args.stdin),
         model=args.model,
         last=args.last,
         system=settings.system if args.system is None else _decoded(args.system),
@@ -61,10 +57,10 @@ def request(args: argparse.Namespace, settings: Settings) -> Request:
     )
 
 
-def _prompt(argument: str | None) -> str:
+def _prompt(argument: str | None, stdin: bool) -> str:
     parts = [] if argument is None else [_decoded(argument)]
-    if sys.stdin is not None and not output.is_terminal(sys.stdin):
-        parts.append(_piped())
+    if stdin:
+        parts.append(standard_input.piped())
     prompt = "\n\n".join(part for part in parts if part.strip())
     if not prompt:
         raise UsageError("There is no prompt", "", "Give one: ktchat run PROMPT, or pipe text in")
@@ -74,18 +70,3 @@ def _prompt(argument: str | None) -> str:
 def _decoded(argument: str) -> str:
     """An argument as text; bytes that are not UTF-8 are replaced."""
     return os.fsencode(argument).decode("utf-8", "replace")
-
-
-def _piped() -> str:
-    try:
-        data = sys.stdin.buffer.read(MAX_INPUT + 1)
-    except (OSError, ValueError) as error:
-        why = reason_of(error)[0] if isinstance(error, OSError) else "it is closed"
-        raise RequestError("The standard input cannot be read", why) from error
-    if len(data) > MAX_INPUT:
-        raise RequestError(
-            "The standard input is too long",
-            f"At most {MAX_INPUT >> 20} MiB are read",
-            "Send a part of it",
-        )
-    return data.decode("utf-8-sig", "replace").strip("\n")

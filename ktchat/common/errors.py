@@ -42,6 +42,10 @@ class SettingsError(KtchatError):
     """The settings cannot be written, or a value in them is not possible."""
 
 
+class FolderError(KtchatError):
+    """There is no folder for the program's files."""
+
+
 class UsageError(KtchatError):
     """The command line asks for something impossible; exit code 2."""
 

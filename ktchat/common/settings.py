@@ -51,6 +51,7 @@ class Overrides:
     context: int | Auto | None = None
     device: Device | None = None
     kv: KvKind | None = None
+    lookup: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,9 @@ class Settings:
     disk_cache_gb: float = _setting(
         0.0, "GB that it may take there; 0: 10, or a tenth of the free disk where that is less."
     )
+    lookup: bool = _setting(
+        True, "Guess tokens from what was said before, where that is faster; replies are the same."
+    )
     model_titles: bool = _setting(
         False, "Let the model write a session's title after its first reply, in the background."
     )
@@ -141,6 +145,7 @@ class Settings:
             kv=overrides.kv or cast(KvKind, self.kv),
             cache_folder=str(kv_folder()) if self.disk_cache else "",
             cache_budget=self.cache_budget,
+            lookup=self.lookup if overrides.lookup is None else overrides.lookup,
         )
 
     def with_recent(self, path: str) -> dict[str, Any]:
@@ -270,7 +275,11 @@ def _typed(value: Any, default: Any, choices: tuple[str, ...]) -> Any:
             raise TypeError
         return value
     if isinstance(default, tuple) and isinstance(value, list | tuple):
-        return tuple(item for item in value if isinstance(item, str))[:MAX_RECENT]
+        return tuple(item for item in value if isinstance(item, str) and "\0" not in item)[
+            :MAX_RECENT
+        ]
+    if isinstance(value, str) and "\0" in value:  # no path and no name has one
+        raise TypeError
     if isinstance(default, float) and type(value) in (int, float):
         return float(value)
     if type(value) is not type(default):

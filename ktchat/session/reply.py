@@ -53,7 +53,7 @@ class Engine(Protocol):
         *,
         watch: bool = False,
     ) -> AsyncIterator[Event]:
-        """Progress, Prefilled, Thinking, Text, WasThinking and Notice, then Finished or Failed."""
+        """Progress, Prefilled, Thinking, Text, WasThinking, Notice, Quiet, then Finished or Failed."""
 
     async def count(
         self, messages: Sequence[Message], think: Think | None = None, /

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from sqlite3 import Row
 from typing import ClassVar, ParamSpec, TypeVar
 
 from engine.disk_cache.folder import CacheFolder
@@ -113,15 +114,20 @@ class Store:
     def load_all(self, session: str) -> tuple[Conversation, list[Turn]]:
         """A session and the turns that an edit or a new reply replaced in it."""
         with self.database.lock:
-            rows = self.database.query(
-                "SELECT * FROM sessions WHERE id = ? AND deleted IS NULL", (session,)
-            )
+            rows, turns = self._rows_of(session)
+            if not rows or rows[0]["head"] not in (None, *(turn["id"] for turn in turns)):
+                # It is gone, or an index that lost entries hides it, which SQLite does not notice.
+                self.database.check()
+                rows, turns = self._rows_of(session)
             if not rows:
                 raise UnknownSessionError("This session does not exist any more", "", "")
-            turns = self.database.query(
-                "SELECT * FROM turns WHERE session = ? ORDER BY rowid", (session,)
-            )
         return conversation_from(rows[0], turns)
+
+    def _rows_of(self, session: str) -> tuple[list[Row], list[Row]]:
+        """Its own, unless it is deleted, and those of its turns."""
+        own = "SELECT * FROM sessions WHERE id = ? AND deleted IS NULL"
+        turns = "SELECT * FROM turns WHERE session = ? ORDER BY rowid"
+        return self.database.query(own, (session,)), self.database.query(turns, (session,))
 
     def has(self, session: str) -> bool:
         """Whether there is a session with this id, deleted or not."""
@@ -154,7 +160,8 @@ class Store:
         self.save([(session_values(conversation), turns)])
 
     def rename(self, session: str, title: str) -> None:
-        """Give a session another title."""
+        """Give a session another title. Raises `SessionBusyError` when it is open in another ktchat."""
+        self._refuse_busy(session, "The session was not renamed")
         self.database.write(
             [("UPDATE sessions SET title = ? WHERE id = ?", (storable(title), session))]
         )
@@ -164,15 +171,14 @@ class Store:
 
         Raises `SessionBusyError` when it is open in another ktchat.
         """
-        if not self.locks.is_free(session):
-            raise SessionBusyError(
-                "The session was not deleted",
-                "It is open in another ktchat",
-                "Close it there first",
-            )
+        self._refuse_busy(session, "The session was not deleted")
         self.database.write(
             [("UPDATE sessions SET deleted = ? WHERE id = ?", (time.time(), session))]
         )
+
+    def _refuse_busy(self, session: str, what: str) -> None:
+        if not self.locks.is_free(session):
+            raise SessionBusyError(what, "It is open in another ktchat", "Close it there first")
 
     def remove(self, session: str) -> None:
         """Remove a session for good. Raises `SessionBusyError` like `delete`."""

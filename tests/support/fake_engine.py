@@ -28,6 +28,7 @@ from engine.protocol import (
     PartialSampling,
     Prefilled,
     Progress,
+    Quiet,
     Reason,
     Sampling,
     Text,
@@ -59,6 +60,8 @@ class Reply:
     reason: Reason = "stop"
     hold_after: int | None = None
     """Before the token after so many, wait for `go_on()` or the end."""
+    quiet: bool = False
+    """While it waits it gives no sign of life."""
 
 
 @dataclass(frozen=True)
@@ -260,7 +263,11 @@ class FakeEngine:
                 yield Failed(reply.error)
                 return
             if thought + said == reply.hold_after:
+                if reply.quiet:
+                    yield Quiet(True)
                 await self._going.wait()
+                if reply.quiet:
+                    yield Quiet(False)
             if kind is Thinking and self._answer_now:
                 continue
             if await self._pause(reply.token_seconds):

@@ -130,6 +130,20 @@ async def test_a_summary_is_written_changed_and_sent(real: Real) -> None:
     await run.sees("are summarised", "undo")
 
 
+async def test_leaving_a_summary_leaves_all_as_it_was(real: Real) -> None:
+    run = await real()
+    text = await fill(run)
+    before = copy.deepcopy(run.chat.conversation)
+    await run.press("down", "enter")
+    await run.sees("Summary of")
+    await run.press("escape")
+    await run.until(lambda: run.app.screen is run.screen and not run.screen.activity.busy)
+    assert run.chat.conversation == before and run.screen.prompt.text == text
+    assert not run.chat.busy
+    await run.press("enter")
+    await run.sees("The message does not fit")
+
+
 async def test_a_longer_context_is_loaded_and_everything_is_read(real: Real) -> None:
     run = await real()
     await fill(run)

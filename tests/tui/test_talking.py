@@ -7,6 +7,7 @@ import asyncio
 from textual import events
 
 from engine.errors import EngineError
+from tests.support.clock import soon
 from tests.support.fake_engine import FakeEngine, Reply
 from tests.tui.conftest import Start
 
@@ -94,6 +95,16 @@ async def test_escape_stops_the_reply_and_keeps_what_came(start: Start) -> None:
     assert run.last.state == "stopped"
     assert 0 < run.last.reply.count("word") < 500
     assert not run.chat.busy
+
+
+async def test_an_engine_that_does_not_answer_is_told_of_until_it_does(start: Start) -> None:
+    run = await start(Reply("slow " * 20, hold_after=5, quiet=True))
+    run.screen.prompt.put("first")
+    await run.press("enter")
+    await run.sees("the engine does not answer · Esc ends it")
+    run.engine.go_on()
+    await soon(lambda: not run.screen.activity.busy)
+    assert "does not answer" not in run.text()
 
 
 async def test_a_message_sent_during_a_reply_waits_for_its_end(start: Start) -> None:

@@ -414,7 +414,15 @@ async def test_a_session_open_elsewhere_can_only_be_read(start: Start) -> None:
         two.send("two")
     with pytest.raises(SessionBusyError):
         await two.delete(one.conversation.id)
+    title = one.conversation.title
+    with pytest.raises(SessionBusyError):
+        await two.rename(one.conversation.id, "Stale")
+    two.keep_draft("mine")
     await all_of(one.send("more"))
+    await two.saver.flush()
+    assert [s.title for s in one.store.sessions()] == [title]
+    assert [turn.prompt for turn in one.store.load(one.conversation.id).turns] == ["one", "more"]
+    assert not one.store.draft(one.conversation.id)
     await two.open(one.conversation.id)
     assert len(two.conversation.turns) == 2
     await one.new()

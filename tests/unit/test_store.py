@@ -286,7 +286,7 @@ def test_the_file_is_written_safely(store: Store) -> None:
     assert pragmas == {
         "foreign_keys": 1,
         "journal_mode": "delete",
-        "synchronous": 2,
+        "synchronous": 3,
         "user_version": len(schema.MIGRATIONS),
     }
 

@@ -39,6 +39,8 @@ class Activity:
         """A reply is being written, or is about to be."""
         self.thinking = False
         """The reply that is being written is thinking."""
+        self.quiet = False
+        """The engine has work and gives no sign of life."""
         self.switching = True
         """What stands in the prompt is not (yet) the open session's."""
         self.loading = ""

@@ -166,6 +166,11 @@ class Frame(Screen[None]):
         self.header.show_context(chat.context_used, chat.context_size)
         self.welcome.show_model(name)
 
+    def show_quiet(self, quiet: bool) -> None:
+        """Say that the engine does not answer, or that it does again."""
+        self.activity.quiet = quiet
+        self.refresh_status()
+
     def count_draft(self) -> None:
         """What stands in the prompt, or what comes before it, is another one. Cheap."""
         self._draft.changed()
@@ -182,6 +187,8 @@ class Frame(Screen[None]):
 
     def _standing_words(self) -> str:
         chat, activity = self.chat, self.activity
+        if activity.quiet:
+            return "the engine does not answer · Esc ends it"
         if activity.next_model:
             name = words.model_file(activity.next_model)
             return f"{name} is loaded when this reply ends · Esc leaves the model as it is"

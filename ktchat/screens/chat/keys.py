@@ -45,6 +45,7 @@ KEYS = (
     Key("ctrl+r", "Ctrl+R", "regenerate", "regenerate", "Regenerate the last reply, or try again"),
     Key("f4", "F4", "edit", "edit", "Edit the last message and send it again"),
     Key("f9", "F9", "go_on", "continue", "Let a reply that was stopped or cut go on from its end"),
+    Key("", "u", "", "bring back", "On the line of turns that are no longer read: read them again"),
     Key("f3", "F3", "copy_reply", "copy reply", "Copy the last reply"),
     Key("f6", "F6", "copy_code", "copy code", "Copy the last code block"),
     Key("ctrl+t", "Ctrl+T", "fold_thinking", "thinking", "Fold or unfold the model's thinking"),

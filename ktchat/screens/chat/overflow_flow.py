@@ -65,7 +65,8 @@ class OverflowFlow:
         """Leave all as it was; False: nothing goes on."""
         if not self._activity.making_room:
             return False
-        self._frame.workers.cancel_group(self._frame, "room")
+        if not self._models.stop():  # else the model is loaded again as it was
+            self._frame.workers.cancel_group(self._frame, "room")
         return True
 
     def bring_back(self) -> None:
@@ -97,7 +98,7 @@ class OverflowFlow:
             if overflow is None:
                 goes_on = True
             else:
-                self._put_back(text)
+                self._frame.prompt.put_before(text)
                 shown = True
                 goes_on = await self._decide(chat, overflow, text)
         except KtchatError as error:
@@ -105,7 +106,7 @@ class OverflowFlow:
         finally:
             activity.making_room = ""
             if not goes_on and not shown:
-                self._put_back(text)
+                self._frame.prompt.put_before(text)
             self._frame.refresh_status()
             activity.changed()
         if goes_on:
@@ -224,7 +225,12 @@ class OverflowFlow:
         async def begin() -> None:
             await self._activity.until(lambda: not self._activity.making_room)
             self._take_out(text)
+            left = chat.conversation
             await self._sessions.begin()
+            if chat.conversation is left:  # it is said why
+                self._frame.prompt.put_before(text)
+                return
+            chat.conversation.think = left.think
             chat.conversation.choose_compaction(Compaction(0, summary))
             self.send(text)
 
@@ -242,11 +248,6 @@ class OverflowFlow:
     def _say(self, words: str) -> None:
         self._activity.making_room = words
         self._frame.refresh_status()
-
-    def _put_back(self, text: str) -> None:
-        prompt = self._frame.prompt
-        if text:
-            prompt.put(f"{text}\n{prompt.text}" if prompt.text.strip() else text)
 
     def _take_out(self, text: str) -> None:
         """The message is on its way; what was typed behind it stays."""

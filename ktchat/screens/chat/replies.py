@@ -16,6 +16,7 @@ from engine.protocol import (
     Finished,
     Loaded,
     Prefilled,
+    Quiet,
     Text,
     Thinking,
     WasThinking,
@@ -219,7 +220,7 @@ class Replies:
                 async for update in stream:
                     await self._take(chat, update)
         finally:
-            self._activity.replying = self._activity.thinking = False
+            self._activity.replying = self._activity.thinking = self._activity.quiet = False
             await frame.transcript.settle()
             if chat.loaded is not None:  # an engine that died has loaded it again, maybe elsewhere
                 frame.show_model(chat)
@@ -237,6 +238,9 @@ class Replies:
             await frame.transcript.begin(update.turn, update.replaced)
             frame.refresh_status()
             self._listing.refresh_soon()
+            return
+        if isinstance(update, Quiet):
+            frame.show_quiet(update.quiet)
             return
         frame.transcript.feed(update)
         if isinstance(update, Text | Thinking | WasThinking):
@@ -277,19 +281,13 @@ class Replies:
     def _refuse(self, text: str, words: str, severity: Severity = "warning") -> None:
         """Say why a message was not sent; it stands in the prompt again."""
         self._frame.status.say(words, severity)
-        self._put_before(text)
-
-    def _put_before(self, text: str) -> None:
-        """Put `text` back into the prompt, before what was typed since."""
-        prompt = self._frame.prompt
-        if text:
-            prompt.put(f"{text}\n{prompt.text}" if prompt.text.strip() else text)
+        self._frame.prompt.put_before(text)
 
     def _take_back(self) -> bool:
         text, self._activity.queued = self._activity.queued, None
         if text is None:
             return False
-        self._put_before(text)
+        self._frame.prompt.put_before(text)
         return True
 
 

@@ -184,6 +184,7 @@ class ReplyView(TurnView):
         elif figures is not None and figures.reply_tokens:
             if figures.decode_tok_s:
                 parts.append(words.speed(figures.decode_tok_s))
+            parts += filter(None, [words.lookup(figures)])
             parts.append(f"first {first_token(figures.first_token_seconds)}")
             parts += filter(None, [words.restored(figures)])
         return styled(" · ".join(parts), ".dim")
