@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ def write(name: str, value: dict[str, Any]) -> bool:
     part = ""
     try:
         folder = cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if stat.S_IMODE(folder.stat().st_mode) != 0o700:  # an older version made it wider
+            folder.chmod(0o700)
         with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".part", delete=False) as file:
             part = file.name
             json.dump(value, file, indent=1)

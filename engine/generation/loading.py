@@ -12,10 +12,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from engine.common.os_errors import os_reason
+from engine.downloads.integrity import changed_since_check
 from engine.errors import UnsupportedModelError
 from engine.generation.own_sampling import own_sampling
 from engine.generation.speculation import Speculation
 from engine.gguf.file import GGUFFile
+from engine.gguf.header import shown
 from engine.machine.probe import available_memory
 from engine.plan.context import choose_context
 from engine.protocol import Event, Load, Loaded, Notice, Progress
@@ -49,6 +51,11 @@ def load_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
     with ExitStack() as resources:
         file = GGUFFile.open(Path(load.path))
         resources.callback(file.close)
+        if changed := changed_since_check(file.paths):
+            say(
+                f"{shown(changed.name)} changed since it was checked. Ctrl+O, then v, or"
+                " `ktchat models verify` compares it with its checksum"
+            )
         spec = read_spec(file)
         name = _runtime_name(load, spec, emit)
         # Its process starts while the rest loads.

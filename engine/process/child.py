@@ -18,7 +18,7 @@ from pathlib import Path
 
 from engine.common.os_errors import os_reason
 from engine.common.units import byte_size
-from engine.errors import EngineError, KtchatError
+from engine.errors import EngineError, KtchatError, without_secrets
 from engine.process.environment import environment
 from engine.process.event_queue import EventQueue
 from engine.process.exit_report import AGAIN, died
@@ -160,9 +160,10 @@ class Child(asyncio.Protocol):
             await asyncio.wait([self.gone])
 
     def log_tail(self) -> str:
-        """The end of what it printed, without control characters."""
+        """The end of what it printed, without control characters and keys."""
         text = self._log.decode(errors="replace")
-        return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+        text = "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+        return without_secrets(text)
 
     # asyncio calls these.
 

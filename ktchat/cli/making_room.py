@@ -34,12 +34,12 @@ async def make_room(chat: ChatSession, text: str, policy: OverflowPolicy, say: S
 async def _take(chat: ChatSession, compactor: Compactor, room: Room, say: Say) -> None:
     summary = room.compaction.summary
     if room.summary:
-        say(f"Summarising {oldest(room)}.")
+        say(f"Summarising {room.oldest}.")
         async for text in compactor.write(room, chat.conversation):
             summary = text
     chat.conversation.choose_compaction(Compaction(room.compaction.unread, summary))
     say(
-        f"{oldest(room).capitalize()} {'is' if len(room.turns) == 1 else 'are'} no longer read"
+        f"{room.oldest.capitalize()} {'is' if len(room.turns) == 1 else 'are'} no longer read"
         f"{', but a summary' if room.summary else ''}: {count(room.freed)} tokens are free again."
     )
 
@@ -55,12 +55,12 @@ def _refusal(
         )
         return ContextError(what, why, todo)
     ways = (
-        [f"--overflow drop lets {oldest(drop)} go unread ({count(drop.freed)} tokens)"]
+        [f"--overflow drop lets {drop.oldest} go unread ({count(drop.freed)} tokens)"]
         if drop
         else []
     )
     if summarise is not None:
-        ways.append(f"--overflow summarise has {oldest(summarise)} summed up first")
+        ways.append(f"--overflow summarise has {summarise.oldest} summed up first")
     if policy == "ask":
         ways.append("the setting overflow keeps the choice")
     return ContextError(
@@ -68,9 +68,3 @@ def _refusal(
         f"{why}. The session is as it was",
         f"{'; '.join(ways)}; without -c a new session begins",
     )
-
-
-def oldest(room: Room) -> str:
-    """The turns that go unread: `the oldest turn`, `the 6 oldest turns`."""
-    number = len(room.turns)
-    return "the oldest turn" if number == 1 else f"the {count(number)} oldest turns"

@@ -106,6 +106,9 @@ class Settings:
     lookup: bool = _setting(
         True, "Guess tokens from what was said before, where that is faster; replies are the same."
     )
+    model_titles: bool = _setting(
+        False, "Let the model write a session's title after its first reply, in the background."
+    )
     last_model: str = _setting("", "The model file that was used last.")
     last_session: str = _setting("", "The session that was open last.")
     recent_models: tuple[str, ...] = _setting((), "Model files that were opened, the last first.")

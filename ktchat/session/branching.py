@@ -10,10 +10,14 @@ from engine.protocol import Counted, Message
 from ktchat.common.errors import SessionBusyError
 from ktchat.session.open_session import OpenSession
 from ktchat.store import tree
-from ktchat.store.conversation import Conversation, Turn, TurnState
+from ktchat.store.conversation import Compaction, Conversation, Turn, TurnState
 
 MEASURED = 20
 """Of the last turns, those whose speed counts."""
+
+
+BRANCH = " · branch"
+"""Behind the title of a session that began as a part of another one."""
 
 
 class BranchingSession(OpenSession):
@@ -29,6 +33,12 @@ class BranchingSession(OpenSession):
         if not self.read_only:
             self.saver.touch(self.conversation)
 
+    def choose_compaction(self, compaction: Compaction) -> None:
+        """Which turns go unread, from the next message on."""
+        self.conversation.choose_compaction(compaction)
+        if self.conversation.turns and not self.read_only:
+            self.saver.touch(self.conversation)
+
     def edit_reply(self, turn: Turn, text: str) -> None:
         """Put `text` in the place of a reply; what follows it stays, and the old reply becomes a version.
 
@@ -36,6 +46,7 @@ class BranchingSession(OpenSession):
         """
         self._must_be_idle()
         self._must_be_ours("The reply was not changed")
+        self._must_be_shown(turn)
         if not text.strip():
             raise RequestError("The reply was not changed", "There is nothing in it", "")
         if text == turn.raw_reply:
@@ -53,6 +64,7 @@ class BranchingSession(OpenSession):
         Raises `RequestError` while a reply is being written.
         """
         self._must_be_idle()
+        self._must_be_shown(turn)
         source = self.conversation
         path = source.turns[: source.turns.index(turn) + 1]
         parent: str | None = None
@@ -63,7 +75,7 @@ class BranchingSession(OpenSession):
         await self._leave()
         self.read_only, self.draft = False, ""
         self.conversation = Conversation(
-            title=source.title,
+            title=f"{source.title.removesuffix(BRANCH)}{BRANCH}",
             model_path=source.model_path,
             model_name=source.model_name,
             system=source.system,
@@ -108,6 +120,10 @@ class BranchingSession(OpenSession):
         words = turn.raw_prompt if text is None else text
         turns = [*self.conversation.turns[:at], Turn(words, compaction=turn.compaction)]
         return Conversation(system=self.conversation.system, turns=turns).messages()
+
+    def _must_be_shown(self, turn: Turn) -> None:
+        if not any(shown is turn for shown in self.conversation.turns):
+            raise RequestError("Nothing was changed", "This version is not shown any more", "")
 
     def _must_be_ours(self, what: str) -> None:
         if self.read_only:

@@ -16,8 +16,8 @@ from engine.errors import RequestError
 from engine.protocol import PartialSampling
 from ktchat.common.sampling import SamplingSources
 from ktchat.common.text import one_line
-from ktchat.session.model_session import ModelSession
 from ktchat.session.reply import Engine, Reply, Started, Update
+from ktchat.session.titles import TitledSession
 from ktchat.store import tree
 from ktchat.store.conversation import Turn, TurnState, title_of
 from ktchat.store.saver import Notify, Severity
@@ -29,7 +29,7 @@ CLOSE_SECONDS = 0.5
 """How long a reply may take to end when the program does."""
 
 
-class ChatSession(ModelSession):
+class ChatSession(TitledSession):
     """The chat of one running program: the session that is open, and the replies in it.
 
     Create it inside a running event loop. Set `sampling`, `max_tokens` and `system` at any time;
@@ -126,6 +126,7 @@ class ChatSession(ModelSession):
 
     async def close(self) -> None:
         """Interrupt the reply, save everything and let go of the session. Not of the engine."""
+        await self.give_way()
         reply, conversation = self._reply, self.conversation
         if reply is not None:
             self.engine.cancel()
@@ -147,12 +148,15 @@ class ChatSession(ModelSession):
         if not text.strip() and not goes_on:
             raise RequestError("There is nothing to send", "The message is empty", "")
         self._must_be_ours("The message was not sent")
+        if replaced is not None:
+            self._must_be_shown(replaced)
         return self._updates(text, replaced, goes_on)
 
     async def _updates(
         self, text: str, replaced: Turn | None, goes_on: bool
     ) -> AsyncGenerator[Update, None]:
         self._must_be_idle()
+        await self.give_way()
         conversation, before = self.conversation, list(self.conversation.turns)
         repeats = goes_on and replaced is not None and replaced.reason == "repeats"
         if goes_on and replaced is not None:

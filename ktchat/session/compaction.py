@@ -12,6 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from engine.common.units import count
 from engine.protocol import Counted
 from ktchat.session.summary import summary_of
 from ktchat.store.conversation import Compaction, Conversation, Turn
@@ -63,6 +64,12 @@ class Room:
     """That must be read again."""
     summary: int = 0
     """Of a summary at most; 0: there is none to write."""
+
+    @property
+    def oldest(self) -> str:
+        """The turns that go unread in words: `the oldest turn`, `the 6 oldest turns`."""
+        number = len(self.turns)
+        return "the oldest turn" if number == 1 else f"the {count(number)} oldest turns"
 
 
 def unsent(conversation: Conversation, text: str, replaced: Turn | None = None) -> Conversation:

@@ -127,6 +127,14 @@ class OpenSession:
             self.draft = text
             self.saver.keep_draft(self.conversation.id, text)
 
+    async def saved(self, seconds: float) -> bool:
+        """Save everything; whether that was possible within so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.saver.flush()
+        except TimeoutError:
+            return False
+
     async def close(self) -> None:
         """Save everything and let go of the session."""
         self._closed = True

@@ -60,6 +60,7 @@ async def _written(
     loaded, engine = chat.loaded, chat.engine
     think = "off" if loaded is not None and "off" in loaded.think else chat.offered_think
     sampling = chat.sampling.resolved(loaded.sampling if loaded else PartialSampling())
+    await chat.give_way()
     stream = engine.generate(messages, sampling, None, think, None, None, watch=True)
     raw, tokens, thought = "", 0, 0
     try:

@@ -60,6 +60,15 @@ class Database:
 
         self._run(renew)
 
+    def check(self) -> None:
+        """Read the file from end to end, and repair it if it proves damaged."""
+
+        def check(db: sqlite3.Connection) -> None:
+            if not is_sound(self.path):
+                raise schema.DamagedFileError
+
+        self._run(check)
+
     def close(self) -> None:
         """Close the file; the next use opens it again."""
         with self.lock:

@@ -122,8 +122,8 @@ def conversation_from(row: Row, turns: Iterable[Row]) -> tuple[Conversation, lis
     conversation = Conversation(
         id=str(row["id"]),
         title=one_line(str(row["title"])),
-        created=_number(row["created"]),
-        updated=_number(row["updated"]),
+        created=_time(row["created"]),
+        updated=_time(row["updated"]),
         model_path=str(row["model_path"]),
         model_name=one_line(str(row["model_name"])),
         system=str(row["system"]),
@@ -142,8 +142,8 @@ def summary_from(row: Row) -> SessionSummary:
     return SessionSummary(
         id=str(row["id"]),
         title=one_line(str(row["title"])),
-        created=_number(row["created"]),
-        updated=_number(row["updated"]),
+        created=_time(row["created"]),
+        updated=_time(row["updated"]),
         model_name=one_line(str(row["model_name"])),
         turns=int(row["turns"]),
     )
@@ -157,7 +157,7 @@ def turn_from(row: Row) -> Turn:
     return Turn(
         id=str(row["id"]),
         parent=None if row["parent"] is None else str(row["parent"]),
-        created=_number(row["created"]),
+        created=_time(row["created"]),
         state=_STATES.get(state, TurnState.INTERRUPTED),
         reason=_REASONS.get(str(reason)),
         raw_prompt=str(row["prompt"]),
@@ -168,10 +168,16 @@ def turn_from(row: Row) -> Turn:
         max_tokens=row["max_tokens"] if isinstance(row["max_tokens"], int) else None,
         figures=_figures(_mapping(row["figures"])),
         error=shown_error(KtchatError.from_dict(error)) if error else None,
-        edited=_number(_maybe(row, "edited")) or None,
+        edited=_time(_maybe(row, "edited")) or None,
         compaction=_compaction(_mapping(_maybe(row, "compaction"))),
     )
 
+
+_LAST_TIME = 253402300799.0
+"""The end of the year 9999."""
+
+_MOST = 1 << 62
+"""A figure that is larger was never counted."""
 
 _STATES = {state.value: state for state in TurnState}
 _REASONS: dict[str, Reason] = {reason: reason for reason in get_args(Reason)}
@@ -198,8 +204,10 @@ def _compaction(values: dict[str, Any]) -> Compaction | None:
     return Compaction(unread, sanitise(summary))
 
 
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+def _time(value: object) -> float:
+    """A Unix time that a calendar knows; 0.0 for anything else."""
+    is_time = isinstance(value, int | float) and 0 <= value <= _LAST_TIME
+    return float(value) if is_time else 0.0  # type: ignore[arg-type]
 
 
 def _mapping(text: object) -> dict[str, Any]:
@@ -218,8 +226,10 @@ def _sampling(values: dict[str, Any]) -> Sampling:
 
 
 def _figures(values: dict[str, Any]) -> Figures | None:
-    known = {field.name for field in dataclasses.fields(Figures)}
-    numbers: dict[str, Any] = {
-        k: v for k, v in values.items() if k in known and isinstance(v, int | float)
-    }
+    """Figures of which each is a number that can be one; None where there is none."""
+    numbers: dict[str, Any] = {}
+    for field in dataclasses.fields(Figures):
+        value = values.get(field.name)
+        if isinstance(value, int | float) and 0 <= value <= _MOST:  # what is no number is not
+            numbers[field.name] = int(value) if field.type == "int" else float(value)
     return Figures(**numbers) if numbers else None

@@ -11,6 +11,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from ktchat.common.errors import StoreVersionError
@@ -110,12 +111,41 @@ def connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA secure_delete = ON")
         db.execute("PRAGMA trusted_schema = OFF")
         _migrate(db, path, writable)
+        if writable and not has_our_columns(db):
+            raise DamagedFileError("its tables are not ours")
         if writable:
             search_index.ensure(db)
     except BaseException:
         db.close()
         raise
     return db
+
+
+class DamagedFileError(sqlite3.DatabaseError):
+    """Damage that SQLite does not see by itself: other columns, or an index that lost entries."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
+def has_our_columns(db: sqlite3.Connection) -> bool:
+    """Whether the tables have the columns of the present version, in their order."""
+    return all(_columns_of(db, table) == ours for table, ours in our_columns().items())
+
+
+def our_columns() -> dict[str, list[str]]:
+    """The columns of each table at the present version."""
+    return _columns_after(tuple(MIGRATIONS))
+
+
+def _columns_of(db: sqlite3.Connection, table: str) -> list[str]:
+    return [str(row[1]) for row in db.execute(f"PRAGMA table_info({table})")]
+
+
+@cache
+def _columns_after(scripts: tuple[str, ...]) -> dict[str, list[str]]:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        run_migrations(db)
+        return {table: _columns_of(db, table) for table in TABLES}
 
 
 @contextlib.contextmanager

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from ktchat.common.text import one_line, sanitise
@@ -122,11 +123,8 @@ class Search:
         if not words:
             return []
         hits = self._titles(words, limit // 3)
-        for row in self._candidates(words):
-            if len(hits) >= limit:
-                break
-            hits += _hits(row, words)
-        return hits[:limit]
+        texts = (hit for row in self._candidates(words) for hit in _hits(row, words))
+        return [*hits, *islice(_once(texts), limit - len(hits))]
 
     def _titles(self, words: Words, limit: int) -> list[Hit]:
         exact = all("_" not in _like(word).replace("\\_", "") for word in words.words)
@@ -184,19 +182,19 @@ class Search:
         if wanted := words.trigrams():
             return " AND ".join(f'"{_quoted(trigram)}"' for trigram in wanted)
         word = max(words.words, key=lambda word: (len(word), not word.isascii()))
-        if len(word) == 1 and word.isascii():
-            return ""  # nearly every text has it
-        terms = self._beginning(word)
+        if len(word) == 1 and word.isascii():  # every text has it, or none
+            return "" if self._beginning(word, 1) else NOTHING
+        terms = self._beginning(word, FEW_TERMS + 1)
         if len(terms) > FEW_TERMS:
             return ""
         return " OR ".join(f'"{_quoted(term)}"' for term in terms) or NOTHING
 
-    def _beginning(self, word: str) -> list[str]:
-        """The trigrams that begin with a short word, one more than `FEW_TERMS` at most."""
+    def _beginning(self, word: str, limit: int) -> list[str]:
+        """The trigrams that begin with a short word, so many at most."""
         low = word.lower()
         rows = self._database.query(
             "SELECT term FROM search_terms WHERE term >= ? AND term < ? LIMIT ?",
-            (low, low[:-1] + chr(min(ord(low[-1]) + 1, 0x10FFFF)), FEW_TERMS + 1),
+            (low, low[:-1] + chr(min(ord(low[-1]) + 1, 0x10FFFF)), limit),
         )
         return [str(row["term"]) for row in rows]
 
@@ -213,11 +211,25 @@ def find_in(conversation: Conversation, text: str, limit: int = 200) -> list[Hit
     if not words:
         return []
     title, updated = conversation.shown_title, conversation.updated
-    hits: list[Hit] = []
-    for turn in (*conversation.turns, *conversation.others):
-        row = {"session": conversation.id, "title": title, "updated": updated, "id": turn.id}
-        hits += _hits(row | {"prompt": turn.raw_prompt, "reply": turn.raw_reply}, words)
-    return hits[:limit]
+    session = {"session": conversation.id, "title": title, "updated": updated}
+    texts = (
+        hit
+        for turn in (*conversation.turns, *conversation.others)
+        for hit in _hits(
+            session | {"id": turn.id, "prompt": turn.raw_prompt, "reply": turn.raw_reply}, words
+        )
+    )
+    return list(islice(_once(texts), limit))
+
+
+def _once(hits: Iterable[Hit]) -> Iterator[Hit]:
+    """Each line of a session once: versions of a turn often have the same."""
+    seen: set[tuple[str, str, str]] = set()
+    for hit in hits:
+        key = hit.session, hit.part, hit.line
+        if key not in seen:
+            seen.add(key)
+            yield hit
 
 
 def _hits(row: Any, words: Words) -> Iterator[Hit]:

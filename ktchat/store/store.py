@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from sqlite3 import Row
 from typing import ClassVar, ParamSpec, TypeVar
 
 from engine.disk_cache.folder import CacheFolder
@@ -113,15 +114,20 @@ class Store:
     def load_all(self, session: str) -> tuple[Conversation, list[Turn]]:
         """A session and the turns that an edit or a new reply replaced in it."""
         with self.database.lock:
-            rows = self.database.query(
-                "SELECT * FROM sessions WHERE id = ? AND deleted IS NULL", (session,)
-            )
+            rows, turns = self._rows_of(session)
+            if not rows or rows[0]["head"] not in (None, *(turn["id"] for turn in turns)):
+                # It is gone, or an index that lost entries hides it, which SQLite does not notice.
+                self.database.check()
+                rows, turns = self._rows_of(session)
             if not rows:
                 raise UnknownSessionError("This session does not exist any more", "", "")
-            turns = self.database.query(
-                "SELECT * FROM turns WHERE session = ? ORDER BY rowid", (session,)
-            )
         return conversation_from(rows[0], turns)
+
+    def _rows_of(self, session: str) -> tuple[list[Row], list[Row]]:
+        """Its own, unless it is deleted, and those of its turns."""
+        own = "SELECT * FROM sessions WHERE id = ? AND deleted IS NULL"
+        turns = "SELECT * FROM turns WHERE session = ? ORDER BY rowid"
+        return self.database.query(own, (session,)), self.database.query(turns, (session,))
 
     def has(self, session: str) -> bool:
         """Whether there is a session with this id, deleted or not."""

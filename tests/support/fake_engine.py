@@ -73,6 +73,7 @@ class Request:
     max_tokens: int | None
     think: Think | None = None
     begun: Begun | None = None
+    watch: bool = False
 
 
 def loaded(
@@ -170,7 +171,7 @@ class FakeEngine:
     ) -> AsyncIterator[Event]:
         """The next scripted reply as events."""
         sampling = sampling or Sampling()
-        self.requests.append(Request(tuple(messages), sampling, max_tokens, think, begun))
+        self.requests.append(Request(tuple(messages), sampling, max_tokens, think, begun, watch))
         self._answer_now = False
         self._cancelled.clear()
         self._going.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ktchat.store.conversation import Conversation, Turn
 from tests.support.fake_engine import FakeEngine, Reply
 from tests.tui.conftest import Running, Start
 
@@ -57,6 +58,24 @@ async def test_versions_are_walked_by_keys_in_their_place(start: Start) -> None:
     await run.misses("question b")
     await run.press("right")
     await run.sees("there is no version further on")
+
+
+async def test_a_version_with_much_behind_it_keeps_its_place(start: Start) -> None:
+    run = await start("ok", size=SMALL)
+    turns: list[Turn] = []
+    for number in range(60):
+        parent = turns[-1].id if turns else None
+        turns.append(Turn(f"q {number}", "a", state="complete", parent=parent))  # type: ignore[arg-type]
+    other = Turn("q 0", "other", state="complete")  # type: ignore[arg-type]
+    conversation = Conversation(title="long", turns=[other], others=turns)
+    run.chat.store.save_conversation(conversation)
+    run.screen.sessions.open(conversation.id)
+    await run.sees("other", "‹ 2/2 ›")
+    await run.press("shift+tab", "left")
+    await run.sees("‹ 1/2 ›", "q 1", "q 2")
+    assert row_of(run, "‹ 1/2 ›") < 8
+    await run.press("right")
+    await run.sees("other", "‹ 2/2 ›")
 
 
 async def test_versions_are_walked_by_mouse_and_come_back_after_a_restart(start: Start) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -140,6 +142,19 @@ def test_whatever_a_terminal_sends_the_program_goes_on_and_nothing_is_sent(
         assert not any(store.load(summary.id).turns for summary in store.sessions())
     finally:
         store.close()
+
+
+def test_a_locked_file_of_sessions_is_told_of_at_once(run: Run, tmp_path: Path) -> None:
+    Store(tmp_path / "ktchat.db").sessions()
+    with closing(sqlite3.connect(tmp_path / "ktchat.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        terminal = run("tests.tui.program", "plain")
+        terminal.sees("Enter send")
+        with within(2):
+            terminal.sees("another program holds it")
+        other.execute("ROLLBACK")
+    terminal.type("hi\r")
+    terminal.sees("the reply")
 
 
 def test_ctrl_q_restores_the_terminal_and_ends_with_code_0(run: Run) -> None:

@@ -104,12 +104,26 @@ async def test_a_reply_is_changed_in_its_place_and_the_old_one_stays(start: Star
         chat.edit_reply(turn, " ")
 
 
+async def test_a_version_that_is_not_shown_any_more_is_left_alone(start: Start) -> None:
+    chat = await three_turns(start, "another")
+    second = chat.conversation.turns[1]
+    await all_of(chat.regenerate(chat.conversation.turns[0]))
+    for call in (chat.regenerate, lambda turn: chat.edit("B", turn)):
+        with pytest.raises(RequestError):
+            call(second)
+    with pytest.raises(RequestError):
+        chat.edit_reply(second, "x")
+    with pytest.raises(RequestError):
+        await chat.branch(second)
+    assert shown(chat) == "a:another"
+
+
 async def test_a_branch_is_a_session_of_its_own(start: Start) -> None:
     chat = await three_turns(start, "four")
     before = chat.conversation
     await chat.branch(before.turns[1])
     assert chat.conversation.id != before.id
-    assert shown(chat) == "a:one b:two"
+    assert (shown(chat), chat.conversation.title) == ("a:one b:two", "a · branch")
     await all_of(chat.send("d"))
     assert asked(chat) == ["user: a", "assistant: one", "user: b", "assistant: two", "user: d"]
     assert [t.raw_prompt for t in chat.store.load(before.id).turns] == ["a", "b", "c"]

@@ -7,12 +7,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from ktchat.context import AppContext
-    from ktchat.store.conversation import Turn
+    from ktchat.session.chat import ChatSession
+    from ktchat.store.conversation import Conversation, Turn
     from ktchat.store.tree import Part
+
+
+class Guard(Protocol):
+    """Sees to it that there is room in the context for a reply."""
+
+    def guard(
+        self, chat: ChatSession, unsent: Conversation, text: str, begin: Callable[[], None], /
+    ) -> bool:
+        """Whether a reply may begin at once; else `begin` is called later, or `text` is in the prompt."""
+        ...
+
+    def stop(self) -> bool:
+        """Leave all as it was; False: nothing goes on."""
+        ...
 
 
 class Activity:
@@ -36,6 +51,8 @@ class Activity:
         """Path of the model that is loaded when the reply ends."""
         self.refused = ""
         """Path of the model whose loading failed last, until the conversation goes on without it."""
+        self.making_room = ""
+        """What is being done so that a message fits into the context, in words; empty: nothing."""
         self.queued: str | None = None
         """The message that waits for the model or for the end of a reply."""
         self.put_aside: str | None = None
@@ -53,8 +70,8 @@ class Activity:
 
     @property
     def busy(self) -> bool:
-        """Whether a reply is being written or a model loaded."""
-        return self.replying or bool(self.loading)
+        """Whether a reply is being written, a model loaded, or room made for a message."""
+        return self.replying or bool(self.loading or self.making_room)
 
     @property
     def ready(self) -> bool:

@@ -108,7 +108,9 @@ class BranchFlow:
             return
         await self._shown_again(chat, None)
         view = self._frame.transcript.view_of(turn, part)
-        if view is not None:
+        if view is None:  # more came behind it than is mounted at once
+            await self._frame.transcript.reveal(turn, part)
+        else:
             view.focus(scroll_visible=False)
 
     async def _shown_again(self, chat: ChatSession, changed: Turn | None) -> None:

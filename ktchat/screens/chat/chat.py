@@ -17,6 +17,7 @@ from ktchat.screens.chat.branch_flow import BranchFlow
 from ktchat.screens.chat.download_flow import DownloadFlow
 from ktchat.screens.chat.file_flow import FileFlow
 from ktchat.screens.chat.model_flow import ModelFlow
+from ktchat.screens.chat.overflow_flow import OverflowFlow
 from ktchat.screens.chat.replies import Replies
 from ktchat.screens.chat.search_flow import SearchFlow
 from ktchat.screens.chat.session_flow import SessionFlow
@@ -27,6 +28,7 @@ from ktchat.widgets.chat.message import MessageView
 from ktchat.widgets.chat.prompt import Prompt
 from ktchat.widgets.chat.session_list import SessionList
 from ktchat.widgets.chat.transcript import Transcript
+from ktchat.widgets.chat.unread_line import UnreadLine
 from ktchat.widgets.chat.welcome import Welcome
 from ktchat.widgets.formats import counted
 
@@ -48,6 +50,8 @@ class ChatScreen(TurnActions):
         self.searches = SearchFlow(self, context, self.sessions)
         self.files = FileFlow(self, context, self.listing)
         self.models = ModelFlow(self, self.activity)
+        self.overflow = OverflowFlow(self, self.activity, self.models, self.sessions)
+        self.replies.overflow, self.overflow.send = self.overflow, self.replies.send
         self.thinking = ThinkingFlow(self, self.activity)
         self.downloads = DownloadFlow(self, self.activity, self.models)
 
@@ -55,7 +59,10 @@ class ChatScreen(TurnActions):
 
     def on_prompt_sent(self, message: Prompt.Sent) -> None:
         edited = self.activity.edited
-        if edited is not None and edited[1] == "reply":
+        if edited is not None and edited[1] == "reply" and self.activity.busy:
+            self.status.say("not yet: something is still going on", "warning")
+            self.prompt.put(message.text)
+        elif edited is not None and edited[1] == "reply":
             self.replies.leave_editing()
             self.branches.keep_reply(edited[0], message.text)
         else:
@@ -70,6 +77,7 @@ class ChatScreen(TurnActions):
     def on_text_area_changed(self, message: TextArea.Changed) -> None:
         if self.chat is not None and not self.activity.editing and not self.activity.switching:
             self.chat.keep_draft(self.prompt.text)
+        self.count_draft()
 
     async def on_message_view_copy(self, message: MessageView.Copy) -> None:
         await self._copy(message.text, message.name)
@@ -87,6 +95,9 @@ class ChatScreen(TurnActions):
 
     def on_transcript_followed(self, message: Transcript.Followed) -> None:
         self.refresh_status()
+
+    def on_unread_line_bring_back(self, message: UnreadLine.BringBack) -> None:
+        self.overflow.bring_back()
 
     def on_transcript_left(self, message: Transcript.Left) -> None:
         self.prompt.focus()
@@ -215,6 +226,10 @@ class ChatScreen(TurnActions):
         chat = self.chat
         current = chat.loaded.path if chat is not None and chat.loaded else ""
         self.app.push_screen(ModelManager(self.context, current), self._model_chosen)
+
+    def action_bring_back(self) -> None:
+        """Have read again what is no longer read."""
+        self.overflow.bring_back()
 
     def action_load_on_cpu(self) -> None:
         """Load the model on the CPU, until the program ends."""

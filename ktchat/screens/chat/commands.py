@@ -14,6 +14,14 @@ from ktchat.screens.chat.keys import KEYS
 if TYPE_CHECKING:
     from ktchat.screens.chat.chat import ChatScreen
 
+OVERFLOW = {
+    "ask": "Ask each time what is to be done",
+    "drop": "Let the oldest turns go unread",
+    "summarise": "Have the model summarise the oldest turns",
+    "stop": "Do not send what does not fit",
+}
+"""What the setting `overflow` can be."""
+
 
 def commands(screen: ChatScreen) -> Iterator[SystemCommand]:
     """What the chat screen can do."""
@@ -28,6 +36,11 @@ def commands(screen: ChatScreen) -> Iterator[SystemCommand]:
             yield SystemCommand(title, f"{key.help} ({key.shown})", run(f"screen.{key.action}"))
     for preset, words in presets.offered(screen.context.settings):
         yield SystemCommand(preset.title, words, partial(later, screen.models.change, preset))
+    for policy, words in OVERFLOW.items():
+        keep = partial(screen.context.remember, overflow=policy)
+        yield SystemCommand(f"Context is full: {policy}", words, partial(later, keep))
+    words = "From the next message on, what was dropped or summarised"
+    yield SystemCommand("Bring back turns", words, run("screen.bring_back"))
     for title, words, choose in thinking.commands():
         yield SystemCommand(title, words, partial(later, choose))
     yield SystemCommand("Sampling", "Which values hold, and where from", thinking.say_sampling)

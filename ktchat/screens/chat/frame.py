@@ -14,12 +14,14 @@ from ktchat.common import words
 from ktchat.common.text import one_line
 from ktchat.screens.chat import keys
 from ktchat.screens.chat.activity import Activity
+from ktchat.screens.chat.draft_counting import DraftCounting
 from ktchat.widgets.bars import Header, KeyBar, Status
 from ktchat.widgets.chat.message import MessageView
 from ktchat.widgets.chat.prompt import Prompt
 from ktchat.widgets.chat.session_list import SessionList
 from ktchat.widgets.chat.transcript import Transcript
 from ktchat.widgets.chat.turn_view import TurnView
+from ktchat.widgets.chat.unread_line import UnreadLine
 from ktchat.widgets.chat.welcome import Welcome
 from ktchat.widgets.too_small import TooSmall, is_too_small
 
@@ -65,6 +67,7 @@ class Frame(Screen[None]):
         self.status = Status()
         self.prompt = Prompt("Ask anything")
         self.key_bar = KeyBar(keys.IDLE)
+        self._draft = DraftCounting(self.prompt, self.activity)
         self._overlay = False  # the list is shown above the conversation, on a narrow screen
 
     def compose(self) -> ComposeResult:
@@ -168,6 +171,10 @@ class Frame(Screen[None]):
         self.activity.quiet = quiet
         self.refresh_status()
 
+    def count_draft(self) -> None:
+        """What stands in the prompt, or what comes before it, is another one. Cheap."""
+        self._draft.changed()
+
     def refresh_status(self) -> None:
         """What holds now, in words and keys."""
         chat = self.chat
@@ -176,6 +183,7 @@ class Frame(Screen[None]):
         self.prompt.set_class(self.activity.editing, "editing")
         self.status.stand(self._standing_words())
         self._show_keys()
+        self.count_draft()
 
     def _standing_words(self) -> str:
         chat, activity = self.chat, self.activity
@@ -184,6 +192,8 @@ class Frame(Screen[None]):
         if activity.next_model:
             name = words.model_file(activity.next_model)
             return f"{name} is loaded when this reply ends · Esc leaves the model as it is"
+        if activity.making_room:
+            return f"{activity.making_room} · Esc leaves all as it was"
         if activity.queued is not None:
             what = "this reply ends" if activity.replying else "the model is there"
             return f"your message is sent when {what} · Esc takes it back"
@@ -207,6 +217,8 @@ class Frame(Screen[None]):
         elif isinstance(self.focused, TurnView):
             view = self.focused
             shown = keys.of_turn(view.place.of > 1, view.turn.can_go_on)
+        elif isinstance(self.focused, UnreadLine):
+            shown = keys.UNREAD
         elif isinstance(self.focused, MessageView):
             shown = keys.MESSAGE
         elif self.activity.editing:

@@ -45,23 +45,7 @@ KEYS = (
     Key("ctrl+r", "Ctrl+R", "regenerate", "regenerate", "Regenerate the last reply, or try again"),
     Key("f4", "F4", "edit", "edit", "Edit the last message and send it again"),
     Key("f9", "F9", "go_on", "continue", "Let a reply that was stopped or cut go on from its end"),
-    Key(
-        "",
-        "Tab",
-        "",
-        "turns",
-        "Shift+Tab: to the messages; there Up and Down walk, e edits this one,",
-    ),
-    Key(
-        "", "e r g b", "", "on a turn", "r regenerates, g continues, b branches into a new session"
-    ),
-    Key(
-        "",
-        "Left Right",
-        "",
-        "versions",
-        "On a message with versions (‹ 2/3 ›): the one before, the next",
-    ),
+    Key("", "u", "", "bring back", "On the line of turns that are no longer read: read them again"),
     Key("f3", "F3", "copy_reply", "copy reply", "Copy the last reply"),
     Key("f6", "F6", "copy_code", "copy code", "Copy the last code block"),
     Key("ctrl+t", "Ctrl+T", "fold_thinking", "thinking", "Fold or unfold the model's thinking"),
@@ -75,6 +59,27 @@ KEYS = (
     Key("f8", "F8", "answer_now", "answer now", "End the thinking: the model goes on and answers"),
     Key("ctrl+o", "Ctrl+O", "models", "models", "Models: open, download, check and delete them"),
     Key("f5", "F5", "load_on_cpu", "on the CPU", "Load the model on the CPU, without the GPU"),
+    Key(
+        "",
+        "Shift+Tab",
+        "",
+        "messages",
+        "To the messages, where Up and Down walk and Esc leads back",
+    ),
+    Key(
+        "",
+        "e r g b",
+        "",
+        "on one",
+        "On a message: edit, regenerate, go on, branch into a new session",
+    ),
+    Key(
+        "",
+        "Left Right",
+        "",
+        "versions",
+        "On a message with versions ‹ 2/3 ›: the one before, the next",
+    ),
     Key("", "PgUp PgDn", "", "scroll", "Scroll the conversation; Ctrl+End goes to its end"),
     Key("ctrl+p", "Ctrl+P", "app.command_palette", "all", "Everything else: themes, undo, figures"),
     Key("f1", "F1", "help", "keys", "This help"),
@@ -138,6 +143,12 @@ MESSAGE: tuple[Shown, ...] = (
     ("Up Down", "walk", "screen.nothing"),
     ("Esc", "back", "screen.stop"),
     ("t", "thinking", "screen.message_action('fold')"),
+)
+UNREAD: tuple[Shown, ...] = (
+    ("u", "bring back", "screen.bring_back"),
+    ("Enter", "summary", "screen.message_action('fold')"),
+    ("c", "copy", "screen.message_action('copy')"),
+    *MESSAGE[4:6],
 )
 VERSIONS: Shown = ("← →", "versions", "screen.message_action('version(1)')")
 GO_ON: Shown = ("g", "continue", "screen.message_action('go_on')")

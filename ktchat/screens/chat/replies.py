@@ -23,7 +23,7 @@ from engine.protocol import (
 )
 
 if TYPE_CHECKING:
-    from ktchat.screens.chat.activity import Activity
+    from ktchat.screens.chat.activity import Activity, Guard
     from ktchat.screens.chat.frame import Frame
     from ktchat.screens.chat.session_listing import SessionListing
     from ktchat.session.chat import ChatSession, Update
@@ -46,6 +46,8 @@ class Replies:
         self._listing = listing
         self._tokens = 0
         self._header_at = 0.0
+        self.overflow: Guard | None = None
+        """Stands before every reply."""
 
     # What the person does.
 
@@ -65,7 +67,7 @@ class Replies:
             self._begin(chat, chat.send, text)
         else:
             turn = activity.edited[0]
-            self._begin(chat, lambda words: chat.edit(words, turn), text)
+            self._begin(chat, lambda words: chat.edit(words, turn), text, turn)
 
     def regenerate(self, turn: Turn | None = None) -> None:
         """Write another reply to a turn (default: the last)."""
@@ -77,7 +79,8 @@ class Replies:
         else:
             if prompt.text == chat.conversation.last.raw_prompt:
                 prompt.clear()  # it came back with the failure that is tried again
-            self._begin(chat, lambda _: chat.regenerate(turn), "")
+            replaced = turn or chat.conversation.last
+            self._begin(chat, lambda _: chat.regenerate(turn), "", replaced)
 
     def go_on(self, turn: Turn | None = None) -> None:
         """Let a reply (default: the last) go on from its end."""
@@ -87,7 +90,8 @@ class Replies:
         elif self._activity.busy:
             status.say("a reply is being written: Esc stops it")
         else:
-            self._begin(chat, lambda _: chat.go_on(turn), "")
+            begun = turn or chat.conversation.last
+            self._begin(chat, lambda _: chat.go_on(turn), "", begun, goes_on=True)
 
     def edit(self, turn: Turn | None = None, part: Part = "prompt") -> None:
         """Put a message (default: the last) or a reply into the prompt; sending replaces it."""
@@ -107,6 +111,8 @@ class Replies:
         """Stop the reply, or take back what waits, or leave editing; False: nothing to do."""
         chat = self._context.chat
         took_back = self._take_back()
+        if self.overflow is not None and self.overflow.stop():
+            return True
         if chat is not None and self._activity.replying:
             chat.stop()
             return True
@@ -128,6 +134,9 @@ class Replies:
         """Stop the reply and wait until it is settled; True if there was one."""
         chat, workers = self._context.chat, self._frame.workers
         self.take_back()
+        if self.overflow is not None and self.overflow.stop():
+            rooms = [worker for worker in workers if worker.group == "room"]
+            await workers.wait_for_complete(rooms)
         if chat is None or not self._activity.replying:
             return False
         chat.stop()
@@ -162,8 +171,31 @@ class Replies:
         activity.queued = None
         self._begin(chat, chat.send, text)
 
-    def _begin(self, chat: ChatSession, answer: Answer, text: str) -> None:
-        """Start a reply; `text` is what the person wrote for it."""
+    def _begin(
+        self,
+        chat: ChatSession,
+        answer: Answer,
+        text: str,
+        turn: Turn | None = None,
+        goes_on: bool = False,
+    ) -> None:
+        """Start a reply where there is room for it, which is made else; `text` is what the person wrote for it, `turn`
+        the one that it replaces, or whose reply goes on."""
+        from ktchat.session.compaction import going_on, unsent
+
+        if self.overflow is not None and not (turn and goes_on and not turn.can_go_on):
+            if turn is not None and goes_on:
+                conversation = going_on(chat.conversation, turn)
+            else:
+                words = text or (turn.raw_prompt if turn else "")
+                conversation = unsent(chat.conversation, words, turn or _retried(chat, words))
+            if not self.overflow.guard(
+                chat, conversation, text, lambda: self._start(chat, answer, text)
+            ):
+                return
+        self._start(chat, answer, text)
+
+    def _start(self, chat: ChatSession, answer: Answer, text: str) -> None:
         activity, frame = self._activity, self._frame
         try:
             updates = answer(text)
@@ -195,6 +227,7 @@ class Replies:
             frame.header.show_context(chat.context_used or self._tokens, chat.context_size)
             frame.refresh_status()
             self._listing.refresh_soon()
+            self._listing.title_soon()
             self._activity.changed()
 
     async def _take(self, chat: ChatSession, update: Update) -> None:
@@ -262,3 +295,9 @@ class Replies:
             return False
         self._put_before(text)
         return True
+
+
+def _retried(chat: ChatSession, text: str) -> Turn | None:
+    """The turn that failed before its first word and is sent again."""
+    last = chat.conversation.last
+    return last if last is not None and last.without_reply and last.raw_prompt == text else None

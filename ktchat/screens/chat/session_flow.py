@@ -37,6 +37,12 @@ class SessionFlow:
         """Begin a session."""
         self._switch(None)
 
+    async def begin(self) -> None:
+        """Begin a session, and return when it is open."""
+        chat = self._context.chat
+        if chat is not None:
+            await self._enter(chat, None, self._put_away(chat))
+
     def open(self, session: str, turn: str | None = None) -> None:
         """Open a saved session, at a turn if one is named."""
         self._switch(session, turn)

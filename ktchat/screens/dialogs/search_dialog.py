@@ -132,19 +132,25 @@ class SearchDialog(ModalScreen["Hit | None"]):
     def _show(self) -> None:
         listed = self.query_one(OptionList)
         width = max(20, listed.size.width - 2)
-        listed.set_options([Option(self._option(hit, width)) for hit in self._hits])
+        before = ["", *(hit.session if hit.turn else "" for hit in self._hits)]
+        options = (
+            Option(self._option(hit, width, follows=hit.session == session))
+            for hit, session in zip(self._hits, before, strict=False)
+        )
+        listed.set_options(options)
         listed.highlighted = 0 if self._hits else None
 
-    def _option(self, hit: Hit, width: int) -> Content:
-        line = _marked(hit, width)
+    def _option(self, hit: Hit, width: int, follows: bool) -> Content:
+        """`follows`: the hit before is of the same session, whose title stands there."""
+        when = styled(day(hit.updated), "$foreground 55%")
         if hit.turn is None:
-            return ends(line, styled(day(hit.updated), "$foreground 55%"), width)
-        who = "You" if hit.part == "prompt" else "Reply"
-        if self._here:
-            return styled(f"{who}: ", "$foreground 55%") + _marked(hit, width - len(who) - 2)
-        title = styled(hit.title, "$foreground 55%")
-        head = ends(title, styled(day(hit.updated), "$foreground 55%"), width)
-        return head + Content("\n  ") + _marked(hit, width - 2)
+            return ends(_marked(hit, width), when, width)
+        who = "You: " if hit.part == "prompt" else "Reply: "
+        lead = who if self._here else f"  {who}"
+        line = styled(lead, "$foreground 55%") + _marked(hit, width - len(lead))
+        if self._here or follows:
+            return line
+        return ends(styled(hit.title, "bold"), when, width) + Content("\n") + line
 
 
 def _marked(hit: Hit, width: int) -> Content:

@@ -285,7 +285,8 @@ _ENDINGS = {
 }
 _REASONS = {
     "length": ("the reply reached its limit of tokens", ".note"),
-    "context": ("the context is full: begin a new session with Ctrl+N", ".warning"),
+    "context": ("the context is full", ".warning"),
+    "repeats": ("stopped: it said the same again and again", ".warning"),
 }
 
 
