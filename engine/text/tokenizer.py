@@ -29,6 +29,7 @@ from engine.text.llama_vocab import (
     USER_DEFINED,
     LlamaVocab,
     checked_names,
+    open_vocabulary,
 )
 from engine.text.marks import ATOMS
 
@@ -108,7 +109,7 @@ class Tokenizer:
         odd = {token for token, name in enumerate(names) if name.startswith(_CANDIDATES)}
         if types is not None:
             odd.update(np.flatnonzero(np.isin(types.numpy()[: len(names)], _ODD_TYPES)).tolist())
-        vocab = LlamaVocab(file.path)
+        vocab = open_vocabulary(file)
         if vocab.size != len(names):
             vocab.close()
             raise ModelFileError(

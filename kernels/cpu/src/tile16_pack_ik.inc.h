@@ -1,0 +1,64 @@
+// Packers of the types of ik_llama.cpp (ik_formats.inc.h). The comment of each is the layout of the
+// block that it writes.
+
+#include "tile16.h"
+
+#include <cstring>
+
+namespace ktchat::KTCHAT_ISA {
+namespace {
+
+// d[16] float16 where the block has one; [16] of every other byte of its head
+template <class Format>
+uint8_t* pack_head(const uint8_t* source, size_t stride, int rows, uint8_t* out) {
+    std::memset(out, 0, Format::kHead * R);
+    for (int r = 0; r < rows; r++, source += stride) {
+        if (Format::kScale) copy_half(out, r, source);
+        for (int i = Format::kScale ? 2 : 0; i < Format::kHead; i++) out[i * R + r] = source[i];
+    }
+    return out + Format::kHead * R;
+}
+
+// head; nibbles or pairs; upper pairs or bits
+template <class Format>
+void pack_ik(const uint8_t* source, size_t stride, int rows, uint8_t* out) {
+    BlockCodes<Format::kCols> codes;
+    if (rows < R) std::memset(codes.q, 0, sizeof codes.q);
+    out = pack_head<Format>(source, stride, rows, out);
+    for (int r = 0; r < rows; r++, source += stride) Format::read(source, codes.q[r]);
+    codes.interleave();
+    constexpr int kBits = Format::kBits;
+    out = kBits < 4 ? pack_pairs(codes, 0, out) : pack_nibbles(codes, out);
+    if (kBits == 3 || kBits == 5) pack_bits(codes, kBits - 1, out);
+    if (kBits == 6) pack_pairs(codes, 4, out);
+}
+
+// The words of the file, four bytes of each row in turn
+void pack_iq4_kss(const uint8_t* source, size_t stride, int rows, uint8_t* out) {
+    std::memset(out, 0, 128 * R);
+    for (int r = 0; r < rows; r++, source += stride) {
+        for (int v = 0; v < 32; v++) std::memcpy(out + 64 * v + 4 * r, source + 4 * v, 4);
+    }
+}
+
+// head; low nibbles of a slice's codes; fifth bits of two slices. Of the sixteen codes that a row
+// has in a slice (TypeIQ2_KL puts the columns' values side by side) byte i of number m is code
+// 4 m + i, with the second and third in each other's place.
+void pack_iq2_kl(const uint8_t* source, size_t stride, int rows, uint8_t* out) {
+    out = pack_head<FormatIQ2_KL>(source, stride, rows, out);
+    uint8_t* high = out + 64 * R;
+    std::memset(out, 0, 80 * R);
+    for (int r = 0; r < rows; r++, source += stride) {
+        uint8_t q[256];
+        FormatIQ2_KL::read(source, q);
+        for (int i = 0; i < 128; i++) {
+            const int b = i / 16, m = i % 16 / 4, at = i % 4;
+            const int byte = 4 * r + (at == 1 ? 2 : at == 2 ? 1 : at), code = q[2 * i] / 2;
+            out[128 * b + 64 * (m % 2) + byte] |= static_cast<uint8_t>((code & 15) << (m / 2 * 4));
+            high[64 * (b / 2) + byte] |= static_cast<uint8_t>(code >> 4 << (4 * (b % 2) + m));
+        }
+    }
+}
+
+}  // namespace
+}  // namespace ktchat::KTCHAT_ISA
