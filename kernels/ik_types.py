@@ -173,6 +173,50 @@ def _iq2_kl(b: Bytes) -> tuple[Whole, Whole]:
     return scales, PAIRS[codes].reshape(len(b), -1)
 
 
+_POWERS = np.multiply.accumulate(np.full(8, 0xCBAC1FED, np.uint32), dtype=np.uint32)
+
+
+def _trellis(starts: Any, columns: int) -> Whole:
+    """Values of groups of columns: a multiplicative generator's numbers after `starts`, the sum of four times
+    six of their bits less its mean (QTIP; Tseng et al., 2024)."""
+    numbers = starts.astype(np.uint32)[..., None] * _POWERS[:columns] & np.uint32(0x3F3F3F3F)
+    sums = np.ascontiguousarray(numbers).view(np.uint8).reshape(*numbers.shape, 4).sum(axis=-1)
+    return sums.astype(np.int32).reshape(len(starts), -1) - 126
+
+
+def _iq1_kt(b: Bytes) -> tuple[Whole, Whole]:
+    starts = (
+        b[:, 8:40]
+        + 256 * _numbers(b[:, 40:], 4, 16)
+        + 4096 * _bits(b[:, :8]).reshape(-1, 8, 8)[..., 4:].reshape(-1, 32)
+    )
+    return VALUES4[0][b[:, :8] & 15], _trellis(starts + 4096, 8)
+
+
+def _iq2_kt(b: Bytes) -> tuple[Whole, Whole]:
+    return VALUES4[0][_numbers(b[:, :4], 4, 4)], _trellis(
+        _words(b[:, 4:]).astype(np.int32) + 4096, 8
+    )
+
+
+def _iq3_kt(b: Bytes) -> tuple[Whole, Whole]:
+    sizes = np.abs(_trellis(_words(b[:, 4:68]).astype(np.int32) + 4096, 8))
+    return _numbers(b[:, :4], 4, 4), sizes * (1 - 2 * _numbers(b[:, 68:], 1, 32))
+
+
+def _iq4_kt(b: Bytes) -> tuple[Whole, Whole]:
+    """A word of each group: seven bits of its scale and one of its starts; three bits of each of eight starts."""
+    heads = np.ascontiguousarray(b[:, :32]).view(np.uint32).astype(np.int64)[..., None]
+    upper = heads >> np.arange(8, 32, 3) & 7
+    low = b[:, 32:96] + 256 * _numbers(b[:, 96:], 4, 32)
+    starts = (
+        low
+        + 4096 * upper.reshape(len(b), 64)
+        + (4096 + 32768 * (heads & 1)).repeat(8, axis=1)[..., 0]
+    )
+    return ((heads[..., 0] & 255) >> 1).astype(np.int32) - 64, _trellis(starts, 4)
+
+
 _DECODERS: dict[str, tuple[Callable[[Bytes], tuple[Whole, Any]], int]] = {
     "Q6_0": (_q6_0, 32),
     "IQ2_K": (_iq2_k, 16),
@@ -186,5 +230,9 @@ _DECODERS: dict[str, tuple[Callable[[Bytes], tuple[Whole, Any]], int]] = {
     "IQ5_KS": (_iq5_ks, 32),
     "IQ3_KS": (_iq3_ks, 32),
     "IQ2_KL": (_iq2_kl, 32),
+    "IQ1_KT": (_iq1_kt, 32),
+    "IQ2_KT": (_iq2_kt, 32),
+    "IQ3_KT": (_iq3_kt, 32),
+    "IQ4_KT": (_iq4_kt, 32),
 }
 """By type: whole scales (blocks, groups), values (blocks, columns), and a group's columns."""

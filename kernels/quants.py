@@ -94,8 +94,12 @@ _IK_TABLE = (
     (145, "IQ2_KS", 256, 70, 2),
     (146, "IQ4_KSS", 256, 128, 4),
     (152, "IQ5_KS", 256, 168, 4),
+    (153, "IQ2_KT", 256, 68, 4),
+    (154, "IQ3_KT", 256, 100, 4),
+    (155, "IQ4_KT", 256, 128, 4),
     (156, "IQ3_KS", 256, 102, 2),
     (157, "IQ2_KL", 256, 86, 2),
+    (158, "IQ1_KT", 256, 56, 4),
 )
 
 TYPES: dict[int, QuantType] = {row[0]: QuantType(*row) for row in (*_TABLE, *_IK_TABLE)}

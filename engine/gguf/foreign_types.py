@@ -12,8 +12,7 @@ from kernels.quants import MATRIX_TYPES, TYPES
 
 _IK = {
     97: "Q8_0_X4", 98: "Q8_1_X4", 99: "Q8_2_X4", 134: "IQ1_BN", 135: "IQ2_BN", 136: "Q8_K64", 142: "IQ2_TN",
-    143: "IQ1_TN", 147: "Q8_K16", 148: "Q8_K32", 149: "Q8_KR8", 150: "Q8_K128", 151: "Q8_KV", 153: "IQ2_KT",
-    154: "IQ3_KT", 155: "IQ4_KT", 158: "IQ1_KT",
+    143: "IQ1_TN", 147: "Q8_K16", 148: "Q8_K32", 149: "Q8_KR8", 150: "Q8_K128", 151: "Q8_KV",
 }  # fmt: skip
 _INTERLEAVED = range(202, 400)
 """A type's number and 200: four of its rows lie in turns (_R4),"""

@@ -13,7 +13,11 @@ _SMALLER_BLOCK = {
     ),
     **dict.fromkeys(("Q2_K", "Q3_K", "TQ1_0", "TQ2_0"), "Q4_0"),
     **dict.fromkeys(
-        ("IQ2_K", "IQ2_KS", "IQ2_KL", "IQ3_K", "IQ3_KS", "IQ4_K", "IQ4_KS", "IQ4_KSS"), "IQ4_NL"
+        (
+            *("IQ1_KT", "IQ2_K", "IQ2_KS", "IQ2_KL", "IQ2_KT", "IQ3_K", "IQ3_KS", "IQ3_KT"),
+            *("IQ4_K", "IQ4_KS", "IQ4_KSS", "IQ4_KT"),
+        ),
+        "IQ4_NL",
     ),
     **dict.fromkeys(("IQ5_K", "IQ5_KS"), "Q6_0"),
     "IQ6_K": "Q8_0",
@@ -77,6 +81,7 @@ RECIPES: dict[str, Recipe] = {
         for number, name in (
             (135, "Q6_0"), (138, "IQ2_K"), (139, "IQ3_K"), (140, "IQ4_K"), (141, "IQ5_K"), (142, "IQ6_K"),
             (145, "IQ4_KS"), (147, "IQ2_KS"), (148, "IQ4_KSS"), (150, "IQ5_KS"), (154, "IQ3_KS"), (155, "IQ2_KL"),
+            (151, "IQ2_KT"), (152, "IQ3_KT"), (153, "IQ4_KT"), (156, "IQ1_KT"),
         )
     },
 }  # fmt: skip

@@ -60,6 +60,10 @@ PLANES: dict[str, tuple[int, ...]] = {
     "IQ5_KS": (128, 32, 8, 4),
     "IQ3_KS": (64, 32, 6, 2),
     "IQ2_KL": (64, 16, 6, 2),
+    "IQ1_KT": (32, 16, 8, 4),
+    "IQ2_KT": (64, 4, 4),
+    "IQ3_KT": (64, 32, 4, 4),
+    "IQ4_KT": (64, 32, 32, 4),
 }
 """Bytes of a block in each plane, by type. A row's own scale is there once for each of its blocks."""
 

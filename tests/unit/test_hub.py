@@ -235,16 +235,16 @@ def test_the_best_quantisation_that_fits_is_proposed() -> None:
 
 
 def test_files_for_ik_llama_cpp_are_told_apart() -> None:
-    for name in ("IQ4_KSS", "Q6_0", "IQ2_KL", "IQ3_K"):
+    for name in ("IQ4_KSS", "Q6_0", "IQ2_KL", "IQ3_K", "IQ2_KT"):
         assert note_of(name) == "made for ik_llama.cpp: runs here"
-    for name in ("IQ4_K_R4", "Q8_0_R8", "IQ2_KT", "IQ1_S_R4"):
+    for name in ("IQ4_K_R4", "Q8_0_R8", "IQ1_KL", "IQ1_S_R4"):
         assert note_of(name) == "made for ik_llama.cpp: does not run here"
     for name in ("Q4_K_M", "IQ4_XS", "UD-Q2_K_XL", "Q6_K", ""):
         assert note_of(name) == ""
-    names = {"IQ2_KS": 20, "IQ4_KS": 40, "IQ1_KT": 10, "IQ4_KS_R4": 39}
+    names = {"IQ2_KS": 20, "IQ4_KS": 40, "IQ2_K_R4": 10, "IQ4_KS_R4": 39}
     models = group_models(file(f"m-{name}.gguf", size) for name, size in names.items())
     best_of = {room: best(models, lambda m, room=room: m.size <= room) for room in (100, 39, 15)}
-    assert [m and m.quantisation for m in best_of.values()] == ["IQ4_KS", "IQ2_KS", "IQ1_KT"]
+    assert [m and m.quantisation for m in best_of.values()] == ["IQ4_KS", "IQ2_KS", "IQ2_K_R4"]
 
 
 # The hub

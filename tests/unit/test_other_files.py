@@ -92,7 +92,7 @@ def test_a_chat_model_may_have_the_same_keys(tmp_path: Path, change: Change) -> 
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (153, "is quantised for ik_llama.cpp. Its tensor t is stored as IQ2_KT. Take a version in"),
+        (135, "is quantised for ik_llama.cpp. Its tensor t is stored as IQ2_BN. Take a version in"),
         (339, "stored as IQ4_K_R4. Take the version in IQ4_K, without _R4"),
         (
             223,

@@ -8,10 +8,13 @@
 #include "tile16_pack32.inc.h"
 #include "tile16_pack256.inc.h"
 #include "ik_formats.inc.h"
+#include "ik_rows.inc.h"
+#include "ik_trellis.inc.h"
 #include "tile16_pack_ik.inc.h"
 #include "tile16_dot.inc.h"
 #include "tile16_types.inc.h"
 #include "tile16_types_ik.inc.h"
+#include "tile16_types_ik_trellis.inc.h"
 #include "tile16_gemv.inc.h"
 #if defined(__AVX2__) && !defined(__AVX512F__)
 #include "tile16_gemm_avx2.inc.h"

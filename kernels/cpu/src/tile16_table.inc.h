@@ -12,6 +12,12 @@ constexpr Tile16Type ik_type(int number, size_t bytes, PackBlock pack = pack_ik<
             Format::kPrefix, row_to_float<Format>};
 }
 
+template <class Type, class Format>
+constexpr Tile16Type trellis_type(int number, size_t bytes) {
+    return {number,          Format::kCols,                bytes, pack_trellis<Format>,
+            tile16_kernel<Type>, Format::kPrefix, trellis_row_to_float<Format>};
+}
+
 constexpr Tile16Type kTile16Types[] = {
     {2, 32, 18, pack_q4_0, tile16_kernel<TypeQ4_0>},
     {6, 32, 22, pack_q5_0, tile16_kernel<TypeQ5_0>},
@@ -37,6 +43,10 @@ constexpr Tile16Type kTile16Types[] = {
     ik_type<TypeIQ5_KS, FormatIQ5_KS>(152, 168),
     ik_type<TypeIQ3_KS, FormatIQ3_KS>(156, 102),
     ik_type<TypeIQ2_KL, FormatIQ2_KL>(157, 86, pack_iq2_kl),
+    trellis_type<TypeIQ2_KT, FormatIQ2_KT>(153, 68),
+    trellis_type<TypeIQ3_KT, FormatIQ3_KT>(154, 100),
+    trellis_type<TypeIQ4_KT, FormatIQ4_KT>(155, 128),
+    trellis_type<TypeIQ1_KT, FormatIQ1_KT>(158, 56),
 };
 
 const Tile16Type* find_tile16_type(int type) {

@@ -15,6 +15,7 @@ from kernels.gpu.quant import codebook_decoders as book
 from kernels.gpu.quant import decoders as plain
 from kernels.gpu.quant import dots
 from kernels.gpu.quant import ik_decoders as ik
+from kernels.gpu.quant import trellis_decoders as trellis
 from kernels.gpu.quant.layout import Codes, Plane, Raw, RowScale
 
 Decoder = Callable[..., Any]
@@ -110,5 +111,11 @@ FORMATS: dict[str, Format] = {
     "IQ3_KS": Format(
         ik.iq3_ks, (Codes(6, 70, 2, 32), Codes(70, 102, 1, 32), Raw(0, 6), _ROW2), "IQ3_K"
     ),
-    "IQ2_KL": Format(ik.iq2_kl, (Raw(6, 70), Raw(70, 86), Raw(0, 6), _ROW2), "IQ2_KL"),
+    "IQ1_KT": Format(trellis.iq1_kt, (Raw(8, 40), Raw(40, 56), Raw(0, 8), _ROW4), "IQ4_K"),
+    "IQ2_KT": Format(trellis.iq2_kt, (Raw(4, 68, uint16), Raw(0, 4), _ROW4), "IQ4_K"),
+    "IQ3_KT": Format(trellis.iq3_kt, (Raw(4, 68, uint16), Raw(68, 100), Raw(0, 4), _ROW4)),
+    "IQ4_KT": Format(trellis.iq4_kt, (Raw(32, 96), Raw(96, 128), Raw(0, 32, uint32), _ROW4)),
+    "IQ2_KL": Format(
+        ik.iq2_kl, (Raw(6, 70, uint32), Raw(70, 86, uint32), Raw(0, 6), _ROW2), "IQ2_KL"
+    ),
 }

@@ -227,14 +227,25 @@ def iq2_kl(planes, table, first, at, lane, mask, slots):
     high = read(planes, 2, first, start + ((at & 7) >> 2), mask).to(tl.int32)
     six = both >> (place >> 2) * 4 & 15 | (high >> (place & 3) * 2 & 3) << 4
     scale = d * _whole(six, 32)
-    return [scale * _pair_value(planes, table, first, at, lane, mask, place, k) for k in slots]
+    # A byte of one word has the codes of two blocks' columns, a bit of the other the fifth bits of eight blocks'.
+    low, fifth, column = (place & 1) * 4 + (lane >> 1) * 8, place + (lane >> 1) * 8, lane & 1
+    here = lane & 0  # words that all lanes read are read in the lanes' order
+    lows, fifths = (at >> 1) * 4 + here, (at >> 3) * 4 + here
+    return [
+        scale
+        * _pair_value(
+            table,
+            read(planes, 0, first, lows + k // 2, mask) >> low.to(tl.uint32),
+            read(planes, 1, first, fifths + k // 2, mask) >> fifth.to(tl.uint32),
+            column,
+            k % 2,
+        )
+        for k in slots
+    ]
 
 
 @triton.jit
-def _pair_value(planes, table, first, at, lane, mask, place, k: tl.constexpr):
-    """Two columns have one code: four bits in a byte that two blocks share, the fifth in one that eight do."""
-    index = 2 * k + (lane >> 1)
-    low = read(planes, 0, first, (at >> 1) * 16 + index, mask).to(tl.int32)
-    high = read(planes, 1, first, (at >> 3) * 16 + index, mask).to(tl.int32)
-    code = low >> (place & 1) * 4 & 15 | (high >> place & 1) << 4
-    return tl.load(table + code * 2 + (lane & 1)).to(tl.float32)
+def _pair_value(table, low, fifth, column, h: tl.constexpr):
+    """Two columns have one code."""
+    code = (low >> (16 * h) & 15) | (fifth >> (16 * h) & 1) << 4
+    return tl.load(table + (code * 2).to(tl.int32) + column).to(tl.float32)
