@@ -181,7 +181,8 @@ def _trellis(starts: Any, columns: int) -> Whole:
     six of their bits less its mean (QTIP; Tseng et al., 2024)."""
     numbers = starts.astype(np.uint32)[..., None] * _POWERS[:columns] & np.uint32(0x3F3F3F3F)
     sums = np.ascontiguousarray(numbers).view(np.uint8).reshape(*numbers.shape, 4).sum(axis=-1)
-    return sums.astype(np.int32).reshape(len(starts), -1) - 126
+    values: Whole = sums.astype(np.int32).reshape(len(starts), -1) - 126
+    return values
 
 
 def _iq1_kt(b: Bytes) -> tuple[Whole, Whole]:

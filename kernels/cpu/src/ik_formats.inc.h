@@ -113,7 +113,8 @@ struct FormatIQ3_K : FormatK<14, 3, kValues3, 4> {
     template <class Byte>
     static auto whole(const Byte& byte, int64_t g) {
         const auto size = (byte(6 + g / 2) >> (4 * (g % 2)) & 15) * 2 + 1;
-        return size * (1 - 2 * bit_of(byte, 4, g));
+        const auto minus = -bit_of(byte, 4, g);
+        return (size ^ minus) - minus;
     }
 };
 

@@ -1,6 +1,6 @@
 // The trellis types of ik_llama.cpp: a code starts a generator whose numbers are the values of the
-// columns that follow (QTIP; Tseng et al., 2024). Blocks as they lie in a file, and rows as float32;
-// kernels/ik_types.py says the same in numpy.
+// columns that follow (QTIP; Tseng et al., 2024). Blocks as they lie in a file, and rows as
+// float32; kernels/ik_types.py says the same in numpy.
 
 #include "tile16.h"
 
@@ -30,6 +30,7 @@ template <int Head, int Words, int Step>
 struct FormatKT {
     static constexpr int kCols = 256, kGroup = 32, kPrefix = 4, kHead = Head, kWords = Words;
     static constexpr int kStep = Step;
+    static constexpr int kSigns = 4 * Words;  // where signs begin among the words' bytes
 };
 
 struct FormatIQ1_KT : FormatKT<8, 12, 8> {
@@ -54,6 +55,7 @@ struct FormatIQ2_KT : FormatKT<4, 16, 8> {
 
 // Signs of their own, of sizes.
 struct FormatIQ3_KT : FormatKT<4, 24, 8> {
+    static constexpr int kSigns = 64;
     static uint32_t start(const uint8_t* block, int g) { return FormatIQ2_KT::start(block, g); }
     static int whole(const uint8_t* block, int b) { return block[b % 4] >> (4 * (b / 4)) & 15; }
     static int sign(const uint8_t* block, int i) {

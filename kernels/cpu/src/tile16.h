@@ -25,6 +25,10 @@ namespace ktchat {
 
 constexpr int kTile16Rows = 16;
 
+// Four vectors hold 16 columns in this order, and so do activations. It is the one in which words
+// looked up in a grid come apart by shifts alone (tile16_lattice.inc.h).
+constexpr uint8_t kOrder[16] = {0, 2, 8, 10, 1, 3, 9, 11, 4, 6, 12, 14, 5, 7, 13, 15};
+
 // Packs `rows` <= 16 rows, `stride` bytes apart, of one block; missing rows become zeros.
 using PackBlock = void (*)(const uint8_t* source, size_t stride, int rows, uint8_t* block);
 
@@ -41,7 +45,8 @@ struct Tile16Type {
     size_t block_bytes() const { return kTile16Rows * row_block; }
 };
 
-// One row of activations: q, then a scale and a sum for every 32 columns, a sum for every 16.
+// One row of activations: q in kOrder, then a scale and a sum for every 32 columns, a sum for every
+// 16.
 struct ActivationRow {
     const int8_t* q;
     const float* scale;

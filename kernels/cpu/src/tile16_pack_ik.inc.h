@@ -33,17 +33,20 @@ void pack_ik(const uint8_t* source, size_t stride, int rows, uint8_t* out) {
     if (kBits == 6) pack_pairs(codes, 4, out);
 }
 
-// The words of the file, four bytes of each row in turn
+// Of the eight words of 16 bits that a row has in a slice words v and v + 4, for v = 0 .. 3
 void pack_iq4_kss(const uint8_t* source, size_t stride, int rows, uint8_t* out) {
     std::memset(out, 0, 128 * R);
     for (int r = 0; r < rows; r++, source += stride) {
-        for (int v = 0; v < 32; v++) std::memcpy(out + 64 * v + 4 * r, source + 4 * v, 4);
+        for (int i = 0; i < 64; i++) {  // word i % 8 of slice i / 8
+            const int at = 64 * (i / 8 * 4 + i % 4) + 4 * r + i % 8 / 4 * 2;
+            std::memcpy(out + at, source + 2 * i, 2);
+        }
     }
 }
 
-// head; low nibbles of a slice's codes; fifth bits of two slices. Of the sixteen codes that a row
-// has in a slice (TypeIQ2_KL puts the columns' values side by side) byte i of number m is code
-// 4 m + i, with the second and third in each other's place.
+// head; low nibbles of a slice's codes; fifth bits of two slices. A row has sixteen codes in a
+// slice, for two columns each: vector m has those whose first columns are in vector 2 m of kOrder,
+// and their second ones in the next.
 void pack_iq2_kl(const uint8_t* source, size_t stride, int rows, uint8_t* out) {
     out = pack_head<FormatIQ2_KL>(source, stride, rows, out);
     uint8_t* high = out + 64 * R;
@@ -52,8 +55,8 @@ void pack_iq2_kl(const uint8_t* source, size_t stride, int rows, uint8_t* out) {
         uint8_t q[256];
         FormatIQ2_KL::read(source, q);
         for (int i = 0; i < 128; i++) {
-            const int b = i / 16, m = i % 16 / 4, at = i % 4;
-            const int byte = 4 * r + (at == 1 ? 2 : at == 2 ? 1 : at), code = q[2 * i] / 2;
+            const int b = i / 16, m = i % 16 / 8 * 2 + i % 4 / 2, code = q[2 * i] / 2;
+            const int byte = 4 * r + i % 8 / 4 * 2 + i % 2;
             out[128 * b + 64 * (m % 2) + byte] |= static_cast<uint8_t>((code & 15) << (m / 2 * 4));
             high[64 * (b / 2) + byte] |= static_cast<uint8_t>(code >> 4 << (4 * (b % 2) + m));
         }

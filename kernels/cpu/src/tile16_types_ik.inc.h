@@ -98,9 +98,10 @@ struct IkType {
     }
     static void scales(const Header& h, const uint8_t* block, int64_t g, int lane, Vec& scale,
                        Vec& min) {
-        constexpr int kOffset = kOffsetFree<Type> ? 0 : Offset;
+        constexpr float kOffset = kOffsetFree<Type> ? 0 : Offset;
         scale = h.d * to_floats(Type::whole(block, g, lane));
-        min = scale * to_floats(kOffset - Format::kMove * Type::moved(block, g, lane));
+        min = scale * (Type::moved(block, g, lane) != 0 ? splat(kOffset - Format::kMove)
+                                                        : splat(kOffset));
     }
 };
 
@@ -134,19 +135,28 @@ struct TypeQ6_0 : Type32<32, false> {
 
 struct TypeIQ4_KSS : IkType<TypeIQ4_KSS, FormatIQ4_KSS, 128, 241> {
     static void unpack(const uint8_t* block, int64_t b, int lane, Bytes* w) {
-#pragma GCC unroll 4
-        for (int v = 0; v < 4; v++) {
-            const Pairs words = (Pairs)load_bytes(block + 256 * b + 64 * v + 4 * lane) & 0xfffe;
-            const Bytes codes = (Bytes)(words ^ words >> 1);
-            w[v] = look_up(kTable4.of, codes & 15);
-            w[v + 4] = look_up(kTable4.of, codes >> 4);
+#pragma GCC unroll 2
+        for (int v = 0; v < 4; v += 2) {
+            const Pairs first = plain(block + 256 * b + 64 * v + 4 * lane);
+            const Pairs second = plain(block + 256 * b + 64 * v + 64 + 4 * lane);
+            const Bytes even = (Bytes)((first & 255) | second << 8);
+            const Bytes odd = (Bytes)(first >> 8 | (second & 0xff00));
+            w[v] = look_up(kTable4.of, even & 15);
+            w[v + 1] = look_up(kTable4.of, odd & 15);
+            w[v + 4] = look_up(kTable4.of, even >> 4);
+            w[v + 5] = look_up(kTable4.of, odd >> 4);
         }
+    }
+    // Four codes in each word, without the scale's bit.
+    static Pairs plain(const uint8_t* p) {
+        const Pairs words = (Pairs)load_bytes(p) & 0xfffe;
+        return words ^ words >> 1;
     }
     static IntVec bits(const uint8_t* block, int64_t g, int lane) {
         IntVec all = {};
         for (int v = 0; v < 4; v++) {
             const IntVec both = (IntVec)load_bytes(block + 256 * g + 64 * v + 4 * lane);
-            all |= (both & 1) << (2 * v) | (both >> 16 & 1) << (2 * v + 1);
+            all |= (both & 1) << v | (both >> 16 & 1) << (v + 4);
         }
         return all;
     }
@@ -168,10 +178,8 @@ struct TypeIQ2_KL : IkType<TypeIQ2_KL, FormatIQ2_KL, 63, 110> {
             const Bytes both = load_bytes(numbers + 128 * b + 64 * (m % 2) + 4 * lane);
             const Bytes codes =
                 (m < 2 ? both & 15 : both >> 4) | (right(fifths, m) & 1) << 4;
-            const Pairs first = (Pairs)look_up_of<32>(kPairTable[0].of, codes);
-            const Pairs second = (Pairs)look_up_of<32>(kPairTable[1].of, codes);
-            w[2 * m] = (Bytes)((first & 0xff) | second << 8);
-            w[2 * m + 1] = (Bytes)(first >> 8 | (second & 0xff00));
+            w[2 * m] = look_up_of<32>(kPairTable[0].of, codes);
+            w[2 * m + 1] = look_up_of<32>(kPairTable[1].of, codes);
         }
     }
 };

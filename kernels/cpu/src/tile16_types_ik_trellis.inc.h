@@ -8,14 +8,20 @@
 namespace ktchat::KTCHAT_ISA {
 namespace {
 
+// The signs' bytes are put in kOrder.
 template <class Format>
 void pack_trellis(const uint8_t* source, size_t stride, int rows, uint8_t* out) {
     std::memset(out, 0, (Format::kHead + 4 * Format::kWords) * R);
     uint8_t* words = out + Format::kHead * R;
     for (int r = 0; r < rows; r++, source += stride) {
         for (int i = 0; i < Format::kHead; i++) out[i * R + r] = source[i];
+        uint8_t file[4 * Format::kWords];
+        std::memcpy(file, source + Format::kHead, sizeof file);
+        for (int i = Format::kSigns; i < 4 * Format::kWords; i += 16) {
+            put_in_order(file + i, file + i);
+        }
         for (int v = 0; v < Format::kWords; v++) {
-            std::memcpy(words + 64 * v + 4 * r, source + Format::kHead + 4 * v, 4);
+            std::memcpy(words + 64 * v + 4 * r, file + 4 * v, 4);
         }
     }
 }
@@ -45,11 +51,11 @@ inline IntVec trellis_codes(IntVec start) {
 #endif
 }
 
-// Columns K .. K + 3 behind `start`.
+// Numbers K and K + 2 behind two starts, as kOrder has them.
 template <int K>
-inline Bytes trellis_four(IntVec start) {
-    const IntVec low = trellis_codes<K>(start) | trellis_codes<K + 1>(start) << 8;
-    const IntVec high = trellis_codes<K + 2>(start) | trellis_codes<K + 3>(start) << 8;
+inline Bytes trellis_four(IntVec first, IntVec second) {
+    const IntVec low = trellis_codes<K>(first) | trellis_codes<K + 2>(first) << 8;
+    const IntVec high = trellis_codes<K>(second) | trellis_codes<K + 2>(second) << 8;
     return (Bytes)(low | high << 16);
 }
 
@@ -62,13 +68,21 @@ struct TrellisType {
     static Header header(const uint8_t*, int) { return {}; }
     static const uint8_t* words(const uint8_t* block) { return block + 16 * Format::kHead; }
     static void unpack(const uint8_t* block, int64_t b, int lane, Bytes* w) {
-        constexpr int kGroups = 32 / Format::kStep;
-        IntVec starts[kGroups];
+        constexpr int kGroups = 16 / Format::kStep;  // of half a slice: two, or four
+        IntVec starts[2 * kGroups];
         Type::starts(block, b, lane, starts);
-        for (int g = 0; g < kGroups; g++) {
-            const IntVec start = starts[g] + static_cast<int>(kFirstStart);
-            w[g * Format::kStep / 4] = trellis_four<0>(start);
-            if constexpr (Format::kStep == 8) w[2 * g + 1] = trellis_four<4>(start);
+        for (IntVec& start : starts) start += static_cast<int>(kFirstStart);
+        for (int h = 0; h < 2; h++, w += 4) {
+            const IntVec *first = starts + kGroups * h, *second = first + kGroups / 2;
+            w[0] = trellis_four<0>(first[0], second[0]);
+            w[1] = trellis_four<1>(first[0], second[0]);
+            if constexpr (Format::kStep == 8) {
+                w[2] = trellis_four<4>(first[0], second[0]);
+                w[3] = trellis_four<5>(first[0], second[0]);
+            } else {
+                w[2] = trellis_four<0>(first[1], second[1]);
+                w[3] = trellis_four<1>(first[1], second[1]);
+            }
         }
     }
     static void scales(const Header&, const uint8_t* block, int64_t g, int lane, Vec& scale,
@@ -120,7 +134,8 @@ struct TypeIQ3_KT : TrellisType<TypeIQ3_KT, FormatIQ3_KT> {
         TrellisType::unpack(block, b, lane, w);
         for (int k = 0; k < 8; k++) {
             const Bytes value = w[k] ^ 128;
-            const Bytes bit = right((Bytes)word_of(words(block), 16 + k, lane), static_cast<int>(b));
+            const Bytes signs = (Bytes)word_of(words(block), 16 + k, lane);
+            const Bytes bit = right(signs, static_cast<int>(b));
             const Bytes minus = -(((value >> 7) ^ bit) & 1);  // all ones: the sign changes
             w[k] = ((value ^ minus) - minus) ^ 128;
         }
