@@ -14,8 +14,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -32,7 +31,7 @@ from ktchat.common.settings import SettingsFile
 from ktchat.context import AppContext
 from ktchat.library.downloads import Downloads
 from ktchat.screens.chat.chat import ChatScreen
-from ktchat.screens.chat.keys import KEYS
+from ktchat.terminal.driver import TerminalDriver
 from ktchat.themes import DARK, THEMES
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class KtchatApp(App[None]):
         store: Store | None = None,
         settings: SettingsFile | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(driver_class=TerminalDriver)
         self._model = str(model) if model else ""
         self._engine = engine
         self._store = store
@@ -112,6 +111,7 @@ class KtchatApp(App[None]):
 
     async def _start(self) -> None:
         from ktchat.session.chat import ChatSession
+        from ktchat.session.indexing import index
         from ktchat.store.store import Store
 
         screen, settings = self.chat_screen, self.context.settings.settings
@@ -138,6 +138,7 @@ class KtchatApp(App[None]):
             screen.prompt.earlier = await store.call(store.recent_prompts)
         self.watch(self, "theme", self._theme_changed, init=False)
         self.run_worker(screen.downloads.follow(), group="downloads", exit_on_error=False)
+        self.run_worker(index(store), group="index", exit_on_error=False)
         await asyncio.to_thread(_import_rest)
         gc.freeze()  # what is loaded now stays: a full collection over it would stall the keys
 
@@ -155,28 +156,9 @@ class KtchatApp(App[None]):
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The command palette: every action, and what has no key."""
         if screen is self.chat_screen:
-            thinking = self.chat_screen.thinking
-            for key in KEYS:
-                if key.action and not key.action.startswith("app.") and thinking.offers(key.action):
-                    action = f"screen.{key.action}"
-                    title = key.name[:1].upper() + key.name[1:]
-                    yield SystemCommand(title, f"{key.help} ({key.shown})", self._command(action))
-            from ktchat.screens.chat.presets import offered
+            from ktchat.screens.chat.commands import commands
 
-            for preset, words in offered(self.context.settings):
-                yield SystemCommand(
-                    preset.title, words, partial(self.call_later, screen.models.change, preset)
-                )
-            for title, words, choose in thinking.commands():
-                yield SystemCommand(title, words, partial(self.call_later, choose))
-            yield SystemCommand(
-                "Sampling", "Which values hold, and where from", thinking.say_sampling
-            )
-            yield SystemCommand(
-                "Bring back session", "Undo the last deletion", self._command("screen.undo_delete")
-            )
-            words = "What the KV cache of sessions takes, and how to empty it"
-            yield SystemCommand("Sessions on disk", words, screen.sessions.say_on_disk)
+            yield from commands(self.chat_screen)
             yield SystemCommand(
                 "Set up", "This machine, and a model that suits it", self.action_setup
             )
@@ -192,9 +174,6 @@ class KtchatApp(App[None]):
     def action_open_arrived(self) -> None:
         """Open the model that was downloaded last."""
         self.chat_screen.downloads.open(self.chat_screen.downloads.arrived)
-
-    def _command(self, action: str) -> Callable[[], object]:
-        return lambda: self.call_later(self.run_action, action)
 
     def _theme_changed(self, theme: str) -> None:
         self.context.remember(theme=theme)

@@ -5,6 +5,7 @@ A file that is missing, damaged or unwritable is as if nothing had ever been mea
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -47,6 +48,7 @@ def write(name: str, value: dict[str, Any]) -> bool:
         Path(part).replace(folder / f"{name}.json")
     except (OSError, RuntimeError):
         if part:
-            Path(part).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                Path(part).unlink()
         return False
     return True

@@ -12,9 +12,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from engine.common.os_errors import os_reason
+from engine.downloads.integrity import changed_since_check
 from engine.errors import UnsupportedModelError
 from engine.generation.own_sampling import own_sampling
 from engine.gguf.file import GGUFFile
+from engine.gguf.header import shown
 from engine.machine.probe import available_memory
 from engine.plan.context import choose_context
 from engine.protocol import Event, Load, Loaded, Notice, Progress
@@ -48,6 +50,11 @@ def load_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
     with ExitStack() as resources:
         file = GGUFFile.open(Path(load.path))
         resources.callback(file.close)
+        if changed := changed_since_check(file.paths):
+            say(
+                f"{shown(changed.name)} changed since it was checked. Ctrl+O, then v, or"
+                " `ktchat models verify` compares it with its checksum"
+            )
         spec = read_spec(file)
         name = _runtime_name(load, spec, emit)
         # Its process starts while the rest loads.
@@ -126,7 +133,9 @@ def _native(
 ) -> Runtime:
     from engine.runtimes.chosen import open_native
 
-    return open_native(file, spec, load, progress, say)
+    runtime = open_native(file, spec, load, progress, say)
+    runtime.watch_for(cancelled)
+    return runtime
 
 
 def _llama_cpp(

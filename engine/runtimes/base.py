@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from kernels.cancelling import CancelledError
+
 if TYPE_CHECKING:
     from engine.protocol import Computed, Loaded, Message, Think
     from engine.text.tokenizer import Part
+
+__all__ = ["CancelFlag", "CancelledError", "Runtime"]
 
 Floats = npt.NDArray[np.float32]
 
 LoadProgress = Callable[[int, int], None]
 """Called while weights are loaded with (bytes done, bytes in all)."""
-
-
-class CancelledError(Exception):
-    """The work was given up because its `CancelFlag` was raised."""
 
 
 class CancelFlag:
@@ -68,6 +68,14 @@ class Runtime(Protocol):
         `marks` are positions to which a later prompt is likely to go back: the ends of messages. Returns how
         many tokens are kept: at most len(tokens) - 1, or all of them where `logits` has those behind the last.
         """
+        ...
+
+    def behind(self, tokens: Sequence[int]) -> list[list[int]]:
+        """What cached sequences that begin with these tokens hold behind them, the last used first."""
+        ...
+
+    def cached(self, tokens: Sequence[int]) -> int:
+        """How many of a prompt's tokens `begin` would keep. Changes nothing."""
         ...
 
     @property
@@ -121,8 +129,12 @@ class Vocabulary(Protocol):
         """Tokens of a rendered prompt."""
         ...
 
-    def encode_more(self, text: str) -> list[int]:
-        """Tokens of a template's text that goes on behind other tokens."""
+    def count(self, text: str) -> int:
+        """Tokens of a message's text, within a prompt."""
+        ...
+
+    def encode_more(self, parts: Sequence[Part]) -> list[int]:
+        """Tokens of what goes on behind other tokens."""
         ...
 
     def decoder(self) -> Pieces:
@@ -146,8 +158,10 @@ class Template(Protocol):
         """What the person should know of the template."""
         ...
 
-    def render(self, messages: Sequence[Message], think: Think | None = None) -> list[Part]:
-        """The prompt, ready for the model's answer. Raises `TemplateError`, and `RequestError` for
+    def render(
+        self, messages: Sequence[Message], think: Think | None = None, *, quietly: bool = False
+    ) -> list[Part]:
+        """The prompt, ready for the model's answer; `quietly`: `notice` stays as it is. Raises `TemplateError`, and `RequestError` for
         a `think` that it does not offer."""
         ...
 

@@ -5,7 +5,8 @@ One thread owns a runtime.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from engine.model.transformer import Transformer, page_table
 from engine.model.weights import Report
 from engine.plan.footprint import state_slots
 from engine.protocol import Computed
+from engine.runtimes.base import CancelFlag
 from engine.runtimes.on_disk import OnDisk
 from engine.runtimes.prefix_cache import PrefixCache
 from engine.runtimes.snapshots import CachedSequence, Snapshots
 from engine.spec.spec import ModelSpec
 from kernels import sizes
+from kernels.cancelling import Heeds
 from kernels.ops import Floats
 from kernels.timing import Rows, Watched
 
@@ -58,6 +61,9 @@ class NativeRuntime:
             snapshots = Snapshots(model.slots, model.save_state, model.load_state)
         self._prefixes = PrefixCache(pages, PAGE_SIZE, model.copy_page, snapshots)
         self._sequence = CachedSequence()
+        self._flag: CancelFlag | None = None
+        each: list[Any] = [stage.ops for stage in model.stages]
+        self._heeds: list[Heeds] = each if all(isinstance(ops, Heeds) for ops in each) else []
         self._stops: frozenset[int] = frozenset()
         self._prompt = 0
         self.device: Computed = device
@@ -89,11 +95,23 @@ class NativeRuntime:
             [ops],
         )
 
+    def watch_for(self, flag: CancelFlag) -> None:
+        """Give up the pass of a prompt soon after `flag` is raised, where the CPU alone computes."""
+        self._flag = flag
+
     def begin(self, tokens: Sequence[int], marks: Sequence[int] = ()) -> int:
         """Make the sequence current that shares most with `tokens`; how many tokens it shares."""
         self._sequence = self._prefixes.begin(tokens)
         self._stops, self._prompt = frozenset(marks), len(tokens)
         return len(self._sequence.tokens)
+
+    def behind(self, tokens: Sequence[int]) -> list[list[int]]:
+        """What cached sequences that begin with these tokens hold behind them, the last used first."""
+        return self._prefixes.behind(tokens)
+
+    def cached(self, tokens: Sequence[int]) -> int:
+        """How many of `tokens` are cached from their first on."""
+        return self._prefixes.cached(tokens)
 
     @property
     def logits(self) -> Floats | None:
@@ -119,13 +137,26 @@ class NativeRuntime:
         self._prefixes.reserve(sequence, len(tokens))
         rows = np.asarray(tokens, dtype=np.int32)
         try:
-            logits = self._model.forward(rows, page_table(sequence.pages), len(sequence.tokens))
+            with self._heeding(len(tokens)):
+                logits = self._model.forward(rows, page_table(sequence.pages), len(sequence.tokens))
         except BaseException:
             if self._model.spec.keeps_state:
                 self._prefixes.empty(sequence)  # the state is of no position any more
             raise
         sequence.tokens.extend(tokens)
         return logits
+
+    @contextmanager
+    def _heeding(self, tokens: int) -> Iterator[None]:
+        """Have a prompt's pass given up when the flag is raised; a single token's is soon over anyway."""
+        heeding = self._heeds if tokens > 1 and self._flag is not None else []
+        for ops in heeding:
+            ops.heed(self._flag)
+        try:
+            yield
+        finally:
+            for ops in heeding:
+                ops.heed(None)
 
     def _until_stop(self, most: int) -> int:
         """Tokens up to the next position whose state is kept."""

@@ -71,6 +71,19 @@ class PrefixCache:
         self._sequences.append(current)
         return current
 
+    def behind(self, tokens: Sequence[int]) -> list[list[int]]:
+        """What the sequences that begin with these tokens hold behind them, the last used first."""
+        wanted = list(tokens)
+        return [
+            sequence.tokens[len(wanted) :]
+            for sequence in reversed(self._sequences)
+            if sequence.tokens[: len(wanted)] == wanted
+        ]
+
+    def cached(self, tokens: Sequence[int]) -> int:
+        """How many of the first `tokens` a prompt could go on behind."""
+        return max((self._usable(sequence, tokens) for sequence in self._sequences), default=0)
+
     def keep_state(self, sequence: CachedSequence, logits: Floats | None = None) -> None:
         """Keep the recurrent state of the current sequence's end, where the model has one."""
         if self._snapshots is not None:

@@ -58,6 +58,15 @@ def restored(turn: Figures) -> str:
     return f"{restored} from disk, {count(read)} read"
 
 
+def read_again(tokens: int, tokens_a_second: float) -> str:
+    """What a change costs: `reads 412 tokens again · 3 s`; no seconds where no speed was measured."""
+    said = f"reads {count(tokens)} token{'' if tokens == 1 else 's'} again"
+    if not tokens_a_second:
+        return said
+    seconds = tokens / tokens_a_second
+    return f"{said} · {'under 1 s' if seconds < 1 else duration(seconds)}"
+
+
 def figures(turn: Figures) -> str:
     """A turn in one line: `18.4 tok/s · first 0.9 s · 213 tokens · context 3.1k of 32k · seed 7`.
 

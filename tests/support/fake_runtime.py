@@ -43,10 +43,17 @@ class FakeTokenizer:
     def mark(self, token: int) -> str:
         return self._marks.get(token, "")
 
-    def encode_more(self, text: str) -> list[int]:
-        for token, mark in self._marks.items():
-            text = text.replace(mark, chr(token))
-        return [ord(char) for char in text]
+    def encode_more(self, parts: Sequence[Part]) -> list[int]:
+        tokens: list[int] = []
+        for part in parts:
+            text = part.text
+            for token, mark in self._marks.items() if part.special else ():
+                text = text.replace(mark, chr(token))
+            tokens += [ord(char) for char in text]
+        return tokens
+
+    def count(self, text: str) -> int:
+        return len(text)
 
     def encode(self, parts: Sequence[Part]) -> list[int]:
         return [ord(char) for part in parts for char in part.text]
@@ -88,7 +95,9 @@ class FakeTemplate:
         self._tail = tail
         self.asked: list[Think | None] = []
 
-    def render(self, messages: Sequence[Message], think: Think | None = None) -> list[Part]:
+    def render(
+        self, messages: Sequence[Message], think: Think | None = None, *, quietly: bool = False
+    ) -> list[Part]:
         self.asked.append(think)
         parts = [Part(message.content + "\n", False) for message in messages]
         return [*parts, Part(self._tail, True)]
@@ -120,17 +129,25 @@ class FakeRuntime:
     logits: Floats | None = None
 
     def begin(self, tokens: Sequence[int], marks: Sequence[int] = ()) -> int:
-        shared = 0
-        for old, new in zip(self.sequence, tokens[:-1], strict=False):
-            if old != new:
-                break
-            shared += 1
+        shared = self.cached(tokens)
         del self.sequence[shared:]
         self.forwarded.clear()
         self._prompt = len(tokens)
         self._chosen, self._forced = None, 0
         words = "".join(map(chr, tokens)).rstrip("\n").rpartition("\n")[2].split()
         self._script = dict(word.split("=", 1) for word in words if "=" in word)
+        return shared
+
+    def behind(self, tokens: Sequence[int]) -> list[list[int]]:
+        wanted = list(tokens)
+        return [self.sequence[len(wanted) :]] if self.sequence[: len(wanted)] == wanted else []
+
+    def cached(self, tokens: Sequence[int]) -> int:
+        shared = 0
+        for old, new in zip(self.sequence, tokens[:-1], strict=False):
+            if old != new:
+                break
+            shared += 1
         return shared
 
     def forward(self, tokens: Sequence[int]) -> Floats:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ktchat.context import AppContext
+    from ktchat.store.conversation import Turn
+    from ktchat.store.tree import Part
 
 
 class Activity:
@@ -22,6 +24,8 @@ class Activity:
         """A reply is being written, or is about to be."""
         self.thinking = False
         """The reply that is being written is thinking."""
+        self.quiet = False
+        """The engine has work and gives no sign of life."""
         self.switching = True
         """What stands in the prompt is not (yet) the open session's."""
         self.loading = ""
@@ -36,11 +40,15 @@ class Activity:
         """The message that waits for the model or for the end of a reply."""
         self.put_aside: str | None = None
         """The draft that an edit replaced in the prompt; None: nothing is being edited."""
+        self.edited: tuple[Turn, Part] | None = None
+        """What is being edited: a turn's message, or its reply."""
+        self.price = ""
+        """What the change that can be made now costs; empty: nothing worth saying, or unknown."""
         self._change = asyncio.Event()
 
     @property
     def editing(self) -> bool:
-        """Whether the prompt holds the last message to be replaced."""
+        """Whether the prompt holds a message, or a reply, to be replaced."""
         return self.put_aside is not None
 
     @property

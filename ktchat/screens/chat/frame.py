@@ -19,6 +19,7 @@ from ktchat.widgets.chat.message import MessageView
 from ktchat.widgets.chat.prompt import Prompt
 from ktchat.widgets.chat.session_list import SessionList
 from ktchat.widgets.chat.transcript import Transcript
+from ktchat.widgets.chat.turn_view import TurnView
 from ktchat.widgets.chat.welcome import Welcome
 from ktchat.widgets.too_small import TooSmall, is_too_small
 
@@ -136,7 +137,7 @@ class Frame(Screen[None]):
         """Show the session that is open, with its unsent text and what was `typed` already."""
         folded = self.context.settings.settings.thinking_folded
         self.prompt.put(chat.draft + typed)
-        await self.transcript.show(chat.conversation.turns, unfolded=not folded)
+        await self.transcript.show(chat.conversation, unfolded=not folded)
         self.header.show_context(chat.context_used, chat.context_size)
         self.show_thinking(chat)
         self.refresh_status()
@@ -162,6 +163,11 @@ class Frame(Screen[None]):
         self.header.show_context(chat.context_used, chat.context_size)
         self.welcome.show_model(name)
 
+    def show_quiet(self, quiet: bool) -> None:
+        """Say that the engine does not answer, or that it does again."""
+        self.activity.quiet = quiet
+        self.refresh_status()
+
     def refresh_status(self) -> None:
         """What holds now, in words and keys."""
         chat = self.chat
@@ -173,6 +179,8 @@ class Frame(Screen[None]):
 
     def _standing_words(self) -> str:
         chat, activity = self.chat, self.activity
+        if activity.quiet:
+            return "the engine does not answer · Esc ends it"
         if activity.next_model:
             name = words.model_file(activity.next_model)
             return f"{name} is loaded when this reply ends · Esc leaves the model as it is"
@@ -180,11 +188,15 @@ class Frame(Screen[None]):
             what = "this reply ends" if activity.replying else "the model is there"
             return f"your message is sent when {what} · Esc takes it back"
         if activity.editing:
-            return "editing your last message · Enter replaces the turn · Esc leaves it as it was"
+            reply = activity.edited is not None and activity.edited[1] == "reply"
+            what = "the reply · Enter keeps it" if reply else "your message · Enter sends it again"
+            return " · ".join(filter(None, [f"editing {what}", activity.price, "Esc leaves it"]))
         if activity.replying and not self.transcript.at_end:
             return "the reply goes on below · Ctrl+End"
         if chat is not None and chat.read_only:
             return "this session is open in another ktchat: it can only be read here"
+        if isinstance(self.focused, TurnView) and activity.price and not activity.busy:
+            return f"r regenerate: {activity.price}"
         if self.header.nearly_full and not activity.busy and self.size.width < 60:
             return "context nearly full"
         return ""
@@ -192,6 +204,9 @@ class Frame(Screen[None]):
     def _show_keys(self) -> None:
         if isinstance(self.focused, SessionList):
             shown = keys.SESSIONS
+        elif isinstance(self.focused, TurnView):
+            view = self.focused
+            shown = keys.of_turn(view.place.of > 1, view.turn.can_go_on)
         elif isinstance(self.focused, MessageView):
             shown = keys.MESSAGE
         elif self.activity.editing:

@@ -16,6 +16,7 @@ from engine.protocol import (
     Finished,
     Loaded,
     Prefilled,
+    Quiet,
     Text,
     Thinking,
     WasThinking,
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from ktchat.screens.chat.frame import Frame
     from ktchat.screens.chat.session_listing import SessionListing
     from ktchat.session.chat import ChatSession, Update
+    from ktchat.store.conversation import Turn
     from ktchat.store.saver import Severity
+    from ktchat.store.tree import Part
 
 Answer = Callable[[str], "AsyncGenerator[Update, None]"]
 
@@ -58,11 +61,14 @@ class Replies:
                 self._queue(text)
         elif chat.loaded is None and not activity.wanted:
             self._refuse(text, "no model is loaded: choose one with Ctrl+O")
+        elif activity.edited is None:
+            self._begin(chat, chat.send, text)
         else:
-            self._begin(chat, chat.edit_last if activity.editing else chat.send, text)
+            turn = activity.edited[0]
+            self._begin(chat, lambda words: chat.edit(words, turn), text)
 
-    def regenerate(self) -> None:
-        """Replace the last reply."""
+    def regenerate(self, turn: Turn | None = None) -> None:
+        """Write another reply to a turn (default: the last)."""
         chat, status, prompt = self._context.chat, self._frame.status, self._frame.prompt
         if chat is None or chat.conversation.last is None:
             status.say("there is no reply to regenerate")
@@ -71,18 +77,29 @@ class Replies:
         else:
             if prompt.text == chat.conversation.last.raw_prompt:
                 prompt.clear()  # it came back with the failure that is tried again
-            self._begin(chat, lambda _: chat.regenerate(), "")
+            self._begin(chat, lambda _: chat.regenerate(turn), "")
 
-    def edit(self) -> None:
-        """Put the last message back into the prompt; sending replaces the turn."""
+    def go_on(self, turn: Turn | None = None) -> None:
+        """Let a reply (default: the last) go on from its end."""
+        chat, status = self._context.chat, self._frame.status
+        if chat is None or chat.conversation.last is None:
+            status.say("there is no reply to go on with")
+        elif self._activity.busy:
+            status.say("a reply is being written: Esc stops it")
+        else:
+            self._begin(chat, lambda _: chat.go_on(turn), "")
+
+    def edit(self, turn: Turn | None = None, part: Part = "prompt") -> None:
+        """Put a message (default: the last) or a reply into the prompt; sending replaces it."""
         frame, chat = self._frame, self._context.chat
         if chat is None or chat.conversation.last is None:
             frame.status.say("there is no message to edit")
         elif self._activity.replying:
             frame.status.say("a reply is being written: Esc stops it")
         elif not self._activity.editing:
-            self._activity.put_aside = frame.prompt.text
-            frame.prompt.put(chat.conversation.last.raw_prompt)
+            turn = turn or chat.conversation.last
+            self._activity.put_aside, self._activity.edited = frame.prompt.text, (turn, part)
+            frame.prompt.put(turn.raw_prompt if part == "prompt" else turn.raw_reply)
             frame.prompt.focus()
             frame.refresh_status()
 
@@ -104,7 +121,7 @@ class Replies:
         """The prompt gets back what stood in it before."""
         if self._activity.put_aside is not None:
             self._frame.prompt.put(self._activity.put_aside)
-            self._activity.put_aside = None
+            self._activity.put_aside = self._activity.edited = None
             self._frame.refresh_status()
 
     async def come_to_rest(self) -> bool:
@@ -153,7 +170,8 @@ class Replies:
         except KtchatError as error:  # nothing was changed
             self._refuse(text, str(error), "error")
             return
-        activity.replying, activity.put_aside, activity.refused = True, None, ""
+        activity.replying, activity.refused, activity.price = True, "", ""
+        activity.put_aside = activity.edited = None
         if text:
             frame.prompt.remember(text)
         self._tokens = 0
@@ -170,8 +188,8 @@ class Replies:
                 async for update in stream:
                     await self._take(chat, update)
         finally:
-            self._activity.replying = self._activity.thinking = False
-            await frame.transcript.settle(chat.conversation.turns)
+            self._activity.replying = self._activity.thinking = self._activity.quiet = False
+            await frame.transcript.settle()
             if chat.loaded is not None:  # an engine that died has loaded it again, maybe elsewhere
                 frame.show_model(chat)
             frame.header.show_context(chat.context_used or self._tokens, chat.context_size)
@@ -187,6 +205,9 @@ class Replies:
             await frame.transcript.begin(update.turn, update.replaced)
             frame.refresh_status()
             self._listing.refresh_soon()
+            return
+        if isinstance(update, Quiet):
+            frame.show_quiet(update.quiet)
             return
         frame.transcript.feed(update)
         if isinstance(update, Text | Thinking | WasThinking):

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from ktchat.store.records import SessionSummary
 
 
+LISTED = 500
+"""Sessions in the list, the last used ones; older ones are found by their words."""
+
+
 class SessionListing:
     """What the store has, and what so far only memory has."""
 
@@ -34,7 +38,7 @@ class SessionListing:
         summaries: list[SessionSummary] = []
         trouble = ""
         try:
-            summaries = await chat.store.call(chat.store.sessions)
+            summaries = await chat.store.call(chat.store.sessions, LISTED)
         except KtchatError as error:
             trouble = str(error)
         if trouble != self._trouble:

@@ -29,7 +29,7 @@ MARGIN = 1
 INDENT = 2
 """Cells by which text stands to the right of the header."""
 
-_OWN_KEYS = ("c", "r", "e", "t", "j", "k", "space")
+_OWN_KEYS = (*"cretjkgb", "space")
 
 
 class MessageView(Widget, can_focus=True):
@@ -39,8 +39,6 @@ class MessageView(Widget, can_focus=True):
     FOCUS_ON_CLICK = False  # who clicks into the text goes on typing into the prompt
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "copy", "Copy", show=False),
-        Binding("r", "screen.regenerate", "Regenerate", show=False),
-        Binding("e", "screen.edit", "Edit", show=False),
         Binding("up,k", "walk(-1)", "Message above", show=False),
         Binding("down,j", "walk(1)", "Message below", show=False),
     ]

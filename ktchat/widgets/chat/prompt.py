@@ -29,6 +29,7 @@ class Prompt(TextArea):
         Binding("down", "next", "Later prompt", show=False),
         Binding("pageup", "page(-1)", "Page up", show=False),
         Binding("pagedown", "page(1)", "Page down", show=False),
+        Binding("ctrl+f", "app.nothing", show=False),
         Binding("f6", "app.nothing", show=False),
         Binding("f7", "app.nothing", show=False),
     ]

@@ -17,11 +17,13 @@ from textual.message import Message
 from textual.widgets import Static
 
 from engine.protocol import Event
-from ktchat.store.conversation import Turn
+from ktchat.store import tree
+from ktchat.store.conversation import Conversation, Turn
 from ktchat.widgets.chat.message import MessageView
 from ktchat.widgets.chat.palette import Palette
 from ktchat.widgets.chat.prompt_view import PromptView
 from ktchat.widgets.chat.reply_view import ReplyView
+from ktchat.widgets.chat.turn_view import TurnView
 from ktchat.widgets.formats import counted
 
 WINDOW = 20
@@ -48,6 +50,7 @@ class Transcript(Palette, can_focus=False):
 
     def __init__(self) -> None:
         super().__init__()
+        self._conversation = Conversation()
         self._turns: list[Turn] = []
         self._mounted_from = 0  # turns before this one are not on the screen
         self._unfolded = False
@@ -66,9 +69,10 @@ class Transcript(Palette, can_focus=False):
 
     # Conversations.
 
-    async def show(self, turns: Sequence[Turn], *, unfolded: bool) -> None:
+    async def show(self, conversation: Conversation, *, unfolded: bool) -> None:
         """Show a conversation from its end."""
-        self._turns = list(turns)
+        self._conversation = conversation
+        self._turns = list(conversation.turns)
         self._unfolded = unfolded
         self._live = None
         self._mounted_from = max(0, len(self._turns) - WINDOW)
@@ -81,16 +85,15 @@ class Transcript(Palette, can_focus=False):
         self.anchor()
 
     async def begin(self, turn: Turn, replaced: Turn | None) -> None:
-        """A turn began; it may take the place of the last one."""
+        """A turn began; it may take the place of another, and of all that followed that."""
         with self.app.batch_update():
-            if replaced is not None and self._turns and self._turns[-1] is replaced:
-                self._turns.pop()
-                gone = [view for view in self.query(MessageView) if _turn_of(view) is replaced]
-                for view in gone:
-                    await view.remove()
+            at = next((i for i, shown in enumerate(self._turns) if shown is replaced), None)
+            if at is not None:
+                await self._cut(at)
             self._turns.append(turn)
             views = self._views([turn])
             await self._column.mount_all(views)
+            self._show_places()
             await self._prune()
             self._mark_last()
         self._live = views[-1] if isinstance(views[-1], ReplyView) else None
@@ -102,13 +105,73 @@ class Transcript(Palette, can_focus=False):
             self._frame_due = True
             self.set_timer(FRAME_SECONDS, self._draw)
 
-    async def settle(self, turns: Sequence[Turn]) -> None:
-        """The reply ended; `turns` is what the conversation is now."""
+    async def settle(self) -> None:
+        """The reply ended; the conversation may be as it was before it began."""
         if self._live is not None:
             self._live.settle()
             self._live = None
-        if [turn.id for turn in turns] != [turn.id for turn in self._turns]:
-            await self.show(turns, unfolded=self._unfolded)
+        await self.follow()
+
+    async def follow(self, changed: Turn | None = None) -> None:
+        """Show the conversation's path as it is now; what is above the first other turn stays in its place.
+
+        `changed`: this turn is another one in the same place.
+        """
+        turns = self._conversation.turns
+        pairs = enumerate(zip(turns, self._turns, strict=False))
+        differs = (i for i, (new, old) in pairs if new is not old or new is changed)
+        at = next(differs, min(len(turns), len(self._turns)))
+        if at == len(turns) == len(self._turns):
+            self._show_places()
+        elif at < self._mounted_from or at == 0:
+            await self.show(self._conversation, unfolded=self._unfolded)
+        else:
+            place = self.scroll_y
+            with self.app.batch_update():
+                await self._cut(at)
+                self._turns = list(turns)
+                await self._column.mount_all(self._views(turns[at:]))
+                self._mark_last()
+                self._show_places()
+            self.release_anchor()
+            self.call_after_refresh(self.scroll_to, y=place, animate=False, immediate=True)
+
+    def view_of(self, turn: Turn, part: tree.Part) -> TurnView | None:
+        """The view of a turn's half, where it is on the screen."""
+        views = (v for v in self.query(TurnView) if v.turn is turn and v.part == part)
+        return next(views, None)
+
+    async def reveal(self, turn: Turn) -> None:
+        """Bring a turn of the path to the upper part of the view, with the focus on its message."""
+        at = next(i for i, shown in enumerate(self._turns) if shown is turn)
+        if at < self._mounted_from:
+            views = self._views(self._turns[at : self._mounted_from])
+            with self.app.batch_update():
+                first = next(iter(self.query(MessageView)), None)
+                await self._column.mount_all(views, before=first)
+                self._mounted_from = at
+                self._mark_last()
+        self.release_anchor()
+        view = self.view_of(turn, "prompt")
+        if view is not None:
+            view.focus(scroll_visible=False)
+            self.call_after_refresh(self.scroll_to_widget, view, animate=False, top=True)
+
+    async def _cut(self, at: int) -> None:
+        """Take the turns from number `at` on off the screen."""
+        gone = set(map(id, self._turns[at:]))
+        del self._turns[at:]
+        self._mounted_from = min(self._mounted_from, at)
+        for view in [view for view in self.query(TurnView) if id(view.turn) in gone]:
+            await view.remove()
+
+    def _show_places(self) -> None:
+        """Which version of each turn is shown, of how many."""
+        for view in self.query(TurnView):
+            place = tree.place(self._conversation, view.turn, view.part)
+            if place != view.place:
+                view.place = place
+                view.header_changed()
 
     # The thinking, and single turns.
 
@@ -146,7 +209,9 @@ class Transcript(Palette, can_focus=False):
     def _views(self, turns: Sequence[Turn]) -> list[MessageView]:
         views: list[MessageView] = []
         for turn in turns:
-            views += [PromptView(turn), ReplyView(turn, unfolded=self._unfolded)]
+            prompt = tree.place(self._conversation, turn, "prompt")
+            reply = tree.place(self._conversation, turn, "reply")
+            views += [PromptView(turn, prompt), ReplyView(turn, reply, unfolded=self._unfolded)]
         return views
 
     def _mark_last(self) -> None:
@@ -155,7 +220,7 @@ class Transcript(Palette, can_focus=False):
         for view in views:
             if isinstance(view, ReplyView) and view.turn is not last:
                 view.release()
-            if isinstance(view, PromptView | ReplyView) and view.last != (view.turn is last):
+            if isinstance(view, TurnView) and view.last != (view.turn is last):
                 view.last = view.turn is last
                 view.changed()
         hidden = self._mounted_from
@@ -230,4 +295,4 @@ class Transcript(Palette, can_focus=False):
 
 
 def _turn_of(view: MessageView) -> Turn | None:
-    return view.turn if isinstance(view, PromptView | ReplyView) else None
+    return view.turn if isinstance(view, TurnView) else None
