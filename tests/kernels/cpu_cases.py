@@ -6,13 +6,15 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from engine.evaluation.quantise import quantise
+from kernels import ggml, ik_types
 from kernels.cpu import CpuOps
 from kernels.cpu.native import load, supported_isas
 from kernels.ops import Floats, Tensor
-from kernels.quants import BY_NAME, MATRIX_TYPES, QuantType
+from kernels.quants import BY_NAME, IK_TYPES, MATRIX_TYPES, QuantType
 from kernels.reference import ReferenceOps
 from tests.support.random_blocks import RANDOM_TYPES, random_blocks
 
@@ -67,6 +69,13 @@ def noise(got: Any, wanted: Any) -> float:
 def torch_copy(values: Floats) -> torch.Tensor:
     """A torch tensor of its own."""
     return torch.from_numpy(values.copy())
+
+
+def multiplied(weights: Tensor) -> npt.NDArray[np.float64]:
+    """The weights that products read, in float64."""
+    if weights.type.name in IK_TYPES:
+        return ik_types.dequantise(weights, rounded=True).astype(np.float64)
+    return ggml.dequantise(weights).astype(np.float64)
 
 
 def block_size(kind: str) -> int:

@@ -14,6 +14,7 @@ from tests.kernels.cpu_cases import (
     REFERENCE,
     block_size,
     cpu_ops,
+    multiplied,
     noise,
     normal,
     relative_error,
@@ -35,7 +36,7 @@ def test_block_products_equal_the_formula_on_rounded_activations(kind: str, n: i
     weights = tensor(normal(1, 37, blocks * block_size(kind)), kind)
     x = normal(2, n, weights.cols)
     (got,) = cpu_ops().norm_linear(x, None, EPS, [cpu_ops().matrix(unaligned(weights))])
-    rows = ggml.dequantise(weights).astype(np.float64)
+    rows = multiplied(weights)
     exact = rounded_activations(x, weights.type).astype(np.float64) @ rows.T
     size = np.abs(x).astype(np.float64) @ np.abs(rows).T
     assert (np.abs(got - exact) <= size * (1e-3 if kind in _COARSE_SUMS else 3e-5)).all()

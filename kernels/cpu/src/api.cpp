@@ -61,7 +61,7 @@ KTCHAT_API Matrix* kt_matrix(Context* c, int type, int64_t block, size_t bytes, 
         m->rows = rows;
         m->cols = cols;
         m->data = data;
-        m->row_bytes = static_cast<size_t>(cols / block) * bytes;
+        m->row_bytes = m->row_prefix + static_cast<size_t>(cols / block) * bytes;
         m->bytes = static_cast<size_t>(rows) * m->row_bytes;
         if (repack) c->repack(*m);
         return m.release();

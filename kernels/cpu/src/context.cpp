@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 namespace ktchat {
 
@@ -124,6 +125,18 @@ Context::Context(ggml::GetTypeTraits traits, ggml::GetCpuTypeTraits cpu_traits,
 }
 
 std::unique_ptr<Matrix> Context::make_matrix(int type, int64_t block, size_t bytes) const {
+    const Tile16Type* tiles = kernels->tile16_type(type);
+    if (tiles && tiles->row_to_float) {  // ggml does not know it
+        if (tiles->cols != block || tiles->row_block != bytes) return nullptr;
+        auto m = std::make_unique<Matrix>();
+        m->type = type;
+        m->format = kFloat;
+        m->row_prefix = tiles->row_prefix;
+        m->kernel = nullptr;  // until it is repacked: rows are read, not multiplied
+        m->vec_dot = nullptr;
+        m->to_float = tiles->row_to_float;
+        return m;
+    }
     const auto* traits = traits_(type);
     if (traits->block != block || traits->bytes != bytes) return nullptr;
     auto m = std::make_unique<Matrix>();
@@ -168,7 +181,9 @@ void Context::repack(Matrix& m) {
     const Tile16Type* type = kernels->tile16_type(m.type);
     if (!type) return;
     const int64_t blocks = m.cols / type->cols, tiles = (m.rows + kTile16Rows - 1) / kTile16Rows;
-    const size_t tile_bytes = static_cast<size_t>(blocks) * type->block_bytes();
+    const size_t prefix = type->row_prefix;
+    const size_t tile_bytes =
+        kTile16Rows * prefix + static_cast<size_t>(blocks) * type->block_bytes();
     const size_t total = static_cast<size_t>(m.count * tiles) * tile_bytes;
     uint8_t* packed = map_memory(total);
     const auto pack_tile = [&](int64_t chunk, int) {
@@ -176,6 +191,11 @@ void Context::repack(Matrix& m) {
         const int rows = static_cast<int>(std::min<int64_t>(kTile16Rows, m.rows - first));
         const uint8_t* source = m.row(chunk / tiles, first);
         uint8_t* target = packed + static_cast<size_t>(chunk) * tile_bytes;
+        for (size_t r = 0; r < static_cast<size_t>(rows); r++) {
+            std::memcpy(target + r * prefix, source + r * m.row_bytes, prefix);
+        }
+        source += prefix;
+        target += kTile16Rows * prefix;
         for (int64_t i = 0; i < blocks; i++) {
             type->pack(source, m.row_bytes, rows, target);
             source += type->row_block;

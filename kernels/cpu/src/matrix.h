@@ -24,6 +24,7 @@ struct Matrix {
     int64_t rows;
     int64_t cols;
     const uint8_t* data;
+    size_t row_prefix = 0;  // bytes ahead of a row's blocks
     size_t row_bytes;
     size_t bytes;                        // of one of `count`
     const Tile16Type* tile16 = nullptr;  // null: rows as in the file

@@ -1,5 +1,7 @@
 // Vectors of bytes, and products of 4 columns with 4 activations.
 
+#include <type_traits>
+
 #include "tile16.h"
 
 namespace ktchat::KTCHAT_ISA {
@@ -103,6 +105,21 @@ constexpr int exact_steps(int most, int steps = 1) {
 // Whether dot_steps takes the offset of 128 off the codes itself.
 template <class Type>
 constexpr bool kOffsetFree = kShortSums && Type::kWide;
+
+// Whether a type's minima have more than the offset.
+template <class Type, class = void>
+constexpr bool kMoved = false;
+template <class Type>
+constexpr bool kMoved<Type, std::void_t<decltype(Type::kMoved)>> = Type::kMoved;
+
+template <class Type>
+constexpr bool kHasMinima = !kOffsetFree<Type> || kMoved<Type>;
+
+// Bytes of the scale that a row of the type begins with, by which all that it gives is multiplied.
+template <class Type, class = void>
+constexpr size_t kRowPrefix = 0;
+template <class Type>
+constexpr size_t kRowPrefix<Type, std::void_t<decltype(Type::kRowPrefix)>> = Type::kRowPrefix;
 
 #if defined(__AVX2__) && !defined(__AVX512F__)
 // Of N steps, whose codes and numbers follow each other.

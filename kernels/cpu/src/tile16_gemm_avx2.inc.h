@@ -39,7 +39,7 @@ struct Unpacked {
     alignas(64) uint8_t w[kDepth / 2][4 * kPairRows];
     alignas(64) float scale[kDepth / 32][kPairRows];
     alignas(64) float min[kDepth / 16][kPairRows];
-    // Whole scales; without kDot4 twice in each lane, as 16 bits.
+    // Whole scales; beside sums of 16 bits twice in each lane, as 16 bits.
     alignas(64) IntVec whole[kDepth / 16][kPairRows / W];
 };
 
@@ -54,8 +54,9 @@ inline void unpack_codes(const Bytes* w, int row, uint8_t (*to)[4 * kPairRows]) 
         if constexpr (kShorts<Type>) {
             const Shorts codes = (Shorts)(w[k] ^ 128);
             const Shorts even = even_bytes(codes), odd = odd_bytes(codes);
-            std::memcpy(to[k] + 4 * row, &even, sizeof even);
-            std::memcpy(to[k + 8] + 4 * row, &odd, sizeof odd);
+            const int step = k + k / 4 * 4;  // the even ones of 16 columns, then their odd ones
+            std::memcpy(to[step] + 4 * row, &even, sizeof even);
+            std::memcpy(to[step + 4] + 4 * row, &odd, sizeof odd);
         } else {
             std::memcpy(to[k] + 4 * row, &w[k], sizeof w[k]);
         }
@@ -78,7 +79,7 @@ inline void unpack_block(const uint8_t* block, int lane, int slices, int row, in
             if constexpr (Steps<Type>::kWhole) {
                 const IntVec whole = Type::whole(block, g, lane);
                 u.whole[kGroups * to + g][row / W] =
-                    kDot4 ? whole : (whole & 0xffff) | whole << 16;
+                    kDot4 || kShorts<Type> ? whole : (whole & 0xffff) | whole << 16;
                 scale = h.d;
             }
             store(u.scale[to + b] + row, scale);
@@ -122,8 +123,9 @@ inline __m256i add_products(__m256i sum, __m256i codes, __m256i x) {
 // A run's sum as 32 bits, times the whole scale.
 template <class Type>
 inline IntVec run_sum(__m256i part, IntVec whole) {
-    if constexpr (kShorts<Type> || (kDot4 && !Steps<Type>::kWhole)) return (IntVec)part;
-    if constexpr (kDot4) return (IntVec)part * whole;
+    constexpr bool kLong = kShorts<Type> || kDot4;  // it is in 32 bits already
+    if constexpr (kLong && !Steps<Type>::kWhole) return (IntVec)part;
+    if constexpr (kLong) return (IntVec)part * whole;
     const __m256i factor = Steps<Type>::kWhole ? (__m256i)whole : _mm256_set1_epi16(1);
     return (IntVec)_mm256_madd_epi16(part, factor);
 }
@@ -185,7 +187,7 @@ inline void gather(const ActivationRow* x, int slices, int64_t first, Tokens<T>&
         const float* sums = kGroups == 1 ? x[t].sum32 : x[t].sum16;
         for (int b = 0; b < slices; b++) {
             tokens.scale[b][t] = x[t].scale[first + b];
-            for (int g = kGroups * b; !kShorts<Type> && g < kGroups * (b + 1); g++) {
+            for (int g = kGroups * b; kHasMinima<Type> && g < kGroups * (b + 1); g++) {
                 tokens.sum[g][t] = sums[kGroups * first + g];
             }
         }
@@ -193,8 +195,9 @@ inline void gather(const ActivationRow* x, int slices, int64_t first, Tokens<T>&
             const auto* bytes = reinterpret_cast<const uint8_t*>(tokens.q[t]);
             for (int b = 0; b < slices; b++) {
                 const Shorts numbers = (Shorts)load_bytes(bytes + 32 * b);
-                tokens.wide[t][2 * b] = even_bytes(numbers);
-                tokens.wide[t][2 * b + 1] = odd_bytes(numbers);
+                const auto even = (__m256i)even_bytes(numbers), odd = (__m256i)odd_bytes(numbers);
+                tokens.wide[t][2 * b] = (Shorts)_mm256_permute2x128_si256(even, odd, 0x20);
+                tokens.wide[t][2 * b + 1] = (Shorts)_mm256_permute2x128_si256(even, odd, 0x31);
             }
             tokens.q[t] = reinterpret_cast<const int8_t*>(tokens.wide[t]);
         }
@@ -227,7 +230,7 @@ inline void multiply_depth(const Unpacked& u, int slices, int row, const Tokens<
                            float (*sums)[kPairRows]) {
     const int8_t* q[T];
     for (int t = 0; t < T; t++) q[t] = tokens.q[t];
-    if (!kShorts<Type>) subtract_minima<Type, V, T>(u, slices, row, tokens, sums);
+    if (kHasMinima<Type>) subtract_minima<Type, V, T>(u, slices, row, tokens, sums);
     for (int b = 0; b < slices; b++) {
         IntVec acc[V][T];
         multiply_slice<Type, V, T>(u, b, row, q, acc);

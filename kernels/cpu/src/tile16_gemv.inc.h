@@ -37,7 +37,7 @@ inline void stream_tile(const uint8_t* tile, size_t block_bytes, int64_t cols,
                     for (int t = 0; t < T; t++) {
                         const IntVec sum = dot_steps<Type, 8>(w, x[t].q + 32 * slice);
                         out[t] += to_floats(sum) * (scale * x[t].scale[slice]);
-                        if (!kOffsetFree<Type>) out[t] -= min * x[t].sum32[slice];
+                        if (kHasMinima<Type>) out[t] -= min * x[t].sum32[slice];
                     }
                 } else {
                     Vec scale[2], min[2];

@@ -109,6 +109,8 @@ class ChooseScreen(LeftOnce[int | None]):
         name = Content(version.label)
         if number == self._choice.best:
             name += styled("  suits this machine", "$accent")
+        if version.note:
+            name += styled(f"  {version.note}", "$text-muted")
         return Row(
             key=str(number),
             cells=(
