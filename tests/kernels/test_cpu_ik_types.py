@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kernels import ggml
-from kernels.quants import BY_NAME, IK_TYPES
+from kernels.ops import Floats, Tensor
+from kernels.quants import IK_TYPES
 from tests.kernels.cpu_cases import (
     ISAS,
     cpu_ops,
@@ -18,6 +19,7 @@ from tests.kernels.cpu_cases import (
     tensor,
     unaligned,
 )
+from tests.support.ggml_products import ggml_products
 
 NAMES = sorted(IK_TYPES)
 
@@ -31,7 +33,7 @@ def test_products_equal_the_formula_on_every_instruction_set(name: str, isa: str
     for n in (1, 4, 9):
         x = normal(n, n, 512)
         (got,) = ops.norm_linear(x, None, 1e-6, [matrix])
-        exact = rounded_activations(x, weights.type).astype(np.float64) @ rows.T
+        exact = rounded_activations(x).astype(np.float64) @ rows.T
         size = np.abs(x).astype(np.float64) @ np.abs(rows).T
         assert (np.abs(got - exact) <= size * 3e-5).all()
 
@@ -39,16 +41,16 @@ def test_products_equal_the_formula_on_every_instruction_set(name: str, isa: str
 @pytest.mark.parametrize("name", NAMES)
 def test_rounding_costs_no_more_than_in_llama_cpps_products_of_a_neighbour(name: str) -> None:
     """The neighbours are IQ4_XS and Q4_K as ggml multiplies them, activations in its own 8 bits."""
-    ops, x = cpu_ops(), normal(2, 64, 1024)
+    x = normal(2, 64, 1024)
 
-    def error(kind: str, repack: bool) -> float:
-        weights = tensor(normal(3, 64, 1024), kind)
-        matrix = ops.matrix(weights) if repack else ops.table(weights)
-        (got,) = ops.norm_linear(x, None, 1e-6, [matrix])
+    def error(got: Floats, weights: Tensor) -> float:
         return noise(got, x.astype(np.float64) @ multiplied(weights).T) ** 0.5
 
-    neighbour = max(error("IQ4_XS", repack=False), error("Q4_K", repack=False))
-    assert error(name, repack=True) <= 1.05 * neighbour
+    neighbours = [tensor(normal(3, 64, 1024), kind) for kind in ("IQ4_XS", "Q4_K")]
+    worst = max(error(ggml_products(x, weights), weights) for weights in neighbours)
+    weights = tensor(normal(3, 64, 1024), name)
+    (got,) = cpu_ops().norm_linear(x, None, 1e-6, [cpu_ops().matrix(weights)])
+    assert error(got, weights) <= 1.05 * worst
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -69,7 +71,7 @@ def test_scales_of_any_size_stay_apart(name: str) -> None:
     weights = tensor(values, name)
     x = normal(7, 6, 512)
     (got,) = cpu_ops().norm_linear(x, None, 1e-6, [cpu_ops().matrix(weights)])
-    rounded = rounded_activations(x, BY_NAME[name]).astype(np.float64)
+    rounded = rounded_activations(x).astype(np.float64)
     for row, exact in enumerate(multiplied(weights)):
         assert noise(got[:, row], rounded @ exact) < 1e-9
     table = cpu_ops().table(weights)

@@ -2,14 +2,14 @@
 // lane is a row. A 64-byte vector of weights is 4 columns of 16 rows, which `vpdpbusd` multiplies
 // with 4 activations broadcast to all lanes: no sums across lanes, and scales load as vectors. The
 // bits of a type are kept and only their order changes, so a tile is as large as its rows in the
-// file.
+// file. Which 4 columns a vector has kOrder says.
 //
-// A tile is the scales that its rows begin with, if they do, and a run of blocks: the blocks of `cols` columns (32 or 256) that GGUF cuts a row into, 16
-// rows together. Kernels take a block apart in slices of 32 columns. Every quantised weight is an
-// unsigned code q; its value is scale * (q - offset) or scale * q - minimum. The layouts of the
-// blocks stand with their packers in tile16_pack32.inc.h and tile16_pack256.inc.h;
-// tile16_types.inc.h reads them. (A "tile" of a product elsewhere is the rows and tokens that a
-// kernel takes at once.)
+// A tile is the scales that its rows begin with, if they do, and a run of blocks: the blocks of
+// `cols` columns (32 to 256) that GGUF cuts a row into, 16 rows together. Kernels take a block apart
+// in slices of 32 columns. Every quantised weight is an unsigned code q; its value is scale * (q -
+// offset) or scale * q - minimum. The layouts of the blocks stand with their packers
+// (tile16_pack*.inc.h). (A "tile" of a product elsewhere is the rows and tokens that a kernel takes
+// at once.)
 //
 // Activations are int8 with a float32 scale for every 32 columns, followed by their sums (times the
 // scale), which the offsets and minima need: ActivationRow.
@@ -18,7 +18,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "ggml_abi.h"
 #include "kernels.h"
 
 namespace ktchat {
@@ -39,8 +38,8 @@ struct Tile16Type {
     size_t row_block;  // bytes of one row of a block, as in the file
     PackBlock pack;
     TileKernel kernel;
-    size_t row_prefix = 0;  // bytes of the scale that a row begins with; a tile begins with sixteen
-    ggml::ToFloat row_to_float = nullptr;  // of a row in the file; null: ggml has it
+    size_t row_prefix;  // bytes of the scale that a row begins with; a tile begins with sixteen
+    RowToFloat row_to_float;
 
     size_t block_bytes() const { return kTile16Rows * row_block; }
 };

@@ -162,5 +162,19 @@ inline IntVec dot_steps(const Bytes* w, const int8_t* x) {
     return even + odd;
 }
 
+// Slice b of a block. Types that put something by for all slices have it in the header.
+template <class Type>
+[[gnu::always_inline]] inline auto unpack_slice(const typename Type::Header& h,
+                                                const uint8_t* block, int64_t b, int lane,
+                                                Bytes* w)
+    -> decltype(Type::unpack(h, block, b, lane, w)) {
+    Type::unpack(h, block, b, lane, w);
+}
+template <class Type>
+inline auto unpack_slice(const typename Type::Header&, const uint8_t* block, int64_t b, int lane,
+                         Bytes* w) -> decltype(Type::unpack(block, b, lane, w)) {
+    Type::unpack(block, b, lane, w);
+}
+
 }  // namespace
 }  // namespace ktchat::KTCHAT_ISA

@@ -7,6 +7,7 @@
 // is multiplied with the sums of 16 bits, so that both halves of a slice are one sum.
 
 #include <algorithm>
+#include <type_traits>
 
 #include "tile16.h"
 
@@ -25,6 +26,12 @@ typedef int16_t Shorts __attribute__((vector_size(W * 4)));
 template <class Type>
 constexpr bool kShorts = Type::kWide && !kDot4;
 
+// Whether the scales of 16 columns are a block's times a whole number.
+template <class Type, class = void>
+constexpr bool kHasWhole = false;
+template <class Type>
+constexpr bool kHasWhole<Type, std::void_t<decltype(&Type::whole)>> = Type::kGroup == 16;
+
 // A step is what one instruction multiplies: 4 columns of bytes, or 2 of 16 bits.
 template <class Type>
 struct Steps {
@@ -32,12 +39,14 @@ struct Steps {
     static constexpr int kGroup = kSlice * Type::kGroup / 32;
     // Steps that are one sum before it is scaled or becomes 32 bits.
     static constexpr int kRun = kShorts<Type> || kDot4 ? kGroup : exact_steps<Type>(kGroup);
-    static constexpr bool kWhole = Type::kGroup == 16;
+    static constexpr bool kWhole = kHasWhole<Type>;
+    // Sums of a slice that are scaled on their own.
+    static constexpr int kParts = Type::kGroup == 16 && !kWhole ? 2 : 1;
 };
 
 struct Unpacked {
     alignas(64) uint8_t w[kDepth / 2][4 * kPairRows];
-    alignas(64) float scale[kDepth / 32][kPairRows];
+    alignas(64) float scale[kDepth / 16][kPairRows];
     alignas(64) float min[kDepth / 16][kPairRows];
     // Whole scales; beside sums of 16 bits twice in each lane, as 16 bits.
     alignas(64) IntVec whole[kDepth / 16][kPairRows / W];
@@ -70,7 +79,7 @@ inline void unpack_block(const uint8_t* block, int lane, int slices, int row, in
     const typename Type::Header h = Type::header(block, lane);
     for (int b = 0; b < slices; b++) {
         Bytes w[8];
-        Type::unpack(block, b, lane, w);
+        unpack_slice<Type>(h, block, b, lane, w);
         unpack_codes<Type>(w, row, u.w + Steps<Type>::kSlice * (to + b));
         for (int g = kGroups * b; g < kGroups * (b + 1); g++) {
             Vec scale, min;
@@ -82,7 +91,8 @@ inline void unpack_block(const uint8_t* block, int lane, int slices, int row, in
                     kDot4 || kShorts<Type> ? whole : (whole & 0xffff) | whole << 16;
                 scale = h.d;
             }
-            store(u.scale[to + b] + row, scale);
+            const int part = Steps<Type>::kParts == 2 ? kGroups * to + g : to + b;
+            store(u.scale[part] + row, scale);
         }
     }
 }
@@ -130,13 +140,15 @@ inline IntVec run_sum(__m256i part, IntVec whole) {
     return (IntVec)_mm256_madd_epi16(part, factor);
 }
 
-// acc[v][t]: products of a slice, 32 columns, of V vectors of rows and T tokens.
+// acc[v][t]: products of a part of a slice, of V vectors of rows and T tokens.
 template <class Type, int V, int T>
-inline void multiply_slice(const Unpacked& u, int slice, int row, const int8_t* const* q,
-                           IntVec (*acc)[T]) {
+inline void multiply_part(const Unpacked& u, int slice, int part, int row, const int8_t* const* q,
+                          IntVec (*acc)[T]) {
     constexpr int kSlice = Steps<Type>::kSlice, kRun = Steps<Type>::kRun;
+    constexpr int kSteps = kSlice / Steps<Type>::kParts;
     const uint8_t* w = u.w[kSlice * slice] + 4 * row;
-    for (int run = 0; run < kSlice; run += kRun) {
+    const int first = part * kSteps;
+    for (int run = first; run < first + kSteps; run += kRun) {
         __m256i part[V][T] = {};
 #pragma GCC unroll 16
         for (int k = run; k < run + kRun; k++) {
@@ -164,7 +176,7 @@ inline void multiply_slice(const Unpacked& u, int slice, int row, const int8_t* 
 #pragma GCC unroll 8
             for (int t = 0; t < T; t++) {
                 const IntVec sum = run_sum<Type>(part[v][t], whole);
-                acc[v][t] = run == 0 ? sum : acc[v][t] + sum;
+                acc[v][t] = run == first ? sum : acc[v][t] + sum;
             }
         }
     }
@@ -228,19 +240,22 @@ inline void subtract_minima(const Unpacked& u, int slices, int row, const Tokens
 template <class Type, int V, int T>
 inline void multiply_depth(const Unpacked& u, int slices, int row, const Tokens<T>& tokens,
                            float (*sums)[kPairRows]) {
+    constexpr int kParts = Steps<Type>::kParts;
     const int8_t* q[T];
     for (int t = 0; t < T; t++) q[t] = tokens.q[t];
     if (kHasMinima<Type>) subtract_minima<Type, V, T>(u, slices, row, tokens, sums);
     for (int b = 0; b < slices; b++) {
-        IntVec acc[V][T];
-        multiply_slice<Type, V, T>(u, b, row, q, acc);
+        for (int part = 0; part < kParts; part++) {
+            IntVec acc[V][T];
+            multiply_part<Type, V, T>(u, b, part, row, q, acc);
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++) {
-            const Vec scale = load(u.scale[b] + row + W * v);
+            for (int v = 0; v < V; v++) {
+                const Vec scale = load(u.scale[kParts * b + part] + row + W * v);
 #pragma GCC unroll 8
-            for (int t = 0; t < T; t++) {
-                float* out = sums[t] + row + W * v;
-                store(out, load(out) + to_floats(acc[v][t]) * (scale * tokens.scale[b][t]));
+                for (int t = 0; t < T; t++) {
+                    float* out = sums[t] + row + W * v;
+                    store(out, load(out) + to_floats(acc[v][t]) * (scale * tokens.scale[b][t]));
+                }
             }
         }
         for (int t = 0; t < T; t++) q[t] += 4 * Steps<Type>::kSlice;

@@ -30,7 +30,7 @@ inline void stream_tile(const uint8_t* tile, size_t block_bytes, int64_t cols,
                 }
                 const int64_t slice = c / 32 + b;
                 Bytes w[8];
-                Type::unpack(block, b, lane, w);
+                unpack_slice<Type>(h, block, b, lane, w);
                 if constexpr (Type::kGroup == 32) {
                     Vec scale, min;
                     Type::scales(h, block, b, lane, scale, min);
