@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.common.units import byte_size, count
-from ktchat.cli import background, output
-from ktchat.common import paths
+from ktchat.cli import background, bench_model, output
 from ktchat.common.errors import UsageError
 from ktchat.common.text import one_line
 
@@ -56,6 +55,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="tokens in the context, at least, before the first is generated",
     )
     parser.add_argument(
+        "--lengths",
+        metavar="N,N,…",
+        help="instead of --prompt: a table of prompts of these lengths, with what limits each",
+    )
+    parser.add_argument(
+        "--kv", choices=["f16", "q8"], default="f16", help="how the context is kept (default: f16)"
+    )
+    parser.add_argument(
         "--follow-up",
         type=int,
         default=0,
@@ -93,7 +100,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def main(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
     if args.shape == "list":
-        return _list_shapes()
+        return bench_model.list_shapes()
     if (args.model is None) == (args.shape is None):
         raise UsageError("bench measures either a model or a shape", "", "Use -m FILE or --shape")
     if args.model is not None and (args.layers is not None or args.recipe is not None):
@@ -101,6 +108,10 @@ def main(args: argparse.Namespace) -> int:
     load = _load(args)
     if args.restore is not None:
         return _restore(args)
+    if args.lengths is not None:
+        from ktchat.cli import bench_lengths
+
+        return bench_lengths.run(args, load, lambda report: bench_model.file(args, report))
     target = Path(args.trace) if args.trace is not None else None
     if target is not None:
         from engine.evaluation.trace import check_writable
@@ -122,7 +133,7 @@ def _restore(args: argparse.Namespace) -> int:
 
     bench_restore.check(args)
     result = background.run(
-        lambda report: bench_restore.measure(args, _model(args, report), report)
+        lambda report: bench_restore.measure(args, bench_model.file(args, report), report)
     )
     if args.json:
         output.line(json.dumps(result.to_dict()))
@@ -172,7 +183,7 @@ def _load(args: argparse.Namespace) -> Load:
 def _measure(args: argparse.Namespace, load: Load, report: background.Report) -> BenchResult:
     from engine.evaluation.bench import bench
 
-    path = _model(args, report)
+    path = bench_model.file(args, report)
     result = bench(
         path,
         load,
@@ -180,27 +191,12 @@ def _measure(args: argparse.Namespace, load: Load, report: background.Report) ->
         threads=args.threads,
         traced=args.trace is not None,
         device=args.device,
+        kv=args.kv,
         report=report,
     )
     if args.model is not None and args.threads is None:
         _keep(path, result)
     return result
-
-
-def _model(args: argparse.Namespace, report: background.Report) -> Path:
-    """The model's file, or that of a shape, which is made where it is not there."""
-    if args.model is not None:
-        return Path(args.model)
-    from engine.evaluation.synthetic import shape_file
-
-    home = paths.home()
-    return shape_file(
-        args.shape,
-        args.layers,
-        home / "shapes" if home else None,
-        recipe=args.recipe or "",
-        report=lambda done, total: report("making the weights", done, total),
-    )
 
 
 def _keep(path: Path, result: BenchResult) -> None:
@@ -216,19 +212,6 @@ def _keep(path: Path, result: BenchResult) -> None:
         decode_seconds=load.generate / result.decode_tok_s,
     )
     record_run(path, turn, result.device)
-
-
-def _list_shapes() -> int:
-    from engine.spec.recipes import RECIPES
-    from engine.spec.shapes import SHAPES
-
-    for name, shape in SHAPES.items():
-        output.line(
-            f"{name:<18}{shape.architecture:<11}{shape.layers} layers, {shape.some_layers} unless"
-            " --layers says otherwise"
-        )
-    output.line(f"recipes: {', '.join(RECIPES)}")
-    return 0
 
 
 def _table(result: BenchResult) -> list[str]:
