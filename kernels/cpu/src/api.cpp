@@ -2,6 +2,8 @@
 // kNoMemory. Pointers and shapes come checked from Python; page, expert and token numbers, which
 // are data, are checked by the ops.
 
+#include <algorithm>
+#include <cstring>
 #include <new>
 
 #include "attention.h"
@@ -245,6 +247,17 @@ KTCHAT_API int kt_delta_net(Context* c, const float* qkv, int64_t n, const float
 
 KTCHAT_API int kt_sigmoid_gate(Context* c, float* x, const float* gate, int64_t count) {
     return guarded([&] { return sigmoid_gate(*c, x, gate, count), kOk; });
+}
+
+// Keep whose stretches have which rows from now on, or forget them.
+KTCHAT_API void kt_keep_owners(Context* c, int on) { c->owners.keep(on != 0); }
+
+// Up to `count` of them, 6 numbers each (RowOwners::Entry); how many there are.
+KTCHAT_API int64_t kt_owners(const Context* c, int64_t* out, int64_t count) {
+    const auto& all = c->owners.entries();
+    const auto some = std::min<size_t>(static_cast<size_t>(count), all.size());
+    if (some) std::memcpy(out, all.data(), some * sizeof all[0]);
+    return static_cast<int64_t>(all.size());
 }
 
 // Softmax of one row, for the tests of its accuracy.

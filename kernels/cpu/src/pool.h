@@ -43,6 +43,10 @@ public:
     Pool& operator=(const Pool&) = delete;
 
     int threads() const { return threads_; }
+    // The worker whose stretch has a chunk of so many: who does it unless another is done first.
+    int owner(int64_t chunk, int64_t chunks) const {
+        return static_cast<int>(((chunk + 1) * threads_ - 1) / chunks);
+    }
 
     // Runs the phases in order on all threads, the caller being worker 0; returns when all is done.
     template <size_t N>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <initializer_list>
 
 #include "context.h"
 
@@ -38,6 +39,52 @@ struct RowChunks {
     int64_t count() const { return (rows + step - 1) / step; }
     int64_t begin(int64_t chunk) const { return chunk * step; }
     int64_t end(int64_t chunk) const { return std::min(rows, (chunk + 1) * step); }
+};
+
+// The chunks of several products that run in one phase, or of `copies` of one, share by share: the
+// stretch of worker w has the same part of each one's rows as when they were packed, so that every
+// worker reads what it wrote first, which is what its memory node has.
+class Shares {
+public:
+    struct Chunk {
+        int64_t product;  // or copy
+        int64_t part;
+    };
+
+    Shares(int threads, std::initializer_list<int64_t> parts, int64_t copies)
+        : threads_(threads), copies_(copies) {
+        for (int64_t count : parts) add(count);
+    }
+    void add(int64_t parts) { parts_[products_++] = parts; }
+    int64_t count() const { return before(threads_); }
+
+    Chunk at(int64_t chunk) const {
+        int64_t share = chunk * threads_ / count();
+        while (before(share) > chunk) share--;
+        while (before(share + 1) <= chunk) share++;
+        chunk -= before(share);
+        int64_t product = 0;
+        for (int64_t size; chunk >= (size = copies_ * of_share(product, share)); product++) {
+            chunk -= size;
+        }
+        const int64_t size = of_share(product, share), first = parts_[product] * share / threads_;
+        return {copies_ > 1 ? chunk / size : product, first + chunk % size};
+    }
+
+private:
+    int64_t of_share(int64_t product, int64_t share) const {
+        return parts_[product] * (share + 1) / threads_ - parts_[product] * share / threads_;
+    }
+    int64_t before(int64_t share) const {
+        int64_t all = 0;
+        for (int p = 0; p < products_; p++) all += parts_[p] * share / threads_;
+        return copies_ * all;
+    }
+
+    const int64_t threads_;
+    const int64_t copies_;
+    int64_t parts_[4];
+    int products_ = 0;
 };
 
 // Rows [begin, end) of matrix `index` times `tokens` rows of x, tile by tile:
