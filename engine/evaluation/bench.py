@@ -2,7 +2,8 @@
 
 Everything that is compared is measured in the same round, a second or so apart, because a shared
 machine drifts: the bandwidth, our runtime and llama.cpp take turns on the same mapped file, with the
-same tokens, threads and batch. Tokens are drawn at random, as llama-bench does.
+same tokens, threads and batch. Tokens are drawn at random, as llama-bench does. A round in which the
+bandwidth moved, or other programs computed, does not count and is repeated, not for ever.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from engine.errors import MemoryShortError, RequestError, UnsupportedModelError
 from engine.evaluation import bench_trace
 from engine.evaluation.bench_result import BenchResult, Load, Round, Speed
 from engine.evaluation.bench_sides import BaselineSide, OurSide, Side
+from engine.evaluation.conditions import conditions
+from engine.evaluation.disturbance import until_quiet
 from engine.evaluation.llama_cpp_reference import BASELINE, LlamaCppReference, baseline_version
 from engine.gguf.file import GGUFFile
 from engine.machine.probe import here
-from engine.machine.probes.bandwidth import read_bandwidth
 from engine.machine.probes.memory import available_memory
 from engine.machine.probes.pages import huge_page_bytes
 from engine.plan.memory_plan import MemoryPlan
@@ -135,6 +137,7 @@ def bench_each(
             kv=kv_kind(request, spec),
             memory_nodes=max(1, here().cpu.numa_nodes),
             huge_page_bytes=pages,
+            conditions=conditions(),
         )
         for load, rounds in zip(loads, every, strict=True)
     ]
@@ -208,16 +211,20 @@ def _rounds(
         report("warming up", 0, 0)
         small = Load(min(WARM_UP, load.prompt), 1)
         _speed(side, small, [i % vocabulary for i in range(small.context)], batch)
-    for number in range(load.rounds):
+
+    def measure(number: int, quiet: int) -> dict[str, Speed]:
         tokens = _tokens(rng, load.context + load.follow_up, vocabulary, next(sequences))
-        limit = read_bandwidth(threads)
         speeds: dict[str, Speed] = {}
         order = list(zip(names, sides, strict=False))
+        again = ", as others disturbed it" if number > quiet else ""
         for name, side in order if number % 2 == 0 else order[::-1]:
-            report(f"measuring {name}", number, load.rounds)
+            report(f"measuring {name}{again}", quiet, load.rounds)
             time.sleep(REST)
             speeds[name] = _speed(side, load, tokens, batch)
-        yield Round(limit, speeds["ktchat"], speeds.get(BASELINE))
+        return speeds
+
+    for speeds, limit, disturbance in until_quiet(load.rounds, threads, measure):
+        yield Round(limit, speeds["ktchat"], speeds.get(BASELINE), disturbance)
     report("done", load.rounds, load.rounds)
 
 
