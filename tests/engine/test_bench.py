@@ -135,7 +135,7 @@ def test_a_follow_up_is_timed_after_the_reply() -> None:
 
 def rounds_of(load: bench.Load) -> tuple[bench.Round, ...]:
     sides: list[bench.Side] = [RecordedSide("ours", [])]
-    return tuple(bench._rounds(sides, load, 100, 16, 1, lambda what, done, total: None))
+    return tuple(bench._rounds(sides, load, 100, 16, 1, lambda *said: None, itertools.count()))
 
 
 def test_a_disturbed_round_is_repeated_and_does_not_count(hour: Hour) -> None:
