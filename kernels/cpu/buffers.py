@@ -15,11 +15,14 @@ import numpy.typing as npt
 
 from kernels import ggml
 from kernels.cpu.native import RopeStruct, RoutingStruct, load
-from kernels.ops import Biases, CacheShape, Gating, Rope, Routing, Tensor
+from kernels.ops import Biases, Bytes, CacheShape, Gating, Rope, Routing, Tensor
 from kernels.quants import MATRIX_TYPES
 
 Array = npt.NDArray[Any]
 """Activations: float32, or int32 for the router's choice."""
+
+PAGE_SIZES = (16, 32, 64, 128)
+"""Positions of a page that attention's tiles are made of."""
 
 _FLOAT = np.dtype(np.float32)
 _INT = np.dtype(np.int32)
@@ -172,7 +175,8 @@ def describe(weight: Weight) -> str:
 
 
 class Cache:
-    """A float16 KV cache: keys (layers, pages, heads, page_size, key), values alike."""
+    """A KV cache in native memory, which is touched when it is written: keys (layers, pages, heads, bytes) as
+    src/attention_cache.inc.h lays them out, values alike."""
 
     __slots__ = ("_free", "keys", "pointer", "shape", "values")
 
@@ -180,14 +184,12 @@ class Cache:
         self.pointer = 0
         if min(shape.layers, shape.pages, shape.page_size, shape.heads, shape.key) < 1:
             raise ValueError(f"an empty cache: {shape}")
+        if shape.page_size not in PAGE_SIZES:
+            raise ValueError(f"pages of {shape.page_size} positions, not one of {PAGE_SIZES}")
         self.shape = shape
         self._free = load().kt_cache_free
-        outer = (shape.layers, shape.pages, shape.heads, shape.page_size)
-        self.keys = np.zeros((*outer, shape.key), dtype=np.float16)
-        self.values = np.zeros((*outer, shape.value), dtype=np.float16)
         self.pointer = load().kt_cache(
-            self.keys.ctypes.data,
-            self.values.ctypes.data if shape.value else None,
+            shape.kind == "q8",
             shape.layers,
             shape.pages,
             shape.page_size,
@@ -198,6 +200,18 @@ class Cache:
         )
         if not self.pointer:
             raise MemoryError("no memory for a cache")
+        self.keys, self.values = self._bytes(0), self._bytes(1)
+
+    def _bytes(self, values: int) -> Bytes:
+        """All keys, or all values; theirs is the memory of the cache."""
+        shape = self.shape
+        size = load().kt_cache_head_bytes(self.pointer, values)
+        outer = (shape.layers, shape.pages, shape.heads, size)
+        if not size:
+            return np.empty(outer, np.uint8)
+        count = int(np.prod(outer))
+        data = (ctypes.c_uint8 * count).from_address(load().kt_cache_data(self.pointer, values))
+        return np.ctypeslib.as_array(data).reshape(outer)
 
     def __del__(self) -> None:
         if self.pointer:

@@ -1,4 +1,4 @@
-// Cycles of the kernels with data in the caches, beside a loop of FMAs that two units finish in
+// Cycles of the kernels of one instruction set with data in the caches, beside a loop of FMAs that two units finish in
 // half a cycle each: a shared machine's clock and neighbours are the same for both.
 //
 //   g++ -std=gnu++17 -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast -mavx2 -mfma -mf16c
@@ -80,19 +80,32 @@ void product_cycles(const Tile16Type& type, const char* name, int tokens) {
 }
 
 // Attention of `rows` query rows over 1024 positions; values of 0: part of the keys.
-void attention_cycles(const char* name, int key, int value, int rows, bool latent) {
-    constexpr int kLength = 1024, kPage = 32;
-    std::vector<uint16_t> cache(static_cast<size_t>(kLength * key));
-    for (uint16_t& each : cache) each = float_to_half(random_float());
+void attention_cycles(const char* name, int key, int value, int rows, bool latent, bool eight_bits) {
+    constexpr int kLength = 1024, kPage = 32, kPages = kLength / kPage;
+    const KvFormat format = eight_bits ? KvFormat{1, 32, 127, 16900000} : KvFormat{2, 128, 8191, 262000};
+    const auto page_bytes = [&](int features) {
+        const int blocks = (features + format.block - 1) / format.block;
+        return static_cast<size_t>(kPage * (padded(features) * format.bytes + 2 * blocks) + 63) / 64 * 64;
+    };
+    struct alignas(64) Line {
+        uint8_t bytes[64];
+    };
+    std::vector<Line> keys(kPages * page_bytes(key) / 64), values(kPages * page_bytes(value) / 64);
     std::vector<int32_t> pages;
-    for (int i = 0; i < kLength / kPage; i++) pages.push_back((i * 7 + 3) % (kLength / kPage));
-    std::vector<float> q(static_cast<size_t>(rows * key)), maxima(64), sums(64);
+    for (int i = 0; i < kPages; i++) pages.push_back((i * 7 + 3) % kPages);
+    std::vector<float> q(static_cast<size_t>(rows * key)), maxima(64), sums(64), row(1024);
+    for (int i = 0; i < kLength; i++) {
+        for (float& each : row) each = random_float();
+        append_row(format, row.data(), key, keys[0].bytes + i / kPage * page_bytes(key), kPage, i % kPage, false);
+        append_row(format, row.data(), value, values[0].bytes + i / kPage * page_bytes(value), kPage, i % kPage,
+                   true);
+    }
     for (float& each : q) each = random_float();
     const std::vector<int> firsts(64, 0), limits(64, kLength);
     std::vector<const float*> queries;
     for (int r = 0; r < rows; r++) queries.push_back(&q[static_cast<size_t>(r * key)]);
-    std::vector<Vec> scratch(attention_scratch(rows, key, value) / W + 1);
-    std::vector<Vec> outputs(static_cast<size_t>(rows * padded(value) / W));
+    std::vector<Line> scratch(attention_scratch(rows, key, value, format, latent) / 16 + 1);
+    std::vector<Line> outputs(static_cast<size_t>(rows * padded(value) / 16));
 
     AttentionTile tile{};
     tile.queries = queries.data();
@@ -100,10 +113,11 @@ void attention_cycles(const char* name, int key, int value, int rows, bool laten
     tile.limits = limits.data();
     tile.rows = rows;
     tile.scale = 0.1f;
-    tile.keys = cache.data();
-    tile.values = latent ? nullptr : cache.data();
-    tile.key_page_stride = static_cast<size_t>(kPage * key);
-    tile.value_page_stride = static_cast<size_t>(kPage * value);
+    tile.format = &format;
+    tile.keys = keys[0].bytes;
+    tile.values = latent ? nullptr : values[0].bytes;
+    tile.key_page_stride = page_bytes(key);
+    tile.value_page_stride = page_bytes(value);
     tile.pages = pages.data();
     tile.page_size = kPage;
     tile.key = key;
@@ -114,17 +128,19 @@ void attention_cycles(const char* name, int key, int value, int rows, bool laten
     tile.maxima = maxima.data();
     tile.sums = sums.data();
     const double taken = cycles([&] { attention_tile(tile); }) / kLength;
-    std::printf("%-24s %7.1f cycles a position, %3.0f %% of the multipliers' peak\n", name, taken,
-                100 * rows * (key + value) / (2.0 * W) / taken);
+    std::printf("%-24s %2d bits %7.1f cycles a position, %4.1f products a cycle\n", name, eight_bits ? 8 : 16,
+                taken, rows * (key + value) / taken);
 }
 
 }  // namespace
 
 int main() {
-    attention_cycles("decode, 8 x 128", 128, 128, 8, false);
-    attention_cycles("prefill, 32 x 128", 128, 128, 32, false);
-    attention_cycles("latent decode, 16 x 576", 576, 512, 16, true);
-    attention_cycles("latent prefill, 32 x 576", 576, 512, 32, true);
+    for (const bool eight_bits : {false, true}) {
+        attention_cycles("decode, 8 x 128", 128, 128, 8, false, eight_bits);
+        attention_cycles("prefill, 64 x 128", 128, 128, 64, false, eight_bits);
+        attention_cycles("latent decode, 16 x 576", 576, 512, 16, true, eight_bits);
+        attention_cycles("latent prefill, 64 x 576", 576, 512, 64, true, eight_bits);
+    }
     const struct {
         const char* name;
         int type;

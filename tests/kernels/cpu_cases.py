@@ -12,6 +12,7 @@ import torch
 from engine.evaluation.quantise import quantise
 from kernels import ggml, ik_types
 from kernels.cpu import CpuOps
+from kernels.cpu.buffers import Cache
 from kernels.cpu.native import supported_isas
 from kernels.ops import Floats, Tensor
 from kernels.quants import BY_NAME, IK_TYPES, MATRIX_TYPES
@@ -76,6 +77,25 @@ def multiplied(weights: Tensor) -> npt.NDArray[np.float64]:
     if weights.type.name in IK_TYPES:
         return ik_types.dequantise(weights, rounded=True).astype(np.float64)
     return ggml.dequantise(weights).astype(np.float64)
+
+
+def cache_rows(cache: Cache, values: bool = False) -> Floats:
+    """What a cache holds, as float32 (layers, pages, page_size, heads, features)."""
+    shape, data = cache.shape, cache.values if values else cache.keys
+    features, size = shape.value if values else shape.key, shape.page_size
+    number, block = (np.int8, 32) if shape.kind == "q8" else (np.int16, 128)
+    wide, outer = -(-features // 16) * 16, data.shape[:3]
+    end = wide * size * np.dtype(number).itemsize
+    numbers = data[..., :end].view(number)
+    if values:
+        rows = numbers.reshape(*outer, size // 2, wide, 2).swapaxes(-1, -2)
+    else:
+        rows = numbers.reshape(*outer, wide // 2, size, 2).swapaxes(-2, -3)
+    blocks = -(-features // block)
+    scales = data[..., end : end + 2 * blocks * size].view(np.float16)
+    each = scales.reshape(*outer, blocks, size).swapaxes(-1, -2).repeat(block, -1)[..., :features]
+    whole = rows.reshape(*outer, size, wide)[..., :features].astype(np.float32)
+    return (whole * each.astype(np.float32)).swapaxes(2, 3)
 
 
 def block_size(kind: str) -> int:

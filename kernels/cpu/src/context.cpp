@@ -78,6 +78,18 @@ const RopeTable& RopeTables::prepare(const double* frequencies, int64_t pairs, f
     return tables_[last_];
 }
 
+// ---- who has which rows -------------------------------------------------------------------------
+
+void RowOwners::keep(bool on) {
+    on_ = on;
+    entries_.clear();
+}
+
+void RowOwners::add(const Entry& entry) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    entries_.push_back(entry);
+}
+
 // ---- weights ------------------------------------------------------------------------------------
 
 Context::Context(const Kernels* table, int threads, const std::vector<int>& cpus)
@@ -126,11 +138,14 @@ void Context::repack(Matrix& m) {
         kTile16Rows * prefix + static_cast<size_t>(blocks) * type->block_bytes();
     const size_t total = static_cast<size_t>(m.count * tiles) * tile_bytes;
     uint8_t* packed = map_memory(total);
+    // Tile by tile of all matrices, so that a worker packs the rows of each that it will read.
     const auto pack_tile = [&](int64_t chunk, int) {
-        const int64_t first = chunk % tiles * kTile16Rows;
+        const int64_t index = chunk % m.count, tile = chunk / m.count;
+        const int64_t first = tile * kTile16Rows;
         const int rows = static_cast<int>(std::min<int64_t>(kTile16Rows, m.rows - first));
-        const uint8_t* source = m.row(chunk / tiles, first);
-        uint8_t* target = packed + static_cast<size_t>(chunk) * tile_bytes;
+        const uint8_t* source = m.row(index, first);
+        uint8_t* target = packed + static_cast<size_t>(index * tiles + tile) * tile_bytes;
+        owners.note(m, index, first, first + rows, pool.owner(chunk, m.count * tiles), false);
         for (size_t r = 0; r < static_cast<size_t>(rows); r++) {
             std::memcpy(target + r * prefix, source + r * m.row_bytes, prefix);
         }

@@ -63,6 +63,33 @@ private:
     int last_ = 0;
 };
 
+// Whose stretch of a phase had which rows, as they were packed and as they were read, while it is
+// switched on: for the tests of placement.
+class RowOwners {
+public:
+    struct Entry {
+        int64_t matrix;
+        int64_t index;
+        int64_t begin;
+        int64_t end;
+        int64_t owner;
+        int64_t read;  // 1; 0: packed
+    };
+
+    void keep(bool on);
+    void note(const Matrix& m, int64_t index, int64_t begin, int64_t end, int owner, bool read) {
+        if (on_) add({reinterpret_cast<int64_t>(&m), index, begin, end, owner, read});
+    }
+    const std::vector<Entry>& entries() const { return entries_; }
+
+private:
+    void add(const Entry& entry);
+
+    bool on_ = false;
+    std::mutex mutex_;
+    std::vector<Entry> entries_;
+};
+
 struct FormatTraits {
     int64_t block = 1;
     size_t bytes = 4;
@@ -86,6 +113,7 @@ public:
     const Kernels* const kernels;
     Arena arena;
     RopeTables ropes;
+    mutable RowOwners owners;
     FormatTraits formats[kFormats];
 };
 

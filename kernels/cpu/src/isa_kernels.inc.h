@@ -31,11 +31,7 @@
 #include "tile16_activations.inc.h"
 #include "elementwise.inc.h"
 #include "attention_cache.inc.h"
-#if defined(__AVX2__) && !defined(__AVX512F__)
-#include "attention_products_avx2.inc.h"
-#else
 #include "attention_products.inc.h"
-#endif
 #include "attention_tile.inc.h"
 #include "short_convolution.inc.h"
 #include "delta_net.inc.h"
