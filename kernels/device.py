@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol
 
-from kernels.ops import Activation, Biases, C, Floats, Ints, Ops, Tensor
+from kernels.ops import Activation, Biases, C, Floats, Ints, Ops, Routing, Tensor
 from kernels.recurrent import W, X
 from kernels.timing import Rows
 
@@ -183,6 +183,26 @@ class DeviceOps(Ops[X, W, C], Protocol[X, W, C]):
         """In the device's order of work: fill the request, and raise its flag."""
         ...
 
+    def route_and_submit(
+        self,
+        request: ExpertRequest,
+        x: X,
+        norm: W,
+        eps: float,
+        router: W,
+        bias: W | None,
+        routing: Routing,
+        logit_bias: W | None = None,
+        scales: W | None = None,
+    ) -> tuple[X, X, X]:
+        """`route` of one token, and `submit` of what it gives; outside of a capture only `route`, with the kernels that
+        a capture will find loaded."""
+        ...
+
     def wait(self, request: ExpertRequest, residual: X) -> None:
-        """In the device's order of work: wait for the request's result, and add it to the residual."""
+        """In the device's order of work: wait until the request is completed, and add its result to the residual."""
+        ...
+
+    def wait_norm(self, request: ExpertRequest, residual: X, norm: W, eps: float) -> X:
+        """`wait`, and the norm of the residual then."""
         ...

@@ -17,9 +17,9 @@ from kernels.gpu.flashinfer.shapes import LATENT, LATENT_ROPE, supports
 from kernels.gpu.flashinfer.workspace import WORKSPACE_BYTES
 from kernels.gpu.sizes import (
     BLOCK_BYTES,
-    STREAM_BUFFER,
     STREAM_BUFFERS,
     buckets,
+    buffer_bytes,
     recurrent_bytes,
 )
 from kernels.sizes import STREAM_CHUNKS
@@ -99,6 +99,18 @@ def layer_read_bytes(spec: ModelSpec, layer: int, position: int, kv: KvKind = "f
     return position * layer_kv_row(spec, kv)
 
 
+def attention_work(spec: ModelSpec, layer: int, tokens: int) -> float:
+    """Products and sums of one layer's attention for a token beside those with weights, as if they were parameters:
+    with keys and values of half of a prompt of so many tokens, or of a window. Latent attention is absorbed: its keys
+    and values are the latents."""
+    if spec.is_recurrent(layer):
+        return 0.0
+    if spec.mla is not None:
+        return tokens / 2 * spec.heads * (2 * spec.mla.kv_lora + spec.mla.rope)
+    of = spec.attention(spec.kind(layer))
+    return min(tokens / 2, of.window or tokens) * of.heads * (of.head_dim + of.value_dim)
+
+
 def layer_kv_bytes(spec: ModelSpec, context: int, kv: KvKind = "f16") -> int:
     """Bytes of the KV cache of one layer that has one: whole pages, and one more than the context needs."""
     return (-(-context // PAGE) + 1) * PAGE * layer_kv_row(spec, kv)
@@ -134,7 +146,7 @@ def work_bytes(
     total += chunk_bytes(spec, chunk)
     total += attention_bytes(spec, context, flash, chunk)
     if streams and spec.moe is not None:
-        total += STREAM_BUFFERS * max(STREAM_BUFFER, _largest_expert(spec))
+        total += STREAM_BUFFERS * buffer_bytes(_largest_expert(spec), spec.moe.experts)
         if spec.moe.biases:  # whole beside the buffers
             total += 4 * spec.moe.experts * (2 * spec.moe.width + spec.hidden)
     return total

@@ -10,14 +10,14 @@ replace it.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from engine.common.units import gb_s
 from engine.machine.types import Hardware
-from engine.plan.gpu_footprint import FIXED, layer_read_bytes
+from engine.plan.gpu_footprint import FIXED, attention_work, layer_read_bytes
 from engine.plan.placement import LayerPlace, Placement
 from engine.plan.speed import (
     DECODE_AT,
@@ -36,10 +36,11 @@ GPU_EFFICIENCY = 0.9
 """Part of a GPU's reading speed that products reach, nodes apart. Assumed: their instructions leave room for more."""
 NODE_SECONDS = 1.85e-6
 """Time that a small node of a graph takes besides reading. Assumed: 1.7 to 2 us."""
-LAYER_NODES = 10
-"""Nodes of a captured layer with routed experts, all on the GPU: counted (tests/kernels/gpu/test_nodes.py)."""
-REQUEST_NODES = 4
-"""Further ones of a layer that asks the host for experts: a copy, a flag raised, one waited for, a sum."""
+LAYER_NODES, EXPERT_NODES, REQUEST_NODES = 7, 2, 1
+"""Nodes of a captured layer with routed experts: of its fixed part, of experts that the GPU has, and a wait where the
+host computes some. Counted (tests/kernels/gpu/test_nodes.py)."""
+JOIN_SECONDS = 0.8e-6
+"""What the last program of a launch adds that goes on with the others' results: a router's, which chooses. Assumed."""
 HAND_OVER_SECONDS = 6e-6
 """A layer's way from GPU to CPU and back, or between GPUs. Assumed."""
 PCIE_EFFICIENCY = 0.8
@@ -62,6 +63,9 @@ class _Time(NamedTuple):
 class _Work:
     """What one token reads, and a chunk of a prompt computes."""
 
+    spec: ModelSpec
+    gpu_layers: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """Numbers of those on each GPU."""
     gpu_bytes: Counter[int] = field(default_factory=Counter)
     host_bytes: float = 0.0
     other_seconds: float = 0.0
@@ -168,15 +172,16 @@ def _on_cpu(hardware: Hardware, parameters: float, tokens: int) -> _Time:
 def _products(
     hardware: Hardware, work: _Work, number: int, tokens: int, more: float = 0.0
 ) -> _Time:
-    """A GPU's products with what it holds, and with `more` parameters that come to it."""
+    """A GPU's products with what it holds, and with `more` parameters that come to it; attention with them."""
     gpu, parameters = hardware.gpus[number], work.gpu_parameters[number] + more
+    parameters += sum(attention_work(work.spec, n, tokens) for n in work.gpu_layers[number])
     rate = (gpu.read_gb_s or 1.0) * 1e9
     seconds = max(2 * tokens * parameters / (rate * OPS_PER_BYTE), work.gpu_bytes[number] / rate)
     return _Time(seconds, f"limited by {gpu.name}'s arithmetic (assumed, not measured)")
 
 
 def _work(spec: ModelSpec, placement: Placement) -> _Work:
-    work = _Work()
+    work = _Work(spec)
     position = min(DECODE_AT, placement.context // 2)
     before = placement.layers[0].gpu
     layers = zip(placement.layers, spec.layer_groups, strict=True)
@@ -190,6 +195,7 @@ def _work(spec: ModelSpec, placement: Placement) -> _Work:
             work.host_parameters += fixed.parameters + used
             work.other_seconds += LAYER_SECONDS
         else:
+            work.gpu_layers[place.gpu].append(number)
             _add_layer(work, spec, place, fixed, routed)
             work.gpu_bytes[place.gpu] += layer_read_bytes(spec, number, position, placement.kv)
         work.hand_overs += place.gpu != before
@@ -210,10 +216,10 @@ def _add_layer(
     work.gpu_parameters[place.gpu] += round(
         fixed.parameters + here * _used(spec, routed.parameters)
     )
-    work.other_seconds += LAYER_NODES * NODE_SECONDS
+    nodes = LAYER_NODES + EXPERT_NODES * (here > 0) + REQUEST_NODES * (here < 1)
+    work.other_seconds += nodes * NODE_SECONDS + JOIN_SECONDS
     if here < 1:
         work.hand_overs += 1
-        work.other_seconds += REQUEST_NODES * NODE_SECONDS
         work.host_bytes += (1 - here) * _used(spec, routed.resident)
         work.missed_parameters += (1 - here) * _used(spec, routed.parameters)
         work.missed_bytes += (1 - here) * routed.device

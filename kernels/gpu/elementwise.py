@@ -19,12 +19,19 @@ COLUMNS = 1024
 
 
 def rms_norm(
-    x: X, weight: X, eps: float, out: X, residual: X | None = None, q8: Q8 | None = None
+    x: X,
+    weight: X,
+    eps: float,
+    out: X,
+    residual: X | None = None,
+    q8: Q8 | None = None,
+    flag: X | None = None,
 ) -> None:
     """out = RMSNorm(x) * weight over the last axis (Zhang and Sennrich, 2019).
 
-    x and out are (n, features). With `residual`, residual += x first and its norm is taken. Heads are
-    normed by viewing (n, heads * d) as (n * heads, d). `out` may be `x` itself. `q8` gets the same in 8 bits.
+    x and out are (n, features). With `residual`, residual += x first and its norm is taken; x may then lie in pinned
+    memory of the host, and `flag` (1,) int32 is 0 afterwards. Heads are normed by viewing (n, heads * d) as
+    (n * heads, d). `out` may be `x` itself. `q8` gets the same in 8 bits.
     """
     n, features = x.shape
     check_rows(n, features, x, out, *(() if residual is None else (residual,)))
@@ -38,6 +45,7 @@ def rms_norm(
         out,
         None if q8 is None else q8.numbers,
         None if q8 is None else q8.factors,
+        flag,
         x.stride(0),
         rest.stride(0),
         out.stride(0),
@@ -79,22 +87,6 @@ def activate(
         second.stride(0),
         ACTIVATION=activation,
         BIASED=biases is not None,
-        FEATURES=features,
-        BLOCK=min(COLUMNS, triton.next_power_of_2(features)),
-        num_warps=4,
-    )
-
-
-def add_rows(x: X, rows: X, ids: X) -> None:
-    """x (n, features) += rows[ids] of (count, features), but for ids below zero."""
-    n, features = x.shape
-    check_rows(n, features, x)
-    _add_rows[(n, triton.cdiv(features, COLUMNS))](
-        x,
-        rows,
-        ids,
-        x.stride(0),
-        rows.stride(0),
         FEATURES=features,
         BLOCK=min(COLUMNS, triton.next_power_of_2(features)),
         num_warps=4,
@@ -164,6 +156,7 @@ def _rms_norm(
     out: tl.tensor,
     numbers: tl.tensor,
     factors: tl.tensor,
+    flag: tl.tensor,
     x_stride: tl.tensor,
     residual_stride: tl.tensor,
     out_stride: tl.tensor,
@@ -186,6 +179,8 @@ def _rms_norm(
     if numbers is not None:
         numbers += row * FEATURES
         store_q8(values, 0, numbers, factors + row * (FEATURES // 32 * 4), FEATURES, BLOCK)
+    if flag is not None:
+        tl.store(flag, 0)
 
 
 @triton.jit
@@ -230,25 +225,6 @@ def _activate(
         u += tl.load(up_bias + source * up_bias_stride + d, mask=inside, other=0.0)
     hidden = activated(g, u, ACTIVATION)
     tl.store(out + row * out_stride + d, hidden.to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _add_rows(
-    x: tl.tensor,
-    rows: tl.tensor,
-    ids: tl.tensor,
-    x_stride: tl.tensor,
-    rows_stride: tl.tensor,
-    FEATURES: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> None:
-    row = tl.program_id(0).to(tl.int64)
-    d = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    source = tl.load(ids + row).to(tl.int64)
-    inside = (d < FEATURES) & (source >= 0)
-    values = tl.load(x + row * x_stride + d, mask=inside, other=0.0)
-    added = tl.load(rows + source * rows_stride + d, mask=inside, other=0.0)
-    tl.store(x + row * x_stride + d, values + added, mask=inside)
 
 
 @triton.jit

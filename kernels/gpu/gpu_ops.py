@@ -14,7 +14,8 @@ import torch
 from torch import Tensor as X
 
 from kernels import ggml
-from kernels.device import Copy, DeviceMemory, DeviceMemoryError, DeviceOps
+from kernels.device import Copy, DeviceMemory, DeviceMemoryError, DeviceOps, ExpertRequest
+from kernels.gpu import elementwise
 from kernels.gpu.attention.kv_cache import GpuCache
 from kernels.gpu.attention_ops import (
     AttentionOps,
@@ -23,11 +24,11 @@ from kernels.gpu.attention_ops import (
     as_vector,
 )
 from kernels.gpu.graph.gpu_graph import GraphForward, enabled
-from kernels.gpu.graph.host_sync import HostSyncOps
+from kernels.gpu.graph.host_sync import FLAGS, HostSyncOps
 from kernels.gpu.graph.inputs import Table, to_device
 from kernels.gpu.memory.tracked_allocator import TrackedAllocator
 from kernels.gpu.memory.weight_store import WeightStore
-from kernels.gpu.moe.ops import FeedForwardOps
+from kernels.gpu.moe.ops import FeedForwardOps, takes_one_launch
 from kernels.gpu.moe.streaming import ExpertStream
 from kernels.gpu.quant import gemv
 from kernels.gpu.quant.dense import linears
@@ -37,6 +38,7 @@ from kernels.ops import (
     Floats,
     Forward,
     Ints,
+    Routing,
     Tensor,
 )
 from kernels.timing import DEVICE, Rows
@@ -180,6 +182,45 @@ class GpuOps(AttentionOps, RecurrentOps, FeedForwardOps, HostSyncOps):
         linears(x, [as_matrix(weight)], residual)
         if bias is not None:
             residual += as_vector(bias)
+
+    # Experts of the host, beside what comes before and after
+
+    def route_and_submit(
+        self,
+        request: ExpertRequest,
+        x: X,
+        norm: Weight,
+        eps: float,
+        router: Weight,
+        bias: Weight | None,
+        routing: Routing,
+        logit_bias: Weight | None = None,
+        scales: Weight | None = None,
+    ) -> tuple[X, X, X]:
+        """The kernel that chooses writes the request too, and raises its flag; outside of a capture another flag, so
+        that the kernel is loaded before."""
+        if not takes_one_launch(x, router):
+            routed = self.route(x, norm, eps, router, bias, routing, logit_bias, scales)
+            if self.capturing:
+                self.submit(request, *routed)
+            return routed
+        flag = None
+        if self.host_sync == FLAGS:
+            flag = torch.from_numpy(request.submitted if self.capturing else self.spare_flag)
+        to_host = torch.from_numpy(request.inputs), flag
+        vectors = logit_bias, bias, scales
+        routed = self.route_in_one(x, norm, eps, router, vectors, routing, to_host)
+        if flag is None and self.capturing:
+            self.call_host(request)
+        return routed
+
+    def wait_norm(self, request: ExpertRequest, residual: X, norm: Weight, eps: float) -> X:
+        flag = self.await_result(request)
+        normed = torch.empty_like(residual)
+        result = torch.from_numpy(request.result)
+        q8 = self.known.make(normed)
+        elementwise.rms_norm(result, as_vector(norm), eps, normed, residual, q8, flag)
+        return normed
 
 
 _: type[DeviceOps[X, Weight, GpuCache]] = GpuOps

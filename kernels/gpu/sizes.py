@@ -102,8 +102,9 @@ BLOCK_BYTES = 8 << 20
 """Bytes of a file that are copied at once."""
 BUFFERS = 4
 """Blocks in pinned memory: some are read while others are copied. The device has room for one."""
-STREAM_BUFFER = 64 << 20
-"""Bytes that one of the buffers for streamed experts has, unless one expert is larger,"""
+STREAM_BUFFER, STREAM_PART = 64 << 20, 24
+"""Bytes that one of the buffers for streamed experts has, unless one expert or this part of a layer's experts is larger:
+while attention computes, copies go on as long as there are buffers, and large layers belong to long attention;"""
 STREAM_BUFFERS = 4
 """and how many there are: one computes, and the others are filled while attention does. With three,
 `tests/support/prompt_timeline.py` falls to 0.84 of its bound."""
@@ -117,14 +118,21 @@ def expert_bytes(stacks: Sequence[Kind]) -> int:
     return sum(packed_bytes(kind, shape[-2:]) for kind, shape in stacks)
 
 
+def buffer_bytes(expert: int, experts: int) -> int:
+    """Bytes of a buffer for a layer of so many experts of so many bytes."""
+    return max(STREAM_BUFFER, expert, expert * experts // STREAM_PART)
+
+
 def experts_at_once(stacks: Sequence[Kind]) -> int:
     """Experts of a layer that one buffer holds."""
-    return max(1, STREAM_BUFFER // expert_bytes(stacks))
+    expert = expert_bytes(stacks)
+    return buffer_bytes(expert, stacks[0][1][0]) // expert
 
 
 def stream_bytes(layers: Sequence[Sequence[Kind]]) -> int:
     """Bytes of the buffers on the device, for layers whose experts have these gates, ups and downs."""
-    return STREAM_BUFFERS * max((STREAM_BUFFER, *(expert_bytes(stacks) for stacks in layers)))
+    sizes = (buffer_bytes(expert_bytes(stacks), stacks[0][1][0]) for stacks in layers)
+    return STREAM_BUFFERS * max(sizes, default=STREAM_BUFFER)
 
 
 BUCKETS = (1, 8, 32, 128, PROMPT_CHUNK)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Any, Generic, NamedTuple
+
+import numpy as np
 
 from kernels.device import Copy, DeviceOps
 from kernels.hybrid.pacing import UploadPace
 from kernels.hybrid.residency import Move, Residency
-from kernels.ops import C, Ints, Tensor
+from kernels.ops import Activation, Biases, C, Floats, Ints, Tensor
 from kernels.recurrent import W, X
 
 _POLL = 1e-4
@@ -40,6 +42,21 @@ class Stack(Generic[W]):
     def adapts(self) -> bool:
         """Whether its experts come and go."""
         return self.device is not None and self.host is not None
+
+
+class Routed(NamedTuple, Generic[W]):
+    """What a layer's routed experts are made of."""
+
+    gate: Stack[W]
+    up: Stack[W]
+    down: Stack[W]
+    biases: Biases[Stack[W]] | None = None
+    activation: Activation = "swiglu"
+
+    def each(self, of: Callable[[Stack[W]], Any]) -> tuple[Any, Any]:
+        """What `of` gives for gate, up and down, and for their biases, or None."""
+        some = None if self.biases is None else tuple(map(of, self.biases))
+        return (of(self.gate), of(self.up), of(self.down)), some
 
 
 class ExpertSlots(Generic[X, W, C]):
@@ -128,3 +145,12 @@ class ExpertSlots(Generic[X, W, C]):
 def _expert_bytes(stack: Stack[W]) -> int:
     """Of one expert, as the file has it."""
     return stack.tensor.data.nbytes // stack.tensor.shape[0]
+
+
+def even_chunk(stack: Tensor, tokens: int, top_k: int) -> tuple[Floats, Any, Floats]:
+    """A layer's inputs, ids and weights for a chunk in which all experts are as popular."""
+    rng = np.random.default_rng(0)
+    experts, _, hidden = stack.shape
+    x = rng.standard_normal((tokens, hidden), dtype=np.float32)
+    ids = rng.random((tokens, experts)).argsort(axis=1)[:, :top_k].astype(np.int32)
+    return x, ids, np.full((tokens, top_k), 1 / top_k, dtype=np.float32)

@@ -41,6 +41,10 @@ class HostRequests(Generic[X, W, C]):
             )
         return self._made[layer]
 
+    def made(self, layer: str) -> ExpertRequest | None:
+        """A layer's, if there is one."""
+        return self._made.get(layer)
+
     def captured(self, layers: Iterable[str]) -> None:
         """A pass was captured: its requests are all that were made, in the order of the layers."""
         made = self._made  # in the order of first use: a chunk's last layer has one row too

@@ -46,6 +46,14 @@ class Computing(Generic[X]):
 
     work: Future[Floats]
     residual: X
+    request: ExpertRequest | None = None
+    """Which the device adds the result from, as it will when passes are captured: so its kernels are known by then."""
+
+    def complete(self) -> None:
+        """Put the result into the request, as the host does for a captured pass."""
+        if self.request is not None:
+            self.request.result[:] = self.work.result()
+            self.request.completed[0] = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +63,21 @@ class Submitted(Generic[X]):
     request: ExpertRequest
     residual: X
 
+    def complete(self) -> None:
+        """The host does it."""
+
 
 class PassState(Generic[X]):
     """The phase of one pass after the other. Raises `PassOrderError` for a step out of order."""
 
     def __init__(self) -> None:
         self.phase = Phase.IDLE
-        self._owed: Computing[X] | Submitted[X] | None = None
+        self.owed: Computing[X] | Submitted[X] | None = None
 
     def begin(self) -> None:
         """A pass begins; what one that failed has left is forgotten, once the host is done with it."""
         self._enter(Phase.RUNNING)
-        owed, self._owed = self._owed, None
+        owed, self.owed = self.owed, None
         if isinstance(owed, Computing):
             wait([owed.work])
 
@@ -78,11 +89,11 @@ class PassState(Generic[X]):
     def owe(self, owed: Computing[X] | Submitted[X]) -> None:
         """The host will have something for a residual."""
         self._enter(Phase.COMPUTING if isinstance(owed, Computing) else Phase.SUBMITTED)
-        self._owed = owed
+        self.owed = owed
 
     def take(self) -> Computing[X] | Submitted[X] | None:
         """What the host owes, which is then the caller's to settle; None: nothing."""
-        owed, self._owed = self._owed, None
+        owed, self.owed = self.owed, None
         if owed is not None:
             self._enter(Phase.RUNNING)
         return owed

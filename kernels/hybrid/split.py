@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Generic
 
 from kernels.device import DeviceMemory, DeviceOps
-from kernels.hybrid.expert_slots import Stack
+from kernels.hybrid.expert_slots import Routed, Stack
 from kernels.hybrid.residency import Residency
 from kernels.hybrid.row_ops import RowOps
-from kernels.hybrid.split_experts import Routed, Slots, SplitExperts
+from kernels.hybrid.split_experts import Slots, SplitExperts
 from kernels.ops import (
     Activation,
     Biases,
@@ -33,10 +33,8 @@ from kernels.timing import Rows
 
 
 class SplitOps(RowOps[X, W, C]):
-    """`kernels.ops.Ops` over a device's op set and the host's, whose buffers are numpy arrays.
-
-    One thread at a time uses it. A pass that fails on the host raises what failed there.
-    """
+    """`kernels.ops.Ops` over a device's op set and the host's, whose buffers are numpy arrays. One thread at a
+    time uses it. A pass that fails on the host raises what failed there."""
 
     name = "split"
 
@@ -45,6 +43,7 @@ class SplitOps(RowOps[X, W, C]):
     ) -> None:
         self._device = device
         self._experts = SplitExperts(device, host, slots)
+        self._routers: dict[int, tuple[W, str]] = {}  # by identity; and their layers, `blk.3`
 
     def close(self) -> None:
         """Stop its thread. The op sets are their owner's to close."""
@@ -52,16 +51,16 @@ class SplitOps(RowOps[X, W, C]):
 
     @property
     def residency(self) -> Residency | None:
-        """Which experts have slots, where any come and go; known from the first pass on."""
+        """See `SplitExperts`."""
         return self._experts.residency
 
     def stream_from(self, tokens: int | None) -> None:
-        """Chunks of so many tokens compute absent experts on the device, through its buffers; None: none do."""
+        """Chunks of so many tokens compute absent experts on the device; None: none do."""
         self._experts.stream_from = tokens
 
     @contextmanager
     def device_alone(self) -> Iterator[None]:
-        """Inside, passes op by op leave out what the host computes: they take no time there."""
+        """Inside, passes op by op leave out what the host computes."""
         self._experts.host_rests = True
         try:
             yield
@@ -69,7 +68,7 @@ class SplitOps(RowOps[X, W, C]):
             self._experts.host_rests = False
 
     def time_chunk(self, tokens: int, top_k: int) -> tuple[float, float] | None:
-        """Seconds that a layer's experts take for a chunk on the host, and streamed; see `SplitExperts`."""
+        """As `SplitExperts` does."""
         return self._experts.time_chunk(tokens, top_k)
 
     def try_streaming(self, tokens: int, top_k: int) -> None:
@@ -77,7 +76,7 @@ class SplitOps(RowOps[X, W, C]):
         self._experts.try_streaming(tokens, top_k)
 
     def measure_uploads(self) -> None:
-        """At load: learn how fast experts come to the device, which paces them."""
+        """At load: learn how fast experts come to the device."""
         self._experts.measure_uploads()
 
     def watch(self, rows: Rows | None) -> None:
@@ -86,8 +85,7 @@ class SplitOps(RowOps[X, W, C]):
         with self._device.active():
             self._device.watch(rows)
 
-    def memory(self) -> DeviceMemory:
-        """The device's."""
+    def memory(self) -> DeviceMemory:  # the device's
         return self._device.memory()
 
     def active(self) -> AbstractContextManager[None]:
@@ -97,7 +95,13 @@ class SplitOps(RowOps[X, W, C]):
     # Weights
 
     def matrix(self, tensor: Tensor) -> W | Stack[W]:
-        return self._experts.stack(tensor) if _routed(tensor) else self._device.matrix(tensor)
+        if _routed(tensor):
+            return self._experts.stack(tensor)
+        matrix = self._device.matrix(tensor)
+        layer, is_router, _ = tensor.name.partition(".ffn_gate_inp.")
+        if is_router:
+            self._routers[id(matrix)] = matrix, layer
+        return matrix
 
     def table(self, tensor: Tensor) -> W:
         return self._device.table(tensor)
@@ -189,6 +193,9 @@ class SplitOps(RowOps[X, W, C]):
         weights: Sequence[W],
         biases: Sequence[W | None] | None = None,
     ) -> list[X]:
+        normed = None if norm is None else self._experts.join_norm(x, norm, eps)
+        if normed is not None:
+            x, norm = normed, None
         self._experts.join()
         return self._device.norm_linear(x, norm, eps, weights, biases)
 
@@ -230,7 +237,15 @@ class SplitOps(RowOps[X, W, C]):
         scales: W | None = None,
     ) -> tuple[X, X, X]:
         self._experts.join()
-        return self._device.route(x, norm, eps, router, bias, routing, logit_bias, scales)
+        arguments = x, norm, eps, router, bias, routing, logit_bias, scales
+        _, layer = self._routers.get(id(router), (router, ""))
+        request = self._experts.submitted_by_router(layer, x)
+        if request is None:
+            routed = self._device.route(*arguments)
+        else:
+            routed = self._device.route_and_submit(request, *arguments)
+        self._experts.normed = routed[0]
+        return routed
 
     def moe_add(
         self,

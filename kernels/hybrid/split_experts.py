@@ -11,38 +11,23 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Generic, NamedTuple
+from typing import Any, Generic
 
 import numpy as np
 
 from kernels.cpu.expert_requests import ExpertRequest
 from kernels.device import DeviceOps, StreamedLayer
-from kernels.hybrid.expert_slots import ExpertSlots, Stack
+from kernels.hybrid.expert_slots import ExpertSlots, Routed, Stack, even_chunk
 from kernels.hybrid.host_requests import HostRequests
 from kernels.hybrid.pass_state import Computing, PassState, Submitted
 from kernels.hybrid.residency import Residency
-from kernels.ops import Activation, Biases, C, Floats, Ops, Tensor
+from kernels.ops import C, Floats, Ops, Tensor
 from kernels.recurrent import W, X
 from kernels.timing import Rows, Watched
 
 Slots = Callable[[Tensor], int]
 """How many experts of a stack have a slot on the device. All of them: the host has none of the layer's;
 fewer: the host has every one."""
-
-
-class Routed(NamedTuple, Generic[W]):
-    """What a layer's routed experts are made of."""
-
-    gate: Stack[W]
-    up: Stack[W]
-    down: Stack[W]
-    biases: Biases[Stack[W]] | None = None
-    activation: Activation = "swiglu"
-
-    def each(self, of: Callable[[Stack[W]], Any]) -> tuple[Any, Any]:
-        """What `of` gives for gate, up and down, and for their biases, or None."""
-        some = None if self.biases is None else tuple(map(of, self.biases))
-        return (of(self.gate), of(self.up), of(self.down)), some
 
 
 class SplitExperts(Generic[X, W, C]):
@@ -67,9 +52,12 @@ class SplitExperts(Generic[X, W, C]):
         self._thread = ThreadPoolExecutor(1, "host experts")
         self._pass: PassState[X] = PassState()
         self._requests: HostRequests[X, W, C] = HostRequests(device, host, self._thread)
+        self.normed: X | None = None
+        """What the router has read of the layer whose experts come next, which may have submitted the request."""
+        self._submitted: ExpertRequest | None = None
+        self._by_router: set[str] = set()  # layers whose experts read what their router has read
 
-    def close(self) -> None:
-        """Stop the thread."""
+    def close(self) -> None:  # stops the thread
         self._thread.shutdown()
 
     # Weights
@@ -87,8 +75,7 @@ class SplitExperts(Generic[X, W, C]):
         self._layers.setdefault(stack.layer, []).append(stack)
         return stack
 
-    def repacks(self, tensor: Tensor) -> bool:
-        """As the op set that has the whole stack says."""
+    def repacks(self, tensor: Tensor) -> bool:  # as the op set that has the whole stack
         owner = self._device if self._is_whole(tensor) else self._host
         return owner.repacks(tensor)
 
@@ -135,7 +122,7 @@ class SplitExperts(Generic[X, W, C]):
         self._fetching = bool(layers)
 
     def finish(self) -> None:
-        """The device has done a pass: what it chose is counted, and what failed is raised."""
+        """The device has done a pass: what it chose counts, what failed is raised."""
         if not self._pass.finish():
             return
         self._requests.check()
@@ -156,10 +143,23 @@ class SplitExperts(Generic[X, W, C]):
     def join(self) -> None:
         """Adds what the host has computed to the residual that waits for it."""
         owed = self._pass.take()
-        if isinstance(owed, Submitted):
+        if owed is None:
+            return
+        if owed.request is not None:
+            owed.complete()
             self._device.wait(owed.request, owed.residual)
-        elif owed is not None:
+        elif isinstance(owed, Computing):
             self._device.add(self._device.from_numpy(owed.work.result()), owed.residual)
+
+    def join_norm(self, residual: X, norm: W, eps: float) -> X | None:
+        """The norm of a residual that waits for a request's result, with that in it; None: `join` has added it."""
+        owed = self._pass.owed
+        if owed is None or owed.request is None or owed.residual is not residual:
+            self.join()
+            return None
+        owed.complete()
+        self._pass.take()
+        return self._device.wait_norm(owed.request, residual, norm, eps)
 
     def _on_device(self, x: X, ids: X, weights: X, routed: Routed[W], residual: X) -> None:
         (gate, up, down), biases = routed.each(lambda stack: stack.device)
@@ -181,8 +181,11 @@ class SplitExperts(Generic[X, W, C]):
         """The host begins with its experts and goes on while the device computes its own."""
         device = self._device
         chosen: Any = device.to_numpy(ids)
+        request = None
         if len(chosen) == 1 and device.host_sync != "none":
-            self._request(routed, chosen.shape[1])
+            request = self._request(routed, chosen.shape[1])
+            if x is self.normed:
+                self._by_router.add(routed.gate.layer)
         absent, slots = chosen, None
         if routed.gate.adapts:
             assert self._slots is not None, "made by `begin`"
@@ -196,7 +199,7 @@ class SplitExperts(Generic[X, W, C]):
             else:
                 rows = device.to_numpy(x), absent, device.to_numpy(weights)
                 work = self._thread.submit(self._compute, *rows, routed)
-                self._pass.owe(Computing(work, residual))
+                self._pass.owe(Computing(work, residual, request))
         # What a capture will launch is launched before it, wanted or not: the driver loads no kernel
         # while it captures (CUDA error 900 out of Triton's load_binary).
         tried = self.host_rests or (len(chosen) == 1 and device.host_sync != "none")
@@ -233,7 +236,7 @@ class SplitExperts(Generic[X, W, C]):
         if not layers:
             return None
         first, other = layers[-1], layers[0]
-        x, ids, weights = _chunk(first[0].tensor, tokens, top_k)
+        x, ids, weights = even_chunk(first[0].tensor, tokens, top_k)
         seconds = []
         for run in (self._compute, self._stream):
             for gate, up, down, *_ in (first, other):
@@ -245,7 +248,7 @@ class SplitExperts(Generic[X, W, C]):
     def try_streaming(self, tokens: int, top_k: int) -> None:
         """Stream one layer's experts for a chunk of so many tokens."""
         gate, up, down, *_ = next(s for s in self._layers.values() if s[0].host is not None)
-        self._stream(*_chunk(gate.tensor, tokens, top_k), Routed(gate, up, down))
+        self._stream(*even_chunk(gate.tensor, tokens, top_k), Routed(gate, up, down))
 
     def _stream(self, x: Floats, ids: Any, weights: Floats, routed: Routed[W]) -> None:
         device = self._device
@@ -267,10 +270,18 @@ class SplitExperts(Generic[X, W, C]):
         """Submits first, so that the host computes while the device does."""
         chosen: Any = ids
         request = self._request(routed, chosen.shape[1])
-        self._device.submit(request, x, ids, weights)
+        if request is not self._submitted:
+            self._device.submit(request, x, ids, weights)
+        self._submitted = None
         if routed.gate.adapts:
             self._resident(x, ids, weights, routed, residual)
         self._pass.owe(Submitted(request, residual))
+
+    def submitted_by_router(self, layer: str, x: Any) -> ExpertRequest | None:
+        """The request that a layer's router is to submit itself for one token, if it reads what the experts read."""
+        known = len(x) == 1 and layer in self._by_router
+        self._submitted = self._requests.made(layer) if known else None
+        return self._submitted
 
     def captured(self) -> None:
         """A pass was captured: it is what `replay` will repeat."""
@@ -283,17 +294,7 @@ class SplitExperts(Generic[X, W, C]):
         with self._pass.replay(), self._requests.served():
             yield
 
-    def watch(self, rows: Rows | None) -> None:
-        """As `kernels.timing.Watched` says."""
+    def watch(self, rows: Rows | None) -> None:  # as `kernels.timing.Watched` says
         self._requests.watch(rows)
         if isinstance(self._host, Watched):
             self._host.watch(rows)
-
-
-def _chunk(stack: Tensor, tokens: int, top_k: int) -> tuple[Floats, Any, Floats]:
-    """A layer's inputs, ids and weights for a chunk in which all experts are as popular."""
-    rng = np.random.default_rng(0)
-    experts, _, hidden = stack.shape
-    x = rng.standard_normal((tokens, hidden), dtype=np.float32)
-    ids = rng.random((tokens, experts)).argsort(axis=1)[:, :top_k].astype(np.int32)
-    return x, ids, np.full((tokens, top_k), 1 / top_k, dtype=np.float32)

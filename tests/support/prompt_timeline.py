@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from engine.plan.gpu_footprint import FIXED
+from engine.plan.gpu_footprint import FIXED, attention_work
 from engine.plan.gpu_speed import GPU_EFFICIENCY, OPS_PER_BYTE
 from engine.spec.spec import GroupSize, ModelSpec
 from kernels.gpu.moe.expert_feed import ExpertFeed, FeedLayer
-from kernels.gpu.sizes import STREAM_BUFFER, STREAM_BUFFERS
+from kernels.gpu.sizes import STREAM_BUFFERS, buffer_bytes
 from tests.support.plans import DEEPSEEK_V3, GPT_OSS, MIXTRAL, QWEN3_30B, QWEN36_35B, spec
 
 LINK, MEMORY = 25e9, 1008e9
@@ -71,7 +71,7 @@ def overlap(model: ModelSpec, tokens: int, resident: float, chosen: float = 1.0)
         clock[1] += seconds
         return seconds
 
-    layers = [FeedLayer(absent, max(1, STREAM_BUFFER // one)) for one in size]
+    layers = [FeedLayer(absent, buffer_bytes(one, experts) // one) for one in size]
     buffers = [Buffer() for _ in range(STREAM_BUFFERS)]
     feed = ExpertFeed(layers, buffers, fill, lambda job: job())
     feed.start()
@@ -80,7 +80,7 @@ def overlap(model: ModelSpec, tokens: int, resident: float, chosen: float = 1.0)
         fixed = sum((layer[group] for group in FIXED if group in layer), GroupSize())
         one = layer["experts"].parameters * share
         computing += compute(
-            fixed.parameters + _scores(model, numbers[number], tokens), fixed.device
+            fixed.parameters + attention_work(model, numbers[number], tokens), fixed.device
         )
         computing += compute(here * one, here * size[number])
         for part in feed.parts(number, used):
@@ -90,15 +90,6 @@ def overlap(model: ModelSpec, tokens: int, resident: float, chosen: float = 1.0)
             computing += compute(count * one * scale, count * size[number])
             part.buffer.read = clock[1]
     return Overlap(copies, computing, max(clock))
-
-
-def _scores(model: ModelSpec, layer: int, tokens: int) -> float:
-    """A token's work in attention beside the weights, as if it were parameters: keys and values of half the chunk."""
-    if model.is_recurrent(layer):
-        return 0.0
-    of = model.attention(model.kind(layer))
-    seen = min(tokens / 2, of.window or tokens)
-    return seen * of.heads * (of.head_dim + of.value_dim)
 
 
 def main(models: Sequence[tuple[str, ModelSpec]]) -> None:

@@ -1,9 +1,12 @@
-"""`python -m tests.support.residency`: hit rates of slots for experts, ours beside others, on generated traces.
+"""`python -m tests.support.residency [SEEDS]`: hit rates of slots for experts, ours beside others, on generated traces.
 
 Everyone has the same slots and the same link: they are filled with what a policy wants after a prompt; then at most
 `UPLOADS` experts a layer come after a token, and are there a token later. Ours is `kernels.hybrid.residency`. The
 oracle is Belady's (1966), with bypass: it knows the trace to its end, so after each token it keeps of what it has and
 of what was just computed those whose next use is nearest. Nobody but ours is asked for a gain before a copy.
+
+Two more show how far foresight is from knowledge: who sees all that a router says, of experts too that it does not
+choose, and who knows the very chances that the next token's experts are drawn with. Neither is an engine's.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import numpy as np
 
 from kernels.hybrid.residency import Residency
 from kernels.ops import Ints
-from tests.support.routing import TRACES
+from tests.support.routing import SPREAD, TOPIC, TRACES, drift
 
 UPLOADS = 2
 """As many a layer and token move in a link of 25 GB/s while 12 ms of decoding pass, of 3 MB each in 48 layers."""
@@ -90,6 +93,38 @@ class Clairvoyant:
         return allowed
 
 
+class Listening:
+    """The logits that a router gives every expert, filtered (Kalman, 1960) by the trace's own dynamics."""
+
+    def __init__(self, said: np.ndarray) -> None:
+        kept, noise = np.exp(-1 / TOPIC), np.pi**2 / 6  # of Gumbel's distribution
+        spread, mean = SPREAD**2, np.zeros(said.shape[1:])
+        self._means = np.empty_like(said)
+        for time, row in enumerate(said):
+            spread = kept**2 * spread + (1 - kept**2) * SPREAD**2
+            gain = spread / (spread + noise)
+            mean = kept * mean + gain * (row - np.euler_gamma - kept * mean)
+            spread *= 1 - gain
+            self._means[time] = mean
+
+    def see(self, time: int, ids: Ints) -> None:
+        return
+
+    def worth(self, time: int) -> np.ndarray:
+        worth: np.ndarray = self._means[time]
+        return worth
+
+    def may_come(self, ids: Ints) -> np.ndarray | bool:
+        return True
+
+
+class Knowing(Listening):
+    """The logits that the trace is drawn with."""
+
+    def __init__(self, logits: np.ndarray) -> None:
+        self._means = logits
+
+
 def play(trace: Ints, experts: int, slots: int, policy: Policy, prompt: int = PROMPT) -> Played:
     """A policy's hits behind a prompt of so many tokens."""
     layers = trace.shape[1]
@@ -148,7 +183,7 @@ def compare(trace: Ints, experts: int, slots: int, prompt: int = PROMPT) -> dict
 
 
 def table(experts: Sequence[int] = EXPERTS, shares: Sequence[float] = SHARES) -> None:
-    """Print hit rates, and in brackets uploads a token and layer."""
+    """Print hit rates of one seed, and in brackets uploads a token and layer."""
     for name, make in TRACES.items():
         for count in experts:
             trace = make(PROMPT + TOKENS, LAYERS, count, TOP_K)
@@ -161,5 +196,21 @@ def table(experts: Sequence[int] = EXPERTS, shares: Sequence[float] = SHARES) ->
                 sys.stdout.flush()
 
 
+def over_seeds(seeds: int, share: float = 0.1) -> None:
+    """Print what part of the oracle's hits is reached on drifting traces of so many seeds."""
+    for count in EXPERTS:
+        parts: dict[str, list[float]] = {}
+        for seed in range(1, seeds + 1):
+            trace, slots = drift(PROMPT + TOKENS, LAYERS, count, TOP_K, seed), int(share * count)
+            found = compare(trace.ids, count, slots)
+            found["listening"] = play(trace.ids, count, slots, Listening(trace.said))
+            found["knowing"] = play(trace.ids, count, slots, Knowing(trace.logits))
+            for who, one in found.items():
+                parts.setdefault(who, []).append(one.hits / found["oracle"].hits)
+        for who, each in parts.items():
+            words = f"{np.mean(each):.3f} ({min(each):.3f} to {max(each):.3f}) of the oracle's hits"
+            sys.stdout.write(f"{count:3} experts {share:4.0%} {who:9} {words}, {seeds} seeds\n")
+
+
 if __name__ == "__main__":
-    table()
+    over_seeds(int(sys.argv[1])) if len(sys.argv) > 1 else table()

@@ -8,6 +8,7 @@ workload, and hardly any experts that are popular everywhere.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,17 +24,32 @@ def stationary(tokens: int, layers: int, experts: int, top_k: int, seed: int = 0
     return _choose(rng, _zipf(rng, layers, experts), tokens, top_k)
 
 
-def drifting(tokens: int, layers: int, experts: int, top_k: int, seed: int = 0) -> Ints:
+class Drift(NamedTuple):
+    """A trace with drifting topics, and what lies behind it: logits that wander, (tokens, layers, experts), and what a
+    router says of every expert for each token, the chosen ones being those of which it says most."""
+
+    ids: Ints
+    logits: np.ndarray
+    said: np.ndarray
+
+
+def drift(tokens: int, layers: int, experts: int, top_k: int, seed: int = 0) -> Drift:
     """Every expert's logit wanders and forgets (Ornstein and Uhlenbeck): topics come and go."""
     rng = np.random.default_rng(seed)
     logits = SPREAD * rng.standard_normal((layers, experts))
     kept = np.exp(-1 / TOPIC)
-    steps = []
+    wandered, said = [], []
     for _ in range(tokens):
         noise = rng.standard_normal(logits.shape)
         logits = kept * logits + np.sqrt(1 - kept**2) * SPREAD * noise
-        steps.append(_choose(rng, logits, 1, top_k))
-    return np.concatenate(steps)
+        wandered.append(logits)
+        said.append(logits + rng.gumbel(size=(1, *logits.shape))[0])
+    return Drift(_most(np.stack(said), top_k), np.stack(wandered), np.stack(said))
+
+
+def drifting(tokens: int, layers: int, experts: int, top_k: int, seed: int = 0) -> Ints:
+    """The trace alone."""
+    return drift(tokens, layers, experts, top_k, seed).ids
 
 
 def changing(tokens: int, layers: int, experts: int, top_k: int, seed: int = 0) -> Ints:
@@ -57,6 +73,9 @@ def _zipf(rng: np.random.Generator, layers: int, experts: int) -> np.ndarray:
 
 def _choose(rng: np.random.Generator, logits: np.ndarray, tokens: int, top_k: int) -> Ints:
     """top_k experts a token without replacement, by their logits (Gumbel's trick)."""
-    values = logits + rng.gumbel(size=(tokens, *logits.shape))
+    return _most(logits + rng.gumbel(size=(tokens, *logits.shape)), top_k)
+
+
+def _most(values: np.ndarray, top_k: int) -> Ints:
     chosen: Ints = np.argpartition(-values, top_k, axis=2)[:, :, :top_k].astype(np.int32)
     return chosen

@@ -27,7 +27,7 @@ from kernels.device import (
     HostSync,
     StreamedLayer,
 )
-from kernels.ops import Bytes, CacheShape, Floats, Ints, Tensor
+from kernels.ops import Bytes, CacheShape, Floats, Ints, Routing, Tensor
 from kernels.recurrent import StateShape
 from kernels.reference import Cache, ReferenceOps, Weight
 from kernels.reference_recurrent import RecurrentState
@@ -67,6 +67,8 @@ class SimulatedDevice(ReferenceOps):
         self._states: list[weakref.ref[Any]] = []
         self.work: Future[None] | None = None
         self.current = False
+        self.repeats = False
+        """A captured pass is being repeated."""
 
     # Memory
 
@@ -222,7 +224,8 @@ class SimulatedDevice(ReferenceOps):
                 return graph.launch(tokens, pages, start)
             known = [state() for state in self._states]
             before = [(state, state.clone()) for state in known if state is not None]
-            forward(tokens, pages, start)
+            for _ in range(2):  # as the GPU does, whose libraries make their workspaces
+                forward(tokens, pages, start)
             graph = self._graph = Graph(self, tokens, pages)
             try:
                 graph.result = forward(tokens, pages, start)
@@ -240,6 +243,28 @@ class SimulatedDevice(ReferenceOps):
     def submit(self, request: ExpertRequest, x: Any, ids: Any, weights: Any) -> None:
         request.x[:], request.ids[:], request.weights[:] = x.numpy(), ids.numpy(), weights.numpy()
         request.submitted[0] = 1
+
+    def route_and_submit(
+        self,
+        request: ExpertRequest,
+        x: Any,
+        norm: Any,
+        eps: float,
+        router: Any,
+        bias: Any,
+        routing: Routing,
+        logit_bias: Any = None,
+        scales: Any = None,
+    ) -> Any:
+        routed = self.route(x, norm, eps, router, bias, routing, logit_bias, scales)
+        if self.repeats:
+            self.submit(request, *routed)
+        return routed
+
+    def wait_norm(self, request: ExpertRequest, residual: Any, norm: Any, eps: float) -> Any:
+        if not self.capturing:
+            self.wait(request, residual)
+        return self.norm(residual, norm, eps)
 
     def wait(self, request: ExpertRequest, residual: Any) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -274,18 +299,18 @@ class Graph:
     def __init__(self, device: SimulatedDevice, tokens: Ints, pages: Ints) -> None:
         self._device, self._tokens, self._pages = device, tokens, pages
         self._ops: list[tuple[Callable[..., Any], tuple[Any, ...], Any]] = []
-        self._inside = False
+        self.inside = False
         self._thread = ThreadPoolExecutor(1)
         self.result: Any = None
 
     def call(self, op: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         """One captured op; what synchronises with the host is not done now."""
-        if self._inside:  # of another op
+        if self.inside:  # of another op
             return op(self._device, *arguments)
-        self._inside = True
+        self.inside = True
         waits = op.__name__ in ("submit", "wait")
         result = None if waits else op(self._device, *arguments)
-        self._inside = False
+        self.inside = False
         self._ops.append((op, arguments, result))
         return result
 
@@ -302,6 +327,7 @@ class Graph:
             self._device.times.ops(("pass",), (None,), (begin, time.perf_counter_ns()))
 
     def _repeat(self, tokens: Ints, pages: Ints, start: int) -> None:
+        self._device.repeats = True
         for op, arguments, result in self._ops:
             now, after_pages = [], False
             for argument in arguments:
@@ -314,6 +340,7 @@ class Graph:
             again = op(self._device, *now)
             for new, old in zip(_tensors(again), _tensors(result), strict=True):
                 old.copy_(new)
+        self._device.repeats = False
 
 
 def _tensors(result: Any) -> list[Any]:
@@ -332,7 +359,7 @@ def _captured(op: Callable[..., Any]) -> Callable[..., Any]:
         if self._graph is None:
             self.loaded.add(kernel)
             return op(self, *values)
-        known = op.__name__ in ("submit", "wait") or kernel in self.loaded
+        known = self._graph.inside or kernel in self.loaded or op.__name__ in ("submit", "wait")
         assert known, f"a kernel is loaded in a capture: {kernel}"
         return self._graph.call(op, values)
 
@@ -340,7 +367,7 @@ def _captured(op: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _OPS = """embed set_hidden last_row zeros norm norm_add soft_cap norm_linear linear_add add rope_append
-attention latent_append latent_attention delta_net sigmoid_gate route moe_add resident_moe_add ffn_add submit wait"""
+attention latent_append latent_attention delta_net sigmoid_gate route moe_add resident_moe_add ffn_add submit wait route_and_submit wait_norm"""
 for _name in _OPS.split():
     setattr(SimulatedDevice, _name, _captured(getattr(SimulatedDevice, _name)))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,12 @@ class HostSyncOps:
             self._kind = probe(self.device, self.streams) if enabled(self.device) else "none"
         return self._kind
 
+    @cached_property
+    def spare_flag(self) -> Ints:
+        """A flag (1,) that nobody looks at."""
+        flag: Ints = self.shared((1,), np.int32)
+        return flag
+
     @property
     def capturing(self) -> bool:
         """Whether ops called now become part of a graph."""
@@ -77,21 +84,31 @@ class HostSyncOps:
             torch.from_numpy(target).copy_(source, non_blocking=True)
         if self.host_sync == FLAGS:
             self.streams.write(self._handle(), request.submitted.ctypes.data, 1)
-            return
+        else:
+            self.call_host(request)
+
+    def call_host(self, request: ExpertRequest) -> None:
+        """Once the stream has come here, the host serves the request, called from a side stream."""
         side = self._side_stream()
         side.wait_stream(torch.cuda.current_stream(self.device))
         self.streams.call(side.cuda_stream, native.address_of("kt_serve_request"), request.address)
 
     def wait(self, request: ExpertRequest, residual: X) -> None:
-        """Waits in the stream; the result is read where the host has written it. What reads it lowers the flag,
-        before the request can be submitted again."""
-        flag = None
+        """See `kernels.device.DeviceOps`; the result is read where the host has written it. What reads it lowers the
+        flag, before the request can be submitted again."""
+        add(residual, torch.from_numpy(request.result), self.await_result(request))
+
+    def await_result(self, request: ExpertRequest) -> X | None:
+        """The stream waits; the flag that is then to be lowered, where there is one.
+
+        No kernel waits in its place: it would hold a processor meanwhile, and where a screen is drawn the driver ends
+        a kernel that takes seconds.
+        """
         if self.host_sync == FLAGS:
             self.streams.wait(self._handle(), request.completed.ctypes.data, 1)
-            flag = torch.from_numpy(request.completed)
-        else:
-            torch.cuda.current_stream(self.device).wait_stream(self._side_stream())
-        add(residual, torch.from_numpy(request.result), flag)
+            return torch.from_numpy(request.completed)
+        torch.cuda.current_stream(self.device).wait_stream(self._side_stream())
+        return None
 
     def _handle(self) -> int:
         if self.device.type != "cuda":

@@ -9,7 +9,7 @@ from kernels.gpu.elementwise import activated
 from kernels.gpu.moe.expert_kernels import matrix_of
 from kernels.gpu.quant.q8 import store_q8
 from kernels.gpu.quant.row_tiles import activations, contract, tile_rows
-from kernels.gpu.quant.words import load_word
+from kernels.gpu.quant.words import load_word, wide_product
 
 
 @triton.jit
@@ -55,9 +55,10 @@ def swiglu(
     end = tl.where(expert < 0, 0, BLOCKS)
     expert = tl.maximum(expert, 0).to(tl.int64)
     token = pair // top_k
-    row = tile_rows(tile, rows, ROWS, EVEN)
+    row = tile_rows(tile, rows, ROWS, EVEN) * BLOCKS
     first = tile.to(tl.int64) * (ROWS * BLOCKS)
     WHOLE: tl.constexpr = BLOCKS % SPAN == 0
+    group = tl.arange(0, SPAN)[None, :] & 7
     gates = tl.zeros([ROWS, SPAN], tl.float32)
     ups = tl.zeros([ROWS, SPAN], tl.float32)
     for start in range(0, end, SPAN):
@@ -67,10 +68,9 @@ def swiglu(
             block = tl.minimum(block, BLOCKS - 1)
         of_token = token * BLOCKS
         x = activations(numbers + of_token * 8, factors + of_token * 4, block, inside, WHOLE)
-        at, whole, group = row * BLOCKS + block, row * (BLOCKS // 8) + block // 8, block & 7
-        decoded = GATE(gate, gate_table, expert * gate_bytes, first, at, whole, group)
+        decoded = GATE(gate, gate_table, expert * gate_bytes, first, row, block, group)
         gates = contract(gates, decoded, x)
-        decoded = UP(up, up_table, expert * up_bytes, first, at, whole, group)
+        decoded = UP(up, up_table, expert * up_bytes, first, row, block, group)
         ups = contract(ups, decoded, x)
     g, u = tl.sum(gates, 1), tl.sum(ups, 1)
     out = tile * ROWS + tl.arange(0, ROWS)
@@ -126,31 +126,33 @@ def down_add(
     if slots is not None:
         matrices = tl.load(slots + matrices, mask=matrices >= 0, other=-1)
     some = tl.max(matrices, axis=0)
-    row = tile_rows(tile, rows, ROWS, EVEN)
+    row = tile_rows(tile, rows, ROWS, EVEN) * BLOCKS
     first = tile.to(tl.int64) * (ROWS * BLOCKS)
     total = tl.zeros([ROWS, SPAN], tl.float32)
-    for start in range(0, tl.where(some < 0, 0, TOP_K * BLOCKS), SPAN):
-        index = start + tl.arange(0, SPAN)[None, :]
-        inside = index < TOP_K * BLOCKS
-        index = tl.minimum(index, TOP_K * BLOCKS - 1)
-        choice, block = index // BLOCKS, index % BLOCKS
+    index = tl.arange(0, SPAN)[None, :]
+    choice, block, group = index // BLOCKS, index % BLOCKS, index & 7
+    for _ in range(0, tl.where(some < 0, 0, TOP_K * BLOCKS), SPAN):
+        inside = choice < TOP_K
+        choice = tl.minimum(choice, TOP_K - 1)
         expert = load_word(ids + choice)
         if slots is not None:
             expert = load_word(slots + tl.maximum(expert, 0)) | expert >> 31
         here = inside & (expert >= 0)
         # What is not here reads where another does, and is nothing.
-        matrix = tl.where(here, expert, some).to(tl.int64) * matrix_bytes
+        matrix = wide_product(tl.where(here, expert, some), matrix_bytes)
         weight = load_word(weights + choice).to(tl.float32, bitcast=True)
-        first_words, second_words, of_block = activations(numbers, factors, index, inside, True)
+        at = choice * BLOCKS + block
+        first_words, second_words, of_block = activations(numbers, factors, at, inside, True)
         weight = tl.where(here, weight, 0.0)
         weighted = (
             of_block[0] * weight, of_block[1] * weight, of_block[2] * weight, of_block[3] * weight
         )  # fmt: skip
-        decoded = DOT(
-            planes, table, matrix, first, row * BLOCKS + block,
-            row * (BLOCKS // 8) + block // 8, block & 7,
-        )  # fmt: skip
+        decoded = DOT(planes, table, matrix, first, row, block, group)
         total = contract(total, decoded, (first_words, second_words, weighted))
+        # Steps are counted up: quotients in every one of them would cost as much as a quarter of the product.
+        block += SPAN % BLOCKS
+        choice += SPAN // BLOCKS + (block >= BLOCKS).to(tl.int32)
+        block = tl.where(block >= BLOCKS, block - BLOCKS, block)
     out = tile * ROWS + tl.arange(0, ROWS)
     target = residual + token * residual_stride + out
     added = tl.sum(total, 1) + tl.load(target, mask=out < rows, other=0.0)

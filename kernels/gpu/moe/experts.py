@@ -16,6 +16,7 @@ from kernels.gpu.quant import matmul
 from kernels.gpu.quant.gemv import GEMV_MAX_ROWS, Rows, Tile, tile_for
 from kernels.gpu.quant.q8 import Q8, quantise
 from kernels.gpu.quant.weight import PackedWeight
+from kernels.gpu.rows.kernels import add_rows
 from kernels.gpu.sizes import BLOCK
 
 _FLOAT_TILES: tuple[Tile, ...] = Tile(16, 8, 4), Tile(8, 16, 4), Tile(8, 32, 8), Tile(8, 64, 16)
@@ -72,7 +73,7 @@ def moe_add(
     hidden = activated(products, activation, pairs, inner)
     out = matmul.grouped_gemm(matmul.fp16_activations(hidden), down, together)
     if last is not None:
-        elementwise.add_rows(out, last, pairs)
+        add_rows(out, last, pairs)
     add_weighted(out.view(n, top_k, -1), weights, residual)
 
 

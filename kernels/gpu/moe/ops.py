@@ -11,7 +11,7 @@ from kernels.device import StreamedLayer
 from kernels.gpu import elementwise
 from kernels.gpu.attention_ops import Weight, as_matrix, as_vector
 from kernels.gpu.moe import experts
-from kernels.gpu.moe.router import norm_router
+from kernels.gpu.moe.router import Routed, Router, norm_route
 from kernels.gpu.moe.routing import route as choose_experts
 from kernels.gpu.moe.streaming import ExpertStream
 from kernels.gpu.quant import gemv
@@ -32,6 +32,8 @@ class FeedForwardOps(RowOps):
 
     def __init__(self, stream: ExpertStream) -> None:
         self._stream = stream
+        self._counters: X | None = None
+        """Of programs that have ended (`graph.signals`): zeros between launches."""
 
     def linears(
         self, x: X, weights: Sequence[Weight], biases: Sequence[Weight | None] | None = None
@@ -61,18 +63,39 @@ class FeedForwardOps(RowOps):
         logit_bias: Weight | None = None,
         scales: Weight | None = None,
     ) -> tuple[X, X, X]:
-        n, hidden = x.shape
-        normed, ids, weights = _outputs(n, hidden, routing.top_k, x.device)
-        matrix, more = as_matrix(router), None if logit_bias is None else as_vector(logit_bias)
-        if n <= gemv.GEMV_MAX_ROWS and matrix.type.name == "F32":
-            logits = torch.empty(n, matrix.rows, device=x.device)
-            q8 = self.known.make(normed)
-            norm_router(x, as_vector(norm), eps, dense(matrix), more, normed, logits, q8)
-        else:
-            self.norm_into(normed, x, norm, eps)
-            (logits,) = self.linears(normed, [router], [logit_bias])
+        vectors = logit_bias, bias, scales
+        if takes_one_launch(x, router):
+            return self.route_in_one(x, norm, eps, router, vectors, routing)
+        normed, ids, weights = _outputs(len(x), x.shape[1], routing.top_k, x.device)
+        self.norm_into(normed, x, norm, eps)
+        (logits,) = self.linears(normed, [router], [logit_bias])
         biases, factors = (None if one is None else as_vector(one) for one in (bias, scales))
         choose_experts(logits, biases, factors, routing, ids, weights)
+        return normed, ids, weights
+
+    def route_in_one(
+        self,
+        x: X,
+        norm: Weight,
+        eps: float,
+        router: Weight,
+        vectors: tuple[Weight | None, Weight | None, Weight | None],
+        routing: Routing,
+        request: tuple[X, X | None] | None = None,
+    ) -> tuple[X, X, X]:
+        """The same for what `takes_one_launch`, with a request that it fills (`router.norm_route`). `vectors` are the
+        logits' bias, the choice's, and the weights' factors."""
+        normed, ids, weights = _outputs(len(x), x.shape[1], routing.top_k, x.device)
+        matrix = dense(as_matrix(router))
+        others = (None if one is None else as_vector(one) for one in vectors)
+        logits = torch.empty(len(x), len(matrix), device=x.device)
+        out = Routed(normed, logits, ids, weights, self.known.make(normed))
+        if (
+            self._counters is None
+        ):  # made by the first token, op by op: nothing is made in a capture
+            self._counters = torch.zeros(gemv.GEMV_MAX_ROWS, dtype=torch.int32, device=x.device)
+        using = Router(as_vector(norm), eps, matrix, routing, *others)
+        norm_route(x, using, out, self._counters, request)
         return normed, ids, weights
 
     def moe_add(
@@ -159,6 +182,11 @@ class FeedForwardOps(RowOps):
         )
         if scaler is not None:
             elementwise.gated_add(x, as_vector(scaler).view(-1), update, residual)
+
+
+def takes_one_launch(x: X, router: Weight) -> bool:
+    """Whether few rows meet a router of float32, as nearly all are."""
+    return len(x) <= gemv.GEMV_MAX_ROWS and as_matrix(router).type.name == "F32"
 
 
 def _outputs(n: int, hidden: int, top_k: int, device: torch.device) -> tuple[X, X, X]:

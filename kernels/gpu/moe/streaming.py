@@ -16,7 +16,6 @@ import torch
 from torch import Tensor as X
 
 from kernels.device import StreamedLayer
-from kernels.gpu import elementwise
 from kernels.gpu.graph.inputs import to_device
 from kernels.gpu.memory.side_stream import Mark
 from kernels.gpu.memory.staging import pieces
@@ -27,6 +26,7 @@ from kernels.gpu.moe.experts import Biases, Stacks, activated, add_weighted, moe
 from kernels.gpu.quant import gemv, matmul
 from kernels.gpu.quant.matmul import Fp16Activations, Groups
 from kernels.gpu.quant.weight import PackedWeight, packed_bytes
+from kernels.gpu.rows.kernels import add_rows
 from kernels.gpu.sizes import STREAM_BUFFERS, Kind, experts_at_once, stream_bytes
 from kernels.ops import Ints, Tensor
 
@@ -181,7 +181,7 @@ class ExpertStream:
         if few:
             return
         if biases is not None:
-            elementwise.add_rows(results.view(n * top_k, -1), biases[2], ids.view(-1))
+            add_rows(results.view(n * top_k, -1), biases[2], ids.view(-1))
         add_weighted(results, weights, residual)
 
     def _number(self, tensors: tuple[Tensor, Tensor, Tensor], used: frozenset[int]) -> int | None:

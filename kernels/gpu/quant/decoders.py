@@ -63,7 +63,8 @@ def pair(words, k: tl.constexpr):
 @triton.jit
 def one(planes, plane: tl.constexpr, first, at, lane, mask):
     """A lane's numbers of 1 bit: its groups in the lowest two bits of each byte."""
-    return read(planes, plane, first, at, mask) >> (lane * 2).to(tl.uint32)
+    first_bit = (lane & 1) * 4 + (lane >> 1) * 2
+    return read(planes, plane, first, at, mask) >> first_bit.to(tl.uint32)
 
 
 @triton.jit

@@ -10,7 +10,9 @@ which is what a product of four bytes at once takes, beside activations in the s
 half h of the block, since some types have a scale for every 16 columns.
 
 - 4 bits: word j has (j, 0) in its low nibbles and (j, 1) in its high ones;
-- 2 bits: two words, 1 bit: one; groups follow each other as 2 j + h, from the lowest bits on;
+- 2 bits: two words; groups follow each other as 2 j + h, from the lowest bits on;
+- 1 bit: one word; group (j, h) at bit 4 (j % 2) + 2 (j // 2) + h, so that those of groups whose 2 bits lie four
+  apart do too;
 - 8 bits: eight words, 4 h + j: a load has at most 16 bytes;
 - 4 bits `by_slot`, for types that look their numbers up: nibble 4 h + i of word j. Four nibbles that follow
   each other choose the bytes of a group (PTX's prmt).

@@ -107,7 +107,10 @@ def _pack(
             elif BITS == 8:
                 local = word // 4 * 16 + 4 * i + word % 4
             else:
-                group = word * PARTS + part
+                if BITS == 1:
+                    group = part // 2 % 2 * 4 + part // 4 * 2 + part % 2
+                else:
+                    group = word * PARTS + part
                 local = group % 2 * 16 + 4 * i + group // 2
             column = first + local
             index = column // (RUN * PARTS) * RUN + column % RUN

@@ -29,7 +29,7 @@ def activations(numbers, factors, block, inside, WHOLE: tl.constexpr):
 @triton.jit
 def contract(total, decoded, x):
     """total plus the products of decoded blocks (rows, blocks) (`dots`) with `activations`."""
-    words, scales, offsets, bias = decoded
+    words, scales, minima, bias = decoded
     first, second, factors = x
     half0 = _four_groups(words, 0, first, words[0] & 0)
     half1 = _four_groups(words, 4, second, half0 if len(scales) == 1 else words[0] & 0)
@@ -38,11 +38,11 @@ def contract(total, decoded, x):
     else:
         total += scales[0] * _unbiased(half0, factors[0], factors[1], bias)
         total += scales[1] * _unbiased(half1, factors[0], factors[2], bias)
-    if len(offsets) == 1:
-        total += offsets[0] * factors[3]
-    if len(offsets) == 2:
-        total += offsets[0] * factors[1]
-        total += offsets[1] * factors[2]
+    if len(minima) == 1:
+        total -= minima[0] * factors[3]
+    if len(minima) == 2:
+        total -= minima[0] * factors[1]
+        total -= minima[1] * factors[2]
     return total
 
 
@@ -93,20 +93,18 @@ def tile_rows(tile, rows, ROWS: tl.constexpr, EVEN: tl.constexpr):
 def dot_rows(planes, table, numbers, factors, tile, rows, n, DOT: tl.constexpr, N: tl.constexpr,
              ROWS: tl.constexpr, SPAN: tl.constexpr, BLOCKS: tl.constexpr, EVEN: tl.constexpr):  # fmt: skip
     """Sums (ROWS,) of a tile of weight rows with each of N rows of activations in 8 bits."""
-    row = tile_rows(tile, rows, ROWS, EVEN)
+    row = tile_rows(tile, rows, ROWS, EVEN) * BLOCKS
     first = tile.to(tl.int64) * (ROWS * BLOCKS)
     zero = tl.zeros([ROWS, SPAN], tl.float32)
     totals = [zero for _ in (0, 1, 2, 3, 4, 5, 6, 7)]
     WHOLE: tl.constexpr = BLOCKS % SPAN == 0
+    group = tl.arange(0, SPAN)[None, :] & 7
     for start in range(0, BLOCKS, SPAN):
         block = start + tl.arange(0, SPAN)[None, :]
         inside = block < BLOCKS
         if not WHOLE:
             block = tl.minimum(block, BLOCKS - 1)
-        decoded = DOT(
-            planes, table, tl.cast(0, tl.int64), first, row * BLOCKS + block,
-            row * (BLOCKS // 8) + block // 8, block & 7,
-        )  # fmt: skip
+        decoded = DOT(planes, table, tl.cast(0, tl.int64), first, row, block, group)
         totals = [
             _add_dots(totals[t], decoded, numbers, factors, block, inside, n, t, N, BLOCKS, WHOLE)
             for t in (0, 1, 2, 3, 4, 5, 6, 7)

@@ -120,6 +120,16 @@ def add_products(a, b, total):
 
 
 @triton.jit
+def wide_product(a, b):
+    """a * b in 64 bits, both at least 0: one instruction, where sums of 64 bits would take four."""
+    if INTERPRETED:
+        return a.to(tl.int64) * b
+    return tl.inline_asm_elementwise(
+        "mul.wide.u32 $0, $1, $2;", "=l,r,r", [a, b], dtype=tl.int64, is_pure=True, pack=1
+    )
+
+
+@triton.jit
 def choose_bytes(low, high, selector):
     """Byte i is the byte of (low, high) that the lower three bits of nibble i of the selector's lower half say;
     where the nibble's fourth bit is set, it is all ones or all zeros, as that byte's sign is."""

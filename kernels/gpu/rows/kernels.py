@@ -50,6 +50,22 @@ def soft_cap(x: X, cap: float) -> None:
     )
 
 
+def add_rows(x: X, rows: X, ids: X) -> None:
+    """x (n, features) += rows[ids] of (count, features), but for ids below zero."""
+    n, features = x.shape
+    check_rows(n, features, x)
+    _add_rows[(n, triton.cdiv(features, COLUMNS))](
+        x,
+        rows,
+        ids,
+        x.stride(0),
+        rows.stride(0),
+        FEATURES=features,
+        BLOCK=min(COLUMNS, triton.next_power_of_2(features)),
+        num_warps=4,
+    )
+
+
 @triton.jit
 def _norm_add(
     x: tl.tensor,
@@ -88,3 +104,22 @@ def _soft_cap(
     values = x + tl.program_id(0).to(tl.int64) * x_stride + d
     twice = tl.load(values, mask=d < features, other=0.0) * (2.0 / cap)
     tl.store(values, cap - 2.0 * cap / (1.0 + tl.exp(twice)), mask=d < features)
+
+
+@triton.jit
+def _add_rows(
+    x: tl.tensor,
+    rows: tl.tensor,
+    ids: tl.tensor,
+    x_stride: tl.tensor,
+    rows_stride: tl.tensor,
+    FEATURES: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    d = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    source = tl.load(ids + row).to(tl.int64)
+    inside = (d < FEATURES) & (source >= 0)
+    values = tl.load(x + row * x_stride + d, mask=inside, other=0.0)
+    added = tl.load(rows + source * rows_stride + d, mask=inside, other=0.0)
+    tl.store(x + row * x_stride + d, values + added, mask=inside)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from triton.runtime import interpreter
 
 ON_GPU = os.environ.get("KTCHAT_GPU_TESTS") == "1" and torch.cuda.is_available()
 DEVICE = "cuda" if ON_GPU else "cpu"
@@ -29,3 +32,15 @@ def error(got: Any, wanted: Any) -> float:
     assert got.shape == wanted.shape
     assert torch.isfinite(got).all()
     return float((got - wanted).abs().max() / wanted.abs().max())
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Inside, the interpreter does not check every sum and product for overflow, which takes half of its time: for
+    whole models, whose kernels have tests of their own that do."""
+    builder = interpreter.interpreter_builder
+    before, builder.options = builder.options, interpreter.InterpreterOptions(sanitize_overflow=False)  # fmt: skip
+    try:
+        yield
+    finally:
+        builder.options = before

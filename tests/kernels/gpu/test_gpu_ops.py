@@ -32,7 +32,7 @@ from kernels.hybrid.split import SplitOps
 from kernels.ops import CacheShape, Floats, Tensor
 from kernels.quants import BY_NAME
 from kernels.reference import ReferenceOps
-from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU
+from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU, unchecked
 from tests.support.fidelity import nmse
 from tests.support.tiny import MODELS, tiny_model
 from tests.support.tiny_shapes import SHAPES
@@ -59,14 +59,17 @@ SOME = tuple(key for key in MODELS if key[1] not in {
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
+def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Few programs for the interpreter."""
     if ON_GPU:
+        yield
         return
     monkeypatch.setattr(matmul, "_GEMM_ROWS", 512)
     for key, shape in SHAPES.items():
         heads = 2 if shape.latent else shape.heads
         monkeypatch.setitem(SHAPES, key, replace(shape, layers=shape.kinds, heads=heads))
+    with unchecked():
+        yield
 
 
 def rows(path: Path, ops: Any, chunks: Sequence[int]) -> Floats:

@@ -6,6 +6,7 @@ row of latent and rotated features a position.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from kernels.gpu.gpu_ops import GpuOps
 from kernels.gpu.quant import matmul
 from kernels.ops import CacheKind, Floats
 from kernels.reference import ReferenceOps
-from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU
+from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU, unchecked
 from tests.support.fidelity import nmse
 from tests.support.llama_cpp_reference import LlamaCppReference
 from tests.support.tiny import tiny_model
@@ -36,13 +37,16 @@ PAGES = page_table(list(range(-(-len(TOKENS) // PAGE_SIZE)))[::-1])
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
+def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Few programs for the interpreter."""
     if ON_GPU:
+        yield
         return
     monkeypatch.setattr(matmul, "_GEMM_ROWS", 512)
     for key, shape in SHAPES.items():
         monkeypatch.setitem(SHAPES, key, replace(shape, layers=shape.kinds))
+    with unchecked():
+        yield
 
 
 def logits(path: Path, ops: Any, kv: CacheKind) -> Floats:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from kernels.gpu.moe import router
 from kernels.gpu.moe.routing import route
 from kernels.ops import Routing, Tensor
 from kernels.quants import BY_NAME
 from kernels.reference import ReferenceOps
-from tests.kernels.gpu.gpu_cases import DEVICE, error, normal, unset
+from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU, error, normal, unset
 
 REFERENCE = ReferenceOps()
 # The interpreter says when exp overflows or a logit is no number; both are meant here.
@@ -131,3 +132,26 @@ def test_impossible_routings_are_refused() -> None:
             route(torch.zeros(1, 8), None, None, routing, ids, weights)
     with pytest.raises(ValueError, match="ids of"):
         route(torch.zeros(1, 8), None, None, Routing(3), ids, weights)
+
+
+@pytest.mark.skipif(ON_GPU, reason="there a launch has many programs anyway")
+def test_the_last_program_chooses_and_writes_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(router, "_ROWS", 4)
+    hidden, experts, routing = 64, 10, Routing(3)
+    x, norm = normal(1, 2, hidden), normal(2, hidden).abs()
+    matrix, counters = normal(3, experts, hidden), torch.zeros(2, dtype=torch.int32)
+    using = router.Router(norm, 1e-6, matrix, routing, logit_bias=normal(4, experts))
+    for n in (2, 1):
+        inputs, flag = unset(hidden + 6), torch.zeros(1, dtype=torch.int32)
+        ids = torch.full((n, 3), -1, dtype=torch.int32)
+        out = router.Routed(unset(n, hidden), unset(n, experts), ids, unset(n, 3))
+        router.norm_route(x[:n], using, out, counters, (inputs, flag) if n == 1 else None)
+        normed = x[:n] * torch.rsqrt(x[:n].pow(2).mean(-1, keepdim=True) + 1e-6) * norm
+        wanted, chosen = (normed @ matrix.T + using.logit_bias).softmax(-1).topk(3)
+        assert torch.equal(out.ids, chosen.int()) and error(out.normed, normed) < 1e-5
+        assert error(out.weights, wanted / wanted.sum(-1, keepdim=True)) < 1e-5
+        assert not counters.any()
+    parts = inputs.split([hidden, 3, 3])
+    assert flag.tolist() == [1] and torch.equal(parts[0], out.normed[0])
+    assert torch.equal(parts[1], out.weights[0])
+    assert torch.equal(parts[2].view(torch.int32), out.ids[0])

@@ -16,6 +16,10 @@ from tests.kernels.gpu.offline.targets import has_dot
 
 _TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 _INSTRUCTION = re.compile(r"\s*/\*([0-9a-f]{4,})\*/\s+(.*)")
+_DOTS = "DOT", "DOT0", "GATE", "UP"
+"""Constexprs that are decoders for activations in 8 bits, then all decoders. A product of several matrices that
+read the same rows is measured with one."""
+_DECODERS = *_DOTS, "DECODE", "DECODE0", "DECODE_GATE", "DECODE_UP"
 _BRANCH = re.compile(r"BRA.*`\((\.L_x_\d+)\)")
 _LOAD = re.compile(r"tt\.load .*: tensor<([\dx]+)x!tt\.ptr<([a-z]+)(\d+)>, (#\w+)>")
 _LAYOUT = re.compile(
@@ -38,13 +42,22 @@ def loop(cubin: bytes) -> tuple[int, int]:
 
 
 def weights_of_step(kernel: Any) -> int | None:
-    """Weights that a program reads in a step of its loop; None for a kernel that does not say so by ROWS and BLOCKS
-    of 32, as vector products do. It reads as many matrices as it has decoders."""
+    """Weights that a program reads in a step of its loop, in all matrices; None for a kernel that is no vector
+    product: those have a number of ROWS, and of blocks of 32, and decoders."""
     constants = constants_of(kernel)
-    if not {"ROWS", "BLOCKS"} <= constants.keys() or has_dot(kernel):
+    decoders = [name for name in _DECODERS if constants.get(name) is not None]
+    if "ROWS" not in constants or not decoders or has_dot(kernel):
         return None
-    matrices = max(1, sum(name.startswith("DECODE") for name in constants))
-    return 32 * int(constants["ROWS"] * constants["BLOCKS"]) * matrices
+    in_float = any(name.startswith("DECODE") for name in decoders)
+    step = "FLOAT_SPAN" if in_float and "FLOAT_SPAN" in constants else "SPAN"
+    blocks = constants[step] if step in constants else constants["BLOCKS"]
+    return 32 * int(constants["ROWS"] * blocks) * len(decoders)
+
+
+def reads_8_bits(kernel: Any) -> bool:
+    """Whether a vector product multiplies with activations in 8 bits."""
+    constants = constants_of(kernel)
+    return any(constants.get(name) is not None for name in _DOTS)
 
 
 def row_bytes(kernel: Any) -> int | None:

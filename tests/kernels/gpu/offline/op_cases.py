@@ -16,14 +16,14 @@ from kernels.gpu.attention.latent import latent_attention
 from kernels.gpu.attention.plan import AttentionPlan, plan_attention, plan_latent_attention
 from kernels.gpu.attention.rope import rope_table, rotate
 from kernels.gpu.attention.scratch import Scratch
-from kernels.gpu.elementwise import activate, add_rows, gated_add, rms_norm, sigmoid_gate
+from kernels.gpu.elementwise import activate, gated_add, rms_norm, sigmoid_gate
 from kernels.gpu.graph.answers import add
-from kernels.gpu.moe.router import norm_router
+from kernels.gpu.moe.router import Routed, Router, norm_route
 from kernels.gpu.moe.routing import route
 from kernels.gpu.quant.q8 import Q8
 from kernels.gpu.recurrent.delta_net import delta_net
 from kernels.gpu.recurrent.state import GpuRecurrentState
-from kernels.gpu.rows.kernels import norm_add, soft_cap
+from kernels.gpu.rows.kernels import add_rows, norm_add, soft_cap
 from kernels.ops import ACTIVATIONS, Rope, Routing
 from kernels.recurrent import DeltaNet, DeltaNetWeights, StateShape
 
@@ -97,14 +97,22 @@ def elementwise() -> None:
     norm_add(x, w, 1e-6, x.clone(), rows(1))
     soft_cap(x, 30.0)
     add(x, x.clone(), rows(1, dtype=torch.int32))
-    q8 = Q8.empty(2, 2048, torch.device("cpu"))
-    norm_router(x, w, 1e-6, rows(128, 2048), None, x.clone(), rows(2, 128), q8)
+    flag = rows(1, dtype=torch.int32)
+    rms_norm(x[:1], w, 1e-6, x[1:], x[:1].clone(), Q8.empty(1, 2048, x.device), flag)
 
 
 def routes(experts: int, routing: Routing, biased: bool) -> None:
+    """From logits; and with the norm and the router before, of several tokens, and of one with a request."""
     top = routing.top_k
     bias = rows(experts) if biased else None
-    route(rows(2, experts), bias, bias, routing, rows(2, top, dtype=torch.int32), rows(2, top))
+    ids, weights = rows(2, top, dtype=torch.int32), rows(2, top)
+    route(rows(2, experts), bias, bias, routing, ids, weights)
+    router = Router(rows(2048), 1e-6, rows(experts, 2048), routing, bias, bias, bias)
+    flag, inputs = rows(1, dtype=torch.int32), rows(2048 + 2 * top)
+    for n, request in ((2, None), (1, (inputs, flag))):
+        q8 = Q8.empty(n, 2048, torch.device("cpu"))
+        out = Routed(rows(n, 2048), rows(n, experts), ids[:n], weights[:n], q8)
+        norm_route(rows(n, 2048), router, out, rows(2, dtype=torch.int32), request)
 
 
 def recurrent(tokens: int, key: int = 128, value: int = 128, tiled: bool = False) -> None:

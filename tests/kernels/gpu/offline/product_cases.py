@@ -21,6 +21,8 @@ OF_EVERY_TYPE = ("pack", "one row", "experts of a token")
 FOR_PROMPTS = "16 rows", "1024 rows", "experts of a prompt", "gathered rows", "scattered rows"
 FOR_FEW = "8 rows", "a head's row", "biased experts of a token"
 """Variants: they differ in what they read and write, not in how a type is decoded."""
+WIDE_TOKEN, WIDE_HIDDEN = "a wide token", 16384
+"""Rows that take several steps, so that there are loops to count: of types that read activations in 8 bits."""
 
 TYPES = tuple(FORMATS)
 
@@ -51,6 +53,15 @@ def cases(name: str) -> dict[str, Callable[[], Any]]:
         of = stacks(INNER if n == 1 else WIDE)
         experts_of.moe_add(x[:n], ids, weights, of, residual[:n], biases, int(biased))
 
+    def wide() -> None:
+        x, out = torch.zeros(1, WIDE_HIDDEN), torch.zeros(1, WIDE_HIDDEN)
+        gemv.gemv(x, [PackedWeight.empty(kind, (HIDDEN, WIDE_HIDDEN))])
+        gate, up = (PackedWeight.empty(kind, (TOP_K, INNER, WIDE_HIDDEN)) for _ in range(2))
+        down = PackedWeight.empty(kind, (TOP_K, HIDDEN, 8 * INNER))
+        ids, weights = torch.zeros(1, TOP_K, dtype=torch.int32), torch.zeros(1, TOP_K)
+        experts_of.expert_hidden(gemv.Rows(x), gate, up, ids.view(-1), down=gate)
+        experts_of.down_add(torch.zeros(TOP_K, 8 * INNER), down, ids, weights, out[:, :HIDDEN])
+
     def groups() -> matmul.Groups:
         return matmul.groups(torch.arange(TOP_K, dtype=torch.int32).repeat(64), EXPERTS)
 
@@ -70,6 +81,7 @@ def cases(name: str) -> dict[str, Callable[[], Any]]:
         "pack": pack,
         "one row": lambda: linear(1),
         "8 rows": lambda: linear(8),
+        WIDE_TOKEN: wide,
         "16 rows": lambda: linear(16),
         "1024 rows": lambda: linear(1024),
         "experts of a token": lambda: experts(1),

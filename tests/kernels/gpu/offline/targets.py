@@ -31,6 +31,8 @@ SAME_PTX = (86, 89)
 """Those that assemble the PTX of the first."""
 LIKE = {90: 80, 120: 100}
 """Of kernels without `tl.dot`: whose TTGIR a target shares."""
+LOOPS_OF = 89
+"""The target whose loops are counted: disassembling takes as long as compiling. Others' were within two percent."""
 MULTIPROCESSORS = 128
 """Of the GPU that launchers see: they choose tiles and splits by it. An RTX 4090's."""
 
@@ -100,17 +102,28 @@ class Binary:
 
 def binaries(case: Callable[[], Any], archs: Sequence[int] = TARGETS) -> Iterator[Binary]:
     """Everything that a case launches, for all of `archs`."""
+    yield from filter(lambda binary: binary.arch in archs, _binaries(case, archs))
+
+
+def _binaries(case: Callable[[], Any], archs: Sequence[int]) -> Iterator[Binary]:
+    """The same, and maybe what it is made from for another target."""
     dots = False
-    for arch in filter(archs.__contains__, (FIRST, 100)):
+    first = (FIRST, {FIRST, *SAME_PTX, *_sharing(FIRST)}), (100, {100, *_sharing(100)})
+    for arch in (arch for arch, serves in first if serves & {*archs}):
         for kernel in compiled(case, arch):
             yield _binary(arch, kernel, kernel)
             for other in SAME_PTX if arch == FIRST else ():
-                yield Binary(other, kernel, assembled(kernel, other), kernel.metadata.shared)
+                if other in archs:
+                    yield Binary(other, kernel, assembled(kernel, other), kernel.metadata.shared)
             dots |= (dot := has_dot(kernel))
-            for other in () if dot else (to for to, of in LIKE.items() if of == arch):
+            for other in () if dot else filter(archs.__contains__, _sharing(arch)):
                 yield _binary(other, kernel, from_ttgir(kernel, other))
     for arch in filter(archs.__contains__, LIKE if dots else ()):
         yield from (_binary(arch, one, one) for one in compiled(case, arch) if has_dot(one))
+
+
+def _sharing(arch: int) -> list[int]:
+    return [to for to, of in LIKE.items() if of == arch]
 
 
 def _binary(arch: int, kernel: Any, low: Any) -> Binary:

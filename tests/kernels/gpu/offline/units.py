@@ -16,8 +16,15 @@ from typing import Any
 
 from triton import knobs
 
+from kernels.gpu.quant.formats import FORMATS
 from tests.kernels.gpu.offline import op_cases, product_cases
-from tests.kernels.gpu.offline.targets import BEFORE_BLACKWELL, FIRST, TARGETS, launches
+from tests.kernels.gpu.offline.targets import (
+    BEFORE_BLACKWELL,
+    FIRST,
+    LOOPS_OF,
+    TARGETS,
+    launches,
+)
 
 SAME = "same: "
 WITNESSES = ("Q4_K: one row", "IQ2_S: experts of a token", "Q6_K: pack", "decode, 8 x 128")
@@ -33,6 +40,8 @@ def units(turn: int = 0, everything: bool = False) -> list[str]:
     for number, kind in enumerate(product_cases.TYPES):
         mine = everything or (number + turn) % 2 == 0
         found += [_unit(f"{kind}: {case}", mine) for case in _of_type(number + turn, everything)]
+        if FORMATS[kind].dot is not None:
+            found.append(f"{kind}: {product_cases.WIDE_TOKEN} @ {LOOPS_OF}")
     return found
 
 

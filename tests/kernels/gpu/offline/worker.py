@@ -14,13 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.kernels.gpu.offline import machine_code
-from tests.kernels.gpu.offline.targets import Binary, binaries, differences
+from tests.kernels.gpu.offline.targets import LOOPS_OF, Binary, binaries, differences
 from tests.kernels.gpu.offline.units import SAME, key, launch, split
 
 Result = dict[str, Any]
-
-LOOPS_OF = 89
-"""The target whose loops are counted: disassembling takes as long as compiling. Others' were within two percent."""
 
 
 def main(results: Path | None) -> None:
@@ -60,9 +57,12 @@ def figures(binary: Binary) -> Result:
     if weights is None:
         return row
     row["row_bytes"] = machine_code.row_bytes(kernel)
+    row["in_8_bits"] = machine_code.reads_8_bits(kernel)
     if binary.arch == LOOPS_OF:
         instructions, row["loop_barriers"] = machine_code.loop(binary.cubin)
-        row["per_32_weights"] = round(32 * instructions * 32 * kernel.metadata.num_warps / weights)
+        if instructions:  # short rows have no loop
+            threads = 32 * kernel.metadata.num_warps
+            row["per_32_weights"] = round(32 * instructions * threads / weights, 1)
     return row
 
 
