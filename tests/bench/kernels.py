@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from engine.machine.probes.bandwidth import read_bandwidth
 from kernels.cpu import CpuOps
 from kernels.ops import CacheShape, Rope, Routing, Tensor
 from kernels.quants import BY_NAME, IK_TYPES
+from tests.support.random_blocks import RANDOM_TYPES, random_blocks
 
 HIDDEN, WIDTH, EXPERTS, TOP_K = 2048, 768, 128, 8
 HEADS, KV_HEADS, HEAD = 32, 4, 128
@@ -38,12 +40,17 @@ class Case:
     run: Callable[[int], object]
 
 
+@cache
+def sample_rows(kind: str, cols: int) -> np.ndarray:
+    """The bytes of 64 random rows."""
+    sample = np.random.default_rng(1).standard_normal((64, cols)).astype(np.float32) * 0.02
+    makers = dict.fromkeys(IK_TYPES, random_rows) | dict.fromkeys(RANDOM_TYPES, random_blocks)
+    return makers.get(kind, quantise)(sample, BY_NAME[kind]).reshape(-1)
+
+
 def weights(kind: str, *shape: int) -> Tensor:
     """Plausible weights in a mapped file, as models are: few quantised rows, repeated."""
-    rng = np.random.default_rng(1)
-    sample = rng.standard_normal((64, shape[-1])).astype(np.float32) * 0.02
-    make = random_rows if kind in IK_TYPES else quantise
-    rows = make(sample, BY_NAME[kind]).reshape(-1)
+    rows = sample_rows(kind, shape[-1])
     size = BY_NAME[kind].row_bytes(shape[-1]) * int(np.prod(shape[:-1]))
     with tempfile.TemporaryFile() as file:
         file.write(np.resize(rows, size).tobytes())
