@@ -1,12 +1,12 @@
 # make chat [MODEL=path.gguf] · make test · make test-all · make test-real · make check · make check-native · make check-gpu
-# make gpu-check · make bench · make guide
+# make gpu-check · make bench · make bench-tables · make guide
 # make wheelhouse [TARGET=3.12] [OUT=folder] · make check-wheels [TARGET=3.12]
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: chat test test-all test-real check check-native check-gpu gpu-check setup native guide bench wheelhouse check-wheels clean
+.PHONY: chat test test-all test-real check check-native check-gpu gpu-check setup native guide bench bench-tables wheelhouse check-wheels clean
 
 chat: setup
 	@$(BIN)/ktchat $(if $(MODEL),-m "$(MODEL)")
@@ -65,6 +65,10 @@ gpu-check: setup
 guide: setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint packaging/constraints.txt --requirement packaging/guide/requirements.txt
 	@$(BIN)/python packaging/guide/build.py
+
+# The tables of README.md, measured: names them; ARGS="--write types" for one, minutes each.
+bench-tables: setup
+	@$(BIN)/python packaging/bench_tables.py $(ARGS)
 
 bench: setup
 	@$(BIN)/ktchat bench --shape qwen3-30b-a3b --layers 8 --prompt 512 --gen 64 --vs llama.cpp

@@ -12,11 +12,15 @@ from typing import overload
 
 from engine.errors import EngineError, KtchatError, RequestError
 from engine.process.child import WORKER, Child
+from engine.process.event_queue import EventQueue
 from engine.process.exit_report import AGAIN
 from engine.protocol import (
     AnswerNow,
+    Begun,
     Cancel,
     Close,
+    Count,
+    Counted,
     Event,
     Failed,
     Figures,
@@ -35,7 +39,11 @@ CLOSE_SECONDS = 0.5
 """Time the child has to end by itself."""
 CANCEL_SECONDS = 120.0
 """Time the child has to stop a reply: one chunk of a very large model's prefill may take a minute."""
+HEED_SECONDS = 0.5
+"""How often it is looked at meanwhile, and what a child that was quiet before still gets."""
 
+COUNT_SECONDS = 10.0
+"""Longest wait for a count: who sends is told by the reply whether it fits."""
 
 DROPPED_SECONDS = 0.1
 """Time in which the event loop closes an iterator that was dropped."""
@@ -83,9 +91,12 @@ class Engine:
         max_tokens: int | None = None,
         think: Think | None = None,
         session: str | None = None,
+        begun: Begun | None = None,
+        *,
+        watch: bool = False,
     ) -> AsyncGenerator[Event, None]:
         """Answer a conversation: Progress, Prefilled, Thinking, Text, WasThinking, Notice, then Finished
-        or Failed. `think` is one of `Loaded.think`; None: as the template has it. `session`: see `Generate`.
+        or Failed. `think` is one of `Loaded.think`; None: as the template has it. `session`, `begun`: see `Generate`.
 
         Loads the model again first (Progress) when the child has died since.
         """
@@ -96,11 +107,31 @@ class Engine:
             return
         self._id += 1
         chosen = sampling or Sampling()
-        request = Generate(self._id, tuple(messages), chosen, max_tokens, think, session)
+        said = tuple(messages)
+        how = chosen, max_tokens, think, session
+        request = Generate(self._id, said, *how, begun=begun, watch=watch)
         with self._at_work():
             async with aclosing(self._answer(request)) as events:
                 async for event in events:
                     yield event
+
+    async def count(
+        self, messages: Sequence[Message], think: Think | None = None
+    ) -> Counted | None:
+        """The tokens of a conversation as the model would read it, while something else goes on too.
+
+        None: no model is there, or it cannot be counted.
+        """
+        child = self._alive()
+        if child is None or self.loaded is None:
+            return None
+        self._id += 1
+        try:
+            answer = child.count(Count(self._id, tuple(messages), think))
+            counted = await asyncio.wait_for(answer, COUNT_SECONDS)
+        except (KtchatError, TimeoutError):
+            return None
+        return counted if counted is not None and counted.tokens is not None else None
 
     def cancel(self) -> None:
         """Stop what is running, if anything. A reply ends with Finished("cancelled"); a load fails."""
@@ -225,9 +256,21 @@ class Engine:
         child.send(Cancel(command.id))
         events = child.events
         assert events is not None
-        error = EngineError("The engine hung", f"It did not stop in {CANCEL_SECONDS:g} s", AGAIN)
-        timer = asyncio.get_running_loop().call_later(CANCEL_SECONDS, child.kill, error)
-        events.ended.add_done_callback(lambda _: timer.cancel())
+        loop = asyncio.get_running_loop()
+        loop.call_later(HEED_SECONDS, self._enforce, child, events, loop.time() + CANCEL_SECONDS)
+
+    def _enforce(self, child: Child, events: EventQueue, deadline: float) -> None:
+        """Kill a child that was told to stop and gives no sign of life, or goes on past the deadline."""
+        loop = asyncio.get_running_loop()
+        if events.ended.done():
+            return
+        if child.quiet:
+            child.kill(EngineError("The engine hung", "It gave no sign of life", AGAIN))
+        elif loop.time() >= deadline:
+            why = f"It did not stop in {CANCEL_SECONDS:g} s"
+            child.kill(EngineError("The engine hung", why, AGAIN))
+        else:
+            loop.call_later(HEED_SECONDS, self._enforce, child, events, deadline)
 
 
 @overload

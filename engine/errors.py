@@ -5,6 +5,7 @@ An error crosses the engine's pipe as a plain dict and arrives as the same type.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -24,6 +25,7 @@ class KtchatError(Exception):
         KtchatError.kinds[cls.__name__] = cls
 
     def __init__(self, what: str, why: str = "", todo: str = "") -> None:
+        what, why, todo = without_secrets(what), without_secrets(why), without_secrets(todo)
         super().__init__(what, why, todo)
         self.what = what
         self.why = why
@@ -46,6 +48,18 @@ class KtchatError(Exception):
         """The error that `to_dict` described; an unknown kind becomes a plain `KtchatError`."""
         cls = KtchatError.kinds.get(str(data.get("kind")), KtchatError)
         return cls(str(data.get("what", "")), str(data.get("why", "")), str(data.get("todo", "")))
+
+
+_SECRET = re.compile(
+    r"\b(hf_|sk-(?:proj-|ant-)?|gh[pousr]_|github_pat_|glpat-|xox[abp]-|AKIA|AIza)[A-Za-z0-9_\-]{12,}"
+    r"|(?<=Bearer )[^\s\"']{8,}"
+)
+"""Tokens and keys by how they begin."""
+
+
+def without_secrets(text: str) -> str:
+    """The text with tokens and keys blacked out: `hf_…`."""
+    return _SECRET.sub(lambda found: f"{found[1] or ''}…", text)
 
 
 def _sentence(text: str) -> str:

@@ -8,10 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from engine.errors import KtchatError, RequestError
+from engine.common.figures import Figures as Figures
+from engine.common.sampling_values import SAMPLING_LIMITS as SAMPLING_LIMITS
+from engine.common.sampling_values import PartialSampling as PartialSampling
+from engine.common.sampling_values import Sampling as Sampling
+from engine.common.sampling_values import check_sampling as check_sampling
+from engine.errors import KtchatError
 
 Role = Literal["system", "user", "assistant"]
-Reason = Literal["stop", "length", "context", "cancelled"]
+Reason = Literal["stop", "length", "context", "cancelled", "repeats"]
+"""Why a reply ended: by itself, at its limit, at the context's end, by the person, going round in circles."""
 Stage = Literal["load", "prefill"]
 RuntimeName = Literal["native", "llama.cpp"]
 Auto = Literal["auto"]
@@ -29,57 +35,6 @@ class Message:
 
     role: Role
     content: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the next token is chosen. `temperature` 0 is greedy; `seed` None draws one."""
-
-    temperature: float = 0.7
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.05
-    repeat_penalty: float = 1.0
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        check_sampling(self)
-
-
-@dataclass(frozen=True, slots=True)
-class PartialSampling:
-    """Some of the values of a `Sampling`, as a person, a model's file or the settings give them."""
-
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    repeat_penalty: float | None = None
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        check_sampling(self)
-
-
-SAMPLING_LIMITS: dict[str, tuple[float, float]] = {
-    "temperature": (0.0, 10.0),
-    "top_k": (0, 1 << 20),
-    "top_p": (0.0, 1.0),
-    "min_p": (0.0, 1.0),
-    "repeat_penalty": (0.1, 10.0),
-    "seed": (0, 0xFFFFFFFF),
-}
-"""Least and greatest value of each."""
-
-
-def check_sampling(sampling: Sampling | PartialSampling) -> None:
-    """Raise `RequestError` for a value that is not possible."""
-    for name, (low, high) in SAMPLING_LIMITS.items():
-        value = getattr(sampling, name)
-        if value is not None and not low <= value <= high:
-            raise RequestError(
-                f"{name} {value} is not possible", "", f"Use a value from {low:g} to {high:g}"
-            )
 
 
 # Commands: client -> child.
@@ -100,13 +55,23 @@ class Load:
     """Where the KV cache goes between replies, to be found again; empty: nowhere."""
     cache_budget: int | None = None
     """Bytes that it may take there; None: 10 GB, or a tenth of the free disk where that is less."""
+    lookup: bool = True
+    """Whether tokens are drafted by prompt lookup where that is faster; replies are the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What there is of a reply already, reasoning and text: it goes on from its end."""
+
+    thinking: str = ""
+    reply: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Generate:
     """Answer a conversation. `id` is echoed by `Cancel`. `think` None: as the template has it.
 
-    `session` names whose the KV cache on the disk is; None: nothing of this one goes there.
+    `begun` None: the reply begins with its first token. Else the events and figures are of what is new. `session` names whose the KV cache on the disk is; None: nothing of this one goes there.
     """
 
     id: int
@@ -115,6 +80,18 @@ class Generate:
     max_tokens: int | None = None
     think: Think | None = None
     session: str | None = None
+    begun: Begun | None = None
+    watch: bool = False
+    """Whether the reply is stopped when it repeats itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Count the tokens of a conversation, whatever else is going on. `id` is echoed by `Counted`."""
+
+    id: int
+    messages: tuple[Message, ...]
+    think: Think | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +115,7 @@ class Close:
     seconds: float = 0.0
 
 
-Command = Load | Generate | Cancel | AnswerNow | Close
+Command = Load | Generate | Count | Cancel | AnswerNow | Close
 
 # Events: child -> client.
 
@@ -158,6 +135,13 @@ class Notice:
     """Something the person should know, that stops nothing (another runtime, a built-in template)."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """The engine gives no sign of life (`quiet`), or does again. Said by its parent, never by itself."""
+
+    quiet: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,38 +201,6 @@ class WasThinking:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """One turn in numbers. Seconds of wall time; `reply_tokens` include thinking, `cached_tokens` those that
-    were restored from the disk."""
-
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    reply_tokens: int = 0
-    thinking_tokens: int = 0
-    prefill_seconds: float = 0.0
-    first_token_seconds: float = 0.0
-    decode_seconds: float = 0.0
-    context_used: int = 0
-    context_size: int = 0
-    seed: int = 0
-    restored_tokens: int = 0
-    restore_seconds: float = 0.0
-
-    @property
-    def decode_tok_s(self) -> float:
-        """Tokens a second after the first, 0 when there was no second one."""
-        if self.reply_tokens < 2 or self.decode_seconds <= 0:
-            return 0.0
-        return (self.reply_tokens - 1) / self.decode_seconds
-
-    @property
-    def prefill_tok_s(self) -> float:
-        """Prompt tokens a second, cached ones left out."""
-        fresh = self.prompt_tokens - self.cached_tokens
-        return fresh / self.prefill_seconds if self.prefill_seconds > 0 else 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Finished:
     """The reply is complete; the last event of a request that did not fail."""
 
@@ -263,13 +215,37 @@ class Failed:
     error: KtchatError
 
 
-Event = Progress | Notice | Loaded | Prefilled | Thinking | Text | WasThinking | Finished | Failed
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The answer to a `Count`, beside the events of other commands."""
+
+    id: int
+    tokens: int | None = None
+    """Of the prompt; None: it cannot be counted."""
+    cached: int = 0
+    """Of these, what the KV cache in memory has; 0 while a command is at work."""
+    each: tuple[int, ...] = ()
+    """Of each message's text alone."""
+
+
+Event = (
+    Progress
+    | Notice
+    | Quiet
+    | Loaded
+    | Prefilled
+    | Thinking
+    | Text
+    | WasThinking
+    | Finished
+    | Failed
+)
 
 Last = Loaded | Finished | Failed
 """What ends a command's events."""
 
 
-def coalesced(last: Event, event: Event) -> Event | None:
+def coalesced(last: Event | Counted, event: Event | Counted) -> Event | None:
     """One event that says what both say; None where they cannot be one."""
     match last, event:
         case Text(), Text():

@@ -15,10 +15,13 @@ from engine.errors import EngineError, KtchatError, RequestError
 from engine.protocol import (
     AnswerNow,
     Auto,
+    Begun,
     Cancel,
     Close,
     Command,
     Computed,
+    Count,
+    Counted,
     Device,
     Event,
     Failed,
@@ -47,18 +50,20 @@ from engine.protocol import (
 MAX_FRAME = 64 << 20
 """Bytes in one frame; a longer one comes from a broken program."""
 
+Item = Command | Event | Counted
+
 _LENGTH = struct.Struct(">I")
 
 _TYPES: dict[str, type[Any]] = {
     cls.__name__: cls
     for cls in (
-        *(Load, Generate, Cancel, AnswerNow, Close),
+        *(Load, Generate, Count, Cancel, AnswerNow, Close, Counted),
         *(Progress, Notice, Loaded, Prefilled, Thinking, Text, WasThinking, Finished, Failed),
     )
 }
 
 
-def encode(item: Command | Event) -> bytes:
+def encode(item: Item) -> bytes:
     """One frame: length and JSON of a command or an event. Raises `RequestError` when too long."""
     body = item.error.to_dict() if isinstance(item, Failed) else dataclasses.asdict(item)
     data = json.dumps([type(item).__name__, body], ensure_ascii=True).encode()
@@ -67,11 +72,11 @@ def encode(item: Command | Event) -> bytes:
     return _LENGTH.pack(len(data)) + data
 
 
-def decode(data: bytes) -> Command | Event:
+def decode(data: bytes) -> Item:
     """The command or event in one frame's JSON. Raises `EngineError` for anything else."""
     try:
         name, body = json.loads(data)
-        item: Command | Event = _build(_TYPES[name], body)
+        item: Item = _build(_TYPES[name], body)
     except RequestError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -87,7 +92,7 @@ class Frames:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[Command | Event]:
+    def feed(self, data: bytes) -> Iterator[Item]:
         """What `data` completes. Raises `EngineError` for a frame too long or unreadable."""
         self._buffer += data
         while len(self._buffer) >= _LENGTH.size:
@@ -110,7 +115,13 @@ def _build(cls: type[Any], body: Mapping[str, Any]) -> Any:
             **body,
             "messages": tuple(_plain(Message, message) for message in body["messages"]),
             "sampling": _plain(Sampling, body["sampling"]),
+            "begun": None if body.get("begun") is None else _plain(Begun, body["begun"]),
         }
+    elif cls is Count:
+        messages = tuple(_plain(Message, message) for message in body["messages"])
+        body = {**body, "messages": messages}
+    elif cls is Counted:
+        body = {**body, "each": _counts(body.get("each", []))}
     elif cls is Loaded:
         body = {
             **body,
@@ -128,6 +139,13 @@ def _plain(cls: type[Any], body: Mapping[str, Any]) -> Any:
         if field_.name in body and not _fits(body[field_.name], str(field_.type)):
             raise TypeError(f"{cls.__name__}.{field_.name}: {body[field_.name]!r}")
     return cls(**body)
+
+
+def _counts(numbers: object) -> tuple[object, ...]:
+    """The numbers of a `Counted.each`."""
+    if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers):
+        raise TypeError("Counted.each")
+    return tuple(numbers)
 
 
 def _choices(words: object) -> tuple[object, ...]:
@@ -163,5 +181,7 @@ def _is_a(value: object, annotation: str) -> bool:
         return value is None
     if annotation in _WORDS:
         return isinstance(value, str) and value in _WORDS[annotation]
+    if annotation == "bool":
+        return isinstance(value, bool)
     plain = _PLAIN.get(annotation)
     return plain is None or (isinstance(value, plain) and not isinstance(value, bool))

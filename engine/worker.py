@@ -20,14 +20,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.common.os_errors import os_reason
 from engine.errors import EngineError, KtchatError, MemoryShortError, RequestError
-from engine.process import fault_injection
+from engine.generation.counting import Counting
+from engine.process import confinement, fault_injection
 from engine.process.lifetime import die_with_parent
 from engine.protocol import (
     AnswerNow,
     Cancel,
     Close,
-    Command,
+    Count,
+    Counted,
     Event,
     Failed,
     Generate,
@@ -37,7 +40,7 @@ from engine.protocol import (
     Progress,
     coalesced,
 )
-from engine.wire import Frames, encode
+from engine.wire import Frames, Item, encode
 
 if TYPE_CHECKING:
     from engine.runtimes.base import CancelFlag, Model
@@ -64,14 +67,14 @@ class Outbox:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._lock = threading.Lock()
-        self._events: list[Event] = []
+        self._events: list[Event | Counted] = []
         self._due = False
         self._paused = False
         self._sent_at = 0.0
-        self._sent: type[Event] | None = None
+        self._sent: type[Event | Counted] | None = None
         self.transport: asyncio.WriteTransport | None = None
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: Event | Counted) -> None:
         """Send an event soon."""
         with self._lock:
             both = coalesced(self._events[-1], event) if self._events else None
@@ -117,6 +120,7 @@ class Worker(asyncio.Protocol):
         self._open_model = open_model
         self._outbox = Outbox(asyncio.get_running_loop())
         self._emit = fault_injection.faulty(self._outbox.emit)
+        self._counting = Counting(self._outbox.emit)
         self._frames = Frames()
         self._cancelled, self._answer_now = CancelFlag(), CancelFlag()
         self._running: int | None = None
@@ -152,7 +156,7 @@ class Worker(asyncio.Protocol):
         except KtchatError as error:
             self._outbox.emit(Failed(error))
 
-    def _take(self, command: Command | Event) -> None:
+    def _take(self, command: Item) -> None:
         match command:
             case Load() | Generate():
                 # Lowered here, not when the work begins: a Cancel may already be behind it.
@@ -162,6 +166,8 @@ class Worker(asyncio.Protocol):
                 self._commands.put(command)
                 if self._model is not None and self._model.on_disk is not None:
                     self._model.on_disk.stop()
+            case Count():
+                self._counting.ask(command)
             case Cancel() if command.id == self._running:
                 self._cancelled.set()
             case AnswerNow() if command.id == self._running:
@@ -180,7 +186,8 @@ class Worker(asyncio.Protocol):
             command = self._commands.get()
             try:
                 if isinstance(command, Load | Generate):
-                    self._do(command)
+                    with self._counting.at_work:
+                        self._do(command)
             except KtchatError as error:
                 self._emit(Failed(error))
             except MemoryError as error:
@@ -189,9 +196,11 @@ class Worker(asyncio.Protocol):
                 self._emit(Failed(MemoryShortError("Memory ran out", why, todo)))
             except Exception as error:  # the boundary of the thread: everything becomes an event
                 sys.excepthook(type(error), error, error.__traceback__)
-                why = f"{type(error).__name__}: {error}"
-                self._emit(Failed(EngineError("The engine met an unexpected error", why)))
-            self._write(command if isinstance(command, Close) else None)
+                words = f"{type(error).__name__}: {error}", ""
+                why, todo = os_reason(error) if isinstance(error, OSError) else words
+                self._emit(Failed(EngineError("The engine met an unexpected error", why, todo)))
+            with self._counting.at_work:
+                self._write(command if isinstance(command, Close) else None)
 
     def _do(self, command: Load | Generate) -> None:
         if isinstance(command, Load):
@@ -199,11 +208,13 @@ class Worker(asyncio.Protocol):
             if self._model is not None:
                 if self._model.on_disk is not None:
                     self._model.on_disk.finish(LEAVE_SECONDS)
+                self._counting.use(None)
                 self._model.close()
                 self._model = None
             self._model = self._open_model(command, self._cancelled, self._emit)
             if self._model.on_disk is not None:
                 self._model.on_disk.listen(lambda: self._commands.put(None))
+            self._counting.use(self._model)
             self._emit(self._model.loaded)
         elif self._model is None:
             raise RequestError("No model is loaded", "", "Open a model first")
@@ -252,8 +263,9 @@ async def _serve(connection: socket.socket, open_model: OpenModel) -> None:
 
 
 def _prepare() -> None:
-    """Die with the parent, die first when memory runs out, leave a trace and no core dump."""
+    """Die with the parent, do without the network, die first when memory runs out, leave a trace and no core dump."""
     die_with_parent()
+    confinement.without_network(local=True)  # before there are threads
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

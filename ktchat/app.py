@@ -10,12 +10,10 @@ import asyncio
 import contextlib
 import gc
 import os
-import select
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -32,7 +30,8 @@ from ktchat.common.settings import SettingsFile
 from ktchat.context import AppContext
 from ktchat.library.downloads import Downloads
 from ktchat.screens.chat.chat import ChatScreen
-from ktchat.screens.chat.keys import KEYS
+from ktchat.terminal.driver import TerminalDriver
+from ktchat.terminal.hang_up import watch_terminal
 from ktchat.themes import DARK, THEMES
 
 if TYPE_CHECKING:
@@ -44,6 +43,9 @@ CLOSE_SECONDS, WRITE_SECONDS = 1.5, 1.0
 
 QUIT_SECONDS = 2.0
 """Time within which a second Ctrl+C quits."""
+
+SLOW_SECONDS = 0.8
+"""After so long a start that waits for the disk is told of."""
 
 INTERRUPTED = 130
 
@@ -68,7 +70,7 @@ class KtchatApp(App[None]):
         store: Store | None = None,
         settings: SettingsFile | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(driver_class=TerminalDriver)
         self._model = str(model) if model else ""
         self._engine = engine
         self._store = store
@@ -76,7 +78,9 @@ class KtchatApp(App[None]):
             settings or SettingsFile(paths.settings_file()), Downloads(paths.models_folder())
         )
         self._interrupted_at = 0.0
-        self._ending = False
+        self._ending = self._asked = False
+        self.unsaved = ""
+        """Words on what could not be saved, once the program has ended."""
         for theme in THEMES:
             self.register_theme(theme)
         wanted = self.context.settings.settings.theme
@@ -99,7 +103,7 @@ class KtchatApp(App[None]):
                 signal.signal(number, lambda number, _: self._terminate(loop, number))
             loop.add_signal_handler(signal.SIGINT, self._interrupt)
             if os.isatty(0):
-                threading.Thread(target=_watch_terminal, args=(0,), daemon=True).start()
+                threading.Thread(target=watch_terminal, args=(0,), daemon=True).start()
 
     def on_mount(self) -> None:
         """The first start begins with the wizard, unless a model was named."""
@@ -112,6 +116,7 @@ class KtchatApp(App[None]):
 
     async def _start(self) -> None:
         from ktchat.session.chat import ChatSession
+        from ktchat.session.indexing import index
         from ktchat.store.store import Store
 
         screen, settings = self.chat_screen, self.context.settings.settings
@@ -133,11 +138,15 @@ class KtchatApp(App[None]):
             screen.status.say(self.context.settings.notice, "warning")
         self._load_model(settings.last_model)
         screen.activity.changed()
-        await screen.sessions.start(settings.last_session)
+        opening = asyncio.create_task(screen.sessions.start(settings.last_session))
+        if not (await asyncio.wait({opening}, timeout=SLOW_SECONDS))[0]:
+            screen.status.say("waiting for the file of saved sessions: another program holds it")
+        await opening
         with contextlib.suppress(KtchatError):  # without a history the prompt works too
             screen.prompt.earlier = await store.call(store.recent_prompts)
         self.watch(self, "theme", self._theme_changed, init=False)
         self.run_worker(screen.downloads.follow(), group="downloads", exit_on_error=False)
+        self.run_worker(index(store), group="index", exit_on_error=False)
         await asyncio.to_thread(_import_rest)
         gc.freeze()  # what is loaded now stays: a full collection over it would stall the keys
 
@@ -155,28 +164,9 @@ class KtchatApp(App[None]):
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The command palette: every action, and what has no key."""
         if screen is self.chat_screen:
-            thinking = self.chat_screen.thinking
-            for key in KEYS:
-                if key.action and not key.action.startswith("app.") and thinking.offers(key.action):
-                    action = f"screen.{key.action}"
-                    title = key.name[:1].upper() + key.name[1:]
-                    yield SystemCommand(title, f"{key.help} ({key.shown})", self._command(action))
-            from ktchat.screens.chat.presets import offered
+            from ktchat.screens.chat.commands import commands
 
-            for preset, words in offered(self.context.settings):
-                yield SystemCommand(
-                    preset.title, words, partial(self.call_later, screen.models.change, preset)
-                )
-            for title, words, choose in thinking.commands():
-                yield SystemCommand(title, words, partial(self.call_later, choose))
-            yield SystemCommand(
-                "Sampling", "Which values hold, and where from", thinking.say_sampling
-            )
-            yield SystemCommand(
-                "Bring back session", "Undo the last deletion", self._command("screen.undo_delete")
-            )
-            words = "What the KV cache of sessions takes, and how to empty it"
-            yield SystemCommand("Sessions on disk", words, screen.sessions.say_on_disk)
+            yield from commands(self.chat_screen)
             yield SystemCommand(
                 "Set up", "This machine, and a model that suits it", self.action_setup
             )
@@ -192,9 +182,6 @@ class KtchatApp(App[None]):
     def action_open_arrived(self) -> None:
         """Open the model that was downloaded last."""
         self.chat_screen.downloads.open(self.chat_screen.downloads.arrived)
-
-    def _command(self, action: str) -> Callable[[], object]:
-        return lambda: self.call_later(self.run_action, action)
 
     def _theme_changed(self, theme: str) -> None:
         self.context.remember(theme=theme)
@@ -235,8 +222,24 @@ class KtchatApp(App[None]):
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     async def action_quit(self) -> None:
-        """Save everything and quit."""
-        await self._leave(0)
+        """Save everything and quit; once it is asked where that is impossible."""
+        chat = self.context.chat
+        if chat is None or self._asked or await chat.saved(CLOSE_SECONDS):
+            await self._leave(0)
+            return
+        from ktchat.screens.dialogs.dialogs import Question
+
+        self._asked = True
+        why = chat.saver.error or "The disk does not answer."
+        question = Question(
+            f"Not everything is saved. {why}", "Quit, and keep it in a file", "Stay"
+        )
+        self.push_screen(question, self._answered)
+
+    def _answered(self, answer: str | None) -> None:
+        self._asked = False
+        if answer is not None:
+            self.call_later(self._leave, 0)
 
     async def _leave(self, code: int) -> None:
         if self._ending:
@@ -244,12 +247,20 @@ class KtchatApp(App[None]):
         self._ending = True
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._close(), CLOSE_SECONDS)
-        self.exit(return_code=code)
+        self._keep_unsaved()
+        self.exit(return_code=code or bool(self.unsaved))
 
     async def on_unmount(self) -> None:
         """Also when the screen ends by itself, everything is saved."""
         if not self._ending:
             await self._close()
+            self._keep_unsaved()
+
+    def _keep_unsaved(self) -> None:
+        if self.context.chat is not None:
+            from ktchat.session.last_resort import keep_unsaved
+
+            self.unsaved = keep_unsaved(self.context.chat.saver)
 
     async def _close(self) -> None:
         if self.context.chat is not None:
@@ -273,15 +284,6 @@ class KtchatApp(App[None]):
             error = event.worker.error
             words = f"an internal error: {type(error).__name__}: {error}"
             self.chat_screen.status.say(words, "error")
-
-
-def _watch_terminal(descriptor: int) -> None:
-    """Tell this process when its terminal is gone: the system tells only the session's leader."""
-    terminal = select.poll()
-    terminal.register(descriptor, 0)  # a hang-up is reported without being asked for
-    while not any(event & select.POLLHUP for _, event in terminal.poll()):
-        time.sleep(1)  # another error: nothing to wait for
-    os.kill(os.getpid(), signal.SIGHUP)
 
 
 def _end_soon(code: int) -> None:

@@ -5,8 +5,10 @@ A file that is missing, damaged or unwritable is as if nothing had ever been mea
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -40,13 +42,16 @@ def write(name: str, value: dict[str, Any]) -> bool:
     part = ""
     try:
         folder = cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if stat.S_IMODE(folder.stat().st_mode) != 0o700:  # an older version made it wider
+            folder.chmod(0o700)
         with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".part", delete=False) as file:
             part = file.name
             json.dump(value, file, indent=1)
         Path(part).replace(folder / f"{name}.json")
     except (OSError, RuntimeError):
         if part:
-            Path(part).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                Path(part).unlink()
         return False
     return True

@@ -8,6 +8,7 @@ Reason = tuple[str, str]
 """Why, and what to do next."""
 
 _ELSEWHERE = "Set KTCHAT_HOME to a folder you can write to"
+_MORE_FILES = "Allow more of them: ulimit -n 1024"
 REASONS: dict[int, Reason] = {
     errno.ENOSPC: ("the disk is full", "Free some space"),
     errno.EDQUOT: ("the disk quota is used up", "Free some space"),
@@ -23,6 +24,8 @@ REASONS: dict[int, Reason] = {
     errno.EISDIR: ("it is a folder", "Move that folder away"),
     errno.ELOOP: ("there is a link in its place", "Move the link away"),
     errno.ENOENT: ("its folder is missing", _ELSEWHERE),
+    errno.EMFILE: ("too many files are open", _MORE_FILES),
+    errno.ENFILE: ("too many files are open", _MORE_FILES),
     errno.EIO: ("the disk reports an error", "Check the disk"),
 }
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)

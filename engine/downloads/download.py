@@ -31,7 +31,7 @@ from engine.downloads.stage import Stage
 from engine.downloads.transfer import Transfer
 from engine.downloads.transfer_options import Meter, TransferOptions
 from engine.errors import KtchatError
-from engine.hub.access import HubAccess
+from engine.hub.access import HubAccess, opened
 from engine.hub.errors import DiskShortError, DownloadError, HubOfflineError
 from engine.hub.names import HubFile, HubModel
 
@@ -155,7 +155,7 @@ class Download:
         limits = httpx2.Limits(max_connections=self._options.connections + 1)
         timeout = httpx2.Timeout(self._options.timeout)
         self._before = 0
-        async with httpx2.AsyncClient(timeout=timeout, limits=limits) as client:
+        async with opened(lambda: httpx2.AsyncClient(timeout=timeout, limits=limits)) as client:
             # The first part comes last: a split model is listed by it, and only when it is whole.
             for file, path in reversed([*zip(self.model.files, self.paths, strict=True)]):
                 self._meter.done = 0

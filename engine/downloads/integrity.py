@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -94,6 +94,15 @@ def is_unchanged(path: Path, record: Record) -> bool:
         return False
     now = (status.st_size, status.st_mtime_ns, status.st_ino)
     return now == (record.size, record.modified_ns, record.inode)
+
+
+def changed_since_check(paths: Iterable[Path]) -> Path | None:
+    """The first of these files that was written since it was last found intact; None also where nothing is known."""
+    for path in paths:
+        record = record_of(path)
+        if record is not None and record.modified_ns and not is_unchanged(path, record):
+            return path
+    return None
 
 
 def parts_of(path: Path) -> list[Path]:

@@ -2,7 +2,8 @@
 
 Everything that is compared is measured in the same round, a second or so apart, because a shared
 machine drifts: the bandwidth, our runtime and llama.cpp take turns on the same mapped file, with the
-same tokens, threads and batch. Tokens are drawn at random, as llama-bench does.
+same tokens, threads and batch. Tokens are drawn at random, as llama-bench does. A round in which the
+bandwidth moved, or other programs computed, does not count and is repeated, not for ever.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from engine.common.units import byte_size
 from engine.errors import MemoryShortError, RequestError, UnsupportedModelError
 from engine.evaluation import bench_trace
 from engine.evaluation.bench_result import BenchResult, Load, Round, Speed
+from engine.evaluation.conditions import conditions
+from engine.evaluation.disturbance import until_quiet
 from engine.evaluation.llama_cpp_reference import BASELINE, LlamaCppReference, baseline_version
 from engine.gguf.file import GGUFFile
-from engine.machine.probes.bandwidth import read_bandwidth
 from engine.machine.probes.memory import available_memory
 from engine.plan.memory_plan import MemoryPlan
 from engine.protocol import Device
@@ -144,6 +146,7 @@ def bench(
         baseline_version=baseline_version() if versus else "",
         trace=trace,
         device=runtime.device,
+        conditions=conditions(),
     )
 
 
@@ -208,16 +211,20 @@ def _rounds(
         report("warming up", 0, 0)
         small = Load(min(WARM_UP, load.prompt), 1)
         _speed(side, small, [i % vocabulary for i in range(small.context)], batch)
-    for number in range(load.rounds):
+
+    def measure(number: int, quiet: int) -> dict[str, Speed]:
         tokens = _tokens(rng, load.context + load.follow_up, vocabulary, number)
-        limit = read_bandwidth(threads)
         speeds: dict[str, Speed] = {}
         order = list(zip(names, sides, strict=False))
+        again = ", as others disturbed it" if number > quiet else ""
         for name, side in order if number % 2 == 0 else order[::-1]:
-            report(f"measuring {name}", number, load.rounds)
+            report(f"measuring {name}{again}", quiet, load.rounds)
             time.sleep(REST)
             speeds[name] = _speed(side, load, tokens, batch)
-        yield Round(limit, speeds["ktchat"], speeds.get(BASELINE))
+        return speeds
+
+    for speeds, limit, disturbance in until_quiet(load.rounds, threads, measure):
+        yield Round(limit, speeds["ktchat"], speeds.get(BASELINE), disturbance)
     report("done", load.rounds, load.rounds)
 
 
@@ -228,7 +235,7 @@ def _tokens(rng: np.random.Generator, count: int, vocabulary: int, number: int) 
 
 def _trace_tokens(load: Load, vocabulary: int) -> list[int]:
     count = load.before + bench_trace.SPARE
-    return _tokens(np.random.default_rng(1), count, vocabulary, load.rounds)
+    return _tokens(np.random.default_rng(1), count, vocabulary, load.most_rounds)
 
 
 def _speed(side: Side, load: Load, tokens: list[int], batch: int) -> Speed:

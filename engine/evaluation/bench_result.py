@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from engine.errors import RequestError
+from engine.evaluation import disturbance
+from engine.evaluation.conditions import Conditions
+from engine.evaluation.disturbance import REPEATS, Disturbance
 from engine.evaluation.llama_cpp_reference import BASELINE
 from engine.evaluation.trace import Trace
 from engine.protocol import Computed
@@ -38,6 +41,11 @@ class Load:
                 raise RequestError(f"{name} {value} is not possible", "", f"Use {low} or more")
 
     @property
+    def most_rounds(self) -> int:
+        """Rounds that are measured at most: those that others disturbed are repeated."""
+        return self.rounds * (1 + REPEATS)
+
+    @property
     def before(self) -> int:
         """Tokens in the cache when decoding starts."""
         return max(self.prompt, self.fill)
@@ -66,16 +74,17 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What was measured together; the limit in GB/s."""
+    """What was measured together; the limit in GB/s, the mean of before and after."""
 
     read_limit_gb_s: float
     ours: Speed
     baseline: Speed | None
+    disturbance: Disturbance = field(default_factory=Disturbance)
 
 
 @dataclass(frozen=True, slots=True)
 class BenchResult:
-    """All rounds, and what follows from them: medians, and medians of the rounds' ratios."""
+    """All rounds, and what follows from those that count: medians, and medians of the rounds' ratios."""
 
     model: str
     quantisation: str
@@ -89,14 +98,25 @@ class BenchResult:
     trace: Trace | None = None
     device: Computed = "CPU"
     """What computed on our side; llama.cpp is on the CPU."""
+    conditions: Conditions = field(default_factory=Conditions)
+
+    @property
+    def counted(self) -> tuple[Round, ...]:
+        """The quiet rounds; all of them where none was quiet."""
+        return tuple(r for r in self.rounds if r.disturbance.quiet) or self.rounds
+
+    @property
+    def hour(self) -> str:
+        """How disturbed the hour was, in words."""
+        return disturbance.words([r.disturbance for r in self.rounds], self.load.rounds)
 
     @property
     def prefill_tok_s(self) -> float:
-        return statistics.median(r.ours.prefill_tok_s for r in self.rounds)
+        return statistics.median(r.ours.prefill_tok_s for r in self.counted)
 
     @property
     def decode_tok_s(self) -> float:
-        return statistics.median(r.ours.decode_tok_s for r in self.rounds)
+        return statistics.median(r.ours.decode_tok_s for r in self.counted)
 
     @property
     def decode_gb_s(self) -> float:
@@ -105,7 +125,7 @@ class BenchResult:
 
     @property
     def read_limit_gb_s(self) -> float:
-        return statistics.median(r.read_limit_gb_s for r in self.rounds)
+        return statistics.median(r.read_limit_gb_s for r in self.counted)
 
     @property
     def limit_ratio(self) -> float | None:
@@ -113,49 +133,49 @@ class BenchResult:
         if self.device != "CPU":
             return None
         return statistics.median(
-            r.ours.decode_tok_s * self.token_bytes / 1e9 / r.read_limit_gb_s for r in self.rounds
+            r.ours.decode_tok_s * self.token_bytes / 1e9 / r.read_limit_gb_s for r in self.counted
         )
 
     @property
     def baselines(self) -> list[Speed]:
         """llama.cpp's rounds; empty when it was not asked."""
-        return [r.baseline for r in self.rounds if r.baseline is not None]
+        return [r.baseline for r in self.counted if r.baseline is not None]
 
     @property
     def prefill_ratios(self) -> list[float]:
         """Our prefill speed over llama.cpp's, round by round."""
-        return [r.ours.prefill_tok_s / r.baseline.prefill_tok_s for r in self.rounds if r.baseline]
+        return [r.ours.prefill_tok_s / r.baseline.prefill_tok_s for r in self.counted if r.baseline]
 
     @property
     def decode_ratios(self) -> list[float]:
         """Our decode speed over llama.cpp's, round by round."""
-        return [r.ours.decode_tok_s / r.baseline.decode_tok_s for r in self.rounds if r.baseline]
+        return [r.ours.decode_tok_s / r.baseline.decode_tok_s for r in self.counted if r.baseline]
 
     @property
     def follow_up_s(self) -> float | None:
         """Seconds to the first token after the follow-up; None when it was not asked."""
-        return _median(r.ours.follow_up_s for r in self.rounds)
+        return _median(r.ours.follow_up_s for r in self.counted)
 
     @property
     def follow_up_ratio(self) -> float | None:
         """Our seconds to the follow-up's first token over llama.cpp's."""
         return _median(
             r.ours.follow_up_s / r.baseline.follow_up_s
-            for r in self.rounds
+            for r in self.counted
             if r.baseline and r.ours.follow_up_s and r.baseline.follow_up_s
         )
 
     @property
     def second_turn_s(self) -> float | None:
         """Seconds to the first token after the follow-up, what was generated before it left out."""
-        return _median(r.ours.second_turn_s for r in self.rounds)
+        return _median(r.ours.second_turn_s for r in self.counted)
 
     @property
     def second_turn_ratio(self) -> float | None:
         """Our seconds to the second turn's first token over llama.cpp's."""
         return _median(
             r.ours.second_turn_s / r.baseline.second_turn_s
-            for r in self.rounds
+            for r in self.counted
             if r.baseline and r.ours.second_turn_s and r.baseline.second_turn_s
         )
 
@@ -184,7 +204,10 @@ class BenchResult:
             "second_turn_s": self.second_turn_s,
             "second_turn_ratio": self.second_turn_ratio,
             "overhead": self.trace.overhead if self.trace else None,
-            "rounds": [asdict(r) for r in self.rounds],
+            "hour": self.hour,
+            "quiet_rounds": sum(r.disturbance.quiet for r in self.rounds),
+            "conditions": asdict(self.conditions),
+            "rounds": [{**asdict(r), "quiet": r.disturbance.quiet} for r in self.rounds],
         }
 
 

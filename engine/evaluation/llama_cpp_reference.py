@@ -6,6 +6,7 @@ For `verify`, `bench` and the tests. The runtime that answers people with llama.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -66,7 +67,7 @@ class LlamaCppReference:
         params = self._lib.llama_model_default_params()
         params.n_gpu_layers = 0
         params.use_extra_bufts = repack
-        self._model = self._lib.llama_model_load_from_file(str(path).encode(), params)
+        self._model = self._lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise EngineError(f"llama.cpp cannot load {path.name}", "; ".join(logged_errors()[:2]))
         vocabulary = self._lib.llama_model_get_vocab(self._model)

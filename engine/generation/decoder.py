@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from engine.errors import ContextError, RequestError
+from engine.generation.repetition import RepetitionWatch
+from engine.generation.resuming import resume
 from engine.generation.sampling import Sampler
 from engine.protocol import (
     Event,
@@ -22,6 +24,7 @@ from engine.protocol import (
 from engine.runtimes.base import CancelFlag, CancelledError, Floats, Model
 from engine.text.reader import Said
 from engine.text.thinking import Splitter
+from engine.text.tokenizer import Part
 
 MESSAGE_ENDS = 2
 """Of a prompt: behind the last message of the person, and behind the reply before it."""
@@ -49,8 +52,8 @@ def reply(
     emit(Finished(reason, turn.figures))
 
 
-def _prompt(model: Model, request: Generate, emit: Emit) -> tuple[list[int], str]:
-    """The prompt's tokens, and what the template wrote at its end."""
+def _prompt(model: Model, request: Generate, emit: Emit) -> tuple[list[int], Splitter]:
+    """The tokens of the prompt and of what there is of the reply, and the reader of what comes behind them."""
     if not request.messages:
         raise RequestError("There is nothing to answer", "The conversation holds no message")
     if request.max_tokens is not None and request.max_tokens < 1:
@@ -62,6 +65,12 @@ def _prompt(model: Model, request: Generate, emit: Emit) -> tuple[list[int], str
     prompt = model.tokenizer.encode(parts)
     if not prompt:
         raise RequestError("There is nothing to answer", "The prompt holds no token")
+    tail = parts[-1].text if parts[-1].special else ""
+    splitter = Splitter(tail, model.tokenizer.marks)
+    if request.begun is not None:
+        cached = model.runtime.behind(prompt)
+        tokens, splitter = resume(model.tokenizer, tail, request.begun, cached)
+        prompt += tokens
     context = model.runtime.context
     if len(prompt) >= context:
         raise ContextError(
@@ -69,7 +78,7 @@ def _prompt(model: Model, request: Generate, emit: Emit) -> tuple[list[int], str
             f"It has {len(prompt)} tokens; the context holds {context}, the reply included",
             f"Cut at least {len(prompt) - context + 1} tokens, or start a new session",
         )
-    return prompt, parts[-1].text if parts[-1].special else ""
+    return prompt, splitter
 
 
 class _Turn:
@@ -89,10 +98,12 @@ class _Turn:
         self.cancelled = cancelled
         self.emit = emit
         self.answer_now = answer_now
+        self.ahead = model.speculation
         self.forced: deque[int] = deque()
-        self.prompt, tail = _prompt(model, request, emit)
+        self.prompt, self.splitter = _prompt(model, request, emit)
+        self.thought_before = self.splitter.thinking_tokens
         self.sampler = Sampler(request.sampling, self.prompt)
-        self.splitter = Splitter(tail, model.tokenizer.marks)
+        self.watch = RepetitionWatch() if request.watch else None
         left = self.runtime.context - len(self.prompt)
         self.room = min(left, request.max_tokens or left)
         self.full: Reason = "length" if self.room == request.max_tokens else "context"
@@ -154,6 +165,20 @@ class _Turn:
 
     def decode(self, logits: Floats) -> Reason:
         """Sample, emit, forward, until the reply ends. Returns why it did."""
+        if self.ahead is None:
+            return self._decode(logits)
+        self.ahead.begin(self.prompt)
+        try:
+            return self._decode(logits)
+        finally:
+            self.ahead.end()
+            self._note(
+                drafted_tokens=self.ahead.drafted,
+                accepted_tokens=self.ahead.accepted,
+                saved_seconds=self.ahead.saved_seconds,
+            )
+
+    def _decode(self, logits: Floats) -> Reason:
         tokenizer, pieces = self.model.tokenizer, self.model.tokenizer.decoder()
         reason: Reason | None = None
         while reason is None:
@@ -162,6 +187,7 @@ class _Turn:
                 reason = "stop"
                 break
             self._count()
+            repeats = self.watch is not None and self.watch.add(token)
             if mark := tokenizer.mark(token):
                 self._say(self.splitter.feed(pieces.flush(), tokens=0))
                 self._say(self.splitter.feed(mark, control=True))
@@ -169,7 +195,9 @@ class _Turn:
                 self._say(self.splitter.feed(pieces.feed(token)))
             if self.figures.reply_tokens == self.room:
                 reason = self.full
-            elif (following := self._forward([token])) is None:
+            elif repeats:
+                reason = "repeats"
+            elif (following := self._after(token)) is None:
                 reason = "cancelled"
             else:
                 logits = following
@@ -184,7 +212,9 @@ class _Turn:
         """
         if self.answer_now and self.splitter.closing and not self.forced:
             self.answer_now.clear()
-            self.forced.extend(self.model.tokenizer.encode_more(self.splitter.force()))
+            self.forced.extend(
+                self.model.tokenizer.encode_more([Part(self.splitter.force(), True)])
+            )
         if self.forced:
             token = self.forced.popleft()
             self.sampler.note(token)
@@ -192,12 +222,23 @@ class _Turn:
         token = self.sampler.next(logits[: self.model.tokenizer.vocab_size])
         return None if self.model.tokenizer.is_end(token) else token
 
+    def _after(self, token: int) -> Floats | None:
+        """Logits after one token of the reply; None as in `_forward`."""
+        ahead = self.ahead
+        if ahead is None:
+            return self._forward([token])
+        left = self.room - self.figures.reply_tokens
+        return self._unless_cancelled(lambda: ahead.forward(token, left))
+
     def _forward(self, tokens: list[int]) -> Floats | None:
         """Logits after `tokens`; None when cancelled before or meanwhile."""
+        return self._unless_cancelled(lambda: self.runtime.forward(tokens))
+
+    def _unless_cancelled(self, forward: Callable[[], Floats]) -> Floats | None:
         if self.cancelled:
             return None
         try:
-            return self.runtime.forward(tokens)
+            return forward()
         except CancelledError:
             return None
 
@@ -215,7 +256,7 @@ class _Turn:
     def _say(self, events: Iterable[Said]) -> None:
         for event in events:
             self.emit(event)
-        self._note(thinking_tokens=self.splitter.thinking_tokens)
+        self._note(thinking_tokens=max(0, self.splitter.thinking_tokens - self.thought_before))
 
     def _note(self, **changes: float) -> None:
         self.figures = replace(self.figures, **changes)  # type: ignore[arg-type]

@@ -12,9 +12,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from engine.common.os_errors import os_reason
+from engine.downloads.integrity import changed_since_check
 from engine.errors import UnsupportedModelError
 from engine.generation.own_sampling import own_sampling
+from engine.generation.speculation import Speculation
 from engine.gguf.file import GGUFFile
+from engine.gguf.header import shown
 from engine.machine.probe import available_memory
 from engine.plan.context import choose_context
 from engine.protocol import Event, Load, Loaded, Notice, Progress
@@ -48,6 +51,11 @@ def load_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
     with ExitStack() as resources:
         file = GGUFFile.open(Path(load.path))
         resources.callback(file.close)
+        if changed := changed_since_check(file.paths):
+            say(
+                f"{shown(changed.name)} changed since it was checked. Ctrl+O, then v, or"
+                " `ktchat models verify` compares it with its checksum"
+            )
         spec = read_spec(file)
         name = _runtime_name(load, spec, emit)
         # Its process starts while the rest loads.
@@ -60,6 +68,7 @@ def load_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
         on_disk = _on_disk(runtime, file, load, say)
         if on_disk is not None:
             resources.callback(on_disk.close)
+        speculation = _speculation(runtime, tokenizer, load)
         if template.notice:
             emit(Notice(template.notice))
         loaded = Loaded(
@@ -77,7 +86,9 @@ def load_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
             think_default=template.switches.default,
             sampling=own_sampling(file.metadata),
         )
-        return Model(loaded, tokenizer, template, runtime, resources.pop_all(), on_disk)
+        return Model(
+            loaded, tokenizer, template, runtime, resources.pop_all(), on_disk, speculation
+        )
 
 
 def _on_disk(runtime: Runtime, file: GGUFFile, load: Load, say: Say) -> OnDisk | None:
@@ -93,6 +104,19 @@ def _on_disk(runtime: Runtime, file: GGUFFile, load: Load, say: Say) -> OnDisk |
     except OSError as error:
         say(f"What is read is not kept on the disk: {os_reason(error)[0]}")
         return None
+
+
+def _speculation(runtime: Runtime, tokenizer: Tokenizer, load: Load) -> Speculation | None:
+    """Our own runtime looks ahead, where that is wished and what was read can be cut back."""
+    if not load.lookup or runtime.name != "native":
+        return None
+    from engine.runtimes.native import NativeRuntime
+
+    assert isinstance(runtime, NativeRuntime)
+    if not runtime.can_cut_back:
+        return None
+    runtime.warm_up()
+    return Speculation(runtime, tokenizer.is_end)
 
 
 def _runtime_name(load: Load, spec: ModelSpec, emit: Emit) -> str:
@@ -120,7 +144,9 @@ def _native(
 ) -> Runtime:
     from engine.runtimes.chosen import open_native
 
-    return open_native(file, spec, load, progress, say)
+    runtime = open_native(file, spec, load, progress, say)
+    runtime.watch_for(cancelled)
+    return runtime
 
 
 def _llama_cpp(

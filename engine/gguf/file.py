@@ -1,4 +1,4 @@
-"""A GGUF model on disk: metadata, tensor table and weights, memory-mapped.
+"""A GGUF model on disk: metadata and tensor table, read; weights, memory-mapped.
 
 A model may be split into several files. Every fault is a `ModelFileError` that names the file, the
 field and what to do.
@@ -18,20 +18,23 @@ import numpy as np
 
 from engine.common.split_names import split_part
 from engine.errors import ModelFileError
-from engine.gguf.header import DOWNLOAD, Header, TensorInfo, read_header, shown
-from engine.gguf.values import Buffer, LazyArray, Value
-from kernels.ops import Bytes, Tensor
+from engine.gguf.beginning import read_beginning
+from engine.gguf.header import DOWNLOAD, Header, TensorInfo, shown
+from engine.gguf.values import LazyArray, Value
+from kernels.ops import Tensor
 
 __all__ = ["GGUFFile", "LazyArray", "TensorInfo", "Value"]
 
 MAX_PARTS = 1024
+FIRST_HERE = 8 << 20
+"""Bytes read at first: most headers are shorter, and a disk does not mind the rest."""
 
 
 class GGUFFile:
     """An open model. The weights stay on disk until they are read through `tensor`."""
 
     def __init__(
-        self, paths: Sequence[Path], maps: Sequence[Buffer], headers: Sequence[Header]
+        self, paths: Sequence[Path], maps: Sequence[mmap.mmap], headers: Sequence[Header]
     ) -> None:
         self.paths = tuple(paths)
         self.version = headers[0].version
@@ -96,10 +99,21 @@ class GGUFFile:
         info = self.tensors.get(name)
         if info is None:
             raise _damaged(self.path, f"The tensor {shown(name)} is missing")
-        return Tensor(info.name, info.type, info.shape, self._weights(info))
+        data = self._views[info.part][info.offset : info.offset + info.nbytes]
+        return Tensor(info.name, info.type, info.shape, data)
 
-    def _weights(self, info: TensorInfo) -> Bytes:
-        return self._views[info.part][info.offset : info.offset + info.nbytes]
+    def read(self, name: str) -> bytes:
+        """The bytes of a small tensor: what is read cannot end the process, as what is mapped can."""
+        return self._bytes(self.tensors[name])
+
+    def _bytes(self, info: TensorInfo) -> bytes:
+        path = self.paths[info.part]
+        with path.open("rb") as file:
+            file.seek(info.offset)
+            data = file.read(info.nbytes)
+        if len(data) != info.nbytes:
+            raise _shortened(path)
+        return data
 
     def release(self, name: str) -> None:
         """Give the memory of a tensor's pages back; they are read from disk if needed again."""
@@ -216,26 +230,26 @@ def _split_number(path: Path, header: Header, key: str, default: int) -> int:
 
 
 def _open_part(path: Path, number: int) -> tuple[mmap.mmap, Header]:
-    data = _map(path)
-    return data, read_header(data, path, number)
-
-
-def _map(path: Path) -> mmap.mmap:
     name = shown(str(path), 200)
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
+        if stat.S_ISDIR(mode := path.stat().st_mode):
             raise ModelFileError(f"{name} is a folder", "", "Choose a .gguf file in it")
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(mode):  # to open a pipe would wait for its writer
             raise ModelFileError(f"{name} is not a file", "", "Choose a .gguf file")
-        if not status.st_size:
-            raise ModelFileError(f"{name} is empty", "", DOWNLOAD)
-        # Mapped with the size that fstat gives, so that the map never reaches past the file.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-        finally:
-            os.close(descriptor)
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if not size:
+                raise ModelFileError(f"{name} is empty", "", DOWNLOAD)
+
+            def read(offset: int, length: int) -> bytes:
+                data = os.pread(file.fileno(), length, offset)
+                if len(data) != length:
+                    raise _shortened(path)
+                return data
+
+            header = read_beginning(read, size, path, number, FIRST_HERE)
+            # Mapped with the size that fstat gives, so that the map never reaches past the file.
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
         raise _absent(path) from None
     except PermissionError:
@@ -247,3 +261,14 @@ def _map(path: Path) -> mmap.mmap:
         raise ModelFileError(
             f"{name} cannot be opened", why, "Check the path and the disk"
         ) from None
+    if len(data) < size:
+        raise _shortened(path)
+    return data, header
+
+
+def _shortened(path: Path) -> ModelFileError:
+    return ModelFileError(
+        f"{shown(path.name)} became shorter while it was read",
+        "Another program writes it or removes it",
+        "Wait for that, then try again",
+    )

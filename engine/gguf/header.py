@@ -12,14 +12,14 @@ from pathlib import Path
 
 from engine.errors import ModelFileError
 from engine.gguf.foreign_types import refuse_foreign_type
-from engine.gguf.values import ARRAY, BOOL, SCALARS, STRING, Buffer, LazyArray, Value
+from engine.gguf.values import ARRAY, BOOL, SCALARS, STRING, LazyArray, Value
 from kernels.quants import TYPES, QuantType
 
-MAX_HEADER = 128 << 20
+MAX_HEADER = 64 << 20
 """Bytes of metadata and tensor table; the largest vocabularies known take 20 MiB."""
 MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 16
-MAX_STRINGS = 1 << 22
+MAX_STRINGS = 1 << 21
 """Strings in all arrays of one file; the largest vocabularies known have under a million."""
 MAX_STRING = 4 << 20
 """Bytes of one string value, such as a chat template."""
@@ -84,7 +84,7 @@ class HeaderCutError(Exception):
     """The header is longer than the bytes that were given of it; nothing is wrong with the file."""
 
 
-def read_header(data: Buffer, path: Path, part: int = 0, size: int | None = None) -> Header:
+def read_header(data: bytes, path: Path, part: int = 0, size: int | None = None) -> Header:
     """The header of the file at `path`, whose first bytes, or all of them, are `data`.
 
     `size` is that of the whole file where `data` is only its beginning. Raises `ModelFileError` for
@@ -101,7 +101,7 @@ def read_header(data: Buffer, path: Path, part: int = 0, size: int | None = None
 class _Reader:
     """A position in a file's bytes that never passes their end."""
 
-    def __init__(self, data: Buffer, path: Path, size: int) -> None:
+    def __init__(self, data: bytes, path: Path, size: int) -> None:
         self.data = data
         self.path = path
         self.size = size

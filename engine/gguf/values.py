@@ -1,11 +1,10 @@
 """The values of GGUF metadata: scalars, and arrays that are decoded only when asked.
 
-The caller has checked that a value lies within the mapped file.
+The caller has checked that a value lies within the bytes that were read.
 """
 
 from __future__ import annotations
 
-import mmap
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -15,9 +14,6 @@ import numpy.typing as npt
 
 BOOL, STRING, ARRAY = 7, 8, 9
 U64 = struct.Struct("<Q")
-
-Buffer = mmap.mmap | bytes
-"""A file's bytes: mapped, or as many as were fetched of it."""
 
 
 class Scalar:
@@ -49,7 +45,7 @@ class LazyArray:
 
     __slots__ = ("_count", "_data", "_dtype", "_index", "_start", "element")
 
-    def __init__(self, data: Buffer, element: int, count: int, start: int) -> None:
+    def __init__(self, data: bytes, element: int, count: int, start: int) -> None:
         scalar = SCALARS.get(element)
         self.element = scalar.name if scalar else "string"
         self._dtype = scalar.dtype if scalar else None

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import email.utils
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
 from engine.errors import KtchatError
@@ -23,6 +24,8 @@ from engine.hub.errors import (
     RateLimitError,
 )
 from engine.hub.names import HubFile
+
+T = TypeVar("T")
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -81,6 +84,18 @@ class HubAccess:
                 "Bytes could be changed on their way",
                 "Try again later",
             )
+
+
+def opened(make: Callable[[], T]) -> T:
+    """A client for the hub. Raises `HubError` where the environment names a proxy that it cannot use."""
+    try:
+        return make()
+    except (ImportError, ValueError) as error:
+        raise HubError(
+            "The proxy cannot be used",
+            "A variable such as ALL_PROXY names one that is not http",
+            "Name an http proxy, unset it, or install socksio beside ktchat for socks5://",
+        ) from error
 
 
 def origin_of(url: str) -> tuple[str, str, int]:

@@ -12,16 +12,16 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.common.threads import ask
 from engine.hub.access import (
     DEFAULT_ENDPOINT,
     HubAccess,
     RetryableError,
-    busy_error,
     failure,
     network_error,
+    opened,
 )
 from engine.hub.answers import SHA1, Repository, SearchHit, file_of, hit_of, licence_of
 from engine.hub.errors import HubOfflineError, HubServerError
@@ -148,7 +148,7 @@ class Hub:
         access = self.access
         with self._lock:
             if self._http is None:
-                self._http = httpx2.Client(timeout=TIMEOUT)
+                self._http = opened(lambda: httpx2.Client(timeout=TIMEOUT))
         return RemoteFile(self._http, access, file)
 
     def spec(self, model: HubModel) -> ModelSpec:
@@ -216,28 +216,11 @@ def _import_hub() -> None:
         from huggingface_hub import set_client_factory
         from huggingface_hub.utils.logging import set_verbosity
 
-        set_client_factory(_client)
+        from engine.hub.bounded_client import bounded_client
+
+        set_client_factory(bounded_client)
         set_verbosity(logging.CRITICAL)  # it would write on the screen
         _imported = True
-
-
-def _client() -> httpx2.Client:
-    """For the library. What it would patiently retry becomes our error at once."""
-    import httpx2
-
-    class Client(httpx2.Client):
-        def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-            try:
-                response = super().send(request, **options)
-            except httpx2.TransportError as error:
-                raise network_error(error) from None
-            busy = busy_error(response.status_code)
-            if busy is not None:
-                response.close()
-                raise busy
-            return response
-
-    return Client(timeout=TIMEOUT, follow_redirects=True)
 
 
 __all__ = [

@@ -25,6 +25,10 @@ from kernels.recurrent import StateShape, W, X
 from kernels.sizes import PROMPT_CHUNK
 from kernels.window import WindowPages
 
+RECORDED = (2, 4)
+"""Passes of so many tokens with the logits of each, whose calls a CPU records as it does those of one token:
+drafts are verified with them. Their buffers stay: some tens of megabytes in all."""
+
 
 class Stage(Generic[X, W, C]):
     """Layers that follow each other on one op set, with what they remember of a sequence."""
@@ -47,6 +51,8 @@ class Stage(Generic[X, W, C]):
         ]
         self.forward_one: Callable[[PassInput, Ints, int], X]
         """Its pass for one token, recorded."""
+        self.forward_few: dict[int, Callable[[PassInput, Ints, int], X]] = {}
+        """The same for so many tokens, all of whose rows are wanted."""
 
     def run(self, x: X, span: Span, last: bool) -> X:
         """Through all layers; only the last row through the last one when `last`."""
@@ -130,6 +136,9 @@ class Transformer(Generic[X, W, C]):
                 stage.memory["full"] = stage.ops.kv_cache(self._shape(stage, pages))
         for stage in self.stages:
             stage.forward_one = stage.ops.record(partial(self._pass, stage, last=True))
+            if stage.ops.name == "cpu":
+                every = partial(self._pass, stage, last=False)
+                stage.forward_few = {count: stage.ops.record(every) for count in RECORDED}
 
     def save_state(self, slot: int) -> None:
         """Keep what is bounded, as it is at the present position, in `slot`, 1 .. slots - 1."""
@@ -166,6 +175,24 @@ class Transformer(Generic[X, W, C]):
         elif start != self._position:
             raise ValueError(f"the state is that of {self._position}, not of {start}")
         self._position = start + count
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether there is a state that no pass can be taken back from."""
+        return bool(self._having("recurrent"))
+
+    def cut_back(self, position: int) -> None:
+        """Go on at an earlier position within the last pass, behind its first token.
+
+        A window's ring has room for `chunk` tokens beside all that the first of them sees, so that nothing which is
+        still seen was overwritten. Raises `ValueError` for another position, and where a state is recurrent.
+        """
+        if not self.spec.keeps_state:
+            return
+        earliest = max(0, self._position - self.chunk) + 1
+        if self.is_recurrent or not earliest <= position <= self._position:
+            raise ValueError(f"the state of {self._position} cannot be cut back to {position}")
+        self._position = position
 
     def try_stage(self, stage: Stage[X, W, C], count: int, pages: Ints, start: int) -> None:
         """One stage's pass of `count` tokens at `start`, alone: makes what such passes need.
@@ -217,8 +244,11 @@ class Transformer(Generic[X, W, C]):
         entry: PassInput = tokens
         for stage in self.stages:
             with active(stage.ops):
+                few = None if last else stage.forward_few.get(len(tokens))
                 if last and len(tokens) == 1:
                     x = stage.forward_one(entry, pages, start)
+                elif few is not None:
+                    x = few(entry, pages, start)
                 else:
                     x = self._pass(stage, entry, pages, start, last)
                 rows: Floats = stage.ops.to_numpy(x)

@@ -137,7 +137,7 @@ def record_run(path: Path, figures: Figures, device: Computed = "CPU") -> bool:
         spec,
         here(),
         device=device,
-        decode_tok_s=figures.decode_tok_s,
+        decode_tok_s=figures.one_by_one_tok_s,
         reply_tokens=figures.reply_tokens,
         prefill_tok_s=figures.prefill_tok_s,
         prompt_tokens=figures.prompt_tokens - figures.cached_tokens,

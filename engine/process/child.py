@@ -16,17 +16,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.common.os_errors import os_reason
 from engine.common.units import byte_size
-from engine.errors import EngineError, KtchatError
+from engine.errors import EngineError, KtchatError, without_secrets
 from engine.process.environment import environment
 from engine.process.event_queue import EventQueue
 from engine.process.exit_report import AGAIN, died
-from engine.protocol import Command, Event, Failed
-from engine.wire import Frames, encode
+from engine.process.signs_of_life import SignsOfLife
+from engine.protocol import Command, Count, Counted, Event, Failed, Quiet
+from engine.wire import Frames, Item, encode
 
 WORKER = (sys.executable, "-P", "-m", "engine.worker")
 START_SECONDS = 30.0
 """Longest wait for a new child's first word."""
+LOOK_SECONDS = 0.5
+"""How often a child that works is looked at for signs of life."""
 LOG_TAIL = 8 << 10
 """Last bytes of the child's output that are kept."""
 LOG_LIMIT = 64 << 20
@@ -51,10 +55,12 @@ class Child(asyncio.Protocol):
         self._log = b""
         self._log_bytes = 0
         self._frames = Frames()
+        self._counts: dict[int, asyncio.Future[Counted | None]] = {}
         self._event_count = 0
         self._bytes = 0
         self._transport: asyncio.WriteTransport | None = None
         self._hung_up = False
+        self._quiet = False
         self._loop = asyncio.get_running_loop()
         self._born = self._loop.time()
         self.gone: asyncio.Future[None] = self._loop.create_future()
@@ -85,7 +91,7 @@ class Child(asyncio.Protocol):
         except OSError as error:
             ours.close()
             os.close(log)
-            raise EngineError("The engine could not be started", str(error)) from error
+            raise EngineError("The engine could not be started", *os_reason(error)) from error
         finally:
             theirs.close()
             os.close(passed)
@@ -106,14 +112,33 @@ class Child(asyncio.Protocol):
         assert self.events is None or self.events.ended.done()
         frame = encode(command)
         self.events = EventQueue()
+        self._watch(self.events, SignsOfLife(self.pid, self._loop.time()))
         if self.error is not None:
             self.events.put(Failed(self.error))
         self._write(frame)
         return self.events
 
+    @property
+    def quiet(self) -> bool:
+        """Whether it has a command to do and gives no sign of life."""
+        return self._quiet
+
     def send(self, command: Command) -> None:
         """Send a command that has no events of its own."""
         self._write(encode(command))
+
+    def count(self, question: Count) -> asyncio.Future[Counted | None]:
+        """Send a question that is answered beside all commands; None where the child ends first.
+
+        Raises `RequestError` when it is too long to be sent.
+        """
+        frame = encode(question)
+        answer: asyncio.Future[Counted | None] = self._loop.create_future()
+        self._counts[question.id] = answer
+        if self.error is not None:
+            self._end_counts()
+        self._write(frame)
+        return answer
 
     def kill(self, error: KtchatError) -> None:
         """End it now; what it was doing fails with `error`."""
@@ -135,9 +160,10 @@ class Child(asyncio.Protocol):
             await asyncio.wait([self.gone])
 
     def log_tail(self) -> str:
-        """The end of what it printed, without control characters."""
+        """The end of what it printed, without control characters and keys."""
         text = self._log.decode(errors="replace")
-        return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+        text = "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+        return without_secrets(text)
 
     # asyncio calls these.
 
@@ -165,11 +191,22 @@ class Child(asyncio.Protocol):
         if self._process.returncode is not None:
             self._conclude()
 
+    def _watch(self, events: EventQueue, signs: SignsOfLife) -> None:
+        """Say when it falls quiet over a command, and when it lives again."""
+        if events.ended.done():
+            self._quiet = False
+            return
+        signs.look(self._loop.time(), self._bytes)
+        if signs.quiet != self._quiet:
+            self._quiet = signs.quiet
+            events.put(Quiet(self._quiet))
+        self._loop.call_later(LOOK_SECONDS, self._watch, events, signs)
+
     def _write(self, frame: bytes) -> None:
         if self.error is None and self._transport is not None:
             self._transport.write(frame)
 
-    def _take(self, item: Command | Event) -> None:
+    def _take(self, item: Item) -> None:
         self._event_count += 1
         age = self._loop.time() - self._born
         for what, count, (burst, rate) in (
@@ -178,9 +215,14 @@ class Child(asyncio.Protocol):
         ):
             if count > burst + rate * age:
                 raise EngineError("The engine sent too much", f"{count} {what}", AGAIN)
-        if not isinstance(item, Event):
+        if isinstance(item, Counted) and item.id in self._counts:
+            answer = self._counts.pop(item.id)
+            if not answer.done():
+                answer.set_result(item)
+            return
+        if not isinstance(item, Event | Counted):
             raise EngineError("The engine sent a command", type(item).__name__, AGAIN)
-        if self.events is None or self.events.ended.done():
+        if isinstance(item, Counted) or self.events is None or self.events.ended.done():
             raise EngineError("The engine spoke unasked", type(item).__name__, AGAIN)
         if len(self.events) >= UNREAD_LIMIT:
             raise EngineError("The engine sent too much", f"{UNREAD_LIMIT} unread events", AGAIN)
@@ -230,6 +272,14 @@ class Child(asyncio.Protocol):
             self.error = error
             if self.events is not None and not self.events.ended.done():
                 self.events.put(Failed(error))
+            self._end_counts()
+
+    def _end_counts(self) -> None:
+        """Nothing is counted any more."""
+        for answer in self._counts.values():
+            if not answer.done():
+                answer.set_result(None)
+        self._counts.clear()
 
     def _kill_group(self) -> None:
         if self._process.returncode is None:

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from kernels.cancelling import CancelledError
+
 if TYPE_CHECKING:
     from engine.protocol import Computed, Loaded, Message, Think
     from engine.text.tokenizer import Part
+
+__all__ = ["CancelFlag", "CancelledError", "Runtime"]
 
 Floats = npt.NDArray[np.float32]
 
 LoadProgress = Callable[[int, int], None]
 """Called while weights are loaded with (bytes done, bytes in all)."""
-
-
-class CancelledError(Exception):
-    """The work was given up because its `CancelFlag` was raised."""
 
 
 class CancelFlag:
@@ -68,6 +68,14 @@ class Runtime(Protocol):
         `marks` are positions to which a later prompt is likely to go back: the ends of messages. Returns how
         many tokens are kept: at most len(tokens) - 1, or all of them where `logits` has those behind the last.
         """
+        ...
+
+    def behind(self, tokens: Sequence[int]) -> list[list[int]]:
+        """What cached sequences that begin with these tokens hold behind them, the last used first."""
+        ...
+
+    def cached(self, tokens: Sequence[int]) -> int:
+        """How many of a prompt's tokens `begin` would keep. Changes nothing."""
         ...
 
     @property
@@ -121,8 +129,12 @@ class Vocabulary(Protocol):
         """Tokens of a rendered prompt."""
         ...
 
-    def encode_more(self, text: str) -> list[int]:
-        """Tokens of a template's text that goes on behind other tokens."""
+    def count(self, text: str) -> int:
+        """Tokens of a message's text, within a prompt."""
+        ...
+
+    def encode_more(self, parts: Sequence[Part]) -> list[int]:
+        """Tokens of what goes on behind other tokens."""
         ...
 
     def decoder(self) -> Pieces:
@@ -146,8 +158,10 @@ class Template(Protocol):
         """What the person should know of the template."""
         ...
 
-    def render(self, messages: Sequence[Message], think: Think | None = None) -> list[Part]:
-        """The prompt, ready for the model's answer. Raises `TemplateError`, and `RequestError` for
+    def render(
+        self, messages: Sequence[Message], think: Think | None = None, *, quietly: bool = False
+    ) -> list[Part]:
+        """The prompt, ready for the model's answer; `quietly`: `notice` stays as it is. Raises `TemplateError`, and `RequestError` for
         a `think` that it does not offer."""
         ...
 
@@ -195,6 +209,31 @@ class OnDisk(Protocol):
         ...
 
 
+class Ahead(Protocol):
+    """Forwards a reply's tokens, and drafts of them ahead (`engine.generation.speculation`)."""
+
+    drafted: int
+    """Tokens drafted in this reply, and how many of them proved right."""
+    accepted: int
+
+    @property
+    def saved_seconds(self) -> float:
+        """What drafts have gained in this reply, against tokens one by one."""
+        ...
+
+    def begin(self, prompt: Sequence[int]) -> None:
+        """A reply to `prompt` begins."""
+        ...
+
+    def forward(self, token: int, most: int) -> Floats:
+        """Logits after `token`, (vocab_size,), where the reply may have `most` more tokens."""
+        ...
+
+    def end(self) -> None:
+        """The sequence is that of the tokens so far, nothing ahead."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """Everything that answers: what was loaded, its three parts, and what they stand on."""
@@ -206,6 +245,8 @@ class Model:
     resources: ExitStack = field(default_factory=ExitStack)
     on_disk: OnDisk | None = None
     """None: nothing is kept there."""
+    speculation: Ahead | None = None
+    """None: tokens one by one."""
 
     def close(self) -> None:
         """Free everything."""

@@ -14,6 +14,7 @@ from engine.common.llama_log import capture_log, clear_errors, logged_errors
 from engine.errors import EngineError, MemoryShortError, ModelFileError, UnsupportedModelError
 from engine.protocol import Computed
 from engine.runtimes.base import CancelFlag, CancelledError, Floats, LoadProgress
+from engine.runtimes.prefix_cache import common_prefix
 
 CHUNK = 512
 """Tokens of one graph. A cancelled one is given up between two of its operations."""
@@ -87,15 +88,19 @@ class LlamaCppRuntime:
 
     logits: Floats | None = None
 
+    def behind(self, tokens: Sequence[int]) -> list[list[int]]:
+        """What the sequence holds behind these tokens, if it begins with them."""
+        wanted = list(tokens)
+        return [self._tokens[len(wanted) :]] if self._tokens[: len(wanted)] == wanted else []
+
     def begin(self, tokens: Sequence[int], marks: Sequence[int] = ()) -> int:
         """Keep the longest common prefix with the sequence before, at most len(tokens) - 1."""
-        shared = 0
-        for old, new in zip(self._tokens, tokens[:-1], strict=False):
-            if old != new:
-                break
-            shared += 1
-        self._cut(shared)
+        self._cut(self.cached(tokens))
         return len(self._tokens)
+
+    def cached(self, tokens: Sequence[int]) -> int:
+        """How many of `tokens` the sequence begins with; the last one is wanted in any case."""
+        return common_prefix(self._tokens, tokens[:-1])
 
     def forward(self, tokens: Sequence[int]) -> Floats:
         """Append tokens; logits of the last, (vocab_size,), valid until the next call.

@@ -5,7 +5,8 @@ One thread owns a runtime.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,18 @@ from engine.disk_cache.folder import CacheFolder
 from engine.disk_cache.identity import model_key
 from engine.gguf.file import GGUFFile
 from engine.model.host_copies import HostCopies
-from engine.model.transformer import Transformer, page_table
+from engine.model.transformer import RECORDED, Transformer, page_table
 from engine.model.weights import Report
 from engine.plan.footprint import state_slots
 from engine.protocol import Computed
+from engine.runtimes.base import CancelFlag
 from engine.runtimes.on_disk import OnDisk
 from engine.runtimes.prefix_cache import PrefixCache
 from engine.runtimes.snapshots import CachedSequence, Snapshots
 from engine.spec.spec import ModelSpec
 from kernels import sizes
-from kernels.ops import Floats
+from kernels.cancelling import Heeds
+from kernels.ops import Floats, Ints
 from kernels.timing import Rows, Watched
 
 PAGE_SIZE = sizes.PAGE_SIZE
@@ -33,6 +36,11 @@ PAGE_SIZE = sizes.PAGE_SIZE
 
 CHUNK = sizes.PROMPT_CHUNK
 """Tokens prefilled at once: enough to reuse each expert's weights, few enough to cancel soon."""
+
+_BLOCK = 32
+"""Positions (kernels/cpu/src/attention.cpp)."""
+
+_Pass = Callable[[Ints, Ints, int], Floats]
 
 
 class NativeRuntime:
@@ -58,6 +66,9 @@ class NativeRuntime:
             snapshots = Snapshots(model.slots, model.save_state, model.load_state)
         self._prefixes = PrefixCache(pages, PAGE_SIZE, model.copy_page, snapshots)
         self._sequence = CachedSequence()
+        self._flag: CancelFlag | None = None
+        each: list[Any] = [stage.ops for stage in model.stages]
+        self._heeds: list[Heeds] = each if all(isinstance(ops, Heeds) for ops in each) else []
         self._stops: frozenset[int] = frozenset()
         self._prompt = 0
         self.device: Computed = device
@@ -89,11 +100,23 @@ class NativeRuntime:
             [ops],
         )
 
+    def watch_for(self, flag: CancelFlag) -> None:
+        """Give up the pass of a prompt soon after `flag` is raised, where the CPU alone computes."""
+        self._flag = flag
+
     def begin(self, tokens: Sequence[int], marks: Sequence[int] = ()) -> int:
         """Make the sequence current that shares most with `tokens`; how many tokens it shares."""
         self._sequence = self._prefixes.begin(tokens)
         self._stops, self._prompt = frozenset(marks), len(tokens)
         return len(self._sequence.tokens)
+
+    def behind(self, tokens: Sequence[int]) -> list[list[int]]:
+        """What cached sequences that begin with these tokens hold behind them, the last used first."""
+        return self._prefixes.behind(tokens)
+
+    def cached(self, tokens: Sequence[int]) -> int:
+        """How many of `tokens` are cached from their first on."""
+        return self._prefixes.cached(tokens)
 
     @property
     def logits(self) -> Floats | None:
@@ -114,18 +137,62 @@ class NativeRuntime:
             if done == len(tokens):
                 return logits
 
-    def _forward(self, tokens: Sequence[int]) -> Floats:
+    @property
+    def can_cut_back(self) -> bool:
+        """Not where a state is recurrent, nor on a GPU, whose captured graphs are of one token."""
+        return self.device == "CPU" and not self._model.is_recurrent
+
+    def forward_all(self, tokens: Sequence[int]) -> Floats:
+        """Like `forward`, but logits of every token, (n, vocabulary). No state is kept meanwhile."""
+        return self._forward(tokens, self._model.forward_all)
+
+    def alike(self, position: int) -> int:
+        """Tokens of a pass from there whose sums are to the bit those of tokens one by one.
+
+        Attention cuts the positions at multiples of 32; a window's begin in another block behind the last of one.
+        """
+        left = _BLOCK - position % _BLOCK
+        return max(1, left - 1) if self._model.spec.windowed is not None else left
+
+    def warm_up(self) -> None:
+        """Record the passes that verify drafts, before the first of them is waited for."""
+        for count in RECORDED:
+            self.begin([0])
+            self.forward_all(range(count))
+            self._prefixes.empty(self._sequence)
+
+    def cut_back(self, count: int) -> None:
+        """Forget the last `count` tokens, which the last `forward_all` appended: not all of them."""
+        length = len(self._sequence.tokens) - count
+        self._model.cut_back(length)
+        self._prefixes.cut_back(self._sequence, length)
+
+    def _forward(self, tokens: Sequence[int], run: _Pass | None = None) -> Floats:
         sequence = self._sequence
         self._prefixes.reserve(sequence, len(tokens))
         rows = np.asarray(tokens, dtype=np.int32)
         try:
-            logits = self._model.forward(rows, page_table(sequence.pages), len(sequence.tokens))
+            with self._heeding(1 if run is not None else len(tokens)):
+                run = run or self._model.forward
+                logits = run(rows, page_table(sequence.pages), len(sequence.tokens))
         except BaseException:
             if self._model.spec.keeps_state:
                 self._prefixes.empty(sequence)  # the state is of no position any more
             raise
         sequence.tokens.extend(tokens)
         return logits
+
+    @contextmanager
+    def _heeding(self, tokens: int) -> Iterator[None]:
+        """Have a prompt's pass given up when the flag is raised; a token's, with drafts or not, is soon over anyway."""
+        heeding = self._heeds if tokens > 1 and self._flag is not None else []
+        for ops in heeding:
+            ops.heed(self._flag)
+        try:
+            yield
+        finally:
+            for ops in heeding:
+                ops.heed(None)
 
     def _until_stop(self, most: int) -> int:
         """Tokens up to the next position whose state is kept."""

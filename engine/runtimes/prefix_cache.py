@@ -71,6 +71,19 @@ class PrefixCache:
         self._sequences.append(current)
         return current
 
+    def behind(self, tokens: Sequence[int]) -> list[list[int]]:
+        """What the sequences that begin with these tokens hold behind them, the last used first."""
+        wanted = list(tokens)
+        return [
+            sequence.tokens[len(wanted) :]
+            for sequence in reversed(self._sequences)
+            if sequence.tokens[: len(wanted)] == wanted
+        ]
+
+    def cached(self, tokens: Sequence[int]) -> int:
+        """How many of the first `tokens` a prompt could go on behind."""
+        return max((self._usable(sequence, tokens) for sequence in self._sequences), default=0)
+
     def keep_state(self, sequence: CachedSequence, logits: Floats | None = None) -> None:
         """Keep the recurrent state of the current sequence's end, where the model has one."""
         if self._snapshots is not None:
@@ -128,6 +141,15 @@ class PrefixCache:
                 raise ValueError("a sequence may not be longer than the cache")
             sequence.pages.append(page)
 
+    def cut_back(self, sequence: CachedSequence, length: int) -> None:
+        """Forget the tokens of the current `sequence` behind the first `length`, and the pages that only they needed."""
+        keep = -(-length // self._page_size)
+        for page in sequence.pages[keep:]:
+            self._pool.release(page)
+        if self._snapshots is not None:
+            self._snapshots.cut(sequence, length)
+        del sequence.pages[keep:], sequence.tokens[length:]
+
     def _fork(self, source: CachedSequence, length: int) -> CachedSequence:
         """A new sequence of the first `length` tokens, or `source` cut short if no page is left."""
         whole, rest = divmod(length, self._page_size)
@@ -147,12 +169,7 @@ class PrefixCache:
 
     def _truncate(self, sequence: CachedSequence, length: int) -> CachedSequence:
         self._sequences.remove(sequence)
-        keep = -(-length // self._page_size)
-        for page in sequence.pages[keep:]:
-            self._pool.release(page)
-        if self._snapshots is not None:
-            self._snapshots.cut(sequence, length)
-        del sequence.pages[keep:], sequence.tokens[length:]
+        self.cut_back(sequence, length)
         return sequence
 
     def _take(self, keep: CachedSequence) -> int | None:

@@ -5,24 +5,18 @@ The caller hands in a function that reads ranges; every check of a local file ho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from engine.errors import ModelFileError
+from engine.gguf.beginning import Read, read_beginning
 from engine.gguf.file import GGUFFile, TensorInfo, check_parts
-from engine.gguf.header import MAX_HEADER, Header, HeaderCutError, read_header, shown
+from engine.gguf.header import Header, shown
 from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
-from kernels.ops import Bytes
 
-RangeReader = Callable[[int, int], bytes]
-"""Called with an offset and a length, returns exactly that many bytes."""
-
-FIRST = 1 << 20
-"""Bytes asked for first; then twice as many in all, until the header is whole."""
 MAX_TENSOR = 1 << 20
 """Bytes of a tensor whose values the spec may need (rope factors)."""
 
@@ -33,10 +27,10 @@ class RemotePart:
 
     name: str
     size: int
-    read: RangeReader
+    read: Read
 
 
-def spec_from_header(read: RangeReader, size: int, name: str = "model.gguf") -> ModelSpec:
+def spec_from_header(read: Read, size: int, name: str = "model.gguf") -> ModelSpec:
     """The spec of a model in one file of `size` bytes.
 
     Raises `ModelFileError` and `UnsupportedModelError` as for a local file, and what `read` raises.
@@ -53,21 +47,18 @@ def spec_from_parts(parts: Sequence[RemotePart]) -> ModelSpec:
 class RemoteGGUF(GGUFFile):
     """A model of which only the headers are here. Its small tensors can be read one by one."""
 
-    def __init__(
-        self, parts: Sequence[RemotePart], data: Sequence[bytes], headers: Sequence[Header]
-    ) -> None:
-        super().__init__([_path(part) for part in parts], data, headers)
+    def __init__(self, parts: Sequence[RemotePart], headers: Sequence[Header]) -> None:
+        super().__init__([_path(part) for part in parts], (), headers)
         self._parts = tuple(parts)
 
     @classmethod
     def open_parts(cls, parts: Sequence[RemotePart]) -> RemoteGGUF:
         """Fetch and check every header. Raises `ModelFileError`."""
-        fetched = [_fetch(part, number) for number, part in enumerate(parts)]
-        headers = [header for _, header in fetched]
+        headers = [_fetch(part, number) for number, part in enumerate(parts)]
         check_parts([_path(part) for part in parts], headers)
-        return cls(parts, [data for data, _ in fetched], headers)
+        return cls(parts, headers)
 
-    def _weights(self, info: TensorInfo) -> Bytes:
+    def _bytes(self, info: TensorInfo) -> bytes:
         part = self._parts[info.part]
         if info.nbytes > MAX_TENSOR:
             raise ModelFileError(
@@ -75,22 +66,13 @@ class RemoteGGUF(GGUFFile):
                 f"Its tensor {shown(info.name)} would have to be read",
                 "Download the model first",
             )
-        return np.frombuffer(_read(part, info.offset, info.nbytes), np.uint8)
+        return _read(part, info.offset, info.nbytes)
 
 
-def _fetch(part: RemotePart, number: int) -> tuple[bytes, Header]:
-    """As much of a part's beginning as its header takes, and the header."""
+def _fetch(part: RemotePart, number: int) -> Header:
     if part.size < 1:
         raise ModelFileError(f"{shown(part.name)} is empty", "", "Choose another version")
-    data = b""
-    wanted = FIRST
-    while True:
-        wanted = min(wanted, part.size, MAX_HEADER)
-        data += _read(part, len(data), wanted - len(data))
-        try:
-            return data, read_header(data, _path(part), number, part.size)
-        except HeaderCutError:
-            wanted *= 2
+    return read_beginning(partial(_read, part), part.size, _path(part), number)
 
 
 def _read(part: RemotePart, offset: int, length: int) -> bytes:

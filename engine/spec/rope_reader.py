@@ -51,7 +51,7 @@ def _factors(file: GGUFFile) -> tuple[float, ...]:
     info = file.tensors.get("rope_freqs.weight")
     if info is None or info.type.name != "F32" or info.elements > MAX_FACTORS:
         return ()
-    values = file.tensor(info.name).data.view(np.float32)
+    values = np.frombuffer(file.read(info.name), np.float32)
     if not np.isfinite(values).all() or not (values > 1e-6).all():
         raise ModelFileError(
             f"{shown(file.path.name)} is damaged", "rope_freqs.weight divides by zero", DOWNLOAD

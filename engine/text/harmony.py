@@ -61,6 +61,21 @@ class HarmonyReader(Reader):
     def closing(self) -> str:
         return _ANSWER if self._state == "thinking" else ""
 
+    @property
+    def opening(self) -> str:
+        return self._header("analysis")
+
+    @property
+    def answer(self) -> str:
+        return self.closing or self._header("final")
+
+    def _header(self, channel: str) -> str:
+        """What completes a header that only begins a message; empty: the message has begun."""
+        if self._state != "header":
+            return ""
+        begun = self._channel in self.held
+        return MESSAGE if begun else f"{CHANNEL}{channel}{MESSAGE}"
+
     def read(self, tokens: int) -> Iterator[Said]:
         self._headed += tokens
         while True:

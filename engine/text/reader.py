@@ -28,6 +28,16 @@ class Reader:
         """What ends the reasoning that goes on; empty: there is none."""
         raise NotImplementedError
 
+    @property
+    def opening(self) -> str:
+        """What begins the reasoning here, at the beginning of all; empty: it has begun, or needs no mark."""
+        raise NotImplementedError
+
+    @property
+    def answer(self) -> str:
+        """What begins the reply here, where nothing of it was said; empty: nothing is needed."""
+        raise NotImplementedError
+
     def feed(self, text: str, tokens: int) -> Iterator[Said]:
         """The events that more coded text completes."""
         self.held += text

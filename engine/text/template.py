@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import threading
 import time
 from collections.abc import Sequence
 from functools import cached_property
@@ -46,6 +47,7 @@ class ChatTemplate:
         }
         self._name = str(file.metadata.get("general.name") or "This model")
         self._source = ""
+        self._lock = threading.Lock()
         self._process: TemplateProcess | None = None
         self.notice: str | None = None
         """What the person should know, once the built-in format was used."""
@@ -81,9 +83,20 @@ class ChatTemplate:
 
         return find(self._source, render)
 
-    def render(self, messages: Sequence[Message], think: Think | None = None) -> list[Part]:
-        """The prompt for the next reply. Raises `TemplateError` when there are no messages, and
-        `RequestError` for a `think` that is not offered."""
+    def render(
+        self, messages: Sequence[Message], think: Think | None = None, *, quietly: bool = False
+    ) -> list[Part]:
+        """The prompt for the next reply; `quietly`: without a change of `notice`. Any thread may ask.
+
+        Raises `TemplateError` when there are no messages, and `RequestError` for a `think` that is not offered."""
+        with self._lock:
+            told = self.notice
+            parts = self._rendered(messages, think)
+            if quietly:
+                self.notice = told
+            return parts
+
+    def _rendered(self, messages: Sequence[Message], think: Think | None) -> list[Part]:
         if not messages:
             raise TemplateError("There is nothing to answer", "The conversation has no messages")
         variables = self.switches.variables(think, self._name) if think else {}

@@ -1,13 +1,15 @@
 """The throwaway process that renders a model's chat template, which is a program by somebody unknown.
 
-Started as a script with the folder of jinja2 as its argument, without site packages, environment
-or anything of ours: it reads a template, then sets of variables, and answers each with text or an
-error. Frames on stdin and stdout are four bytes of length (big endian) and JSON. Its own limits
-are on memory, processor time, files and output; the parent holds the clock.
+Started as a script with the folder of jinja2 and the file `engine/process/confinement.py` as its
+arguments, without site packages, environment or anything else of ours: it reads a template, then sets
+of variables, and answers each with text or an error. Frames on stdin and stdout are four bytes of
+length (big endian) and JSON. It has no network and sees no files but Python's own; its limits are on
+memory, processor time and output; the parent holds the clock.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import resource
 import struct
@@ -28,6 +30,7 @@ def main() -> None:
     """Answer frames until the parent closes the pipe."""
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
     _limit()
+    _confine(sys.argv[2])
     source = _read(stdin)
     template: Template | str = "The template is no text"
     if isinstance(source, str):
@@ -41,6 +44,15 @@ def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     _allow_cpu()
+
+
+def _confine(path: str) -> None:
+    spec = importlib.util.spec_from_file_location("confinement", path)
+    assert spec is not None and spec.loader is not None
+    confinement = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(confinement)
+    confinement.without_network(local=False)
+    confinement.without_files([*sys.path, "/usr/share/zoneinfo", "/etc/localtime"])
 
 
 def _allow_cpu() -> None:

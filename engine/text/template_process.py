@@ -26,6 +26,7 @@ MAX_ANSWER = 32 << 20
 _ENVIRONMENT = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "TZ")
 """What the child may know of ours: no tokens, no paths of the person."""
 _CHILD = Path(__file__).with_name("template_child.py")
+_CONFINEMENT = Path(__file__).parents[1] / "process" / "confinement.py"
 
 
 class TemplateProcess:
@@ -45,7 +46,15 @@ class TemplateProcess:
         if jinja2 is None or jinja2.origin is None:
             raise TemplateError("Jinja2 is not installed", "", "Install ktchat again")
         self._child = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", str(_CHILD), str(Path(jinja2.origin).parents[1])],
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                "-B",
+                str(_CHILD),
+                str(Path(jinja2.origin).parents[1]),
+                str(_CONFINEMENT),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -67,6 +67,18 @@ class TagReader(Reader):
         before, after = ("\n", style.gap) if self._lined else ("", "")
         return before + style.closing + after + style.answer
 
+    @property
+    def opening(self) -> str:
+        if self._state != "start":
+            return ""
+        known = (s for s in STYLES if self.alphabet.coded(s.opening) != s.opening)
+        style = next(known, STYLES[0])
+        return style.opening + ("\n" if style.gap else "")
+
+    @property
+    def answer(self) -> str:
+        return self.closing
+
     def read(self, tokens: int) -> Iterator[Said]:
         if self._state == "start":
             self._decide()
@@ -181,6 +193,16 @@ class Splitter:
     def closing(self) -> str:
         """Template text that ends the reasoning and begins the reply; empty: nothing is to be ended."""
         return self._reader.closing
+
+    @property
+    def opening(self) -> str:
+        """Template text that begins the reasoning, before anything was said; empty: it has begun."""
+        return self._reader.opening
+
+    @property
+    def answer(self) -> str:
+        """Template text that begins the reply, before anything of it was said; empty: none is needed."""
+        return self._reader.answer
 
     def force(self) -> str:
         """What is to be fed to end the thinking now, see `closing`. The model may still end it by itself

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,8 @@ from engine.text.llama_vocab import (
     checked_names,
 )
 from engine.text.marks import ATOMS
+from engine.text.run_memory import RunMemory
+from engine.text.special_tokens import MAX_LENGTH, SpecialTokens
 
 MAX_TEXT = 8 << 20
 """Characters in one prompt."""
@@ -88,11 +90,12 @@ class Tokenizer:
         markers = {odd[token]: token for token in odd if self._is_marker(token)}
         control = {odd[token]: token for token in odd if self._is_control(token)}
         self._specials = control | markers
-        self._special = _alternatives(self._specials)
-        self._marker = _alternatives(markers)
+        self._special = SpecialTokens(self._specials)
+        self._markers = SpecialTokens(markers)
         self._marks = {token: text for token, text in odd.items() if text in ATOMS}
         self._pieces: dict[int, bytes] = {}
         self._line_break: list[int] | None = None
+        self._tokens_of = RunMemory(self._encode_run)
 
     @classmethod
     def open(cls, path: Path, file: GGUFFile | None = None) -> Tokenizer:
@@ -108,6 +111,14 @@ class Tokenizer:
         odd = {token for token, name in enumerate(names) if name.startswith(_CANDIDATES)}
         if types is not None:
             odd.update(np.flatnonzero(np.isin(types.numpy()[: len(names)], _ODD_TYPES)).tolist())
+        texts = {token: names[token].decode("utf-8", "replace") for token in sorted(odd)}
+        longest = max(map(len, texts.values()), default=0)
+        if longest > MAX_LENGTH:
+            raise ModelFileError(
+                f"{shown(file.path.name)} is damaged",
+                f"Its vocabulary has a control token of {longest} characters",
+                DOWNLOAD,
+            )
         vocab = LlamaVocab(file.path)
         if vocab.size != len(names):
             vocab.close()
@@ -116,7 +127,6 @@ class Tokenizer:
                 f"Its vocabulary has {vocab.size} tokens, not {len(names)}",
                 DOWNLOAD,
             )
-        texts = {token: names[token].decode("utf-8", "replace") for token in sorted(odd)}
         return cls(vocab, texts, str(file.metadata.get("tokenizer.chat_template", "")))
 
     @property
@@ -174,9 +184,13 @@ class Tokenizer:
             tokens.insert(0, self.bos)
         return tokens
 
-    def encode_more(self, text: str) -> list[int]:
-        """Tokens of a template's text that goes on behind other tokens."""
-        return self._encode([Part(text, True)], begins=False)
+    def encode_more(self, parts: Sequence[Part]) -> list[int]:
+        """Tokens of what goes on behind other tokens."""
+        return self._encode(parts, begins=False)
+
+    def count(self, text: str) -> int:
+        """How many tokens a message's text is, within a prompt."""
+        return len(self._encode([Part(text.strip(), False)], begins=False))
 
     def close(self) -> None:
         """Free the vocabulary; nothing may be asked of it afterwards."""
@@ -196,23 +210,24 @@ class Tokenizer:
             if token is None:
                 continue
             attributes = self._attributes[token]
-            tokens += self._encode_run(
+            tokens += self._tokens_of(
                 "".join(run).lstrip(before).rstrip(_BLANKS if attributes & STRIP_LEFT else ""),
                 begins or bool(tokens),
             )
             tokens.append(token)
             run.clear()
             before = _BLANKS if attributes & STRIP_RIGHT else ""
-        return tokens + self._encode_run("".join(run).lstrip(before), begins or bool(tokens))
+        tokens += self._tokens_of("".join(run).lstrip(before), begins or bool(tokens))
+        return tokens
 
     def _cut(self, parts: Sequence[Part]) -> Iterator[tuple[str, int | None]]:
         """Text, and the control token behind it when there is one."""
         for part in parts:
             position = 0
-            if part.special and self._special is not None:
-                for match in self._special.finditer(part.text):
-                    yield part.text[position : match.start()], self._specials[match[0]]
-                    position = match.end()
+            if part.special:
+                for start, token in self._special.find(part.text):
+                    yield part.text[position:start], self._specials[token]
+                    position = start + len(token)
             yield part.text[position:], None
 
     def _encode_run(self, text: str, begins: bool) -> list[int]:
@@ -240,10 +255,9 @@ class Tokenizer:
     def _unmarked(self, text: str) -> Iterator[str]:
         """The text, cut inside everything that llama.cpp would still take for a turn's marker."""
         start = 0
-        if self._marker is not None:
-            while match := self._marker.search(text, start):
-                yield text[start : match.start() + 1]
-                start = match.start() + 1
+        while (found := next(self._markers.find(text, start), None)) is not None:
+            yield text[start : found[0] + 1]
+            start = found[0] + 1
         yield text[start:]
 
     def _is_control(self, token: int) -> bool:
@@ -265,12 +279,6 @@ class Tokenizer:
                 f"Token {token} is not in the vocabulary", f"It has {self._vocab.size} tokens"
             )
         return token
-
-
-def _alternatives(texts: Iterable[str]) -> re.Pattern[str] | None:
-    """A pattern for any of these texts, the longest first, as llama.cpp tries them."""
-    ordered = sorted(texts, key=len, reverse=True)
-    return re.compile("|".join(re.escape(text) for text in ordered)) if ordered else None
 
 
 def _chunks(text: str, long: re.Pattern[str]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kernels.cancelling import CancelledError, Flag
 from kernels.cpu import native
 from kernels.cpu.buffers import Array, Cache, expect_ints, rope_struct, routing_struct
 from kernels.cpu.cores import default_threads, physical_cores
@@ -32,6 +33,7 @@ class NativeContext:
         self._context = 0
         self.times: OpTimes | None = None
         """Is told the times of every op while it is set."""
+        self._flag: Flag | None = None
         self._native = native.load()
         self.threads = default_threads() if threads is None else threads
         self.isa = native.choose_isa() if isa is None else isa
@@ -56,6 +58,11 @@ class NativeContext:
     def watch(self, rows: Rows | None) -> None:
         """Tell `rows` the times of every op from now on; None ends that."""
         self.times = None if rows is None else rows.row(NATIVE)
+
+    def heed(self, flag: Flag | None) -> None:
+        """Ops are given up soon after `flag` is raised: `kernels.cancelling.Heeds`."""
+        self._flag = flag
+        self._native.kt_heed(self._alive(), flag.address if flag is not None else None)
 
     def record(self, forward: Forward[Array]) -> Forward[Array]:
         """`forward(pass_input, pages, start)` of one token, run as one native call from the second time on.
@@ -82,7 +89,10 @@ class NativeContext:
         """One native op. Raises what its status means."""
         times = self.times
         begin = time.perf_counter_ns() if times is not None else 0
-        native.check(getattr(self._native, name)(self._alive(), *arguments))
+        status = getattr(self._native, name)(self._alive(), *arguments)
+        if self._flag:
+            raise CancelledError
+        native.check(status)
         if times is not None:
             stamps = (begin, time.perf_counter_ns())
             times.ops((op_name(name),), (native.layer_of(name, arguments),), stamps)

@@ -8,6 +8,7 @@ on stderr), 2 wrong usage, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import signal
 import sys
@@ -31,7 +32,7 @@ COMMANDS = {
     "plan": "whether a model fits this machine, and how fast it will be",
     "doctor": "what this machine has, and what is missing",
     "verify": "compare a model's logits with float32 and with llama.cpp",
-    "sessions": "list, show, export and remove saved sessions",
+    "sessions": "list, search, show, export, import and remove saved sessions",
     "models": "list, search, download, check and remove models",
 }
 """Name and one line of help; the module of the same name in `ktchat.cli` does the work."""
@@ -66,6 +67,14 @@ def main(
     try:
         code = _run(arguments, engine_factory)
         output.flush()
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        from engine.common.os_errors import os_reason
+
+        why, todo = os_reason(error)
+        output.complain(f"{why[:1].upper()}{why[1:]}. {todo}.")
+        return FAILED
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not break the way out
         return INTERRUPTED
@@ -97,10 +106,13 @@ def _run(arguments: list[str], engine_factory: Callable[[], Engine] | None) -> i
 
 def model_path(argument: str) -> str:
     """A model's path from an argument: absolute, since it is remembered."""
-    return str(Path(argument).absolute())
+    try:
+        return str(Path(argument).absolute())
+    except FileNotFoundError:  # the working folder is gone: nothing is below it
+        return argument
 
 
-_WITH_VALUE = ("-m", "--model", "--ctx", "--device", "--kv")
+_WITH_VALUE = ("-m", "--model", "--ctx", "--device", "--kv", "--lookup")
 """Options before a command that take the next argument."""
 
 

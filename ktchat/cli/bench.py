@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from engine.common.units import byte_size, count
-from ktchat.cli import background, output
+from ktchat.cli import background, bench_lookup, bench_restore, bench_table, output
 from ktchat.common import paths
 from ktchat.common.errors import UsageError
 from ktchat.common.text import one_line
@@ -69,6 +67,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="instead: a session of N tokens brought back from the disk, against reading it again",
     )
     parser.add_argument(
+        "--speculation",
+        action="store_true",
+        help="instead: ten kinds of text with prompt lookup and without",
+    )
+    parser.add_argument(
         "--rounds", type=int, default=5, metavar="N", help="repetitions (default: 5)"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="default: all physical cores")
@@ -99,8 +102,10 @@ def main(args: argparse.Namespace) -> int:
     if args.model is not None and (args.layers is not None or args.recipe is not None):
         raise UsageError("--layers and --recipe belong to --shape")
     load = _load(args)
+    if args.speculation:
+        return _alone(args, bench_lookup)
     if args.restore is not None:
-        return _restore(args)
+        return _alone(args, bench_restore)
     target = Path(args.trace) if args.trace is not None else None
     if target is not None:
         from engine.evaluation.trace import check_writable
@@ -110,24 +115,21 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         output.line(json.dumps(result.to_dict()))
     else:
-        for text in _table(result):
+        for text in bench_table.lines(result):
             output.line(text)
     if target is not None and result.trace is not None:
         _keep_trace(target, result, result.trace, silent=args.json)
     return 0
 
 
-def _restore(args: argparse.Namespace) -> int:
-    from ktchat.cli import bench_restore
-
-    bench_restore.check(args)
-    result = background.run(
-        lambda report: bench_restore.measure(args, _model(args, report), report)
-    )
+def _alone(args: argparse.Namespace, part: Any) -> int:
+    """One of the measurements that stand alone, a module with `check`, `measure` and `table`."""
+    part.check(args)
+    result = background.run(lambda report: part.measure(args, _model(args, report), report))
     if args.json:
         output.line(json.dumps(result.to_dict()))
     else:
-        for text in bench_restore.table(result):
+        for text in part.table(result):
             output.line(text)
     return 0
 
@@ -229,63 +231,3 @@ def _list_shapes() -> int:
         )
     output.line(f"recipes: {', '.join(RECIPES)}")
     return 0
-
-
-def _table(result: BenchResult) -> list[str]:
-    load = result.load
-    figures = result.to_dict()
-    threads = f"{result.threads} threads"
-    if result.device != "CPU":
-        threads = result.device if result.device == "GPU" else f"GPU and {threads}"
-    limit = ""
-    if result.limit_ratio is not None:
-        part = f"{100 * result.limit_ratio:.0f} %"
-        limit = f", {part} of the {result.read_limit_gb_s:.1f} GB/s that memory gives"
-    lines = [
-        f"{one_line(result.model, 80)} · {one_line(result.quantisation, 20)}"
-        f" · {byte_size(result.weights_bytes)}",
-        f"prompt {count(load.prompt)}, generated {count(load.generate)} with"
-        f" {count(load.before)} before · {threads}"
-        f" · median of {len(result.rounds)} rounds",
-        "",
-        f"{'':<20}{'prefill':>16}{'decode':>16}",
-        _row("ktchat", result.prefill_tok_s, result.decode_tok_s),
-    ]
-    peer = figures["peer"]
-    if peer is not None:
-        name = f"{peer['name']} ({peer['version']})"
-        lines.append(_row(name, peer["prefill_tok_s"], peer["decode_tok_s"]))
-        lines.append(
-            f"{'ratio':<20}{figures['prefill_ratio']:>16.2f}{figures['decode_ratio']:>16.2f}"
-        )
-    lines += [
-        "",
-        f"A token reads {byte_size(result.token_bytes)}: {result.decode_gb_s:.1f} GB/s" + limit,
-    ]
-    if peer is not None:
-        lines.append(f"decode ratio by round: {_spread(result.decode_ratios)}")
-        lines.append(f"prefill ratio by round: {_spread(result.prefill_ratios)}")
-    if result.follow_up_s is not None:
-        lines.append(
-            f"{count(load.follow_up)} more tokens after {count(load.decoded)}: first token in"
-            f" {result.follow_up_s:.2f} s" + _of_its(result.follow_up_ratio)
-        )
-    if result.second_turn_s is not None:
-        lines.append(
-            f"The same where the {count(load.generate)} before are left out, as thinking is:"
-            f" {result.second_turn_s:.2f} s" + _of_its(result.second_turn_ratio)
-        )
-    return lines
-
-
-def _of_its(ratio: float | None) -> str:
-    return f", {ratio:.2f} of llama.cpp's" if ratio else ""
-
-
-def _row(name: str, prefill: float, decode: float) -> str:
-    return f"{name:<20}" + "".join(f"{f'{speed:.1f} tok/s':>16}" for speed in (prefill, decode))
-
-
-def _spread(ratios: list[float]) -> str:
-    listed = " ".join(f"{ratio:.2f}" for ratio in ratios)
-    return f"{listed} (median {statistics.median(ratios):.2f})"

@@ -39,4 +39,6 @@ def main(args: argparse.Namespace) -> int:
         settings=SettingsFile(paths.settings_file(), load_options.overrides(args)),
     )
     app.run()
+    if app.unsaved:
+        output.complain(app.unsaved)
     return app.return_code or 0

@@ -66,6 +66,8 @@ def main(args: argparse.Namespace) -> int:
         lines += machine_report.software(machine.software)
     else:
         lines.append(("assumed", f"{machine.name}: {machine.assumed}"))
+    if not machine.assumed:
+        lines.append(("confined", _confined()))
     lines += [("note", note) for note in machine.notes]
     for label, text in lines:
         output.wrapped(_shown(text), f"{label:<{LABEL}}")
@@ -99,6 +101,15 @@ def _gpu_lines(machine: Hardware, facts: list[GpuFacts]) -> list[Line]:
         return []
     tried = [("GPU tried", machine_report.gpu_fact(fact)) for fact in facts if not fact.error]
     return [machine_report.gpu_use(machine, facts), *tried]
+
+
+def _confined() -> str:
+    """What the engine's processes are kept from, by the kernel."""
+    from engine.process.confinement import probe
+
+    words = {"network": "the engine has no network", "files": "chat templates see no files"}
+    holds = [words[what] for what, holding in probe().items() if holding]
+    return " · ".join(holds) or "nothing is: this kernel has neither seccomp nor Landlock"
 
 
 def _shown(text: str) -> str:

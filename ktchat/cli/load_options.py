@@ -1,4 +1,4 @@
-"""Options that say how a model is loaded: its context, the device, the KV cache.
+"""Options that say how a model is loaded: its context, the device, the KV cache, prompt lookup.
 
 What is not given is taken from the settings.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser, default: str | None) -> None:
-    """Add `--ctx`, `--device` and `--kv`; `default` stands where one is not given."""
+    """Add `--ctx`, `--device`, `--kv` and `--lookup`; `default` stands where one is not given."""
     parser.add_argument(
         "--ctx",
         type=context,
@@ -34,6 +34,12 @@ def add(parser: argparse.ArgumentParser, default: str | None) -> None:
         default=default,
         help="how the GPU keeps the context; q8: half the room, a little less exact (default: f16)",
     )
+    parser.add_argument(
+        "--lookup",
+        choices=["on", "off"],
+        default=default,
+        help="guess tokens from what was said before, where that is faster (default: on)",
+    )
 
 
 def context(text: str) -> int | Auto:
@@ -45,4 +51,5 @@ def overrides(args: argparse.Namespace) -> Overrides:
     """What was given."""
     from ktchat.common.settings import Overrides
 
-    return Overrides(args.ctx, args.device, args.kv)
+    lookup = None if args.lookup is None else args.lookup == "on"
+    return Overrides(args.ctx, args.device, args.kv, lookup)

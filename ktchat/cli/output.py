@@ -10,6 +10,8 @@ import sys
 import textwrap
 from typing import IO
 
+from ktchat.common.text import sanitise
+
 
 class OutputClosedError(Exception):
     """Standard output cannot be written; `reason` is empty when its reader just went away."""
@@ -27,10 +29,15 @@ def prepare() -> None:
 
 
 def write(text: str, stream: IO[str] | None = None) -> None:
-    """Write and flush. Raises `OutputClosedError` on standard output; is silent on others."""
+    """Write and flush. Raises `OutputClosedError` on standard output; is silent on others.
+
+    Standard output is the one door for what models and files say: on a terminal it is made safe to draw.
+    """
     target = stream or sys.stdout
     if target is None:
         raise OutputClosedError("it is closed")
+    if target is sys.stdout and is_terminal(target):
+        text = sanitise(text)
     try:
         target.write(text)
         target.flush()

@@ -15,6 +15,7 @@ from engine.protocol import (
     Loaded,
     Notice,
     Progress,
+    Quiet,
     Text,
     Thinking,
     WasThinking,
@@ -80,6 +81,8 @@ class TextPrinter:
                 self.note("What was printed so far proved to be the model's thinking.")
             case Notice(text):
                 self.note(text)
+            case Quiet(quiet=True):
+                self.note("The engine does not answer. Ctrl-C ends it.")
             case Finished(figures=figures):
                 self._end_line()
                 if self._figures and figures.reply_tokens:

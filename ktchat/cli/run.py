@@ -11,39 +11,36 @@ import argparse
 import asyncio
 import os
 import signal
-import sys
 import threading
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from engine.errors import KtchatError, RequestError
+from engine.errors import KtchatError
 from engine.protocol import (
     Failed,
     Figures,
     Finished,
     Loaded,
     Notice,
-    PartialSampling,
     Think,
 )
-from ktchat.cli import load_options, model_path, output
+from ktchat.cli import load_options, model_path, output, standard_input
+from ktchat.cli.making_room import make_room
 from ktchat.cli.printers import JsonPrinter, Printer, TextPrinter
-from ktchat.common import paths, sampling, usage
-from ktchat.common.errors import SettingsError, UnknownSessionError, UsageError, reason_of
-from ktchat.common.sampling import SamplingSources
-from ktchat.common.settings import Settings, SettingsFile
+from ktchat.cli.run_request import Request, request
+from ktchat.common import paths, usage
+from ktchat.common.errors import SettingsError, UnknownSessionError
+from ktchat.common.settings import OverflowPolicy, SettingsFile
 from ktchat.library import models
 from ktchat.session.chat import ChatSession, Engine, Started
 from ktchat.store.store import Store
+from ktchat.store.unsaved import UnsavedStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
-
-MAX_INPUT = 16 << 20
-"""Bytes that are read from standard input."""
 
 STOP_SECONDS = 1.0
 """How long an interrupted reply may take to stop before the program leaves it behind."""
@@ -55,12 +52,16 @@ LEAVE_SECONDS = 1.8
 """How long an interrupted program may take in all."""
 
 
+CUT = "The context is full: the reply is cut. ktchat run -c goes on, and makes room first."
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The arguments of `ktchat run`."""
     parser = subparsers.add_parser(
         "run",
         help="one reply without the screen",
         description="Send one message and print the reply. What is piped in is appended to it.",
+        epilog=standard_input.IN_LOOPS,
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -69,6 +70,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("-m", "--model", metavar="FILE", type=model_path, default=keep, help="the model (GGUF)")
     load_options.add(parser, keep)
     add("-c", "--continue", dest="last", action="store_true", help="go on with the last session")
+    add("--no-save", action="store_true", help="keep nothing of this conversation on the disk")
+    add(
+        "--overflow",
+        choices=get_args(OverflowPolicy),
+        help="what to do when the message does not fit into the context; else as the settings say",
+    )
     add("--system", metavar="TEXT", help="system message of the new session")
     add("--temperature", type=float, metavar="T", help="0: always the likeliest token")
     add("--top-k", type=int, metavar="N", help="choose among the N likeliest tokens; 0: all")
@@ -83,6 +90,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="whether and how much to think, as the model offers",
     )
     add("--thinking", action="store_true", help="print the model's thinking too (on stderr)")
+    add("--no-stdin", dest="stdin", action="store_false", help="leave the standard input alone")
     add("--json", action="store_true", help="print events as JSON, one a line")
     add("-v", "--verbose", action="store_true", help="figures on stderr, also when it is a file")
 
@@ -92,70 +100,10 @@ def main(args: argparse.Namespace) -> int:
     settings = SettingsFile(paths.settings_file(), load_options.overrides(args))
     if settings.notice:
         output.complain(settings.notice)
-    request = _request(args, settings.settings)
+    asked = request(args, settings.settings)
     printer: Printer = JsonPrinter() if args.json else TextPrinter(args.thinking, args.verbose)
-    return asyncio.run(_Run(request, settings, printer, args.engine_factory).main())
-
-
-@dataclass(frozen=True)
-class _Request:
-    prompt: str
-    model: str | None
-    last: bool
-    system: str
-    sampling: SamplingSources
-    max_tokens: int | None
-    think: Think | None
-
-
-def _request(args: argparse.Namespace, settings: Settings) -> _Request:
-    try:
-        command = PartialSampling(**{name: getattr(args, name) for name in sampling.NAMES})
-    except RequestError as error:
-        raise UsageError(error.what, error.why, error.todo) from error
-    if args.max_tokens is not None and not 1 <= args.max_tokens <= 1 << 30:
-        raise UsageError("That --max-tokens is not possible", "", "Use 1 to 1073741824")
-    if args.last and args.system is not None:
-        raise UsageError("--system goes with a new session", "", "Leave out -c or --system")
-    return _Request(
-        prompt=_prompt(args.prompt),
-        model=args.model,
-        last=args.last,
-        system=settings.system if args.system is None else _decoded(args.system),
-        sampling=SamplingSources(command, settings.sampling),
-        think=args.think,
-        max_tokens=args.max_tokens or settings.token_limit,
-    )
-
-
-def _prompt(argument: str | None) -> str:
-    parts = [] if argument is None else [_decoded(argument)]
-    if sys.stdin is not None and not output.is_terminal(sys.stdin):
-        parts.append(_piped())
-    prompt = "\n\n".join(part for part in parts if part.strip())
-    if not prompt:
-        raise UsageError("There is no prompt", "", "Give one: ktchat run PROMPT, or pipe text in")
-    return prompt
-
-
-def _decoded(argument: str) -> str:
-    """An argument as text; bytes that are not UTF-8 are replaced."""
-    return os.fsencode(argument).decode("utf-8", "replace")
-
-
-def _piped() -> str:
-    try:
-        data = sys.stdin.buffer.read(MAX_INPUT + 1)
-    except (OSError, ValueError) as error:
-        why = reason_of(error)[0] if isinstance(error, OSError) else "it is closed"
-        raise RequestError("The standard input cannot be read", why) from error
-    if len(data) > MAX_INPUT:
-        raise RequestError(
-            "The standard input is too long",
-            f"At most {MAX_INPUT >> 20} MiB are read",
-            "Send a part of it",
-        )
-    return data.decode("utf-8-sig", "replace").strip("\n")
+    with asyncio.Runner() as runner:
+        return runner.run(_Run(asked, settings, printer, args.engine_factory).main())
 
 
 class _Run:
@@ -163,7 +111,7 @@ class _Run:
 
     def __init__(
         self,
-        request: _Request,
+        request: Request,
         settings: SettingsFile,
         printer: Printer,
         engine_factory: Callable[[], Engine] | None,
@@ -181,7 +129,7 @@ class _Run:
         self.engine = self.engine_factory()
         self.chat = ChatSession(
             self.engine,
-            Store(paths.database()),
+            (Store if self.request.save else UnsavedStore)(paths.database()),
             sampling=self.request.sampling,
             max_tokens=self.request.max_tokens,
             system=self.request.system,
@@ -208,18 +156,30 @@ class _Run:
             return 1
         if self.request.think is not None:
             self.chat.choose_thinking(self.request.think)
+        self.chat.watch = False  # nobody is there with a key to go on
+        try:
+            await make_room(
+                self.chat, self.request.prompt, self.request.overflow, self.printer.note
+            )
+        except KtchatError as error:
+            self.printer.load(Failed(error))
+            if not self.signal:
+                self.printer.note(str(error))
+            return 1
         code = 0
         async with aclosing(self.chat.send(self.request.prompt)) as updates:
             async for update in updates:
                 if isinstance(update, Started):
                     turn = update.turn
                 self.printer.show(update, turn, self.chat.conversation.id)
-                if isinstance(update, Finished):
+                if isinstance(update, Finished) and self.request.save:
                     self._note_speed(update.figures)
+                if isinstance(update, Finished) and update.reason == "context":
+                    self.printer.note(CUT)
                 if isinstance(update, Failed):
                     code = 1
                     self.printer.note(str(update.error))
-        if self.request.model and code == 0:
+        if self.request.model and self.request.save and code == 0:
             with suppress(SettingsError):
                 self.settings.update(**self.settings.settings.with_recent(self.request.model))
         return code
@@ -235,7 +195,10 @@ class _Run:
         path = self.request.model or models.default_model(
             self.chat.conversation.model_path or self.settings.settings.last_model
         )
-        async for event in self.chat.load(self.settings.load(path)):
+        load = self.settings.load(path)
+        if not self.request.save:
+            load = replace(load, cache_folder="")
+        async for event in self.chat.load(load):
             match event:
                 case Failed(error):
                     self.printer.load(event)

@@ -1,12 +1,10 @@
-"""`ktchat sessions`: the saved sessions on the command line."""
+"""`ktchat sessions`: the saved sessions on the command line: listed, searched, shown, exported, imported, removed."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
-import os
-import tempfile
 import time
 from pathlib import Path
 
@@ -14,11 +12,15 @@ from engine.common.units import byte_size
 from engine.errors import KtchatError
 from ktchat.cli import output
 from ktchat.common import paths, words
-from ktchat.common.errors import StoreError, reason_of
+from ktchat.common.errors import SessionFileError, StoreError, reason_of
+from ktchat.common.files import write_text
 from ktchat.common.settings import SettingsFile
 from ktchat.common.text import one_line
+from ktchat.library.exporting import FORMATS, exported
 from ktchat.store.conversation import Conversation, Turn, TurnState
 from ktchat.store.export import to_json, to_markdown
+from ktchat.store.imports import NAMES, import_file
+from ktchat.store.search import LIMIT
 from ktchat.store.store import SessionSummary, Store
 
 ID_LENGTH = 8
@@ -28,7 +30,9 @@ ID_LENGTH = 8
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The arguments of `ktchat sessions`."""
     parser = subparsers.add_parser(
-        "sessions", help="list, show, export and remove saved sessions", allow_abbrev=False
+        "sessions",
+        help="list, search, show, export, import and remove saved sessions",
+        allow_abbrev=False,
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="every session, the last used first")
@@ -37,8 +41,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     show.add_argument("--thinking", action="store_true", help="with the model's thinking")
     show.add_argument("--json", action="store_true", help="print JSON")
     export = actions.add_parser("export", help="write a session to a file")
-    export.add_argument("--format", choices=("markdown", "json"), help="default: by the name")
+    export.add_argument("--format", choices=FORMATS, help="default: by the name")
     export.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
+    search = actions.add_parser("search", help="find words in all titles and texts")
+    search.add_argument("words", metavar="WORDS", nargs="+", help="all of them must be there")
+    search.add_argument("--limit", type=int, default=LIMIT, metavar="N", help="hits at most")
+    search.add_argument("--json", action="store_true", help="print JSON")
+    imports = actions.add_parser(
+        "import", help=f"take in sessions from files of {NAMES}; nothing is overwritten"
+    )
+    imports.add_argument("file", metavar="FILE", nargs="+", help="JSON")
     remove = actions.add_parser("rm", help="remove sessions for good")
     cache = actions.add_parser("cache", help="what they take on the disk to answer at once")
     cache.add_argument("--clear", action="store_true", help="empty it; sessions stay")
@@ -126,41 +138,50 @@ def _show(store: Store, args: argparse.Namespace) -> int:
 
 def _export(store: Store, args: argparse.Namespace) -> int:
     conversation, replaced = _load(store, args.session)
-    form = args.format or ("json" if (args.output or "").endswith(".json") else "markdown")
-    if form == "json":
-        text = to_json(conversation, replaced)
-    else:
-        text = to_markdown(conversation, thinking=True)
+    suffix = Path(args.output or "").suffix
+    form = args.format or {".json": "json", ".html": "html", ".htm": "html"}.get(suffix, "markdown")
+    conversation.others = replaced
+    text = exported(conversation, form)
     if args.output is None:
         output.write(text)
     else:
-        _write_file(Path(args.output), text)
+        write_text(Path(args.output), text)
     return 0
 
 
-def _write_file(path: Path, text: str) -> None:
-    """Write a file for this user only, whole or not at all."""
-    data = text.encode("utf-8", "replace")
-    try:
-        target = path.resolve()
-        if target.exists() and not target.is_file():  # a device or a pipe is not replaced
-            target.write_bytes(data)
-        else:
-            _replace_file(target, data)
-    except OSError as error:
-        why, todo = reason_of(error)
-        raise StoreError(f"{one_line(str(path))} cannot be written", why, todo) from error
+def _search(store: Store, args: argparse.Namespace) -> int:
+    store.settle_interrupted()
+    store.search.renew_if_it_differs()
+    while store.search.add_more():  # of an old store, once
+        pass
+    hits = store.search.find(" ".join(args.words), max(1, args.limit))
+    if args.json:
+        output.line(json.dumps([dataclasses.asdict(hit) for hit in hits], indent=2))
+        return 0
+    if not hits:
+        output.line("Nothing has these words.")
+    for hit in hits:
+        when = time.strftime("%Y-%m-%d", time.localtime(hit.updated))
+        output.line(f"{hit.session[:ID_LENGTH]}  {when}  {hit.title}")
+        if hit.turn is not None:
+            who = "You" if hit.part == "prompt" else "Reply"
+            output.line(f"{'':{ID_LENGTH}}  {who}: {hit.line}")
+    return 0
 
 
-def _replace_file(target: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=".ktchat-", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink()
-        raise
+def _import(store: Store, args: argparse.Namespace) -> int:
+    code = 0
+    for name in args.file:
+        try:
+            done = import_file(store, Path(name))
+        except SessionFileError as error:
+            output.complain(str(error))
+            code = 1
+            continue
+        output.line(f"{one_line(Path(name).name, 80)}: {done.words}.")
+        for why in done.refused:
+            output.complain(why)
+    return code
 
 
 def _remove(store: Store, args: argparse.Namespace) -> int:
@@ -176,4 +197,12 @@ def _remove(store: Store, args: argparse.Namespace) -> int:
     return code
 
 
-_ACTIONS = {"list": _list, "show": _show, "export": _export, "rm": _remove, "cache": _cache}
+_ACTIONS = {
+    "list": _list,
+    "search": _search,
+    "show": _show,
+    "export": _export,
+    "import": _import,
+    "rm": _remove,
+    "cache": _cache,
+}

@@ -30,12 +30,20 @@ class SessionBusyError(KtchatError):
     """The session is open in another ktchat and can only be read here."""
 
 
+class SessionFileError(KtchatError):
+    """A file that was to be imported holds no session that can be read."""
+
+
 class UnknownSessionError(KtchatError):
     """No saved session, or more than one, answers to that name."""
 
 
 class SettingsError(KtchatError):
     """The settings cannot be written, or a value in them is not possible."""
+
+
+class FolderError(KtchatError):
+    """There is no folder for the program's files."""
 
 
 class UsageError(KtchatError):

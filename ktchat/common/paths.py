@@ -1,7 +1,7 @@
 """Where ktchat keeps its files.
 
 They lie in the folders that the system sets for data and settings (XDG on Linux), or all in
-KTCHAT_HOME when that is set. Only `private_folder` creates anything.
+KTCHAT_HOME when that is set. Where there is none, each raises `FolderError`. Only `private_folder` creates anything.
 """
 
 from __future__ import annotations
@@ -9,13 +9,26 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ktchat.common.errors import FolderError
+
 GUIDE = "ktchat-guide.gguf"
 
 
 def home() -> Path | None:
     """The folder in KTCHAT_HOME, if set: everything is then kept there."""
     value = os.environ.get("KTCHAT_HOME", "")
-    return Path(value).expanduser().absolute() if value else None
+    if not value:
+        return None
+    try:
+        return Path(value).expanduser().absolute()
+    except (RuntimeError, OSError) as error:
+        raise FolderError(
+            "KTCHAT_HOME is no folder",
+            "It names a user who does not exist"
+            if isinstance(error, RuntimeError)
+            else "The folder that it starts from is gone",
+            "Set it to a folder's whole path",
+        ) from error
 
 
 def data_folder() -> Path:
@@ -67,4 +80,11 @@ def _platform_folder(kind: str) -> Path:
     import platformdirs
 
     find = platformdirs.user_data_path if kind == "data" else platformdirs.user_config_path
-    return find("ktchat", appauthor=False)
+    try:
+        return find("ktchat", appauthor=False)
+    except RuntimeError as error:
+        raise FolderError(
+            "There is no folder to keep anything in",
+            "This user has no home folder",
+            "Set KTCHAT_HOME to a folder you can write to",
+        ) from error

@@ -6,25 +6,24 @@ holds, and `SettingsFile.notice` says so.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
-import os
-import tempfile
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from engine.errors import RequestError
 from engine.protocol import Auto, Device, KvKind, Load, PartialSampling, Sampling
+from ktchat.common import toml_file
 from ktchat.common.errors import SettingsError, reason_of
-from ktchat.common.paths import kv_folder, private_folder
+from ktchat.common.paths import kv_folder
 from ktchat.common.sampling import SamplingSources
 from ktchat.common.text import one_line
 
 MAX_BYTES = 1 << 20
 MAX_RECENT = 20
+HEAD = "Settings of ktchat. Edit them here while it does not run, or on its screen."
+OverflowPolicy = Literal["ask", "drop", "summarise", "stop"]
 MODEL = "model"
 """In place of a sampling value: what the model's file says, else ktchat's own."""
 
@@ -52,6 +51,7 @@ class Overrides:
     context: int | Auto | None = None
     device: Device | None = None
     kv: KvKind | None = None
+    lookup: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,11 @@ class Settings:
         'Tokens of context to load a model with; 0: ktchat chooses, "auto": the most that fit.',
         get_args(Auto),
     )
+    overflow: str = _setting(
+        "ask",
+        'When a message does not fit into the context: "ask", "drop" the oldest turns, "summarise" them, or "stop".',
+        get_args(OverflowPolicy),
+    )
     device: str = _setting(
         "auto",
         'What computes: "gpu", "cpu", or "auto": the GPU where one can be used.',
@@ -97,6 +102,12 @@ class Settings:
     )
     disk_cache_gb: float = _setting(
         0.0, "GB that it may take there; 0: 10, or a tenth of the free disk where that is less."
+    )
+    lookup: bool = _setting(
+        True, "Guess tokens from what was said before, where that is faster; replies are the same."
+    )
+    model_titles: bool = _setting(
+        False, "Let the model write a session's title after its first reply, in the background."
     )
     last_model: str = _setting("", "The model file that was used last.")
     last_session: str = _setting("", "The session that was open last.")
@@ -134,6 +145,7 @@ class Settings:
             kv=overrides.kv or cast(KvKind, self.kv),
             cache_folder=str(kv_folder()) if self.disk_cache else "",
             cache_budget=self.cache_budget,
+            lookup=self.lookup if overrides.lookup is None else overrides.lookup,
         )
 
     def with_recent(self, path: str) -> dict[str, Any]:
@@ -199,7 +211,7 @@ class SettingsFile:
             self.settings = now
             raise SettingsError(f"The setting {wrong[0]} cannot have that value", "", "")
         try:
-            _write(self.path, _as_toml(self.settings))
+            toml_file.write(self.path, HEAD, _commented(self.settings))
         except OSError as error:
             self.settings, _ = _checked({**_values(now), **changes})
             why, todo = reason_of(error)
@@ -211,6 +223,12 @@ class SettingsFile:
 
 def _values(settings: Settings) -> dict[str, Any]:
     return {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+
+
+def _commented(settings: Settings) -> list[tuple[str, Any, str]]:
+    """Name and value of each setting, with its words."""
+    items = dataclasses.fields(Settings)
+    return [(item.name, getattr(settings, item.name), item.metadata["words"]) for item in items]
 
 
 def _checked(values: dict[str, Any]) -> tuple[Settings, list[str]]:
@@ -257,43 +275,13 @@ def _typed(value: Any, default: Any, choices: tuple[str, ...]) -> Any:
             raise TypeError
         return value
     if isinstance(default, tuple) and isinstance(value, list | tuple):
-        return tuple(item for item in value if isinstance(item, str))[:MAX_RECENT]
+        return tuple(item for item in value if isinstance(item, str) and "\0" not in item)[
+            :MAX_RECENT
+        ]
+    if isinstance(value, str) and "\0" in value:  # no path and no name has one
+        raise TypeError
     if isinstance(default, float) and type(value) in (int, float):
         return float(value)
     if type(value) is not type(default):
         raise TypeError
     return value
-
-
-def _as_toml(settings: Settings) -> str:
-    lines = ["# Settings of ktchat. Edit them here while it does not run, or on its screen.", ""]
-    for item in dataclasses.fields(Settings):
-        value = getattr(settings, item.name)
-        lines += [f"# {item.metadata['words']}", f"{item.name} = {_as_toml_value(value)}", ""]
-    return "\n".join(lines)
-
-
-def _as_toml_value(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_as_toml_value(item) for item in value) + "]"
-    if isinstance(value, str):
-        clean = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return json.dumps(clean, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return json.dumps(value)
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace the file at once: a reader sees the old or the new one, never half of it."""
-    private_folder(path.parent)
-    handle, name = tempfile.mkstemp(prefix=".settings-", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise

@@ -12,8 +12,9 @@ import re
 import unicodedata
 from functools import cache
 
-MAX_MARKS = 8
-"""Zero-width characters kept in one run: enough for every script and emoji flag, too few to smear."""
+MAX_MARKS, MAX_FORMATS = 2, 1
+"""Of one run of zero-width characters so many combining marks are kept, and format characters: Vietnamese and Thai
+take two marks, an emoji a mark and a joiner. More would smear over the lines around, or carry a hidden text."""
 
 MAX_STRING = 4096
 """Characters of an OSC, DCS, APC, PM or SOS payload that are swallowed; the rest is plain text."""
@@ -40,7 +41,7 @@ class Sanitiser:
         self._state = "ground"  # ground | escape | csi | string
         self._length = 0  # characters swallowed in the present sequence
         self._after_cr = False
-        self._marks = 0  # zero-width characters at the end of what was let through
+        self._run = ""  # zero-width characters at the end of what was let through
 
     def feed(self, text: str) -> str:
         """The part of `text` that may be shown."""
@@ -123,15 +124,14 @@ class Sanitiser:
         if not text:
             return text
         if text.isascii():
-            self._marks = 0
+            self._run = ""
             return text
         runs = _mark_runs()
-        opening = runs.match(text)
-        start = opening.end() if opening else 0
-        kept = text[: min(start, max(0, MAX_MARKS - self._marks))]
-        closing = self._marks + start if start == len(text) else _length_of_last_run(text)
-        self._marks = closing
-        return kept + runs.sub(lambda run: run.group()[:MAX_MARKS], text[start:])
+        # What goes on from an earlier piece is cut as one run with it.
+        clean = runs.sub(lambda run: _cut(run.group()), self._run + text)
+        shown = clean[len(self._run) :]
+        self._run = _last_run(clean)
+        return shown
 
 
 _STEPS = {
@@ -163,10 +163,28 @@ def _as_class(codes: list[int]) -> str:
     return "[" + "".join(f"\\U{low:08x}-\\U{high:08x}" for low, high in pairs) + "]"
 
 
-def _length_of_last_run(text: str) -> int:
-    tail = text[-MAX_MARKS:]
+def _cut(run: str) -> str:
+    """What is kept of a run of zero-width characters. Tags, which only ever hide text, are none of it."""
+    kept, marks, formats = [], 0, 0
+    for char in run:
+        if "\U000e0000" <= char <= "\U000e007f":
+            continue
+        if unicodedata.category(char) == "Cf":
+            formats += 1
+            if formats <= MAX_FORMATS:
+                kept.append(char)
+        else:
+            marks += 1
+            if marks <= MAX_MARKS:
+                kept.append(char)
+    return "".join(kept)
+
+
+def _last_run(text: str) -> str:
+    """The zero-width characters at the end of a text whose runs are cut."""
+    tail = text[-MAX_MARKS - MAX_FORMATS :]
     runs = list(_mark_runs().finditer(tail))
-    return len(runs[-1].group()) if runs and runs[-1].end() == len(tail) else 0
+    return runs[-1].group() if runs and runs[-1].end() == len(tail) else ""
 
 
 def sanitise(text: str) -> str:

@@ -58,12 +58,28 @@ def restored(turn: Figures) -> str:
     return f"{restored} from disk, {count(read)} read"
 
 
+def lookup(turn: Figures) -> str:
+    """What prompt lookup gave: `+18 % by lookup`; empty: nothing worth a word."""
+    percent = round(100 * turn.lookup_gain)
+    return f"{percent:+d} % by lookup".replace("-", "−") if percent else ""
+
+
+def read_again(tokens: int, tokens_a_second: float) -> str:
+    """What a change costs: `reads 412 tokens again · 3 s`; no seconds where no speed was measured."""
+    said = f"reads {count(tokens)} token{'' if tokens == 1 else 's'} again"
+    if not tokens_a_second:
+        return said
+    seconds = tokens / tokens_a_second
+    return f"{said} · {'under 1 s' if seconds < 1 else duration(seconds)}"
+
+
 def figures(turn: Figures) -> str:
     """A turn in one line: `18.4 tok/s · first 0.9 s · 213 tokens · context 3.1k of 32k · seed 7`.
 
-    Where a part of the prompt was not read: `31.8k from disk, 12 read` after the first token's time.
+    After the speed, where prompt lookup gave something: `+18 % by lookup`. Where a part of the prompt was not read: `31.8k from disk, 12 read` after the first token's time.
     """
     parts = [speed(turn.decode_tok_s)] if turn.decode_tok_s else []
+    parts += filter(None, [lookup(turn)])
     parts.append(f"first {duration(turn.first_token_seconds)}")
     parts += filter(None, [restored(turn)])
     parts.append(f"{count(turn.reply_tokens)} token" + "s" * (turn.reply_tokens != 1))

@@ -12,13 +12,13 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator
 
-from engine.errors import RequestError, thinking_not_offered
-from engine.protocol import Event, Failed, Load, Loaded, PartialSampling, Think
-from ktchat.common.errors import SessionBusyError
+from engine.errors import RequestError
+from engine.protocol import PartialSampling
 from ktchat.common.sampling import SamplingSources
 from ktchat.common.text import one_line
-from ktchat.session.open_session import OpenSession
-from ktchat.session.reply import Engine, Reply, Started, Update, shown
+from ktchat.session.reply import Engine, Reply, Started, Update
+from ktchat.session.titles import TitledSession
+from ktchat.store import tree
 from ktchat.store.conversation import Turn, TurnState, title_of
 from ktchat.store.saver import Notify, Severity
 from ktchat.store.store import Store
@@ -29,7 +29,7 @@ CLOSE_SECONDS = 0.5
 """How long a reply may take to end when the program does."""
 
 
-class ChatSession(OpenSession):
+class ChatSession(TitledSession):
     """The chat of one running program: the session that is open, and the replies in it.
 
     Create it inside a running event loop. Set `sampling`, `max_tokens` and `system` at any time;
@@ -48,72 +48,21 @@ class ChatSession(OpenSession):
         system: str = "",
         notify: Notify | None = None,
     ) -> None:
-        super().__init__(store, system, notify)
-        self.engine = engine
+        super().__init__(engine, store, system, notify)
         self.sampling = sampling or SamplingSources()
         self.max_tokens = max_tokens
+        self.watch = True
+        """Whether a reply is stopped when it repeats itself."""
         self._reply: Reply | None = None
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     # What is going on.
 
     @property
     def busy(self) -> bool:
-        """Whether a reply is being written."""
-        return self._reply is not None
+        """Whether a reply, or a summary, is being written."""
+        return self._reply is not None or self._occupied
 
-    @property
-    def loaded(self) -> Loaded | None:
-        """The model that answers."""
-        return self.engine.loaded
-
-    @property
-    def context_used(self) -> int:
-        """Tokens of the context that the conversation took at its last reply."""
-        figures = (turn.figures for turn in reversed(self.conversation.turns) if turn.figures)
-        return next((f.context_used for f in figures), 0)
-
-    @property
-    def context_size(self) -> int:
-        """Tokens of the model's context; 0 while none is loaded."""
-        return self.engine.loaded.context if self.engine.loaded else 0
-
-    @property
-    def think(self) -> Think | None:
-        """What holds of the model's thinking: the choice for this session, else the template's own;
-        None: there is no choice, or what the template does by itself is none of them."""
-        loaded = self.engine.loaded
-        if loaded is None:
-            return None
-        chosen = self.conversation.think
-        return chosen if chosen in loaded.think else loaded.think_default
-
-    def choose_thinking(self, think: Think | None) -> None:
-        """Choose for this session, from the next message on; None: as the template has it.
-
-        Raises `RequestError` for what the model does not offer.
-        """
-        loaded = self.engine.loaded
-        if loaded is not None and think is not None and think not in loaded.think:
-            raise thinking_not_offered(one_line(loaded.name, 60), think, loaded.think)
-        self.conversation.think = think
-        if self.conversation.turns and not self.read_only:
-            self.saver.touch(self.conversation)
-
-    # The model.
-
-    async def load(self, command: Load) -> AsyncGenerator[Event, None]:
-        """Load a model; the last event is `Loaded` or `Failed`."""
-        try:
-            self._must_be_idle()
-        except RequestError as error:
-            yield Failed(error)
-            return
-        async for event in self.engine.load(command):
-            yield shown(event)
-
-    # Replies. Each of the three raises `RequestError` or `SessionBusyError` before anything is
+    # Replies. Each of the four raises `RequestError` or `SessionBusyError` before anything is
     # changed; a failure of the engine is the event `Failed`.
 
     def send(self, text: str) -> AsyncGenerator[Update, None]:
@@ -125,28 +74,46 @@ class ChatSession(OpenSession):
         retried = last if last and last.without_reply and last.raw_prompt == text else None
         return self._answer(text, retried)
 
-    def regenerate(self) -> AsyncGenerator[Update, None]:
-        """Replace the last reply by another one; the old one stays in the file.
+    def regenerate(self, turn: Turn | None = None) -> AsyncGenerator[Update, None]:
+        """Write another reply to a turn that is shown (default: the last); the old one stays a version of it.
 
-        When the new one fails or is stopped before its first word, the old turn is the last one
-        again at its last event.
+        When the new one fails or is stopped before its first word, the conversation is as before again
+        at its last event.
         """
-        last = self.conversation.last
-        if last is None:
+        turn = turn or self.conversation.last
+        if turn is None:
             raise RequestError("There is no reply to regenerate", "", "Send a message first")
-        return self._answer(last.raw_prompt, last)
+        return self._answer(turn.raw_prompt, turn)
 
-    def edit_last(self, text: str) -> AsyncGenerator[Update, None]:
-        """Replace the last message by `text` and answer it; the old turn stays in the file."""
-        last = self.conversation.last
-        if last is None:
+    def edit(self, text: str, turn: Turn | None = None) -> AsyncGenerator[Update, None]:
+        """Put `text` in the place of a message that is shown (default: the last) and answer it; the old turn
+        stays a version, with all that follows it."""
+        turn = turn or self.conversation.last
+        if turn is None:
             raise RequestError("There is no message to edit", "", "Send a message first")
-        return self._answer(text, last)
+        return self._answer(text, turn)
+
+    def go_on(self, turn: Turn | None = None) -> AsyncGenerator[Update, None]:
+        """Let a reply that is shown (default: the last) go on from its end; one that was stopped because it
+        repeats itself is not watched any more.
+
+        Where turns follow it, or where less of the conversation is read, it is a new version that goes on.
+        """
+        turn = turn or self.conversation.last
+        if turn is None or not turn.can_go_on:
+            raise RequestError(
+                "This reply cannot go on",
+                "It is at its end" if turn and turn.raw_reply else "There is nothing of it",
+                "Regenerate it, or send another message",
+            )
+        return self._answer(turn.raw_prompt, turn, goes_on=True)
 
     def stop(self) -> None:
         """Stop the reply; what came is kept. Its last event is `Finished("cancelled")`."""
         if self._reply is not None:
             self._reply.stop()
+        elif self._occupied:
+            self.engine.cancel()
 
     def answer_now(self) -> None:
         """End the thinking of the reply: the model goes on with its answer."""
@@ -159,6 +126,7 @@ class ChatSession(OpenSession):
 
     async def close(self) -> None:
         """Interrupt the reply, save everything and let go of the session. Not of the engine."""
+        await self.give_way()
         reply, conversation = self._reply, self.conversation
         if reply is not None:
             self.engine.cancel()
@@ -173,28 +141,35 @@ class ChatSession(OpenSession):
 
     # Inside.
 
-    def _answer(self, text: str, replaced: Turn | None) -> AsyncGenerator[Update, None]:
+    def _answer(
+        self, text: str, replaced: Turn | None, goes_on: bool = False
+    ) -> AsyncGenerator[Update, None]:
         self._must_be_idle()
-        if not text.strip():
+        if not text.strip() and not goes_on:
             raise RequestError("There is nothing to send", "The message is empty", "")
-        if self.read_only:
-            raise SessionBusyError(
-                "The message was not sent",
-                "This session is open in another ktchat",
-                "Close it there and open it again here, or begin a new session with Ctrl+N",
-            )
-        return self._updates(text, replaced)
+        self._must_be_ours("The message was not sent")
+        if replaced is not None:
+            self._must_be_shown(replaced)
+        return self._updates(text, replaced, goes_on)
 
-    async def _updates(self, text: str, replaced: Turn | None) -> AsyncGenerator[Update, None]:
+    async def _updates(
+        self, text: str, replaced: Turn | None, goes_on: bool
+    ) -> AsyncGenerator[Update, None]:
         self._must_be_idle()
-        conversation = self.conversation
-        turn = self._begin(text, replaced)
+        await self.give_way()
+        conversation, before = self.conversation, list(self.conversation.turns)
+        repeats = goes_on and replaced is not None and replaced.reason == "repeats"
+        if goes_on and replaced is not None:
+            turn = self._resume(replaced)
+        else:
+            turn = self._begin(text, replaced)
         reply = Reply(
             self.engine,
             turn,
-            conversation.id,
-            self._offered_think(),
+            conversation.id if self.store.keeps else None,
+            self.offered_think,
             lambda n: self.saver.touch(conversation, turn, tokens=n),
+            watch=self.watch and not repeats,
         )
         self._reply = reply
         self._idle.clear()
@@ -202,10 +177,13 @@ class ChatSession(OpenSession):
             await self.store.call(self.store.claim, conversation.id)
             await self.saver.flush()
             yield Started(turn, replaced)
-            async with contextlib.aclosing(reply.events(conversation.messages())) as events:
+            messages = conversation.messages()
+            if messages[-1].role == "assistant":  # what is there of the reply that goes on
+                messages.pop()
+            async with contextlib.aclosing(reply.events(messages)) as events:
                 async for event in events:
                     if turn.state != TurnState.STREAMING:
-                        self._end(turn, replaced)
+                        self._end(turn, replaced, before)
                         await self.saver.flush()
                     yield event
         finally:
@@ -213,15 +191,12 @@ class ChatSession(OpenSession):
             self._reply = None
             self._idle.set()
 
-    def _offered_think(self) -> Think | None:
-        """The session's choice, if the model knows it: another one may have been loaded since."""
-        loaded, think = self.engine.loaded, self.conversation.think
-        return think if loaded is not None and think in loaded.think else None
-
     def _begin(self, text: str, replaced: Turn | None) -> Turn:
         conversation = self.conversation
+        compaction = conversation.next_compaction or (replaced.compaction if replaced else None)
+        conversation.next_compaction = None
         if replaced is not None:
-            conversation.turns.remove(replaced)
+            tree.cut(conversation, replaced)
         if (model := self.engine.loaded) is not None:
             conversation.model_path, conversation.model_name = model.path, one_line(model.name)
         last = conversation.last
@@ -231,6 +206,7 @@ class ChatSession(OpenSession):
             max_tokens=self.max_tokens,
             model=conversation.model_name,
             parent=last.id if last else None,
+            compaction=compaction,
         )
         if replaced is not None and replaced.raw_prompt == text:
             turn.created = replaced.created  # the message is as old as it was
@@ -242,12 +218,28 @@ class ChatSession(OpenSession):
             self.keep_draft("")
         return turn
 
-    def _end(self, turn: Turn, replaced: Turn | None) -> None:
-        """The reply has ended; a regeneration that brought nothing gives the old reply back."""
+    def _resume(self, turn: Turn) -> Turn:
+        """The turn whose reply goes on: this one, or a version of it where others follow."""
+        conversation = self.conversation
+        compaction = conversation.next_compaction or turn.compaction
+        conversation.next_compaction = None
+        if tree.children(conversation, turn.id) or compaction != turn.compaction:
+            version = tree.copied(turn, turn.parent)
+            version.compaction = compaction
+            tree.cut(conversation, turn)
+            conversation.turns.append(version)
+            turn = version
+        turn.state, turn.reason, turn.error = TurnState.STREAMING, None, None
+        conversation.updated = time.time()
+        self.saver.touch(conversation, turn)
+        return turn
+
+    def _end(self, turn: Turn, replaced: Turn | None, before: list[Turn]) -> None:
+        """The reply has ended; a regeneration that brought nothing gives the old conversation back."""
         conversation = self.conversation
         conversation.updated = time.time()
         again = replaced is not None and replaced.raw_prompt == turn.raw_prompt
         nothing = turn.state in (TurnState.FAILED, TurnState.STOPPED) and not turn.raw_reply
         if replaced is not None and again and nothing and replaced.raw_reply:
-            conversation.turns[-1] = replaced
+            tree.set_path(conversation, before)
             self.saver.touch(conversation)

@@ -88,11 +88,15 @@ class OpenSession:
         return conversation
 
     async def rename(self, session: str, title: str) -> None:
-        """Give a session another title (one line; an empty one changes nothing)."""
+        """Give a session another title (one line; an empty one changes nothing).
+
+        Raises `SessionBusyError` when it is open in another ktchat, whose next save would take it back.
+        """
         words = one_line(title)
         if not words:
             return
-        open_here = self.conversation if session == self.conversation.id else None
+        is_open = session == self.conversation.id
+        open_here = self.conversation if is_open and not self.read_only else None
         conversation = open_here or self.saver.unsaved(session)
         if conversation is None:
             await self.store.call(self.store.rename, session, words)
@@ -122,6 +126,14 @@ class OpenSession:
         if not self.read_only and text != self.draft:
             self.draft = text
             self.saver.keep_draft(self.conversation.id, text)
+
+    async def saved(self, seconds: float) -> bool:
+        """Save everything; whether that was possible within so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.saver.flush()
+        except TimeoutError:
+            return False
 
     async def close(self) -> None:
         """Save everything and let go of the session."""

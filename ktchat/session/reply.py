@@ -10,6 +10,8 @@ from typing import Protocol
 
 from engine.errors import EngineError, KtchatError
 from engine.protocol import (
+    Begun,
+    Counted,
     Event,
     Failed,
     Figures,
@@ -46,9 +48,17 @@ class Engine(Protocol):
         max_tokens: int | None,
         think: Think | None,
         session: str | None,
+        begun: Begun | None = None,
         /,
+        *,
+        watch: bool = False,
     ) -> AsyncIterator[Event]:
-        """Progress, Prefilled, Thinking, Text, WasThinking and Notice, then Finished or Failed."""
+        """Progress, Prefilled, Thinking, Text, WasThinking, Notice, Quiet, then Finished or Failed."""
+
+    async def count(
+        self, messages: Sequence[Message], think: Think | None = None, /
+    ) -> Counted | None:
+        """A conversation's tokens; None: they cannot be counted."""
 
     def answer_now(self) -> None:
         """End the thinking of the reply that is being written, if it is thinking."""
@@ -76,7 +86,7 @@ Update = Started | Event
 
 
 class Reply:
-    """The reply to one turn. `changed(tokens)` is called whenever the turn has changed.
+    """The reply to one turn; it goes on behind what is there. `changed(tokens)` is called whenever the turn has changed.
 
     `session` is whose the KV cache on the disk is; None: nothing of it goes there.
     """
@@ -88,15 +98,23 @@ class Reply:
         session: str | None,
         think: Think | None,
         changed: Callable[[int], None],
+        *,
+        watch: bool = False,
     ) -> None:
         self.turn = turn
         self.session = session
         self.think = think
+        self.watch = watch
         self.stopping = False
         self._engine = engine
         self._changed = changed
-        self._text = Sanitiser()
-        self._thinking = Sanitiser()
+        self._text, self._thinking = Sanitiser(), Sanitiser()
+        self._before = turn.figures if turn.raw_reply or turn.raw_thinking else None
+        self._begun: Begun | None = None
+        if turn.raw_reply or turn.raw_thinking:
+            self._begun = Begun(turn.raw_thinking, turn.raw_reply)
+            self._text.feed(turn.raw_reply)
+            self._thinking.feed(turn.raw_thinking)
 
     def stop(self) -> None:
         """Ask for the end; the events go on to `Finished("cancelled")`."""
@@ -128,7 +146,8 @@ class Reply:
             return
         turn = self.turn
         how = turn.sampling, turn.max_tokens, self.think
-        stream = self._engine.generate(messages, *how, self.session)
+        rest = self.session, self._begun
+        stream = self._engine.generate(messages, *how, *rest, watch=self.watch)
         try:
             async for event in stream:
                 if self.stopping and not isinstance(event, Finished | Failed):
@@ -158,7 +177,7 @@ class Reply:
             case Finished(reason, figures):
                 cancelled = reason == "cancelled"
                 turn.state = TurnState.STOPPED if cancelled else TurnState.COMPLETE
-                turn.reason, turn.figures = reason, figures
+                turn.reason, turn.figures = reason, _joined(self._before, figures)
                 self._changed(0)
             case Failed(error):
                 turn.state, turn.error = TurnState.FAILED, shown_error(error)
@@ -166,6 +185,20 @@ class Reply:
             case _:
                 pass
         return shown(event)
+
+
+def _joined(before: Figures | None, after: Figures) -> Figures:
+    """The figures of a reply that went on: what was sampled in all, and the prompt as it was read last."""
+    if before is None:
+        return after
+    return dataclasses.replace(
+        after,
+        reply_tokens=before.reply_tokens + after.reply_tokens,
+        thinking_tokens=before.thinking_tokens + after.thinking_tokens,
+        decode_seconds=before.decode_seconds + after.decode_seconds,
+        first_token_seconds=before.first_token_seconds,
+        context_used=after.context_used or before.context_used,
+    )
 
 
 def shown(event: Event) -> Event:

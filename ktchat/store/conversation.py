@@ -6,6 +6,7 @@ and `thinking` are the same texts made safe to draw.
 
 from __future__ import annotations
 
+import itertools
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -31,7 +32,31 @@ class TurnState(StrEnum):
     """The engine failed: see `Turn.error`."""
 
 
-TITLE_LENGTH = 60
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What of the beginning of a conversation the model reads no more, and what it reads instead.
+
+    It is a count and no list of turns: what comes before a turn never changes.
+    """
+
+    unread: int = 0
+    """The first so many turns are not read."""
+    summary: str = ""
+    """Read in their place; safe to draw."""
+
+    def within(self, turns: int) -> Compaction:
+        """The same before which there are so many turns."""
+        return self if self.unread <= turns else Compaction(turns, self.summary)
+
+
+EVERYTHING = Compaction()
+"""Every turn is read (again)."""
+
+
+TITLE_LENGTH = 100
 UNTITLED = "New session"
 
 
@@ -62,6 +87,12 @@ class Turn:
     id: str = field(default_factory=new_id)
     parent: str | None = None
     """The turn before it; regenerating or editing makes a second child of the same parent."""
+    edited: float | None = None
+    """Unix time at which the person changed the reply; None: it is as the model wrote it."""
+    number: int = field(default_factory=_numbers.__next__, compare=False, repr=False)
+    """Grows with every turn that is made or read: versions of a turn are in this order."""
+    compaction: Compaction | None = None
+    """Holds from this turn on; None: what holds at the turn before it."""
 
     @property
     def prompt(self) -> str:
@@ -88,10 +119,18 @@ class Turn:
         """Whether it failed before the first word: its message goes back to the prompt box."""
         return self.state == TurnState.FAILED and not self.raw_reply
 
+    @property
+    def can_go_on(self) -> bool:
+        """Whether the reply is not at its end: it was stopped, interrupted, cut, or changed by hand."""
+        if self.state == TurnState.STREAMING or not (self.raw_reply or self.raw_thinking):
+            return False
+        at_its_end = self.state == TurnState.COMPLETE and self.reason in (None, "stop")
+        return self.edited is not None or not at_its_end
+
 
 @dataclass
 class Conversation:
-    """A session's turns in the order in which they are shown, and what they were held with."""
+    """A session's tree of turns, the path through it that is shown, and what it was held with."""
 
     id: str = field(default_factory=new_id)
     title: str = ""
@@ -105,6 +144,42 @@ class Conversation:
     think: Think | None = None
     """What was chosen of the model's thinking; None: as its template has it."""
     turns: list[Turn] = field(default_factory=list)
+    """The turns that are shown, and sent."""
+    others: list[Turn] = field(default_factory=list)
+    """All other turns of its tree: what was edited, regenerated or left for another version (`store.tree`)."""
+    last_shown: dict[str | None, str] = field(default_factory=dict, compare=False, repr=False)
+    """Id of a turn, and of the one that was shown behind it last, where that is another one now."""
+    next_compaction: Compaction | None = None
+    """Chosen for the next message; None: what holds at the last turn."""
+
+    @property
+    def compaction(self) -> Compaction:
+        """What holds for the next message."""
+        if self.next_compaction is not None:
+            return self.next_compaction.within(len(self.turns))
+        return self._past_compactions[-1]
+
+    @property
+    def earlier_compaction(self) -> Compaction | None:
+        """What held before the present one was chosen; None: everything is read."""
+        past, now = self._past_compactions, self.compaction
+        if now == EVERYTHING:
+            return None
+        return past[past.index(now) - 1] if now in past else past[-1]
+
+    def choose_compaction(self, compaction: Compaction) -> None:
+        """It holds from the next message on."""
+        holds = compaction == self._past_compactions[-1]
+        self.next_compaction = None if holds else compaction
+
+    @property
+    def _past_compactions(self) -> list[Compaction]:
+        """Those of the turns, one after another."""
+        return [EVERYTHING] + [
+            turn.compaction.within(number)
+            for number, turn in enumerate(self.turns)
+            if turn.compaction is not None
+        ]
 
     @property
     def shown_title(self) -> str:
@@ -121,10 +196,14 @@ class Conversation:
 
         Thinking is left out, and so is a turn that failed before its first word. A reply that was
         stopped or interrupted counts as far as it came; where nothing came, the message joins the
-        next one, because templates want the two roles to alternate.
+        next one, because templates want the two roles to alternate. A summary of turns that are not
+        read is the person's, so that no text of a model speaks as the system.
         """
+        compaction = self.compaction
         said: list[tuple[str, str]] = []
-        for turn in self.turns:
+        if compaction.summary:
+            said.append(("user", SUMMARY.format(compaction.summary)))
+        for turn in self.turns[compaction.unread :]:
             if turn.without_reply:
                 continue
             said.append(("user", turn.raw_prompt))
@@ -137,6 +216,9 @@ class Conversation:
             else:
                 messages.append(Message("user" if role == "user" else "assistant", content))
         return messages
+
+
+SUMMARY = "Summary of our conversation so far:\n\n{}\n\n(The conversation goes on.)"
 
 
 def title_of(text: str) -> str:

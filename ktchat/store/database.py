@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ktchat.common.errors import StoreError, reason_of
-from ktchat.store import schema
+from ktchat.store import schema, search_index
 from ktchat.store.locks import Locks
 from ktchat.store.repair import is_sound, repair
+from ktchat.store.search_index import Statement
 
 T = TypeVar("T")
-
-Statement = tuple[str, Sequence[Any]]
-"""SQL and its values."""
 
 
 class Database:
@@ -52,6 +50,24 @@ class Database:
                     db.execute(sql, values)
 
         self._run(write)
+
+    def renew_index(self) -> None:
+        """Empty the index of words."""
+
+        def renew(db: sqlite3.Connection) -> None:
+            with schema.transaction(db):
+                search_index.renew(db)
+
+        self._run(renew)
+
+    def check(self) -> None:
+        """Read the file from end to end, and repair it if it proves damaged."""
+
+        def check(db: sqlite3.Connection) -> None:
+            if not is_sound(self.path):
+                raise schema.DamagedFileError
+
+        self._run(check)
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""

@@ -23,7 +23,7 @@ _STATES = {
 def to_markdown(conversation: Conversation, *, thinking: bool = False) -> str:
     """The conversation as Markdown; safe to print on a terminal."""
     lines = [f"# {conversation.shown_title}", ""]
-    lines += [f"{_time(conversation.created)} · {conversation.model_name or 'no model'}", ""]
+    lines += [f"{written(conversation.created)} · {conversation.model_name or 'no model'}", ""]
     if conversation.system.strip():
         lines += ["## System", "", conversation.system.strip(), ""]
     for turn in conversation.turns:
@@ -31,8 +31,16 @@ def to_markdown(conversation: Conversation, *, thinking: bool = False) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def to_json(conversation: Conversation, replaced: Iterable[Turn] = ()) -> str:
-    """Everything that is known of the session, as JSON (ASCII only)."""
+def to_json(
+    conversation: Conversation,
+    replaced: Iterable[Turn] = (),
+    facts: dict[str, Any] | None = None,
+) -> str:
+    """Everything that is known of the session, as JSON (ASCII only); `facts` are of the model's file. `order` is
+    that in which the turns of the whole tree were written."""
+    replaced = list(replaced)
+    tree = sorted((*conversation.turns, *replaced), key=lambda turn: turn.number)
+    orders = {id(turn): order for order, turn in enumerate(tree)}
     data = {
         "format": "ktchat-session",
         "version": 1,
@@ -41,11 +49,11 @@ def to_json(conversation: Conversation, replaced: Iterable[Turn] = ()) -> str:
         "title": conversation.title,
         "created": conversation.created,
         "updated": conversation.updated,
-        "model": {"name": conversation.model_name, "path": conversation.model_path},
+        "model": {"name": conversation.model_name, "path": conversation.model_path} | (facts or {}),
         "system": conversation.system,
         "think": conversation.think,
-        "turns": [_turn_data(turn) for turn in conversation.turns],
-        "replaced": [_turn_data(turn) for turn in replaced],
+        "turns": [_turn_data(turn, orders[id(turn)]) for turn in conversation.turns],
+        "replaced": [_turn_data(turn, orders[id(turn)]) for turn in replaced],
     }
     return json.dumps(data, indent=2, ensure_ascii=True) + "\n"
 
@@ -56,18 +64,26 @@ def _turn_lines(turn: Turn, thinking: bool) -> list[str]:
         lines += [*("> " + line for line in turn.thinking.strip().splitlines()), ""]
     if turn.reply.strip():
         lines += [turn.reply.strip(), ""]
-    notes = [_STATES[turn.state]] if turn.state in _STATES else []
-    if turn.error is not None:
-        notes.append(str(turn.error))
-    if turn.figures is not None:
-        notes.append(figures(turn.figures))
-    if notes:
-        lines += [f"*{' · '.join(notes)}*", ""]
+    if said := notes(turn):
+        lines += [f"*{' · '.join(said)}*", ""]
     return lines
 
 
-def _turn_data(turn: Turn) -> dict[str, Any]:
+def notes(turn: Turn) -> list[str]:
+    """How a reply ended, and its figures, in words that are safe to draw."""
+    said = [_STATES[turn.state]] if turn.state in _STATES else []
+    if turn.error is not None:
+        said.append(str(turn.error))
+    if turn.edited is not None:
+        said.append("the reply was changed by hand")
+    elif turn.figures is not None:
+        said.append(figures(turn.figures))
+    return said
+
+
+def _turn_data(turn: Turn, order: int) -> dict[str, Any]:
     return {
+        "order": order,
         "id": turn.id,
         "parent": turn.parent,
         "created": turn.created,
@@ -77,14 +93,16 @@ def _turn_data(turn: Turn) -> dict[str, Any]:
         "prompt": turn.raw_prompt,
         "thinking": turn.raw_thinking,
         "reply": turn.raw_reply,
+        "edited": turn.edited,
         "sampling": dataclasses.asdict(turn.sampling),
         "max_tokens": turn.max_tokens,
         "figures": dataclasses.asdict(turn.figures) if turn.figures else None,
         "error": turn.error.to_dict() if turn.error else None,
+        "compaction": dataclasses.asdict(turn.compaction) if turn.compaction else None,
     }
 
 
-def _time(unix: float) -> str:
+def written(unix: float) -> str:
     try:
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix))
     except (OverflowError, ValueError, OSError):

@@ -59,6 +59,10 @@ class Locks:
         finally:
             self.release(name)
 
+    def holds(self, name: str) -> bool:
+        """Whether this process holds `name`."""
+        return name in self._held
+
     def is_free(self, name: str) -> bool:
         """Whether no other process holds `name`."""
         if name in self._held:

@@ -15,17 +15,25 @@ from typing import Any, get_args
 from engine.errors import KtchatError
 from engine.protocol import Figures, Reason, Sampling, Think
 from ktchat.common.errors import shown_error
-from ktchat.common.text import one_line
-from ktchat.store.conversation import TITLE_LENGTH, UNTITLED, Conversation, Turn, TurnState
+from ktchat.common.text import one_line, sanitise
+from ktchat.store.conversation import (
+    TITLE_LENGTH,
+    UNTITLED,
+    Compaction,
+    Conversation,
+    Turn,
+    TurnState,
+)
 
 Row = Mapping[str, Any] | sqlite3.Row
 
 SESSION_COLUMNS = (
     "id", "title", "created", "updated", "model_path", "model_name", "system", "head", "think",
+    "compaction",
 )  # fmt: skip
 TURN_COLUMNS = (
     "id", "session", "parent", "created", "state", "reason", "prompt", "thinking", "reply",
-    "model", "sampling", "max_tokens", "figures", "error",
+    "model", "sampling", "max_tokens", "figures", "error", "edited", "compaction",
 )  # fmt: skip
 
 
@@ -61,6 +69,7 @@ def session_values(conversation: Conversation) -> tuple[Any, ...]:
             conversation.system,
             last.id if last else None,
             conversation.think,
+            _compaction_text(conversation.next_compaction, last),
         )
     )
 
@@ -86,6 +95,8 @@ def turn_values(session: str, turn: Turn) -> tuple[Any, ...]:
             turn.max_tokens,
             figures,
             error,
+            turn.edited,
+            _compaction_text(turn.compaction),
         )
     )
 
@@ -111,14 +122,18 @@ def conversation_from(row: Row, turns: Iterable[Row]) -> tuple[Conversation, lis
     conversation = Conversation(
         id=str(row["id"]),
         title=one_line(str(row["title"])),
-        created=_number(row["created"]),
-        updated=_number(row["updated"]),
+        created=_time(row["created"]),
+        updated=_time(row["updated"]),
         model_path=str(row["model_path"]),
         model_name=one_line(str(row["model_name"])),
         system=str(row["system"]),
-        think=_THINKS.get(str(row["think"])) if "think" in row.keys() else None,  # noqa: SIM118
+        think=_THINKS.get(str(_maybe(row, "think"))),
         turns=shown[::-1],
+        others=list(by_id.values()),
     )
+    chosen = _mapping(_maybe(row, "compaction"))
+    if conversation.last is not None and chosen.get("after") == conversation.last.id:
+        conversation.next_compaction = _compaction(chosen)
     return conversation, sorted(by_id.values(), key=lambda turn: turn.created)
 
 
@@ -127,8 +142,8 @@ def summary_from(row: Row) -> SessionSummary:
     return SessionSummary(
         id=str(row["id"]),
         title=one_line(str(row["title"])),
-        created=_number(row["created"]),
-        updated=_number(row["updated"]),
+        created=_time(row["created"]),
+        updated=_time(row["updated"]),
         model_name=one_line(str(row["model_name"])),
         turns=int(row["turns"]),
     )
@@ -142,7 +157,7 @@ def turn_from(row: Row) -> Turn:
     return Turn(
         id=str(row["id"]),
         parent=None if row["parent"] is None else str(row["parent"]),
-        created=_number(row["created"]),
+        created=_time(row["created"]),
         state=_STATES.get(state, TurnState.INTERRUPTED),
         reason=_REASONS.get(str(reason)),
         raw_prompt=str(row["prompt"]),
@@ -153,16 +168,46 @@ def turn_from(row: Row) -> Turn:
         max_tokens=row["max_tokens"] if isinstance(row["max_tokens"], int) else None,
         figures=_figures(_mapping(row["figures"])),
         error=shown_error(KtchatError.from_dict(error)) if error else None,
+        edited=_time(_maybe(row, "edited")) or None,
+        compaction=_compaction(_mapping(_maybe(row, "compaction"))),
     )
 
+
+_LAST_TIME = 253402300799.0
+"""The end of the year 9999."""
+
+_MOST = 1 << 62
+"""A figure that is larger was never counted."""
 
 _STATES = {state.value: state for state in TurnState}
 _REASONS: dict[str, Reason] = {reason: reason for reason in get_args(Reason)}
 _THINKS: dict[str, Think] = {think: think for think in get_args(Think)}
 
 
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+def _maybe(row: Row, column: str) -> object:
+    """A value of a column that an older file, which can only be read, does not have."""
+    return row[column] if column in row.keys() else None  # noqa: SIM118
+
+
+def _compaction_text(compaction: Compaction | None, after: Turn | None = None) -> str | None:
+    """As JSON; `after`: the turn behind which it was chosen."""
+    if compaction is None:
+        return None
+    place = {"after": after.id} if after is not None else {}
+    return json.dumps(dataclasses.asdict(compaction) | place)
+
+
+def _compaction(values: dict[str, Any]) -> Compaction | None:
+    unread, summary = values.get("unread"), values.get("summary")
+    if type(unread) is not int or not isinstance(summary, str) or unread < 0:
+        return None
+    return Compaction(unread, sanitise(summary))
+
+
+def _time(value: object) -> float:
+    """A Unix time that a calendar knows; 0.0 for anything else."""
+    is_time = isinstance(value, int | float) and 0 <= value <= _LAST_TIME
+    return float(value) if is_time else 0.0  # type: ignore[arg-type]
 
 
 def _mapping(text: object) -> dict[str, Any]:
@@ -181,8 +226,10 @@ def _sampling(values: dict[str, Any]) -> Sampling:
 
 
 def _figures(values: dict[str, Any]) -> Figures | None:
-    known = {field.name for field in dataclasses.fields(Figures)}
-    numbers: dict[str, Any] = {
-        k: v for k, v in values.items() if k in known and isinstance(v, int | float)
-    }
+    """Figures of which each is a number that can be one; None where there is none."""
+    numbers: dict[str, Any] = {}
+    for field in dataclasses.fields(Figures):
+        value = values.get(field.name)
+        if isinstance(value, int | float) and 0 <= value <= _MOST:  # what is no number is not
+            numbers[field.name] = int(value) if field.type == "int" else float(value)
     return Figures(**numbers) if numbers else None

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
+from ktchat.store import pages, search_index
 from ktchat.store.schema import (
     TABLES,
     connect,
     is_damage,
-    lenient_text,
-    run_migrations,
+    our_columns,
     transaction,
 )
 
@@ -24,9 +25,10 @@ def is_sound(path: Path) -> bool:
     Raises `OSError` or `sqlite3.Error` if something else than damage stands in the way.
     """
     try:
-        with contextlib.closing(connect(path)) as db, contextlib.closing(_empty()) as ours:
-            whole = db.execute("PRAGMA integrity_check(1)").fetchone()[0] == "ok"
-            return whole and all(_columns(db, name) == _columns(ours, name) for name in TABLES)
+        with contextlib.closing(connect(path)) as db:  # raises for columns that are not ours
+            whole: bool = db.execute("PRAGMA integrity_check(1)").fetchone()[0] == "ok"
+            search_index.check(db)
+            return whole
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         if is_damage(error):
             return False
@@ -47,12 +49,20 @@ def repair(path: Path) -> tuple[Path, int]:
         new.unlink(missing_ok=True)
         raise
     aside = _free_name(path)
-    path.rename(aside)
+    _keep_as(path, aside)
     journal = path.with_name(path.name + "-journal")
-    if journal.exists():
+    if journal.exists():  # it must not be played back into the new file
         journal.rename(aside.with_name(aside.name + "-journal"))
-    new.rename(path)
+    new.replace(path)
     return aside, count
+
+
+def _keep_as(path: Path, aside: Path) -> None:
+    """A second name for a file, or a copy: there is no moment in which the first one names nothing."""
+    try:
+        aside.hardlink_to(path)
+    except OSError:
+        shutil.copy2(path, aside)
 
 
 def _recover(path: Path, new: Path) -> int:
@@ -60,21 +70,12 @@ def _recover(path: Path, new: Path) -> int:
     with contextlib.closing(connect(new)) as db:
         db.execute("PRAGMA foreign_keys = OFF")
         with transaction(db):
-            for table in TABLES:
-                _insert(db, table, _readable_rows(path, table))
+            for table, rows in _readable_rows(path).items():
+                _insert(db, table, rows)
             for statement in _MEND:
                 db.execute(statement)
+            search_index.renew(db)  # it is filled again in the background
         return int(db.execute("SELECT count(*) FROM sessions").fetchone()[0])
-
-
-def _empty() -> sqlite3.Connection:
-    db = sqlite3.connect(":memory:", isolation_level=None)
-    run_migrations(db)
-    return db
-
-
-def _columns(db: sqlite3.Connection, table: str) -> list[str]:
-    return [str(row[1]) for row in db.execute(f"PRAGMA table_info({table})")]
 
 
 def _free_name(path: Path) -> Path:
@@ -83,35 +84,31 @@ def _free_name(path: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def _readable_rows(path: Path, table: str) -> Iterator[dict[str, object]]:
-    """The rows of a table in a damaged file, up to the first that cannot be read, both ways."""
-    for order in ("ASC", "DESC"):
-        try:
-            old = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-        except sqlite3.Error:
-            return
-        old.row_factory = sqlite3.Row
-        old.text_factory = lenient_text
-        try:
-            for row in old.execute(f"SELECT * FROM {table} NOT INDEXED ORDER BY rowid {order}"):
-                yield dict(row)
-        except (sqlite3.Error, UnicodeDecodeError):
-            continue
-        else:
-            return
-        finally:
-            old.close()
+_FIRST_COLUMNS = {"sessions": 9, "turns": 14, "drafts": 3}
+"""How many the first version had; a row of an older file has fewer than today's."""
 
 
-def _insert(db: sqlite3.Connection, table: str, rows: Iterable[dict[str, object]]) -> None:
-    columns = _columns(db, table)
-    marks = ", ".join("?" * len(columns))
+def _readable_rows(path: Path) -> dict[str, list[list[pages.Value]]]:
+    """What can be read of each table, in the order in which it was written."""
+    most = {table: len(columns) for table, columns in our_columns().items()}
+    found: dict[str, list[pages.Row]] = {table: [] for table in TABLES}
+    for number, values in pages.rows(path):
+        for table in TABLES:
+            is_id = bool(values) and isinstance(values[0], str) and values[0] != ""
+            if is_id and _FIRST_COLUMNS[table] <= len(values) <= most[table]:
+                found[table].append((number, values))
+    return {
+        table: [values for _, values in sorted(rows, key=lambda row: row[0])]
+        for table, rows in found.items()
+    }
+
+
+def _insert(db: sqlite3.Connection, table: str, rows: Iterable[list[pages.Value]]) -> None:
+    count = len(our_columns()[table])
+    sql = f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * count)})"
     for row in rows:
-        with contextlib.suppress(sqlite3.IntegrityError, sqlite3.InterfaceError):
-            db.execute(
-                f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({marks})",
-                [row.get(column) for column in columns],
-            )
+        with contextlib.suppress(sqlite3.IntegrityError, sqlite3.InterfaceError, OverflowError):
+            db.execute(sql, row + [None] * (count - len(row)))
 
 
 _MEND = (

@@ -72,6 +72,11 @@ class Saver:
         """The unsent text in memory, if it is ahead of the disk."""
         return self._drafts.get(session)
 
+    def left(self) -> tuple[list[Conversation], dict[str, str]]:
+        """What is not on the disk: conversations and unsent texts, by session."""
+        sessions = self._underway | self._sessions
+        return list(sessions.values()), dict(self._drafts)
+
     def touch(self, conversation: Conversation, *turns: Turn, tokens: int = 0) -> None:
         """Note that a session and these turns changed; they are written within `STEP_SECONDS`."""
         self._sessions[conversation.id] = conversation

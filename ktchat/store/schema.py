@@ -1,7 +1,8 @@
 """The schema of the database: its tables, its versions, and how the file is opened.
 
 SQLite before 3.51.3 can lose writes of two connections in WAL mode; the rollback journal with
-synchronous=FULL is used instead.
+synchronous=EXTRA is used instead. With FULL the removal of the journal, which is what commits, may
+not outlive a power loss.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from ktchat.common.errors import StoreVersionError
 from ktchat.common.paths import private_folder
+from ktchat.store import search_index
 
 BUSY_SECONDS = 5.0
 
@@ -58,6 +61,13 @@ MIGRATIONS: list[str] = [
     """
     ALTER TABLE sessions ADD COLUMN think TEXT;  -- NULL: as the model's template has it
     """,
+    """
+    ALTER TABLE turns ADD COLUMN edited REAL;  -- when its reply was changed by hand; NULL: it was not
+    """,
+    """
+    ALTER TABLE turns ADD COLUMN compaction TEXT;     -- JSON; NULL: as at the turn before
+    ALTER TABLE sessions ADD COLUMN compaction TEXT;  -- JSON: chosen for the next message
+    """,
 ]
 """Scripts from one version to the next; the schema's version is how many have run."""
 
@@ -97,14 +107,45 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA foreign_keys = ON")
         db.execute("PRAGMA journal_mode = DELETE")
-        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA synchronous = EXTRA")
         db.execute("PRAGMA secure_delete = ON")
         db.execute("PRAGMA trusted_schema = OFF")
         _migrate(db, path, writable)
+        if writable and not has_our_columns(db):
+            raise DamagedFileError("its tables are not ours")
+        if writable:
+            search_index.ensure(db)
     except BaseException:
         db.close()
         raise
     return db
+
+
+class DamagedFileError(sqlite3.DatabaseError):
+    """Damage that SQLite does not see by itself: other columns, or an index that lost entries."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
+def has_our_columns(db: sqlite3.Connection) -> bool:
+    """Whether the tables have the columns of the present version, in their order."""
+    return all(_columns_of(db, table) == ours for table, ours in our_columns().items())
+
+
+def our_columns() -> dict[str, list[str]]:
+    """The columns of each table at the present version."""
+    return _columns_after(tuple(MIGRATIONS))
+
+
+def _columns_of(db: sqlite3.Connection, table: str) -> list[str]:
+    return [str(row[1]) for row in db.execute(f"PRAGMA table_info({table})")]
+
+
+@cache
+def _columns_after(scripts: tuple[str, ...]) -> dict[str, list[str]]:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        run_migrations(db)
+        return {table: _columns_of(db, table) for table in TABLES}
 
 
 @contextlib.contextmanager

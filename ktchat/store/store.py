@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from sqlite3 import Row
+from typing import ClassVar, ParamSpec, TypeVar
 
 from engine.disk_cache.folder import CacheFolder
 from ktchat.common.errors import (
@@ -20,12 +21,11 @@ from ktchat.common.errors import (
     StoreVersionError,
     UnknownSessionError,
 )
+from ktchat.store import search_index, statements
 from ktchat.store.conversation import Conversation, Turn
-from ktchat.store.database import Database, Statement
+from ktchat.store.database import Database
 from ktchat.store.locks import Locks
 from ktchat.store.records import (
-    SESSION_COLUMNS,
-    TURN_COLUMNS,
     SessionSummary,
     conversation_from,
     session_values,
@@ -33,15 +33,13 @@ from ktchat.store.records import (
     summary_from,
     turn_values,
 )
+from ktchat.store.search import Search
 
 UNDO_SECONDS = 10.0
 """How long a deleted session can be brought back."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-Rows = tuple[tuple[Any, ...], list[tuple[Any, ...]]]
-"""A session's row and the rows of some of its turns, ready to be written."""
 
 
 class Store:
@@ -50,9 +48,13 @@ class Store:
     Every method raises `StoreError` when the file cannot be read or written.
     """
 
+    keeps: ClassVar[bool] = True
+    """Whether what is saved stays, here and in the KV cache on the disk."""
+
     def __init__(self, path: Path) -> None:
         self.locks = Locks(path.parent / "locks")
         self.database = Database(path, self.locks)
+        self.search = Search(self.database)
         self.kv = CacheFolder(path.parent / "kv")
         """What the engine keeps on the disk of these sessions."""
         self._thread: ThreadPoolExecutor | None = None
@@ -76,15 +78,18 @@ class Store:
 
     # Reading.
 
-    def sessions(self) -> list[SessionSummary]:
-        """Every session that is not deleted, the last used first."""
+    def sessions(self, limit: int = -1) -> list[SessionSummary]:
+        """The sessions that are not deleted, the last used first; so many at most."""
         rows = self.database.query(
-            "WITH RECURSIVE shown (session, id, parent) AS ("
-            " SELECT t.session, t.id, t.parent FROM sessions s JOIN turns t ON t.id = s.head"
+            "WITH RECURSIVE listed AS (SELECT * FROM sessions WHERE deleted IS NULL"
+            " ORDER BY updated DESC, id LIMIT ?),"
+            " shown (session, id, parent) AS ("
+            " SELECT t.session, t.id, t.parent FROM listed s JOIN turns t ON t.id = s.head"
             " UNION SELECT t.session, t.id, t.parent FROM shown JOIN turns t ON t.id = shown.parent)"
             " SELECT s.id, s.title, s.created, s.updated, s.model_name, count(n.id) AS turns"
-            " FROM sessions s LEFT JOIN shown n ON n.session = s.id"
-            " WHERE s.deleted IS NULL GROUP BY s.id ORDER BY s.updated DESC, s.id"
+            " FROM listed s LEFT JOIN shown n ON n.session = s.id"
+            " GROUP BY s.id ORDER BY s.updated DESC, s.id",
+            (limit,),
         )
         return [summary_from(row) for row in rows]
 
@@ -109,13 +114,24 @@ class Store:
     def load_all(self, session: str) -> tuple[Conversation, list[Turn]]:
         """A session and the turns that an edit or a new reply replaced in it."""
         with self.database.lock:
-            rows = self.database.query(
-                "SELECT * FROM sessions WHERE id = ? AND deleted IS NULL", (session,)
-            )
+            rows, turns = self._rows_of(session)
+            if not rows or rows[0]["head"] not in (None, *(turn["id"] for turn in turns)):
+                # It is gone, or an index that lost entries hides it, which SQLite does not notice.
+                self.database.check()
+                rows, turns = self._rows_of(session)
             if not rows:
                 raise UnknownSessionError("This session does not exist any more", "", "")
-            turns = self.database.query("SELECT * FROM turns WHERE session = ?", (session,))
         return conversation_from(rows[0], turns)
+
+    def _rows_of(self, session: str) -> tuple[list[Row], list[Row]]:
+        """Its own, unless it is deleted, and those of its turns."""
+        own = "SELECT * FROM sessions WHERE id = ? AND deleted IS NULL"
+        turns = "SELECT * FROM turns WHERE session = ? ORDER BY rowid"
+        return self.database.query(own, (session,)), self.database.query(turns, (session,))
+
+    def has(self, session: str) -> bool:
+        """Whether there is a session with this id, deleted or not."""
+        return bool(self.database.query("SELECT 1 FROM sessions WHERE id = ?", (session,)))
 
     def last_session(self) -> str | None:
         """The id of the session that was used last."""
@@ -133,33 +149,19 @@ class Store:
 
     # Writing.
 
-    def save(self, rows: Iterable[Rows], drafts: Iterable[tuple[str, str]] = ()) -> None:
+    def save(self, rows: Iterable[statements.Rows], drafts: Iterable[tuple[str, str]] = ()) -> None:
         """Write sessions with some of their turns, and drafts, all in one transaction."""
-        update = ", ".join(f"{c} = excluded.{c}" for c in SESSION_COLUMNS if c not in _FIXED)
-        session = (
-            f"INSERT INTO sessions ({', '.join(SESSION_COLUMNS)}) VALUES ({_marks(SESSION_COLUMNS)})"
-            f" ON CONFLICT (id) DO UPDATE SET {update}"
-        )
-        update = ", ".join(f"{c} = excluded.{c}" for c in TURN_COLUMNS if c not in _FIXED)
-        turn = (
-            f"INSERT INTO turns ({', '.join(TURN_COLUMNS)}) VALUES ({_marks(TURN_COLUMNS)})"
-            f" ON CONFLICT (id) DO UPDATE SET {update}"
-        )
-        work: list[Statement] = []
-        for session_row, turn_rows in rows:
-            work.append((session, session_row))
-            work += [(turn, row) for row in turn_rows]
-        for name, text in drafts:
-            work.append(_draft(name, text))
-        self.database.write(work)
+        self.database.write(statements.saving(rows, drafts, self.search.indexed))
 
     def save_conversation(self, conversation: Conversation) -> None:
         """Write a session with all its turns."""
-        turns = [turn_values(conversation.id, turn) for turn in conversation.turns]
+        written = sorted([*conversation.others, *conversation.turns], key=lambda turn: turn.number)
+        turns = [turn_values(conversation.id, turn) for turn in written]
         self.save([(session_values(conversation), turns)])
 
     def rename(self, session: str, title: str) -> None:
-        """Give a session another title."""
+        """Give a session another title. Raises `SessionBusyError` when it is open in another ktchat."""
+        self._refuse_busy(session, "The session was not renamed")
         self.database.write(
             [("UPDATE sessions SET title = ? WHERE id = ?", (storable(title), session))]
         )
@@ -169,20 +171,19 @@ class Store:
 
         Raises `SessionBusyError` when it is open in another ktchat.
         """
-        if not self.locks.is_free(session):
-            raise SessionBusyError(
-                "The session was not deleted",
-                "It is open in another ktchat",
-                "Close it there first",
-            )
+        self._refuse_busy(session, "The session was not deleted")
         self.database.write(
             [("UPDATE sessions SET deleted = ? WHERE id = ?", (time.time(), session))]
         )
 
+    def _refuse_busy(self, session: str, what: str) -> None:
+        if not self.locks.is_free(session):
+            raise SessionBusyError(what, "It is open in another ktchat", "Close it there first")
+
     def remove(self, session: str) -> None:
         """Remove a session for good. Raises `SessionBusyError` like `delete`."""
         self.delete(session)
-        self.database.write(_removal("SELECT ?", (session,)))
+        self.database.write(statements.removing("SELECT ?", (session,), self.search.indexed))
         self._forget_kv()
 
     def restore(self, session: str) -> None:
@@ -195,8 +196,20 @@ class Store:
         gone = "SELECT id FROM sessions WHERE deleted IS NOT NULL AND deleted <= ?"
         before = (time.time() - older_than,)
         if self.database.query(f"{gone} LIMIT 1", before):
-            self.database.write(_removal(gone, before))
+            self.database.write(statements.removing(gone, before, self.search.indexed))
             self._forget_kv()
+
+    def settle_interrupted(self) -> None:
+        """Replies that were being written when their program ended are interrupted; in sessions that are open
+        nowhere, the others are their programs' business."""
+        rows = self.database.query("SELECT id, session FROM turns WHERE state = 'streaming'")
+        for turn, session in ((str(row["id"]), str(row["session"])) for row in rows):
+            if not self.locks.holds(session) and self.locks.is_free(session):
+                change = (
+                    "UPDATE turns SET state = 'interrupted' WHERE id = ? AND state = 'streaming'"
+                )
+                added = [search_index.after_saving(turn)] * self.search.indexed
+                self.database.write([(change, (turn,)), *added])
 
     def _forget_kv(self) -> None:
         """Of sessions that are gone nothing stays that no other one has."""
@@ -240,30 +253,6 @@ class Store:
         if self._thread is not None:
             self._thread.shutdown(wait=False)
             self._thread = None
-
-
-_FIXED = ("id", "session", "parent", "created")
-
-
-def _removal(sessions: str, values: Sequence[Any]) -> list[Statement]:
-    return [
-        (f"DELETE FROM drafts WHERE session IN ({sessions})", values),
-        (f"DELETE FROM sessions WHERE id IN ({sessions})", values),
-    ]
-
-
-def _marks(columns: Sequence[str]) -> str:
-    return ", ".join("?" * len(columns))
-
-
-def _draft(session: str, text: str) -> Statement:
-    if not text:
-        return "DELETE FROM drafts WHERE session = ?", (session,)
-    return (
-        "INSERT INTO drafts (session, text, updated) VALUES (?, ?, ?)"
-        " ON CONFLICT (session) DO UPDATE SET text = excluded.text, updated = excluded.updated",
-        (session, storable(text), time.time()),
-    )
 
 
 __all__ = ["UNDO_SECONDS", "SessionSummary", "Store", "StoreError", "StoreVersionError"]

@@ -43,6 +43,18 @@ def clock(moment: float, now: float | None = None) -> str:
     return time.strftime("%Y-%m-%d %H:%M", then)
 
 
+def day(moment: float, now: float | None = None) -> str:
+    """The day of a session: `14:02` today, `Mon` this week, else `12 Nov`, `2024-11-12`."""
+    then, today = time.localtime(moment), time.localtime(now)
+    if then[:3] == today[:3]:
+        return time.strftime("%H:%M", then)
+    if age(moment, now) != "older":
+        return time.strftime("%a", then)
+    if then[0] == today[0]:
+        return f"{then.tm_mday} {time.strftime('%b', then)}"
+    return time.strftime("%Y-%m-%d", then)
+
+
 def age(moment: float, now: float | None = None) -> str:
     """The group of a session in the list: today, yesterday, this week, older."""
     today = time.localtime(now)

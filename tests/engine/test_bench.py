@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 
 from engine.errors import MemoryShortError, RequestError, UnsupportedModelError
-from engine.evaluation import bench
+from engine.evaluation import bench, disturbance
 from engine.machine.probes.bandwidth import read_bandwidth
+from engine.machine.probes.cpu_time import CpuTime
 from engine.runtimes import chosen, gpu
 from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
+from kernels.cpu.native import ISAS
 from kernels.ops import Floats
-from ktchat.cli import main
+from ktchat.cli import bench_table, main
 from tests.support.clock import PATIENCE, until, within
 from tests.support.plans import machine
 from tests.support.simulated_device import SimulatedDevice
@@ -30,7 +32,8 @@ KEYS = [
     "device",
     *("prefill_tok_s", "decode_tok_s", "decode_gb_s", "read_limit_gb_s", "limit_ratio", "peer"),
     *("prefill_ratio", "decode_ratio", "follow_up_s", "follow_up_ratio"),
-    *("second_turn_s", "second_turn_ratio", "overhead", "rounds"),
+    *("second_turn_s", "second_turn_ratio", "overhead"),
+    *("hour", "quiet_rounds", "conditions", "rounds"),
 ]
 SMALL = ["--prompt", "40", "--gen", "4", "--rounds", "2", "--threads", "1"]
 
@@ -38,6 +41,36 @@ SMALL = ["--prompt", "40", "--gen", "4", "--rounds", "2", "--threads", "1"]
 @pytest.fixture(scope="module")
 def model(models: Path) -> Path:
     return tiny_model("qwen3moe", models)
+
+
+class Hour:
+    """What the memory gives, measurement by measurement, and what others take in each round."""
+
+    def __init__(self) -> None:
+        self.limits: list[float] = []
+        self.others: list[float] = []
+        self._now, self._all = 0.0, 0.0
+        self._inside = False
+
+    def read_bandwidth(self, threads: int) -> float:
+        return self.limits.pop(0) if self.limits else 10.0
+
+    def cpu_time(self) -> CpuTime:
+        if self._inside:
+            self._now += 2.0
+            self._all += 2.0 * (self.others.pop(0) if self.others else 0.0)
+        self._inside = not self._inside
+        return CpuTime(self._now, self._all, 0.0)
+
+
+@pytest.fixture(autouse=True)
+def hour() -> Iterator[Hour]:
+    """A quiet one, unless a test says otherwise: how much others compute is no business of a test."""
+    scripted = Hour()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disturbance, "read_bandwidth", scripted.read_bandwidth)
+        patch.setattr(disturbance, "cpu_time", scripted.cpu_time)
+        yield scripted
 
 
 class RecordedSide:
@@ -57,9 +90,8 @@ class RecordedSide:
         return np.zeros(8, np.float32)
 
 
-def play(load: bench.Load, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[int]]]:
+def play(load: bench.Load) -> list[tuple[str, list[int]]]:
     """What both sides were given in the measured rounds."""
-    monkeypatch.setattr(bench, "read_bandwidth", lambda threads: 10.0)
     log: list[tuple[str, list[int]]] = []
     sides: list[bench.Side] = [RecordedSide("ours", log), RecordedSide("peer", log, cuts=False)]
     rounds = list(bench._rounds(sides, load, 100, 16, 1, lambda what, done, total: None))
@@ -68,9 +100,9 @@ def play(load: bench.Load, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, l
     return log[starts[2] :]
 
 
-def test_both_sides_take_turns_with_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_sides_take_turns_with_the_same_tokens() -> None:
     load = bench.Load(prompt=40, generate=3, rounds=4)
-    log = play(load, monkeypatch)
+    log = play(load)
     assert [name for name, tokens in log if not tokens] == ["ours", "peer", "peer", "ours"] * 2
     prompts = []
     for first in range(0, len(log), 14):
@@ -81,16 +113,16 @@ def test_both_sides_take_turns_with_the_same_tokens(monkeypatch: pytest.MonkeyPa
     assert len(set(prompts)) == len(prompts), "a prompt that begins alike would be in the cache"
 
 
-def test_the_context_is_filled_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_context_is_filled_before_decoding() -> None:
     load = bench.Load(prompt=20, generate=2, rounds=1, fill=30)
-    log = play(load, monkeypatch)
+    log = play(load)
     assert [len(tokens) for _, tokens in log[:6]] == [0, 16, 4, 10, 1, 1]
     assert load.context == 32
 
 
-def test_a_follow_up_is_timed_after_the_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_follow_up_is_timed_after_the_reply() -> None:
     load = bench.Load(prompt=20, generate=2, rounds=1, follow_up=18)
-    log = play(load, monkeypatch)
+    log = play(load)
     ours, peer = log[:9], log[9:]
     assert [len(tokens) for _, tokens in ours] == [0, 16, 4, 1, 1, 16, 2, 16, 2]
     assert load.context == 40
@@ -98,6 +130,45 @@ def test_a_follow_up_is_timed_after_the_reply(monkeypatch: pytest.MonkeyPatch) -
     assert len(again) == 38, "a peer that cannot cut back reads all again"
     prompt, turn = ours[1][1] + ours[2][1], ours[7][1] + ours[8][1]
     assert again == prompt + turn
+
+
+def rounds_of(load: bench.Load) -> tuple[bench.Round, ...]:
+    sides: list[bench.Side] = [RecordedSide("ours", [])]
+    return tuple(bench._rounds(sides, load, 100, 16, 1, lambda what, done, total: None))
+
+
+def test_a_disturbed_round_is_repeated_and_does_not_count(hour: Hour) -> None:
+    hour.limits, hour.others = [10.0, 10.5, 12.0, 12.0, 11.0], [0.04, 0.0, 0.06, 0.0]
+    load = bench.Load(prompt=4, generate=1, rounds=2)
+    rounds = rounds_of(load)
+    assert [r.disturbance.quiet for r in rounds] == [True, False, False, True]
+    assert [r.read_limit_gb_s for r in rounds] == [10.25, 11.25, 12.0, 11.5]
+    rounds = tuple(
+        replace(r, ours=bench.Speed(speed, speed))
+        for r, speed in zip(rounds, (4.0, 100.0, 100.0, 6.0), strict=True)
+    )
+    result = bench.BenchResult("m", "Q4_K", 2, load, 9, 9, rounds, "")
+    assert result.decode_tok_s == 5.0, "the median of those that count"
+    figures = result.to_dict()
+    assert figures["quiet_rounds"] == 2 and len(figures["rounds"]) == 4
+    assert [r["quiet"] for r in figures["rounds"]] == [True, False, False, True]
+    assert "in 2 of 4 rounds memory's speed moved by up to 14 %" in result.hour
+    assert "other programs took up to 0.06 of a core" in result.hour
+    shown = "\n".join(bench_table.lines(result))
+    assert shown.count("not counted: prefill 100.0, decode 100.0 tok/s: memory's speed moved") == 2
+
+
+def test_an_hour_that_never_is_quiet_ends_and_says_so(hour: Hour) -> None:
+    hour.others = [1.0] * 99
+    load = bench.Load(prompt=4, generate=1, rounds=2)
+    rounds = rounds_of(load)
+    assert len(rounds) == load.most_rounds == 6
+    result = bench.BenchResult("m", "Q4_K", 2, load, 9, 9, rounds, "")
+    assert result.counted == rounds
+    assert "None was quiet, so all of them count, and the figures say little" in result.hour
+    hour.others = [1.0] * 5
+    result = replace(result, rounds=rounds_of(load))
+    assert len(result.counted) == 1 and "Only 1 quiet round counts of the 2" in result.hour
 
 
 def test_the_follow_up_ratio_is_ours_over_theirs() -> None:
@@ -153,12 +224,16 @@ def test_the_table_and_the_json_show_both_engines(
     assert "prompt 40, generated 4 with 40 before · 1 threads · median of 2 rounds" in shown
     assert "llama.cpp (0.3.36)" in shown
     assert "decode ratio by round:" in shown
+    assert "A quiet hour: memory's speed moved by up to 0 % in a round" in shown
     assert main(["bench", "--model", str(model), *SMALL, "--vs", "llama.cpp", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert list(figures) == KEYS
     assert list(figures["peer"]) == ["name", "version", "prefill_tok_s", "decode_tok_s"]
     assert len(figures["rounds"]) == 2 and figures["overhead"] is None
     assert figures["device"] == "CPU"
+    made = figures["conditions"]
+    assert made["isa"] in ISAS and made["cores"] >= 1 and made["memory_bytes"] > 1 << 30
+    assert made["processor"] and made["date"] and made["versions"]["llama.cpp"] == "0.3.36"
     assert all(figures[key] > 0 for key in KEYS[1:6])
 
 

@@ -298,6 +298,10 @@ def test_the_child_gets_no_secrets() -> None:
         "HUGGING_FACE_HUB_TOKEN": "t",
         "OPENAI_API_KEY": "k",
         "CUDA_VISIBLE_DEVICES": "0",
+        "CUDA_PASS": "p",
+        "LC_PASSPHRASE": "p",
+        "KTCHAT_SERVER_KEY": "k",
+        "PYTHON_KEYRING_BACKEND": "b",
         "SSH_AUTH_SOCK": "s",
     }
     kept = environment(ours)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.client import Engine
+from engine.downloads.integrity import checksum_of, write_record
 from engine.errors import (
     ContextError,
     EngineError,
@@ -247,6 +248,23 @@ async def test_a_context_beyond_the_training_is_noticed(folder: Path) -> None:
     (loading,) = await talk(tiny_model("qwen3moe", folder), context=2000)
     assert loading[-1].context == 2000
     assert any(isinstance(e, Notice) and "trained for 1024" in e.text for e in loading)
+
+
+async def test_a_file_that_changed_since_its_check_is_told_of_before_it_is_loaded(
+    folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "pulled.gguf"
+    path.write_bytes(tiny_model("qwen3moe", folder).read_bytes())
+    write_record(path, checksum_of(path, "sha256"))
+    (loading,) = await talk(path)
+    assert not any(isinstance(event, Notice) for event in loading)
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.write_bytes(data)
+    (loading,) = await talk(path)
+    (notice,) = [event.text for event in loading if isinstance(event, Notice)]
+    assert notice.startswith("pulled.gguf changed since it was checked")
+    assert isinstance(loading[-1], Loaded)
 
 
 async def test_one_child_takes_one_model_after_another(folder: Path) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from ktchat.common import paths
 from ktchat.store.conversation import Conversation, Turn
 from ktchat.store.store import Store
-from tests.support.cli import Program, one_clear_line
+from tests.support.cli import ROOT, Program, one_clear_line
 from tests.support.clock import PATIENCE, assert_within, within
 
 REPLY = {"text": "Hello there."}
@@ -27,6 +30,126 @@ def save(program: Program, *conversations: Conversation) -> None:
     for conversation in conversations:
         store.save_conversation(conversation)
     store.close()
+
+
+# Odd surroundings
+
+
+def the_line(text: str) -> str:
+    assert one_clear_line(text), text
+    return text.rstrip("\n")
+
+
+def test_a_home_that_is_no_folder_is_said(program: Program, tmp_path: Path) -> None:
+    done = program.run("models", "list", env={"KTCHAT_HOME": "~nobody-of-this-name"})
+    assert done.returncode == 1
+    assert the_line(done.stderr) == (
+        "ktchat: KTCHAT_HOME is no folder. It names a user who does not exist."
+        " Set it to a folder's whole path."
+    )
+
+
+NO_PASSWD = """
+#include <pwd.h>
+#include <stddef.h>
+struct passwd* getpwuid(uid_t uid) { (void)uid; return NULL; }
+struct passwd* getpwnam(const char* name) { (void)name; return NULL; }
+int getpwuid_r(uid_t uid, struct passwd* p, char* b, size_t n, struct passwd** out) {
+    (void)uid; (void)p; (void)b; (void)n; *out = NULL; return 0;
+}
+"""
+
+
+def test_a_person_without_a_home_folder_is_told(tmp_path: Path) -> None:
+    source, shim = tmp_path / "shim.c", tmp_path / "shim.so"
+    source.write_text(NO_PASSWD)
+    subprocess.run(["g++", "-x", "c", "-shared", "-fPIC", "-o", shim, source], check=True)
+    program = Program(tmp_path)
+    environment = program.environment(LD_PRELOAD=str(shim))
+    del environment["KTCHAT_HOME"], environment["HOME"]
+    done = subprocess.run(
+        program.command(None, "models", "list"),
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 1
+    assert "This user has no home folder. Set KTCHAT_HOME" in the_line(done.stderr)
+
+
+def test_a_working_folder_that_is_gone(program: Program, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    script = f'mkdir {gone} && cd {gone} && rmdir {gone} && exec "$@"'
+    command = program.command(None, "run", "--no-stdin", "-m", "../x.gguf", "hi")
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *command],
+        env=program.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert the_line(done.stderr) == "ktchat: There is no file ../x.gguf. Check the path."
+
+
+@pytest.mark.parametrize("files", [6, 8, 10, 12, 14])
+def test_few_open_files_are_said_in_words(program: Program, files: int) -> None:
+    command = program.command(None, "run", "--no-stdin", "-m", str(paths.guide_model()), "hi")
+    done = subprocess.run(
+        ["bash", "-c", f'ulimit -n {files}; exec "$@"', "bash", *command],
+        env=program.environment(),
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        cwd=ROOT,
+    )
+    if done.returncode:  # how many are needed is the system's matter
+        assert "oo many files are open. Allow more of them" in the_line(done.stderr)
+
+
+@pytest.mark.parametrize("proxy", ["socks://127.0.0.1:9", "socks5h://127.0.0.1:9"])
+def test_a_proxy_that_cannot_be_used_is_said(program: Program, proxy: str) -> None:
+    done = program.run("models", "search", "x", env={"ALL_PROXY": proxy})
+    assert done.returncode == 1
+    assert "The proxy cannot be used" in the_line(done.stderr)
+
+
+def test_a_setting_with_a_nul_is_no_path(program: Program) -> None:
+    program.home.mkdir(parents=True)
+    text = 'recent_models = ["a\\u0000b"]\nlast_model = "a\\u0000b"\nsetup_done = true\n'
+    (program.home / "settings.toml").write_text(text)
+    done = program.run("models", "list")
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+# Out through one door
+
+HOSTILE = "a\x1b]0;owned\x07\x1b]52;c;QQ==\x07\x1b]8;;http://x\x07\x1b[2Jb\x9d0;x\x9c\x05\u202ec"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "list",
+        "show ID",
+        "export ID",
+        "export ID --format json",
+        "export ID --format html",
+        "search SYSTEM",
+    ],
+)
+def test_nothing_stored_steers_the_terminal(program: Program, command: str) -> None:
+    turn = Turn(f"PROMPT{HOSTILE}", model=f"MODEL{HOSTILE}", state="complete")
+    turn.raw_reply, turn.raw_thinking = f"REPLY{HOSTILE}", f"THOUGHT{HOSTILE}"
+    conversation = Conversation(system=f"SYSTEM{HOSTILE}", turns=[turn])
+    conversation.title, conversation.model_name = f"TITLE{HOSTILE}", f"NAME{HOSTILE}"
+    conversation.model_path = f"/PATH{HOSTILE}"
+    save(program, conversation)
+    arguments = command.replace("ID", conversation.id).split()
+    code, written = program.in_terminal("sessions", *arguments)
+    assert code == 0
+    assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e]", written), written
 
 
 # run
@@ -51,6 +174,28 @@ def test_run_appends_what_is_piped_in(program: Program) -> None:
 def test_run_takes_the_whole_prompt_from_a_pipe(program: Program) -> None:
     assert program.run("run", "-m", "m.gguf", input="only piped\n", script=REPLY).returncode == 0
     assert program.sessions()[0].turns[0].raw_prompt == "only piped"
+
+
+def test_a_pipe_that_says_nothing_is_told_of(program: Program) -> None:
+    running = program.start(
+        "run", "-m", "m.gguf", "hi", script=REPLY, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert running.stderr is not None
+    assert running.stderr.readline() == (
+        b"ktchat: waiting for standard input; </dev/null goes without\n"
+    )
+    output, _ = running.communicate(b"late", timeout=PATIENCE)
+    assert output == b"Hello there.\n"
+    assert program.sessions()[0].turns[0].raw_prompt == "hi\n\nlate"
+
+
+def test_a_loop_keeps_its_lines(program: Program) -> None:
+    done = program.run(
+        "run", "--no-stdin", "-m", "m.gguf", "hi", script=REPLY, input="of the loop\n"
+    )
+    assert done.returncode == 0
+    assert program.sessions()[0].turns[0].raw_prompt == "hi"
+    assert "--no-stdin" in program.run("run", "--help").stdout
 
 
 def test_bytes_that_are_no_text_are_replaced(program: Program) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -13,6 +14,7 @@ from engine import client
 from engine.client import Engine
 from engine.errors import EngineError, MemoryShortError
 from engine.process import child, exit_report
+from engine.process.signs_of_life import SignsOfLife
 from engine.protocol import (
     Event,
     Failed,
@@ -20,6 +22,7 @@ from engine.protocol import (
     Load,
     Loaded,
     Progress,
+    Quiet,
     Text,
     Thinking,
 )
@@ -152,7 +155,7 @@ async def test_closing_ends_a_child_that_hangs(
 
 
 async def test_a_child_that_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "CANCEL_SECONDS", 0.3)
+    monkeypatch.setattr(client, "CANCEL_SECONDS", 0.3)  # no test waits for two minutes
     monkeypatch.setenv("KTCHAT_FAULT", "hang@decode")
     async with scripted() as engine:
         stop = lambda event: engine.cancel() if isinstance(event, Text) else None  # noqa: E731
@@ -160,6 +163,75 @@ async def test_a_child_that_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPa
         assert "hung" in str(failed.error)
         monkeypatch.delenv("KTCHAT_FAULT")
         assert text_of(await collect(ask(engine, "say=ok"))) == "ok"
+
+
+@pytest.mark.parametrize("fault", ["hang", "freeze", "stopped"])
+async def test_a_child_without_a_sign_of_life_is_told_of_and_ended(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if fault != "stopped":
+        monkeypatch.setenv("KTCHAT_FAULT", f"{fault}@decode")
+    async with scripted() as engine:
+        seen: list[str] = []
+        noticed, ended = within(3 + 2 * child.LOOK_SECONDS), within(1)
+
+        def act(event: Event) -> None:
+            if isinstance(event, Text) and not seen:
+                seen.append("text")
+                noticed.begin()
+                if fault == "stopped":
+                    os.kill(engine._child.pid, signal.SIGSTOP)
+            if event == Quiet(True):
+                noticed.check()
+                ended.begin()
+                engine.cancel()
+
+        (*_, failed) = await collect(ask(engine, SLOW), act)
+        ended.check()
+        assert "hung" in str(failed.error) and "no sign of life" in str(failed.error)
+        monkeypatch.delenv("KTCHAT_FAULT", raising=False)
+        assert text_of(await collect(ask(engine, "say=ok"))) == "ok"
+
+
+async def test_a_child_that_lives_again_is_told_of() -> None:
+    async with scripted() as engine:
+        seen = []
+
+        def act(event: Event) -> None:
+            if isinstance(event, Text) and not seen:
+                seen.append("stopped")
+                os.kill(engine._child.pid, signal.SIGSTOP)
+            elif isinstance(event, Quiet):
+                seen.append(event.quiet)
+                os.kill(engine._child.pid, signal.SIGCONT)
+                if not event.quiet:
+                    engine.cancel()
+
+        (*_, last) = await collect(ask(engine, SLOW), act)
+        assert seen == ["stopped", True, False] and isinstance(last, Finished)
+
+
+def test_signs_of_life_are_what_a_process_does_not_what_it_says() -> None:
+    signs = SignsOfLife(os.getpid(), now=0.0)
+    for second in range(8):
+        time_taken = time.process_time() + 0.02
+        while time.process_time() < time_taken:  # it works and says nothing
+            pass
+        signs.look(float(second), heard=0)
+        assert not signs.quiet
+    stopped = subprocess.Popen(["sleep", "60"])
+    try:
+        signs = SignsOfLife(stopped.pid, now=0.0)
+        quiet = []
+        for second in range(8):
+            signs.look(float(second), heard=second // 6)
+            quiet.append(signs.quiet)
+        assert quiet == [False, False, False, True, True, True, False, False]
+        signs.look(100.0, heard=1)  # the computer was asleep
+        assert not signs.quiet
+    finally:
+        stopped.kill()
+        stopped.wait()
 
 
 async def test_a_child_that_is_stopped_by_the_system_can_be_closed() -> None:

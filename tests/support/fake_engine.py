@@ -12,9 +12,11 @@ import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from engine.errors import KtchatError, RequestError
+from engine.errors import ContextError, KtchatError, RequestError
 from engine.protocol import (
+    Begun,
     Computed,
+    Counted,
     Event,
     Failed,
     Figures,
@@ -26,6 +28,7 @@ from engine.protocol import (
     PartialSampling,
     Prefilled,
     Progress,
+    Quiet,
     Reason,
     Sampling,
     Text,
@@ -57,6 +60,8 @@ class Reply:
     reason: Reason = "stop"
     hold_after: int | None = None
     """Before the token after so many, wait for `go_on()` or the end."""
+    quiet: bool = False
+    """While it waits it gives no sign of life."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class Request:
     sampling: Sampling
     max_tokens: int | None
     think: Think | None = None
+    begun: Begun | None = None
+    watch: bool = False
 
 
 def loaded(
@@ -158,10 +165,13 @@ class FakeEngine:
         max_tokens: int | None = None,
         think: Think | None = None,
         session: str | None = None,
+        begun: Begun | None = None,
+        *,
+        watch: bool = False,
     ) -> AsyncIterator[Event]:
         """The next scripted reply as events."""
         sampling = sampling or Sampling()
-        self.requests.append(Request(tuple(messages), sampling, max_tokens, think))
+        self.requests.append(Request(tuple(messages), sampling, max_tokens, think, begun, watch))
         self._answer_now = False
         self._cancelled.clear()
         self._going.clear()
@@ -171,6 +181,15 @@ class FakeEngine:
             return
         async for event in self._answer(self._next(messages), sampling, max_tokens):
             yield event
+
+    async def count(
+        self, messages: Sequence[Message], think: Think | None = None
+    ) -> Counted | None:
+        """A word is a token, and four are around each message."""
+        if self.loaded is None:
+            return None
+        each = tuple(len(_tokens(message.content)) for message in messages)
+        return Counted(0, sum(each) + 4 * len(each), 0, each)
 
     def cancel(self) -> None:
         """End the request in progress with `Finished("cancelled")`."""
@@ -207,6 +226,9 @@ class FakeEngine:
     ) -> AsyncIterator[Event]:
         prompt = sum(len(_tokens(m.content)) + 4 for m in self.requests[-1].messages)
         start = time.perf_counter()
+        if prompt >= self.loaded_context:
+            yield Failed(ContextError("The conversation is longer than the model's context"))
+            return
         for step in range(1, reply.prefill_steps + 1):
             if await self._pause(reply.prefill_seconds / reply.prefill_steps):
                 yield self._end(Figures(prompt_tokens=prompt, context_size=self.loaded_context))
@@ -241,7 +263,11 @@ class FakeEngine:
                 yield Failed(reply.error)
                 return
             if thought + said == reply.hold_after:
+                if reply.quiet:
+                    yield Quiet(True)
                 await self._going.wait()
+                if reply.quiet:
+                    yield Quiet(False)
             if kind is Thinking and self._answer_now:
                 continue
             if await self._pause(reply.token_seconds):

@@ -8,13 +8,16 @@ prefill=SECONDS (a chunk), fail=PHASE.
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from engine.errors import EngineError
+from engine.generation.draft_control import SIZES, DraftControl
+from engine.generation.speculation import Speculation, Verifier
 from engine.protocol import Computed, Loaded, Message, Think
 from engine.runtimes.base import Floats, Model
 
@@ -43,10 +46,17 @@ class FakeTokenizer:
     def mark(self, token: int) -> str:
         return self._marks.get(token, "")
 
-    def encode_more(self, text: str) -> list[int]:
-        for token, mark in self._marks.items():
-            text = text.replace(mark, chr(token))
-        return [ord(char) for char in text]
+    def encode_more(self, parts: Sequence[Part]) -> list[int]:
+        tokens: list[int] = []
+        for part in parts:
+            text = part.text
+            for token, mark in self._marks.items() if part.special else ():
+                text = text.replace(mark, chr(token))
+            tokens += [ord(char) for char in text]
+        return tokens
+
+    def count(self, text: str) -> int:
+        return len(text)
 
     def encode(self, parts: Sequence[Part]) -> list[int]:
         return [ord(char) for part in parts for char in part.text]
@@ -88,7 +98,9 @@ class FakeTemplate:
         self._tail = tail
         self.asked: list[Think | None] = []
 
-    def render(self, messages: Sequence[Message], think: Think | None = None) -> list[Part]:
+    def render(
+        self, messages: Sequence[Message], think: Think | None = None, *, quietly: bool = False
+    ) -> list[Part]:
         self.asked.append(think)
         parts = [Part(message.content + "\n", False) for message in messages]
         return [*parts, Part(self._tail, True)]
@@ -116,21 +128,31 @@ class FakeRuntime:
     _script: dict[str, str] = field(default_factory=dict)
     _chosen: int | None = None
     _forced: int = 0  # length of the sequence behind the last token that it did not choose
+    _before: list[tuple[int | None, int]] = field(default_factory=list)
+    """`_chosen` and `_forced` before each token of the last `forward_all`."""
 
     logits: Floats | None = None
 
     def begin(self, tokens: Sequence[int], marks: Sequence[int] = ()) -> int:
-        shared = 0
-        for old, new in zip(self.sequence, tokens[:-1], strict=False):
-            if old != new:
-                break
-            shared += 1
+        shared = self.cached(tokens)
         del self.sequence[shared:]
         self.forwarded.clear()
         self._prompt = len(tokens)
         self._chosen, self._forced = None, 0
         words = "".join(map(chr, tokens)).rstrip("\n").rpartition("\n")[2].split()
         self._script = dict(word.split("=", 1) for word in words if "=" in word)
+        return shared
+
+    def behind(self, tokens: Sequence[int]) -> list[list[int]]:
+        wanted = list(tokens)
+        return [self.sequence[len(wanted) :]] if self.sequence[: len(wanted)] == wanted else []
+
+    def cached(self, tokens: Sequence[int]) -> int:
+        shared = 0
+        for old, new in zip(self.sequence, tokens[:-1], strict=False):
+            if old != new:
+                break
+            shared += 1
         return shared
 
     def forward(self, tokens: Sequence[int]) -> Floats:
@@ -150,6 +172,23 @@ class FakeRuntime:
         logits[following] = 1.0
         return logits
 
+    def forward_all(self, tokens: Sequence[int]) -> Floats:
+        self._before, rows = [], []
+        for token in tokens:
+            self._before.append((self._chosen, self._forced))
+            rows.append(self.forward([token]))
+        self.forwarded[-len(tokens) :] = [len(tokens)]
+        return np.stack(rows)
+
+    def alike(self, position: int) -> int:
+        return self.chunk
+
+    def cut_back(self, count: int) -> None:
+        assert 0 < count < len(self._before)
+        del self.sequence[-count:]
+        self._chosen, self._forced = self._before[-count]
+        self._before = []
+
     def _following(self) -> int:
         said, start = ("then", self._forced) if self._forced else ("say", self._prompt)
         text = self._script.get(said, "ok").replace("\\s", " ").replace("\\n", "\n")
@@ -162,9 +201,30 @@ class FakeRuntime:
 
 
 def fake_model(
-    context: int = 4096, chunk: int = 64, tail: str = "", marks: Sequence[str] = ()
+    context: int = 4096,
+    chunk: int = 64,
+    tail: str = "",
+    marks: Sequence[str] = (),
+    lookup: bool = False,
 ) -> Model:
-    """A scripted model, loaded."""
+    """A scripted model, loaded; `lookup`: it drafts whenever it can."""
     runtime = FakeRuntime(context=context, chunk=chunk)
     loaded = Loaded("fake", "fake", "fake", "F32", "fake", context, 0, 0, 0.0)
-    return Model(loaded, FakeTokenizer(marks), FakeTemplate(tail), runtime)
+    tokenizer = FakeTokenizer(marks)
+    ahead = eager(runtime, tokenizer.is_end) if lookup else None
+    return Model(loaded, tokenizer, FakeTemplate(tail), runtime, speculation=ahead)
+
+
+class Eager(DraftControl):
+    """Drafts as much as it can, whatever that costs."""
+
+    def size(self, match: int, most: int) -> int:
+        return max((n for n in SIZES if n <= most), default=1)
+
+
+def eager(runtime: Verifier, is_end: Callable[[int], bool]) -> Speculation:
+    """Speculation without a clock that drafts at every token."""
+    ahead = Speculation(runtime, is_end, clock=itertools.count().__next__)
+    ahead.control = Eager()
+    ahead.control.single(1.0)
+    return ahead

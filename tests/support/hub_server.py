@@ -6,6 +6,7 @@ resolve with redirects to signed addresses on another host, ranges, ETags. Every
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import re
@@ -13,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -29,7 +30,8 @@ class Fault:
     """What goes wrong with the next `times` requests that match."""
 
     kind: str
-    """status | drop | ignore-range | flip | slow | stall | weak-range"""
+    """status | drop | ignore-range | flip | slow | stall | weak-range; of the hub's answers: endless | bomb |
+    trickle"""
     times: int = 1
     where: str = "cdn"
     """hub | cdn"""
@@ -236,6 +238,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.hub.take_fault(self.where, path)
         if fault is not None and fault.kind == "status":
             self._send(fault.value, b"no", fault.headers)
+        elif fault is not None and fault.kind in ("endless", "bomb", "trickle"):
+            self._without_end(fault.kind)
         elif self.where == "cdn":
             self._from_cdn(path, parse_qs(url.query), fault)
         elif path == "/api/models":
@@ -244,6 +248,26 @@ class _Handler(BaseHTTPRequestHandler):
             self._repository(path.removeprefix("/api/models/"), token)
         else:
             self._resolve(path, token, fault)
+
+    def _without_end(self, kind: str) -> None:
+        """An answer that nobody should read to its end."""
+        pieces = {
+            "endless": (b"[" + b" " * PIECE, 0.0),
+            "bomb": (gzip.compress(bytes(80 << 20), 1), 0.0),
+            "trickle": (b" ", 0.1),
+        }
+        piece, pause = pieces[kind]
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        if kind == "bomb":
+            self.send_header("Content-Encoding", "gzip")
+            self.send_header("Content-Length", str(len(piece)))
+        self.end_headers()
+        with suppress(OSError):
+            self.wfile.write(piece)
+            while kind != "bomb":
+                time.sleep(pause)
+                self.wfile.write(piece)
 
     # The hub
 

@@ -81,7 +81,11 @@ class Terminal:
 
     def type(self, keys: str) -> None:
         """Write keys."""
-        os.write(self.fd, keys.encode())
+        self.send(keys.encode())
+
+    def send(self, data: bytes) -> None:
+        """Write bytes, whatever they are."""
+        os.write(self.fd, data)
 
     def signal(self, number: int) -> None:
         """Send a signal to the program."""

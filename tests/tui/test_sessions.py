@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ktchat.common.errors import StoreError
@@ -218,6 +220,34 @@ async def test_sessions_that_cannot_be_saved_are_listed_and_opened_from_memory(
     await run.ask("and more")
     await run.sees("Everything is saved again")
     assert len(run.chat.store.sessions()) == 2
+
+
+async def test_leaving_with_unsaved_text_is_asked_once_and_keeps_it_elsewhere(
+    start: Start, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await start("cats say miaow", size=WIDE)
+
+    def full(*_: object) -> None:
+        raise StoreError("The sessions cannot be saved", "the disk is full", "Free some space")
+
+    monkeypatch.setattr(run.chat.store, "save", full)
+    await run.ask("about cats")
+    run.screen.prompt.put("an unsent draft")
+    await run.press("ctrl+q")
+    await run.sees("Not everything is saved.", "Quit, and keep it in a file")
+    await run.press("enter")  # the first answer is to stay
+    await run.until(lambda: run.app.screen is run.screen)
+    await run.press("ctrl+q")
+    await run.sees("Quit, and keep it in a file")
+    await run.press("down", "enter")
+    await run.until(lambda: run.app.unsaved)
+    assert run.app.return_code == 1
+    (place,) = home.glob("ktchat-unsaved-*")
+    assert str(place) in run.app.unsaved and "the disk is full" in run.app.unsaved
+    (kept,) = place.glob("*.json")
+    assert "cats say miaow" in kept.read_text() and kept.stat().st_mode & 0o777 == 0o600
+    (draft,) = place.glob("*.txt")
+    assert draft.read_text() == "an unsent draft"
 
 
 async def test_five_hundred_turns_open_from_their_end_and_older_ones_join(start: Start) -> None:

@@ -7,6 +7,7 @@ import asyncio
 from textual import events
 
 from engine.errors import EngineError
+from tests.support.clock import soon
 from tests.support.fake_engine import FakeEngine, Reply
 from tests.tui.conftest import Start
 
@@ -96,6 +97,16 @@ async def test_escape_stops_the_reply_and_keeps_what_came(start: Start) -> None:
     assert not run.chat.busy
 
 
+async def test_an_engine_that_does_not_answer_is_told_of_until_it_does(start: Start) -> None:
+    run = await start(Reply("slow " * 20, hold_after=5, quiet=True))
+    run.screen.prompt.put("first")
+    await run.press("enter")
+    await run.sees("the engine does not answer · Esc ends it")
+    run.engine.go_on()
+    await soon(lambda: not run.screen.activity.busy)
+    assert "does not answer" not in run.text()
+
+
 async def test_a_message_sent_during_a_reply_waits_for_its_end(start: Start) -> None:
     run = await start(Reply("slow " * 400, hold_after=100), "second reply")
     run.screen.prompt.put("first")
@@ -153,7 +164,7 @@ async def test_editing_puts_the_message_back_and_sending_replaces_the_turn(start
     await run.ask("tell me of cats")
     run.screen.prompt.put("a draft")
     await run.press("f4")
-    await run.sees("editing your last message")
+    await run.sees("editing your message")
     assert run.screen.prompt.text == "tell me of cats"
     run.screen.prompt.put("tell me of dogs")
     await run.press("enter")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,50 @@ def test_keys_in_one_burst_keep_their_order(run: Run, tmp_path: Path) -> None:
     assert [turn.prompt for turn in store.load(summary.id).turns] == ["first"]
     assert store.draft(summary.id) == "second\nline"
     store.close()
+
+
+STRANGE_INPUT = (
+    b"\xe9a",  # Latin-1
+    b"\x1b[97;1:3u",  # a key that is let go
+    b"\x1b[1114112u",
+    b"\x1b[<32;NaN;NaNM",
+    b"\x1b[200~AAA\x1b\x11BBB\x1b[201~",  # quit
+    b"\x1b[200~AAA\x1b]0;x\rhello\r BBB\x1b[201~",  # send
+    b"\x1b[200~AAA\x1b]0;owned\x07BBB\x1b[201~",  # the editor
+    b"\x1b[200~look: \x1b[48;65535;65535;0;0t end\x1b[201~",
+)
+
+
+def test_whatever_a_terminal_sends_the_program_goes_on_and_nothing_is_sent(
+    run: Run, tmp_path: Path
+) -> None:
+    terminal = run("tests.tui.program", "plain", VISUAL="/no/such/editor")
+    terminal.sees("Enter send")
+    for number, sent in enumerate(STRANGE_INPUT):
+        terminal.send(sent)
+        terminal.type(f" still{number}")
+        terminal.sees(f"still{number}")
+    assert "was not started" not in terminal.text
+    terminal.type("\x11")
+    assert terminal.wait() == 0
+    store = Store(tmp_path / "ktchat.db")
+    try:
+        assert not any(store.load(summary.id).turns for summary in store.sessions())
+    finally:
+        store.close()
+
+
+def test_a_locked_file_of_sessions_is_told_of_at_once(run: Run, tmp_path: Path) -> None:
+    Store(tmp_path / "ktchat.db").sessions()
+    with closing(sqlite3.connect(tmp_path / "ktchat.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        terminal = run("tests.tui.program", "plain")
+        terminal.sees("Enter send")
+        with within(2):
+            terminal.sees("another program holds it")
+        other.execute("ROLLBACK")
+    terminal.type("hi\r")
+    terminal.sees("the reply")
 
 
 def test_ctrl_q_restores_the_terminal_and_ends_with_code_0(run: Run) -> None:

@@ -118,9 +118,9 @@ async def test_the_message_is_on_the_disk_before_the_engine_is_asked(start: Star
     seen: list[tuple[str, str, str]] = []
     generate = chat.engine.generate
 
-    def spying(*args: object) -> AsyncIterator[object]:
+    def spying(*args: object, **options: object) -> AsyncIterator[object]:
         seen.extend(on_disk(chat))
-        return generate(*args)  # type: ignore[arg-type]
+        return generate(*args, **options)  # type: ignore[arg-type]
 
     chat.engine.generate = spying  # type: ignore[assignment, method-assign]
     await all_of(chat.send("hi"))
@@ -159,7 +159,7 @@ async def test_one_reply_at_a_time(start: Start) -> None:
     async with aclosing(chat.send("hi")) as updates:
         await anext(updates)
         assert chat.busy
-        for call in (lambda: chat.send("b"), chat.regenerate, lambda: chat.edit_last("c")):
+        for call in (lambda: chat.send("b"), chat.regenerate, lambda: chat.edit("c")):
             with pytest.raises(RequestError, match="A reply is being written"):
                 call()
         for change in (chat.new(), chat.open("x" * 32)):
@@ -277,11 +277,11 @@ async def test_a_failure_in_the_middle_keeps_what_came(start: Start) -> None:
 async def test_an_engine_that_breaks_its_word_is_a_failure(start: Start) -> None:
     chat = await start("x")
 
-    async def raising(*args: object) -> AsyncIterator[Text]:
+    async def raising(*args: object, **options: object) -> AsyncIterator[Text]:
         yield Text("a")
         raise EngineError("The pipe broke")
 
-    async def silent(*args: object) -> AsyncIterator[Text]:
+    async def silent(*args: object, **options: object) -> AsyncIterator[Text]:
         yield Text("b")
 
     for generate in (raising, silent):
@@ -344,7 +344,7 @@ async def test_editing_replaces_the_message_and_keeps_the_old_one_in_the_file(
 ) -> None:
     chat = await start("one", "two")
     await all_of(chat.send("a"))
-    await all_of(chat.edit_last("a, better"))
+    await all_of(chat.edit("a, better"))
     assert asked(chat) == ["user: a, better"]
     assert on_disk(chat) == [("a, better", "two", "complete")]
     _, replaced = chat.store.load_all(chat.conversation.id)
@@ -353,7 +353,7 @@ async def test_editing_replaces_the_message_and_keeps_the_old_one_in_the_file(
 
 async def test_there_is_nothing_to_regenerate_or_edit_at_first(start: Start) -> None:
     chat = await start("x")
-    for call in (chat.regenerate, lambda: chat.edit_last("a")):
+    for call in (chat.regenerate, lambda: chat.edit("a")):
         with pytest.raises(RequestError):
             call()
 
@@ -414,7 +414,15 @@ async def test_a_session_open_elsewhere_can_only_be_read(start: Start) -> None:
         two.send("two")
     with pytest.raises(SessionBusyError):
         await two.delete(one.conversation.id)
+    title = one.conversation.title
+    with pytest.raises(SessionBusyError):
+        await two.rename(one.conversation.id, "Stale")
+    two.keep_draft("mine")
     await all_of(one.send("more"))
+    await two.saver.flush()
+    assert [s.title for s in one.store.sessions()] == [title]
+    assert [turn.prompt for turn in one.store.load(one.conversation.id).turns] == ["one", "more"]
+    assert not one.store.draft(one.conversation.id)
     await two.open(one.conversation.id)
     assert len(two.conversation.turns) == 2
     await one.new()

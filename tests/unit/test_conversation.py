@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from engine.errors import EngineError
 from engine.protocol import Message
-from ktchat.store.conversation import TITLE_LENGTH, Conversation, Turn, title_of
+from ktchat.store.conversation import (
+    EVERYTHING,
+    TITLE_LENGTH,
+    Compaction,
+    Conversation,
+    Turn,
+    title_of,
+)
 
 
 def messages(*turns: Turn, system: str = "") -> list[tuple[str, str]]:
@@ -50,6 +57,34 @@ def test_a_message_without_any_reply_joins_the_next_one() -> None:
     assert said == [("user", "one\n\ntwo\n\nthree")]
 
 
+def test_turns_that_are_not_read_give_way_to_their_summary() -> None:
+    turns = [Turn(text, f"reply to {text}", state="complete") for text in ("one", "two", "three")]
+    turns[1].compaction, turns[2].compaction = Compaction(1), Compaction(2, "about one and two")
+    conversation = Conversation(system="Be short.", turns=turns)
+    system, first, *_ = conversation.messages()
+    assert (system.role, first.role) == ("system", "user")
+    assert "about one and two" in first.content and first.content.endswith("three")
+    assert [m.content for m in Conversation(turns=turns[:2]).messages()] == ["two", "reply to two"]
+
+
+def test_what_a_damaged_file_says_never_hides_the_last_message() -> None:
+    assert messages(Turn("one"), Turn("two", compaction=Compaction(99))) == [("user", "two")]
+
+
+def test_undoing_goes_back_one_choice_at_a_time_and_is_exact() -> None:
+    turns = [Turn(text, f"reply to {text}", state="complete") for text in ("one", "two", "three")]
+    conversation = Conversation(turns=turns)
+    before = conversation.messages()
+    turns[1].compaction, turns[2].compaction = Compaction(1), Compaction(2, "about one and two")
+    conversation.choose_compaction(Compaction(3, "about all"))
+    seen = []
+    while (earlier := conversation.earlier_compaction) is not None:
+        conversation.choose_compaction(earlier)
+        seen.append(conversation.compaction)
+    assert seen == [Compaction(2, "about one and two"), Compaction(1), EVERYTHING]
+    assert conversation.messages() == before
+
+
 def test_a_turn_that_failed_before_its_first_word_is_left_out() -> None:
     error = EngineError("It died")
     failed = Turn("lost", state="failed", error=error)
@@ -81,8 +116,12 @@ def test_a_title_is_the_first_line_that_says_something() -> None:
 
 
 def test_a_long_title_is_cut_between_words() -> None:
-    title = title_of("a fairly long first message about experts and where they are kept in memory")
-    assert title == "a fairly long first message about experts and where they…"
+    title = title_of(
+        "a fairly long first message about experts and where they are kept in memory while others are computed"
+    )
+    assert title == (
+        "a fairly long first message about experts and where they are kept in memory while others are…"
+    )
     assert len(title_of("x" * 500)) == TITLE_LENGTH
 
 

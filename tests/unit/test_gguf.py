@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 import subprocess
@@ -203,8 +204,40 @@ def test_a_file_without_permission_says_so(tmp_path: Path, monkeypatch: pytest.M
     def forbidden(*args: object) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("engine.gguf.file.os.open", forbidden)
+    monkeypatch.setattr(Path, "open", forbidden)
     assert "cannot be read" in refusal(path)
+
+
+def test_a_file_that_shrinks_while_its_header_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, raw.small().build())
+    read = os.pread
+
+    def shrinking(descriptor: int, length: int, offset: int) -> bytes:
+        os.truncate(path, 40)
+        return read(descriptor, length, offset)
+
+    monkeypatch.setattr(os, "pread", shrinking)
+    assert "became shorter" in refusal(path)
+
+
+def test_what_was_read_of_a_header_survives_the_file(tmp_path: Path) -> None:
+    with GGUFFile.open(write(tmp_path, raw.small().build())) as file:
+        before = {key: described(value) for key, value in file.metadata.items()}
+        name = next(iter(file.tensors))
+        assert file.read(name) == file.tensor(name).data.tobytes()
+        os.truncate(file.path, 8)
+        assert {key: described(value) for key, value in file.metadata.items()} == before
+        with pytest.raises(ModelFileError, match="became shorter"):
+            file.read(name)
+
+
+def described(value: object) -> str:
+    """A value of the metadata with all that an array holds."""
+    if not isinstance(value, LazyArray):
+        return repr(value)
+    return repr(list(value.raw()) if value.element == "string" else value.numpy().tolist())
 
 
 def test_control_characters_of_a_name_do_not_reach_the_message(tmp_path: Path) -> None:
@@ -356,7 +389,7 @@ def read_everything(file: GGUFFile) -> None:
 
 WORST = {
     "many strings": lambda: raw.File(
-        [raw.text("k") + struct.pack("<IIQ", raw.ARRAY, raw.STRING, 1 << 22) + bytes(8 << 22)]
+        [raw.text("k") + struct.pack("<IIQ", raw.ARRAY, raw.STRING, 1 << 21) + bytes(8 << 21)]
     ),
     "more strings than a vocabulary has": lambda: raw.File(
         [raw.text("k") + struct.pack("<IIQ", raw.ARRAY, raw.STRING, 6 << 20) + bytes(8 * (6 << 20))]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import KtchatError
+from engine.hub import bounded_client
 from engine.hub.client import Hub, HubAccess, access_from_environment, ask
 from engine.hub.errors import (
     GatedModelError,
@@ -311,6 +312,24 @@ def test_nonsense_from_the_hub_is_a_clear_error(server: HubServer, hub: Hub) -> 
         hub.search("x")
     with pytest.raises(HubServerError):
         hub.repository(REPO)
+
+
+@pytest.mark.parametrize("kind", ["endless", "bomb", "trickle"])
+def test_an_answer_without_end_is_given_up(
+    server: HubServer, hub: Hub, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "trickle":
+        monkeypatch.setattr(bounded_client, "MOST_SECONDS", 0.3)
+    server.fault(kind, where="hub")
+    with pytest.raises(HubServerError, match=r"makes no sense\. It") as caught:
+        hub.search("x")
+    assert str(caught.value).count("\n") == 0
+
+
+def test_more_results_than_were_asked_for_are_not_taken(server: HubServer, hub: Hub) -> None:
+    for number in range(150):
+        server.repos[f"many/Model-{number}-GGUF"] = Repo({"a.gguf": b"GGUF"})
+    assert len(hub.search("many", 20)) == 20
 
 
 # Tokens

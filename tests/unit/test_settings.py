@@ -134,22 +134,22 @@ def test_models_are_loaded_as_the_settings_say_unless_the_command_line_does(
     disk["cache_budget"] = 2_500_000_000
     wanted: Any = context
     assert SettingsFile(path).load("/m") == Load("/m", wanted, device="cpu", kv="q8", **disk)
-    overrides = Overrides(context=77, device="gpu")
+    overrides = Overrides(context=77, device="gpu", lookup=False)
     loaded = SettingsFile(path, overrides).load("/m")
-    assert loaded == Load("/m", 77, device="gpu", kv="q8", **disk)
-    file.update(disk_cache=False)
-    assert file.load("/m").cache_folder == ""
+    assert loaded == Load("/m", 77, device="gpu", kv="q8", lookup=False, **disk)
+    file.update(disk_cache=False, lookup=False)
+    assert file.load("/m").cache_folder == "" and not file.load("/m").lookup
     with pytest.raises(SettingsError, match="disk_cache_gb"):
         file.update(disk_cache_gb=-1.0)
 
 
 @pytest.mark.parametrize("before", [True, False])
 def test_the_command_line_says_how_to_load(before: bool) -> None:
-    options = ["--ctx", "auto", "--device=gpu", "--kv", "q8"]
+    options = ["--ctx", "auto", "--device=gpu", "--kv", "q8", "--lookup", "off"]
     arguments = [*options, "run", "hi"] if before else ["run", *options, "hi"]
     assert cli._command(arguments) == "run"
     args = cli._parser("run").parse_args(arguments)
-    assert load_options.overrides(args) == Overrides("auto", "gpu", "q8")
+    assert load_options.overrides(args) == Overrides("auto", "gpu", "q8", False)
     args = cli._parser("").parse_args(["--ctx", "5000"])
     assert load_options.overrides(args) == Overrides(5000)
 

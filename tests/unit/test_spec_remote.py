@@ -10,8 +10,8 @@ import pytest
 
 from engine.errors import ModelFileError
 from engine.evaluation.synthetic import shape_file
+from engine.gguf import beginning
 from engine.gguf.file import GGUFFile
-from engine.spec import remote
 from engine.spec.reader import read_spec
 from engine.spec.remote import RemoteGGUF, RemotePart, spec_from_header, spec_from_parts
 from engine.spec.spec import ModelSpec
@@ -49,7 +49,7 @@ def test_the_spec_is_that_of_the_file(architecture: str, variant: str, tmp_path:
 def test_only_the_header_is_read_whatever_is_asked_for_first(
     first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "FIRST", first)
+    monkeypatch.setattr(beginning, "FIRST", first)
     path = shape_file("qwen3-4b", 1, tmp_path)
     served = Served(path)
     assert spec_from_header(served.read, len(served.data), path.name) == local(path)
@@ -99,11 +99,11 @@ def test_weights_are_not_fetched(tmp_path: Path) -> None:
     path = shape_file("qwen3-4b", 1, tmp_path)
     served = Served(path)
     with RemoteGGUF.open_parts([served.part]) as file:
-        assert bytes(file.tensor("output_norm.weight").data) == bytes(
+        assert file.read("output_norm.weight") == bytes(
             GGUFFile.open(path).tensor("output_norm.weight").data
         )
         with pytest.raises(ModelFileError, match="not downloaded"):
-            file.tensor("token_embd.weight")
+            file.read("token_embd.weight")
 
 
 def test_a_part_alone_is_not_a_model(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sqlite3
 import stat
@@ -24,7 +23,7 @@ from ktchat.common.errors import (
     UnknownSessionError,
 )
 from ktchat.store import schema
-from ktchat.store.conversation import Conversation, Turn
+from ktchat.store.conversation import Compaction, Conversation, Turn
 from ktchat.store.locks import Locks
 from ktchat.store.records import session_values, turn_values
 from ktchat.store.repair import is_sound, repair
@@ -117,6 +116,7 @@ def test_a_replaced_turn_is_kept_and_not_shown(store: Store) -> None:
     loaded, others = store.load_all(session.id)
     assert [turn.raw_prompt for turn in loaded.turns] == ["one", "two, better"]
     assert [turn.raw_prompt for turn in others] == ["two"]
+    assert loaded.others == others
     assert store.sessions()[0].turns == 2
 
 
@@ -286,7 +286,7 @@ def test_the_file_is_written_safely(store: Store) -> None:
     assert pragmas == {
         "foreign_keys": 1,
         "journal_mode": "delete",
-        "synchronous": 2,
+        "synchronous": 3,
         "user_version": len(schema.MIGRATIONS),
     }
 
@@ -329,7 +329,7 @@ def first_version(path: Path, session: Conversation) -> None:
         row, turns = session_values(session)[:8], session.turns
         db.execute(f"INSERT INTO sessions VALUES ({', '.join('?' * 8)}, NULL)", row)
         for turn in turns:
-            values = turn_values(session.id, turn)
+            values = turn_values(session.id, turn)[:14]
             db.execute(f"INSERT INTO turns VALUES ({', '.join('?' * len(values))})", values)
         db.commit()
 
@@ -339,7 +339,7 @@ def test_a_file_of_the_first_version_opens_as_before(store: Store) -> None:
     first_version(store.path, session)
     assert store.load(session.id) == session
     assert store.path.with_name("ktchat.db.v1-backup").is_file()
-    session.think = "low"
+    session.think, session.turns[0].edited = "low", 7.0
     store.save_conversation(session)
     assert reopened(store).load(session.id) == session
 
@@ -378,6 +378,36 @@ def test_the_choice_of_thinking_comes_back_if_it_is_one(store: Store) -> None:
     assert store.load(session.id).think == "high"
     store.database.write([("UPDATE sessions SET think = ?", (b"\xff\x00",))])
     assert store.load(session.id).think is None
+
+
+def test_what_is_no_longer_read_comes_back_if_it_is_possible(store: Store) -> None:
+    session = a_session("one", "two", "three")
+    session.turns[1].compaction = Compaction(1, "about one")
+    session.next_compaction = Compaction(2, "about one and two")
+    store.save_conversation(session)
+    assert reopened(store).load(session.id) == session
+    for wrong in (
+        "[",
+        "[]",
+        '{"unread": -1, "summary": ""}',
+        '{"unread": true, "summary": ""}',
+        b"\xff",
+    ):
+        store.database.write([("UPDATE turns SET compaction = ?", (wrong,))])
+        assert [turn.compaction for turn in store.load(session.id).turns] == [None] * 3
+    hostile = '{"unread": 99, "summary": "a\\u001b]52;c;x\\u0007b"}'
+    store.database.write([("UPDATE turns SET compaction = ?", (hostile,))])
+    loaded = store.load(session.id).turns[0].compaction
+    assert loaded is not None and loaded.unread == 99 and not set(loaded.summary) & set("\x1b\x07")
+
+
+def test_what_was_chosen_behind_another_turn_does_not_hold(store: Store) -> None:
+    session = a_session("one", "two")
+    session.next_compaction = Compaction(1)
+    store.save_conversation(session)
+    head = session.turns[0].id
+    store.database.write([("UPDATE sessions SET head = ?", (head,))])
+    assert store.load(session.id).next_compaction is None
 
 
 def test_a_migration_that_fails_changes_nothing(
@@ -445,10 +475,7 @@ def test_what_can_be_read_of_a_damaged_file_is_recovered(store: Store) -> None:
 
 
 def _same(store: Store, session: Conversation) -> bool:
-    loaded = store.load(session.id)
-    return [dataclasses.asdict(t) for t in loaded.turns] == [
-        dataclasses.asdict(t) for t in session.turns
-    ]
+    return store.load(session.id).turns == session.turns
 
 
 def test_damage_anywhere_never_stops_the_program(tmp_path: Path) -> None:

@@ -47,6 +47,11 @@ PAYLOADS = {
     "bidi override": ("a\u202etxt.exe\u202cb", "atxt.exeb"),
     "bidi isolates": ("a\u2066b\u2067c\u2068d\u2069e", "abcde"),
     "lone surrogate": ("a\ud83db", "a\ufffdb"),
+    "tags": ("🏴\U000e0067\U000e0062a\U000e0001\U000e0041b", "🏴ab"),
+    "hidden text": (
+        "a" + "\u200b\u200c\u2060" * 8 + "b\U000e0100\U000e0101\U000e0102",
+        "a\u200bb\U000e0100\U000e0101",
+    ),
     "nested string openers": ("a\x1b]0;x\x1b]52;c;QQ==\x07b", "ab"),
 }
 
@@ -56,7 +61,7 @@ HONEST = {
     "vietnamese": "Tiê\u0301ng Viê\u0323t",
     "family emoji": "👨\u200d👩\u200d👧\u200d👦",
     "emoji with variation selector": "❤\ufe0f ☎\ufe0e",
-    "flag of england": "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+    "heart on fire": "❤\ufe0f\u200d🔥",
     "keycap": "1\ufe0f\u20e3",
     "chinese": "混合专家模型，每个词元只激活少数专家。",
     "hebrew with points": "שָׁלוֹם עֲלֵיכֶם",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 import subprocess
 import sys
 import threading
@@ -13,6 +15,7 @@ import pytest
 
 from engine.errors import ModelFileError, RequestError
 from engine.text.marks import HARMONY
+from engine.text.special_tokens import MAX_LENGTH, SpecialTokens
 from engine.text.thinking import Splitter
 from engine.text.tokenizer import MAX_TEXT, Part, Tokenizer
 from tests.support import gguf_bytes as raw
@@ -323,7 +326,7 @@ def test_what_ends_the_thinking_of_gpt_oss_is_control_tokens(tmp_path: Path) -> 
     metadata = with_tokens(vocabulary.byte_level(), *HARMONY, kind=vocabulary.CONTROL)
     tokenizer = Tokenizer.open(write(tmp_path, metadata))
     forced = tokenizer.encode_more(
-        Splitter("<|start|>assistant<|channel|>analysis<|message|>").closing
+        [Part(Splitter("<|start|>assistant<|channel|>analysis<|message|>").closing, True)]
     )
     assert [mark for token in forced if (mark := tokenizer.mark(token))] == [
         *("<|end|>", "<|start|>", "<|channel|>", "<|message|>"),
@@ -339,7 +342,7 @@ def test_text_that_goes_on_begins_with_nothing_of_its_own(
 ) -> None:
     for tokenizer in (byte_level, pieces):
         (end,) = strip_bos(tokenizer, tokenizer.encode([Part("<|im_end|>", True)]))
-        more = tokenizer.encode_more("\nthe<|im_end|>")
+        more = tokenizer.encode_more([Part("\nthe<|im_end|>", True)])
         assert more[-1] == end and tokenizer.bos not in more
         assert shown(tokenizer, more) == "\nthe"
 
@@ -387,6 +390,10 @@ TOKENS = vocabulary.byte_level()["tokenizer.ggml.tokens"]
         (changed(ggml__tokens="abc"), "not an array"),
         (changed(ggml__token_type=[6] * len(TOKENS)), "calls a token a byte that is none"),
         (changed(ggml__model="bert"), "has no vocabulary"),
+        (
+            with_tokens(vocabulary.byte_level(), f"<{'x' * MAX_LENGTH}>", kind=3),
+            f"a control token of {MAX_LENGTH + 2} characters",
+        ),
     ],
 )
 def test_a_lying_vocabulary_is_refused(
@@ -436,3 +443,23 @@ def test_opening_prints_nothing_and_imports_no_llama_cpp(tmp_path: Path) -> None
         cwd=Path(__file__).parents[2],
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+TEXTS = ("<a>", "<ab>", "<a><", "[x]", "[x]]", "é|", "<", "\n\n")
+
+
+def test_special_tokens_are_found_as_a_pattern_of_alternatives_finds_them() -> None:
+    known, chance = SpecialTokens(TEXTS), random.Random(3)
+    ordered = sorted(TEXTS, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, ordered)))
+    for _ in range(3000):
+        text = "".join(chance.choice("<>ab[]x é|\n") for _ in range(chance.randrange(30)))
+        assert list(known.find(text)) == [(m.start(), m[0]) for m in pattern.finditer(text)]
+    assert list(SpecialTokens(()).find("<a>")) == []
+
+
+def test_very_many_special_tokens_take_no_time() -> None:
+    with computed_within(2):
+        known = SpecialTokens(f"<|{number:020}|>" for number in range(60_000))
+        found = list(known.find("text <|00000000000000000007|> more < " * 2000))
+    assert len(found) == 2000

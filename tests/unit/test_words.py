@@ -43,6 +43,15 @@ def test_progress() -> None:
     assert words.progress(loading) == "loading 1.0 GB of 4.0 GB · 6.0 s left"
 
 
+def test_what_lookup_gave_stands_behind_the_speed() -> None:
+    figures = Figures(reply_tokens=101, decode_seconds=10.0, saved_seconds=1.8)
+    assert words.figures(figures).startswith("10.0 tok/s · +18 % by lookup · first")
+    assert figures.one_by_one_tok_s == pytest.approx(100 / 11.8)
+    assert words.lookup(Figures(decode_seconds=10.0, saved_seconds=-0.12)) == "−1 % by lookup"
+    assert words.lookup(Figures(decode_seconds=10.0, saved_seconds=0.04)) == ""
+    assert words.lookup(Figures()) == ""
+
+
 def test_figures() -> None:
     figures = Figures(100, 0, 213, 0, 0.5, 0.9, 11.5, 3130, 32_000, 7)
     assert words.figures(figures) == (

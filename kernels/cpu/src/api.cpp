@@ -47,6 +47,9 @@ KTCHAT_API Context* kt_open(ggml::GetTypeTraits traits, ggml::GetCpuTypeTraits c
 
 KTCHAT_API void kt_close(Context* c) { delete c; }
 
+// Ops are given up while the byte at `flag` is not 0; null: never.
+KTCHAT_API void kt_heed(Context* c, const char* flag) { c->pool.heed(flag); }
+
 // Null when there is no product for the type, its block differs from ggml's, or memory runs out.
 // `repack`: into tiles of 16 rows, when the type has them; `data` is then not needed any more.
 KTCHAT_API Matrix* kt_matrix(Context* c, int type, int64_t block, size_t bytes, int64_t count,

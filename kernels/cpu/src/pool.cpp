@@ -52,7 +52,9 @@ Pool::~Pool() {
 void Pool::run(const Phase* phases, size_t count) {
     if (getpid() != process_) {  // a lock may have been held when the process was forked: touch none
         for (size_t p = 0; p < count; p++) {
-            for (int64_t i = 0; i < phases[p].chunks; i++) phases[p].function(phases[p].self, i, 0);
+            for (int64_t i = 0; i < phases[p].chunks; i++) {
+                call(phases[p].function, phases[p].self, i, 0);
+            }
         }
         return;
     }
@@ -68,6 +70,12 @@ void Pool::run(const Phase* phases, size_t count) {
             return finished_.load(std::memory_order_acquire) || opened_since(0, generation);
         });
     }
+}
+
+void Pool::call(void (*function)(const void*, int64_t, int), const void* self, int64_t chunk,
+                int worker) const {
+    const char* flag = flag_.load(std::memory_order_relaxed);
+    if (!flag || !__atomic_load_n(flag, __ATOMIC_RELAXED)) function(self, chunk, worker);
 }
 
 // A phase later than `generation` is open. A worker looks at its own stretch only: looking at those
@@ -90,7 +98,7 @@ bool Pool::work_one(Stretch& stretch, int worker) {
         if (chunk_of(ticket) >= end) return false;
         if (stretch.ticket.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel,
                                                  std::memory_order_acquire)) {
-            function(self, chunk_of(ticket), worker);
+            call(function, self, chunk_of(ticket), worker);
             return true;
         }
     }
@@ -113,7 +121,7 @@ void Pool::work(int worker, uint32_t& generation) {
 // chunk.
 void Pool::advance(int worker) {
     for (; next_ != end_ && next_->chunks <= 1; next_++) {
-        if (next_->chunks == 1) next_->function(next_->self, 0, worker);
+        if (next_->chunks == 1) call(next_->function, next_->self, 0, worker);
     }
     if (next_ == end_) {
         finished_.store(true, std::memory_order_release);

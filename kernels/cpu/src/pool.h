@@ -44,6 +44,10 @@ public:
 
     int threads() const { return threads_; }
 
+    // While the byte at `flag` is not 0, chunks are claimed and reported but not run, so that a run
+    // ends soon and what it made is worthless. Null: there is no flag. Not during a run.
+    void heed(const char* flag) { flag_.store(flag, std::memory_order_relaxed); }
+
     // Runs the phases in order on all threads, the caller being worker 0; returns when all is done.
     template <size_t N>
     void run(const Phase (&phases)[N]) {
@@ -61,6 +65,8 @@ private:
         std::atomic<const void*> self{nullptr};
     };
 
+    void call(void (*function)(const void*, int64_t, int), const void* self, int64_t chunk,
+              int worker) const;
     bool opened_since(int worker, uint32_t generation) const;
     bool work_one(Stretch& stretch, int worker);
     void work(int worker, uint32_t& generation);
@@ -75,6 +81,7 @@ private:
     const int process_;  // a forked child has this object but not its threads
     std::vector<Stretch> stretches_;
     std::vector<std::thread> workers_;
+    std::atomic<const char*> flag_{nullptr};
     std::mutex owner_;  // one run at a time
 
     // Touched only by the thread that advances.

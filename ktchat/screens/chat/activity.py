@@ -7,10 +7,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from ktchat.context import AppContext
+    from ktchat.session.chat import ChatSession
+    from ktchat.store.conversation import Conversation, Turn
+    from ktchat.store.tree import Part
+
+
+class Guard(Protocol):
+    """Sees to it that there is room in the context for a reply."""
+
+    def guard(
+        self, chat: ChatSession, unsent: Conversation, text: str, begin: Callable[[], None], /
+    ) -> bool:
+        """Whether a reply may begin at once; else `begin` is called later, or `text` is in the prompt."""
+        ...
+
+    def stop(self) -> bool:
+        """Leave all as it was; False: nothing goes on."""
+        ...
 
 
 class Activity:
@@ -22,6 +39,8 @@ class Activity:
         """A reply is being written, or is about to be."""
         self.thinking = False
         """The reply that is being written is thinking."""
+        self.quiet = False
+        """The engine has work and gives no sign of life."""
         self.switching = True
         """What stands in the prompt is not (yet) the open session's."""
         self.loading = ""
@@ -32,21 +51,27 @@ class Activity:
         """Path of the model that is loaded when the reply ends."""
         self.refused = ""
         """Path of the model whose loading failed last, until the conversation goes on without it."""
+        self.making_room = ""
+        """What is being done so that a message fits into the context, in words; empty: nothing."""
         self.queued: str | None = None
         """The message that waits for the model or for the end of a reply."""
         self.put_aside: str | None = None
         """The draft that an edit replaced in the prompt; None: nothing is being edited."""
+        self.edited: tuple[Turn, Part] | None = None
+        """What is being edited: a turn's message, or its reply."""
+        self.price = ""
+        """What the change that can be made now costs; empty: nothing worth saying, or unknown."""
         self._change = asyncio.Event()
 
     @property
     def editing(self) -> bool:
-        """Whether the prompt holds the last message to be replaced."""
+        """Whether the prompt holds a message, or a reply, to be replaced."""
         return self.put_aside is not None
 
     @property
     def busy(self) -> bool:
-        """Whether a reply is being written or a model loaded."""
-        return self.replying or bool(self.loading)
+        """Whether a reply is being written, a model loaded, or room made for a message."""
+        return self.replying or bool(self.loading or self.making_room)
 
     @property
     def ready(self) -> bool:

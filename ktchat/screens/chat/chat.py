@@ -13,19 +13,22 @@ from textual.widgets import TextArea
 
 from engine.errors import KtchatError
 from ktchat.screens.chat import keys
+from ktchat.screens.chat.branch_flow import BranchFlow
 from ktchat.screens.chat.download_flow import DownloadFlow
-from ktchat.screens.chat.frame import Frame
+from ktchat.screens.chat.file_flow import FileFlow
 from ktchat.screens.chat.model_flow import ModelFlow
+from ktchat.screens.chat.overflow_flow import OverflowFlow
 from ktchat.screens.chat.replies import Replies
+from ktchat.screens.chat.search_flow import SearchFlow
 from ktchat.screens.chat.session_flow import SessionFlow
 from ktchat.screens.chat.session_listing import SessionListing
 from ktchat.screens.chat.thinking_flow import ThinkingFlow
+from ktchat.screens.chat.turn_actions import TurnActions
 from ktchat.widgets.chat.message import MessageView
 from ktchat.widgets.chat.prompt import Prompt
-from ktchat.widgets.chat.prompt_view import PromptView
-from ktchat.widgets.chat.reply_view import ReplyView
 from ktchat.widgets.chat.session_list import SessionList
 from ktchat.widgets.chat.transcript import Transcript
+from ktchat.widgets.chat.unread_line import UnreadLine
 from ktchat.widgets.chat.welcome import Welcome
 from ktchat.widgets.formats import counted
 
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from ktchat.context import AppContext
 
 
-class ChatScreen(Frame):
+class ChatScreen(TurnActions):
     """The screen of the program."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*keys.BINDINGS]
@@ -43,14 +46,27 @@ class ChatScreen(Frame):
         self.listing = SessionListing(self, context)
         self.replies = Replies(self, self.activity, self.listing)
         self.sessions = SessionFlow(self, self.activity, self.listing, self.replies)
+        self.branches = BranchFlow(self, self.activity, self.listing, self.sessions)
+        self.searches = SearchFlow(self, context, self.sessions)
+        self.files = FileFlow(self, context, self.listing)
         self.models = ModelFlow(self, self.activity)
+        self.overflow = OverflowFlow(self, self.activity, self.models, self.sessions)
+        self.replies.overflow, self.overflow.send = self.overflow, self.replies.send
         self.thinking = ThinkingFlow(self, self.activity)
         self.downloads = DownloadFlow(self, self.activity, self.models)
 
     # What the widgets say.
 
     def on_prompt_sent(self, message: Prompt.Sent) -> None:
-        self.replies.send(message.text)
+        edited = self.activity.edited
+        if edited is not None and edited[1] == "reply" and self.activity.busy:
+            self.status.say("not yet: something is still going on", "warning")
+            self.prompt.put(message.text)
+        elif edited is not None and edited[1] == "reply":
+            self.replies.leave_editing()
+            self.branches.keep_reply(edited[0], message.text)
+        else:
+            self.replies.send(message.text)
 
     def on_welcome_asked(self, message: Welcome.Asked) -> None:
         self.replies.send(message.text)
@@ -61,6 +77,7 @@ class ChatScreen(Frame):
     def on_text_area_changed(self, message: TextArea.Changed) -> None:
         if self.chat is not None and not self.activity.editing and not self.activity.switching:
             self.chat.keep_draft(self.prompt.text)
+        self.count_draft()
 
     async def on_message_view_copy(self, message: MessageView.Copy) -> None:
         await self._copy(message.text, message.name)
@@ -79,11 +96,8 @@ class ChatScreen(Frame):
     def on_transcript_followed(self, message: Transcript.Followed) -> None:
         self.refresh_status()
 
-    def on_prompt_view_edit(self, message: PromptView.Edit) -> None:
-        self.replies.edit()
-
-    def on_reply_view_regenerate(self, message: ReplyView.Regenerate) -> None:
-        self.replies.regenerate()
+    def on_unread_line_bring_back(self, message: UnreadLine.BringBack) -> None:
+        self.overflow.bring_back()
 
     def on_transcript_left(self, message: Transcript.Left) -> None:
         self.prompt.focus()
@@ -99,6 +113,7 @@ class ChatScreen(Frame):
         self.sessions.undo_delete()
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        self.price_focused()
         self.refresh_status()
 
     # Actions.
@@ -150,12 +165,13 @@ class ChatScreen(Frame):
         else:
             self.session_list.action_delete()
 
-    def action_message_action(self, name: str) -> None:
-        """A key of a message that was clicked."""
-        if isinstance(self.focused, MessageView):
-            action = getattr(self.focused, f"action_{name}", None)
-            if action is not None:
-                action()
+    def action_search_here(self) -> None:
+        """Search in this conversation."""
+        self.searches.open(here=True)
+
+    def action_search_all(self) -> None:
+        """Search in all sessions."""
+        self.searches.open(here=False)
 
     def action_rename(self) -> None:
         """Rename the session under the cursor, or the open one."""
@@ -171,14 +187,6 @@ class ChatScreen(Frame):
     def action_undo_delete(self) -> None:
         """Bring back the session deleted last."""
         self.sessions.undo_delete()
-
-    def action_regenerate(self) -> None:
-        """Regenerate the last reply."""
-        self.replies.regenerate()
-
-    def action_edit(self) -> None:
-        """Edit the last message."""
-        self.replies.edit()
 
     async def action_copy_reply(self) -> None:
         """Copy the last reply."""
@@ -218,6 +226,10 @@ class ChatScreen(Frame):
         chat = self.chat
         current = chat.loaded.path if chat is not None and chat.loaded else ""
         self.app.push_screen(ModelManager(self.context, current), self._model_chosen)
+
+    def action_bring_back(self) -> None:
+        """Have read again what is no longer read."""
+        self.overflow.bring_back()
 
     def action_load_on_cpu(self) -> None:
         """Load the model on the CPU, until the program ends."""

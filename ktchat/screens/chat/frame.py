@@ -14,11 +14,14 @@ from ktchat.common import words
 from ktchat.common.text import one_line
 from ktchat.screens.chat import keys
 from ktchat.screens.chat.activity import Activity
+from ktchat.screens.chat.draft_counting import DraftCounting
 from ktchat.widgets.bars import Header, KeyBar, Status
 from ktchat.widgets.chat.message import MessageView
 from ktchat.widgets.chat.prompt import Prompt
 from ktchat.widgets.chat.session_list import SessionList
 from ktchat.widgets.chat.transcript import Transcript
+from ktchat.widgets.chat.turn_view import TurnView
+from ktchat.widgets.chat.unread_line import UnreadLine
 from ktchat.widgets.chat.welcome import Welcome
 from ktchat.widgets.too_small import TooSmall, is_too_small
 
@@ -64,6 +67,7 @@ class Frame(Screen[None]):
         self.status = Status()
         self.prompt = Prompt("Ask anything")
         self.key_bar = KeyBar(keys.IDLE)
+        self._draft = DraftCounting(self.prompt, self.activity)
         self._overlay = False  # the list is shown above the conversation, on a narrow screen
 
     def compose(self) -> ComposeResult:
@@ -136,7 +140,7 @@ class Frame(Screen[None]):
         """Show the session that is open, with its unsent text and what was `typed` already."""
         folded = self.context.settings.settings.thinking_folded
         self.prompt.put(chat.draft + typed)
-        await self.transcript.show(chat.conversation.turns, unfolded=not folded)
+        await self.transcript.show(chat.conversation, unfolded=not folded)
         self.header.show_context(chat.context_used, chat.context_size)
         self.show_thinking(chat)
         self.refresh_status()
@@ -162,6 +166,15 @@ class Frame(Screen[None]):
         self.header.show_context(chat.context_used, chat.context_size)
         self.welcome.show_model(name)
 
+    def show_quiet(self, quiet: bool) -> None:
+        """Say that the engine does not answer, or that it does again."""
+        self.activity.quiet = quiet
+        self.refresh_status()
+
+    def count_draft(self) -> None:
+        """What stands in the prompt, or what comes before it, is another one. Cheap."""
+        self._draft.changed()
+
     def refresh_status(self) -> None:
         """What holds now, in words and keys."""
         chat = self.chat
@@ -170,21 +183,30 @@ class Frame(Screen[None]):
         self.prompt.set_class(self.activity.editing, "editing")
         self.status.stand(self._standing_words())
         self._show_keys()
+        self.count_draft()
 
     def _standing_words(self) -> str:
         chat, activity = self.chat, self.activity
+        if activity.quiet:
+            return "the engine does not answer · Esc ends it"
         if activity.next_model:
             name = words.model_file(activity.next_model)
             return f"{name} is loaded when this reply ends · Esc leaves the model as it is"
+        if activity.making_room:
+            return f"{activity.making_room} · Esc leaves all as it was"
         if activity.queued is not None:
             what = "this reply ends" if activity.replying else "the model is there"
             return f"your message is sent when {what} · Esc takes it back"
         if activity.editing:
-            return "editing your last message · Enter replaces the turn · Esc leaves it as it was"
+            reply = activity.edited is not None and activity.edited[1] == "reply"
+            what = "the reply · Enter keeps it" if reply else "your message · Enter sends it again"
+            return " · ".join(filter(None, [f"editing {what}", activity.price, "Esc leaves it"]))
         if activity.replying and not self.transcript.at_end:
             return "the reply goes on below · Ctrl+End"
         if chat is not None and chat.read_only:
             return "this session is open in another ktchat: it can only be read here"
+        if isinstance(self.focused, TurnView) and activity.price and not activity.busy:
+            return f"r regenerate: {activity.price}"
         if self.header.nearly_full and not activity.busy and self.size.width < 60:
             return "context nearly full"
         return ""
@@ -192,6 +214,11 @@ class Frame(Screen[None]):
     def _show_keys(self) -> None:
         if isinstance(self.focused, SessionList):
             shown = keys.SESSIONS
+        elif isinstance(self.focused, TurnView):
+            view = self.focused
+            shown = keys.of_turn(view.place.of > 1, view.turn.can_go_on)
+        elif isinstance(self.focused, UnreadLine):
+            shown = keys.UNREAD
         elif isinstance(self.focused, MessageView):
             shown = keys.MESSAGE
         elif self.activity.editing:

@@ -30,12 +30,22 @@ KEYS = (
     Key("ctrl+g", "Ctrl+G", "editor", "editor", "Write the prompt in $VISUAL or $EDITOR"),
     Key("ctrl+n", "Ctrl+N", "new_session", "new session", "Begin a new session"),
     Key("ctrl+b", "Ctrl+B", "toggle_sessions", "sessions", "Show or hide the session list"),
+    Key(
+        "ctrl+f",
+        "Ctrl+F",
+        "search_here",
+        "search",
+        "Search in this conversation; Tab: in all sessions",
+    ),
+    Key("", "/", "", "search sessions", "In the session list: search in all titles and texts"),
     Key("f2", "F2", "rename", "rename", "Rename the session"),
     Key(
         "", "Del", "", "delete session", "In the session list: delete the session; u brings it back"
     ),
     Key("ctrl+r", "Ctrl+R", "regenerate", "regenerate", "Regenerate the last reply, or try again"),
     Key("f4", "F4", "edit", "edit", "Edit the last message and send it again"),
+    Key("f9", "F9", "go_on", "continue", "Let a reply that was stopped or cut go on from its end"),
+    Key("", "u", "", "bring back", "On the line of turns that are no longer read: read them again"),
     Key("f3", "F3", "copy_reply", "copy reply", "Copy the last reply"),
     Key("f6", "F6", "copy_code", "copy code", "Copy the last code block"),
     Key("ctrl+t", "Ctrl+T", "fold_thinking", "thinking", "Fold or unfold the model's thinking"),
@@ -49,6 +59,27 @@ KEYS = (
     Key("f8", "F8", "answer_now", "answer now", "End the thinking: the model goes on and answers"),
     Key("ctrl+o", "Ctrl+O", "models", "models", "Models: open, download, check and delete them"),
     Key("f5", "F5", "load_on_cpu", "on the CPU", "Load the model on the CPU, without the GPU"),
+    Key(
+        "",
+        "Shift+Tab",
+        "",
+        "messages",
+        "To the messages, where Up and Down walk and Esc leads back",
+    ),
+    Key(
+        "",
+        "e r g b",
+        "",
+        "on one",
+        "On a message: edit, regenerate, go on, branch into a new session",
+    ),
+    Key(
+        "",
+        "Left Right",
+        "",
+        "versions",
+        "On a message with versions ‹ 2/3 ›: the one before, the next",
+    ),
     Key("", "PgUp PgDn", "", "scroll", "Scroll the conversation; Ctrl+End goes to its end"),
     Key("ctrl+p", "Ctrl+P", "app.command_palette", "all", "Everything else: themes, undo, figures"),
     Key("f1", "F1", "help", "keys", "This help"),
@@ -100,14 +131,30 @@ SESSIONS: tuple[Shown, ...] = (
     ("F2", "rename", "screen.rename"),
     ("Del", "delete", "screen.list_action('delete')"),
     ("u", "undo", "screen.undo_delete"),
+    ("/", "search", "screen.search_all"),
     ("Esc", "back", "screen.stop"),
     ("Ctrl+N", "new", "screen.new_session"),
 )
 MESSAGE: tuple[Shown, ...] = (
     ("c", "copy", "screen.message_action('copy')"),
-    ("r", "regenerate", "screen.regenerate"),
-    ("e", "edit", "screen.edit"),
-    ("t", "thinking", "screen.message_action('fold')"),
+    ("r", "regenerate", "screen.message_action('regenerate')"),
+    ("e", "edit", "screen.message_action('edit')"),
+    ("b", "branch", "screen.message_action('branch')"),
     ("Up Down", "walk", "screen.nothing"),
     ("Esc", "back", "screen.stop"),
+    ("t", "thinking", "screen.message_action('fold')"),
 )
+UNREAD: tuple[Shown, ...] = (
+    ("u", "bring back", "screen.bring_back"),
+    ("Enter", "summary", "screen.message_action('fold')"),
+    ("c", "copy", "screen.message_action('copy')"),
+    *MESSAGE[4:6],
+)
+VERSIONS: Shown = ("← →", "versions", "screen.message_action('version(1)')")
+GO_ON: Shown = ("g", "continue", "screen.message_action('go_on')")
+
+
+def of_turn(versions: bool, can_go_on: bool) -> tuple[Shown, ...]:
+    """The keys of a message that has versions, or whose reply can go on."""
+    more = (*((VERSIONS,) if versions else ()), *((GO_ON,) if can_go_on else ()))
+    return (*MESSAGE[:1], *more, *MESSAGE[1:])

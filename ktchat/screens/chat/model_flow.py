@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from engine.common.threads import ask
 from engine.errors import ON_CPU, EngineError, KtchatError
-from engine.protocol import Event, Failed, Load, Loaded, Notice, Progress
+from engine.protocol import Event, Failed, Load, Loaded, Notice, Progress, Quiet
 from ktchat.common import usage, words
 from ktchat.screens.chat import presets
 
@@ -118,7 +118,7 @@ class ModelFlow:
                 activity.loading = previous
                 await self._follow(chat, previous)
         finally:
-            activity.loading = ""
+            activity.loading, activity.quiet = "", False
             self._frame.show_model(chat)
             self._frame.refresh_status()
             activity.changed()
@@ -146,6 +146,8 @@ class ModelFlow:
         frame = self._frame
         if isinstance(event, Progress):
             frame.header.show_model(name, busy=words.progress(event))
+        elif isinstance(event, Quiet):
+            frame.show_quiet(event.quiet)
         elif isinstance(event, Notice):
             self._notices.append(event.text if event.text.endswith(".") else f"{event.text}.")
             frame.status.say(" ".join(self._notices), "warning", seconds=NOTICE_SECONDS)

@@ -1,4 +1,4 @@
-"""How models are loaded, as the command palette offers it: the device, the KV cache, the context, the disk.
+"""How models are loaded, as the command palette offers it: the device, the KV cache, the context, prompt lookup, the disk.
 
 A preset is one value of one setting. Choosing it changes the settings; `model_flow` loads the model.
 """
@@ -30,6 +30,8 @@ PRESETS = (
     Preset("KV cache: q8", "In 8 bits: half the room, a little less exact", {"kv": "q8"}),
     Preset("Context: chosen", "ktchat chooses how many tokens", {"context": 0}),
     Preset("Context: auto", "As many tokens as fit", {"context": "auto"}),
+    Preset("Lookup: on", "Guess tokens from what was said, where that is faster", {"lookup": True}),
+    Preset("Lookup: off", "Tokens come one by one", {"lookup": False}),
     Preset("Disk cache: on", "Sessions opened again answer at once", {"disk_cache": True}),
     Preset("Disk cache: off", "Nothing that is read goes to the disk", {"disk_cache": False}),
 )
@@ -39,6 +41,7 @@ def offered(file: SettingsFile) -> Iterator[tuple[Preset, str]]:
     """Each choice with its help, which marks the one that holds."""
     now = file.load("")
     values = {"device": now.device, "kv": now.kv, "context": now.context or 0}
+    values["lookup"] = now.lookup
     values["disk_cache"] = bool(now.cache_folder)
     for preset in PRESETS:
         holds = preset.change.items() <= values.items()

@@ -16,17 +16,20 @@ from engine.protocol import (
     Finished,
     Loaded,
     Prefilled,
+    Quiet,
     Text,
     Thinking,
     WasThinking,
 )
 
 if TYPE_CHECKING:
-    from ktchat.screens.chat.activity import Activity
+    from ktchat.screens.chat.activity import Activity, Guard
     from ktchat.screens.chat.frame import Frame
     from ktchat.screens.chat.session_listing import SessionListing
     from ktchat.session.chat import ChatSession, Update
+    from ktchat.store.conversation import Turn
     from ktchat.store.saver import Severity
+    from ktchat.store.tree import Part
 
 Answer = Callable[[str], "AsyncGenerator[Update, None]"]
 
@@ -43,6 +46,8 @@ class Replies:
         self._listing = listing
         self._tokens = 0
         self._header_at = 0.0
+        self.overflow: Guard | None = None
+        """Stands before every reply."""
 
     # What the person does.
 
@@ -58,11 +63,14 @@ class Replies:
                 self._queue(text)
         elif chat.loaded is None and not activity.wanted:
             self._refuse(text, "no model is loaded: choose one with Ctrl+O")
+        elif activity.edited is None:
+            self._begin(chat, chat.send, text)
         else:
-            self._begin(chat, chat.edit_last if activity.editing else chat.send, text)
+            turn = activity.edited[0]
+            self._begin(chat, lambda words: chat.edit(words, turn), text, turn)
 
-    def regenerate(self) -> None:
-        """Replace the last reply."""
+    def regenerate(self, turn: Turn | None = None) -> None:
+        """Write another reply to a turn (default: the last)."""
         chat, status, prompt = self._context.chat, self._frame.status, self._frame.prompt
         if chat is None or chat.conversation.last is None:
             status.say("there is no reply to regenerate")
@@ -71,18 +79,31 @@ class Replies:
         else:
             if prompt.text == chat.conversation.last.raw_prompt:
                 prompt.clear()  # it came back with the failure that is tried again
-            self._begin(chat, lambda _: chat.regenerate(), "")
+            replaced = turn or chat.conversation.last
+            self._begin(chat, lambda _: chat.regenerate(turn), "", replaced)
 
-    def edit(self) -> None:
-        """Put the last message back into the prompt; sending replaces the turn."""
+    def go_on(self, turn: Turn | None = None) -> None:
+        """Let a reply (default: the last) go on from its end."""
+        chat, status = self._context.chat, self._frame.status
+        if chat is None or chat.conversation.last is None:
+            status.say("there is no reply to go on with")
+        elif self._activity.busy:
+            status.say("a reply is being written: Esc stops it")
+        else:
+            begun = turn or chat.conversation.last
+            self._begin(chat, lambda _: chat.go_on(turn), "", begun, goes_on=True)
+
+    def edit(self, turn: Turn | None = None, part: Part = "prompt") -> None:
+        """Put a message (default: the last) or a reply into the prompt; sending replaces it."""
         frame, chat = self._frame, self._context.chat
         if chat is None or chat.conversation.last is None:
             frame.status.say("there is no message to edit")
         elif self._activity.replying:
             frame.status.say("a reply is being written: Esc stops it")
         elif not self._activity.editing:
-            self._activity.put_aside = frame.prompt.text
-            frame.prompt.put(chat.conversation.last.raw_prompt)
+            turn = turn or chat.conversation.last
+            self._activity.put_aside, self._activity.edited = frame.prompt.text, (turn, part)
+            frame.prompt.put(turn.raw_prompt if part == "prompt" else turn.raw_reply)
             frame.prompt.focus()
             frame.refresh_status()
 
@@ -90,6 +111,8 @@ class Replies:
         """Stop the reply, or take back what waits, or leave editing; False: nothing to do."""
         chat = self._context.chat
         took_back = self._take_back()
+        if self.overflow is not None and self.overflow.stop():
+            return True
         if chat is not None and self._activity.replying:
             chat.stop()
             return True
@@ -104,13 +127,16 @@ class Replies:
         """The prompt gets back what stood in it before."""
         if self._activity.put_aside is not None:
             self._frame.prompt.put(self._activity.put_aside)
-            self._activity.put_aside = None
+            self._activity.put_aside = self._activity.edited = None
             self._frame.refresh_status()
 
     async def come_to_rest(self) -> bool:
         """Stop the reply and wait until it is settled; True if there was one."""
         chat, workers = self._context.chat, self._frame.workers
         self.take_back()
+        if self.overflow is not None and self.overflow.stop():
+            rooms = [worker for worker in workers if worker.group == "room"]
+            await workers.wait_for_complete(rooms)
         if chat is None or not self._activity.replying:
             return False
         chat.stop()
@@ -145,15 +171,39 @@ class Replies:
         activity.queued = None
         self._begin(chat, chat.send, text)
 
-    def _begin(self, chat: ChatSession, answer: Answer, text: str) -> None:
-        """Start a reply; `text` is what the person wrote for it."""
+    def _begin(
+        self,
+        chat: ChatSession,
+        answer: Answer,
+        text: str,
+        turn: Turn | None = None,
+        goes_on: bool = False,
+    ) -> None:
+        """Start a reply where there is room for it, which is made else; `text` is what the person wrote for it, `turn`
+        the one that it replaces, or whose reply goes on."""
+        from ktchat.session.compaction import going_on, unsent
+
+        if self.overflow is not None and not (turn and goes_on and not turn.can_go_on):
+            if turn is not None and goes_on:
+                conversation = going_on(chat.conversation, turn)
+            else:
+                words = text or (turn.raw_prompt if turn else "")
+                conversation = unsent(chat.conversation, words, turn or _retried(chat, words))
+            if not self.overflow.guard(
+                chat, conversation, text, lambda: self._start(chat, answer, text)
+            ):
+                return
+        self._start(chat, answer, text)
+
+    def _start(self, chat: ChatSession, answer: Answer, text: str) -> None:
         activity, frame = self._activity, self._frame
         try:
             updates = answer(text)
         except KtchatError as error:  # nothing was changed
             self._refuse(text, str(error), "error")
             return
-        activity.replying, activity.put_aside, activity.refused = True, None, ""
+        activity.replying, activity.refused, activity.price = True, "", ""
+        activity.put_aside = activity.edited = None
         if text:
             frame.prompt.remember(text)
         self._tokens = 0
@@ -170,13 +220,14 @@ class Replies:
                 async for update in stream:
                     await self._take(chat, update)
         finally:
-            self._activity.replying = self._activity.thinking = False
-            await frame.transcript.settle(chat.conversation.turns)
+            self._activity.replying = self._activity.thinking = self._activity.quiet = False
+            await frame.transcript.settle()
             if chat.loaded is not None:  # an engine that died has loaded it again, maybe elsewhere
                 frame.show_model(chat)
             frame.header.show_context(chat.context_used or self._tokens, chat.context_size)
             frame.refresh_status()
             self._listing.refresh_soon()
+            self._listing.title_soon()
             self._activity.changed()
 
     async def _take(self, chat: ChatSession, update: Update) -> None:
@@ -187,6 +238,9 @@ class Replies:
             await frame.transcript.begin(update.turn, update.replaced)
             frame.refresh_status()
             self._listing.refresh_soon()
+            return
+        if isinstance(update, Quiet):
+            frame.show_quiet(update.quiet)
             return
         frame.transcript.feed(update)
         if isinstance(update, Text | Thinking | WasThinking):
@@ -241,3 +295,9 @@ class Replies:
             return False
         self._put_before(text)
         return True
+
+
+def _retried(chat: ChatSession, text: str) -> Turn | None:
+    """The turn that failed before its first word and is sent again."""
+    last = chat.conversation.last
+    return last if last is not None and last.without_reply and last.raw_prompt == text else None

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ktchat.screens.chat.replies import Replies
     from ktchat.screens.chat.session_listing import SessionListing
     from ktchat.session.chat import ChatSession
+    from ktchat.store.conversation import Turn
 
 
 class SessionFlow:
@@ -36,9 +37,19 @@ class SessionFlow:
         """Begin a session."""
         self._switch(None)
 
-    def open(self, session: str) -> None:
-        """Open a saved session."""
-        self._switch(session)
+    async def begin(self) -> None:
+        """Begin a session, and return when it is open."""
+        chat = self._context.chat
+        if chat is not None:
+            await self._enter(chat, None, self._put_away(chat))
+
+    def open(self, session: str, turn: str | None = None) -> None:
+        """Open a saved session, at a turn if one is named."""
+        self._switch(session, turn)
+
+    def branch(self, turn: Turn) -> None:
+        """Begin a session with the conversation up to a turn."""
+        self._run(self._branch(turn))
 
     def rename(self, session: str, title: str) -> None:
         """Give a session another title."""
@@ -86,15 +97,38 @@ class SessionFlow:
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         self._frame.run_worker(work, group="sessions", exit_on_error=False)
 
-    def _switch(self, session: str | None) -> None:
+    def _switch(self, session: str | None, turn: str | None = None) -> None:
         """Enter a session; from this key on what is typed is its."""
         chat, switching = self._context.chat, self._activity.switching
         if chat is None or (not switching and _is_open(chat, session)):
             self._frame.prompt.focus()
+            if chat is not None and turn is not None:
+                self._run(self._reveal(chat, turn))
         else:
-            self._run(self._enter(chat, session, "" if switching else self._put_away(chat)))
+            draft = "" if switching else self._put_away(chat)
+            self._run(self._enter(chat, session, draft, turn))
 
-    async def _enter(self, chat: ChatSession, session: str | None, draft: str) -> None:
+    async def _reveal(self, chat: ChatSession, turn: str) -> None:
+        """Show a turn of the open session, in the version that it belongs to."""
+        from ktchat.store import tree
+
+        frame, found = self._frame, tree.find(chat.conversation, turn)
+        if found is None:
+            frame.status.say("this turn does not exist any more")
+            return
+        if not any(shown is found for shown in chat.conversation.turns):
+            try:
+                chat.show_version(found)
+            except KtchatError as error:
+                frame.status.say(str(error), "warning")
+                return
+            await frame.transcript.follow()
+        await frame.transcript.reveal(found)
+        frame.refresh_status()
+
+    async def _enter(
+        self, chat: ChatSession, session: str | None, draft: str, turn: str | None = None
+    ) -> None:
         frame = self._frame
         async with self._lock:
             title, stopped = _short(chat.conversation.shown_title), False
@@ -113,6 +147,26 @@ class SessionFlow:
                 self._activity.changed()
         if stopped:
             frame.status.say(f"the reply was stopped and is kept in “{title}”")
+        frame.prompt.focus()
+        if turn is not None and session == chat.conversation.id:
+            await self._reveal(chat, turn)
+
+    async def _branch(self, turn: Turn) -> None:
+        chat, frame = self._context.chat, self._frame
+        if chat is None:
+            return
+        async with self._lock:
+            self._put_away(chat)
+            try:
+                await self._replies.come_to_rest()
+                await chat.branch(turn)
+                await self._show(chat, frame.prompt.text)
+            except KtchatError as error:
+                frame.status.say(str(error), "error")
+            finally:
+                self._activity.switching = False
+                self._activity.changed()
+        frame.status.say("a session of its own, with all up to there; the other one stays as it is")
         frame.prompt.focus()
 
     def _put_away(self, chat: ChatSession) -> str:

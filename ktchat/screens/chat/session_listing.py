@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from ktchat.store.records import SessionSummary
 
 
+LISTED = 500
+"""Sessions in the list, the last used ones; older ones are found by their words."""
+
+
 class SessionListing:
     """What the store has, and what so far only memory has."""
 
@@ -26,6 +30,16 @@ class SessionListing:
         """Read the list again in the background."""
         self._frame.run_worker(self.refresh(), group="sessions", exit_on_error=False)
 
+    def title_soon(self) -> None:
+        """Where the person wants that, have the model write the open session's title, in the background."""
+        if self._context.settings.settings.model_titles:
+            self._frame.run_worker(self._title(), group="title", exit_on_error=False)
+
+    async def _title(self) -> None:
+        chat = self._context.chat
+        if chat is not None and await chat.write_title():
+            await self.refresh()
+
     async def refresh(self) -> None:
         """Read the list again; sessions that only memory has so far belong to it."""
         chat = self._context.chat
@@ -34,7 +48,7 @@ class SessionListing:
         summaries: list[SessionSummary] = []
         trouble = ""
         try:
-            summaries = await chat.store.call(chat.store.sessions)
+            summaries = await chat.store.call(chat.store.sessions, LISTED)
         except KtchatError as error:
             trouble = str(error)
         if trouble != self._trouble:

@@ -118,17 +118,18 @@ class PathDialog(ModalScreen[tuple[ImportMode, Path] | None]):
 
 
 class PathSuggester(Suggester):
-    """Completes folders and GGUF files."""
+    """Completes folders, and files with a suffix."""
 
-    def __init__(self) -> None:
+    def __init__(self, suffix: str = ".gguf") -> None:
         super().__init__(use_cache=False, case_sensitive=True)
+        self._suffix = suffix
 
     async def get_suggestion(self, value: str) -> str | None:
         """The typed path with the first name that continues it."""
-        return await asyncio.to_thread(_completed, value)
+        return await asyncio.to_thread(_completed, value, self._suffix)
 
 
-def _completed(value: str) -> str | None:
+def _completed(value: str, suffix: str = ".gguf") -> str | None:
     folder, _, start = value.rpartition("/")
     if not start and not folder:
         return None
@@ -141,7 +142,7 @@ def _completed(value: str) -> str | None:
                 for entry, _ in zip(found, range(_MAX_ENTRIES), strict=False)
                 if entry.name.startswith(start)
                 and (start.startswith(".") or not entry.name.startswith("."))
-                and (entry.is_dir() or entry.name.endswith(".gguf"))
+                and (entry.is_dir() or entry.name.endswith(suffix))
                 and entry.name.isprintable()
             )
     except (OSError, RuntimeError, ValueError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rich.segment import Segment
+from rich.style import Style as RichStyle
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
@@ -23,24 +24,23 @@ from textual.widget import Widget
 from ktchat.widgets.chat.palette import Palette
 from ktchat.widgets.lines import Line, copied, ends, styled
 
+DIM = RichStyle(dim=True)
 MARGIN = 1
 """Empty cells at both sides."""
 
 INDENT = 2
 """Cells by which text stands to the right of the header."""
 
-_OWN_KEYS = ("c", "r", "e", "t", "j", "k", "space")
-
 
 class MessageView(Widget, can_focus=True):
     """Base of both kinds of message. Subclasses say `header_left`, `header_right` and `body`."""
 
     ALLOW_SELECT = True
+    OWN_KEYS: ClassVar[tuple[str, ...]] = (*"cretjkgb", "space")
+    """What is no typing; every other character goes to the prompt."""
     FOCUS_ON_CLICK = False  # who clicks into the text goes on typing into the prompt
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "copy", "Copy", show=False),
-        Binding("r", "screen.regenerate", "Regenerate", show=False),
-        Binding("e", "screen.edit", "Edit", show=False),
         Binding("up,k", "walk(-1)", "Message above", show=False),
         Binding("down,j", "walk(1)", "Message below", show=False),
     ]
@@ -77,6 +77,8 @@ class MessageView(Widget, can_focus=True):
         self._width = 0
         self._strips: dict[int, Strip] = {}
         self._hovered = False
+        self.unread = False
+        """It is drawn dim: the model reads it no more."""
         self._header = Line(Content(""))
 
     # What subclasses say.
@@ -108,6 +110,13 @@ class MessageView(Widget, can_focus=True):
             body = self.body(max(4, width - 2 * MARGIN - INDENT))
             self._rows = [self._header_row(width), *body]
         return self._rows
+
+    def mark_unread(self, unread: bool) -> None:
+        """Draw it dim, or not."""
+        if unread != self.unread:
+            self.unread = unread
+            self._strips.clear()
+            self.refresh()
 
     def changed(self) -> None:
         """Draw again the rows that changed; lay out again if the height is another."""
@@ -201,11 +210,9 @@ class MessageView(Widget, can_focus=True):
             segments.append(Segment(text, style.rich_style_with_offset(x, y)))
             x += len(text)
         fill = base + self._style(line.fill) if line.fill else base
-        return (
-            Strip(segments)
-            .crop_extend(0, width - MARGIN, fill.rich_style)
-            .extend_cell_length(width, base.rich_style)
-        )
+        strip = Strip(segments).crop_extend(0, width - MARGIN, fill.rich_style)
+        strip = strip.extend_cell_length(width, base.rich_style)
+        return strip.apply_style(DIM) if self.unread else strip
 
     def _style(self, style: str | Style) -> Style:
         """The meaning of a component class of the palette, written `.code`."""
@@ -233,7 +240,7 @@ class MessageView(Widget, can_focus=True):
 
     def on_key(self, event: events.Key) -> None:
         """Hand what is typed on to the prompt."""
-        if event.character and event.is_printable and event.key not in _OWN_KEYS:
+        if event.character and event.is_printable and event.key not in self.OWN_KEYS:
             event.stop()
             self.post_message(self.Typed(event.character))
 

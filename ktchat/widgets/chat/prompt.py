@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.content import Content
 from textual.message import Message
 from textual.widgets import TextArea
 
@@ -29,6 +30,7 @@ class Prompt(TextArea):
         Binding("down", "next", "Later prompt", show=False),
         Binding("pageup", "page(-1)", "Page up", show=False),
         Binding("pagedown", "page(1)", "Page down", show=False),
+        Binding("ctrl+f", "app.nothing", show=False),
         Binding("f6", "app.nothing", show=False),
         Binding("f7", "app.nothing", show=False),
     ]
@@ -65,6 +67,10 @@ class Prompt(TextArea):
         self.replace(sanitise(text), (0, 0), self.document.end)
         self.move_cursor(self.document.end)
         self._recalled = -1
+
+    def show_tokens(self, words: str, warning: bool = False) -> None:
+        """Show what the text takes of the context, in the border below it; empty: nothing."""
+        self.border_subtitle = Content.styled(words, "$warning" if warning else "$foreground 55%")
 
     def remember(self, text: str) -> None:
         """Add what was sent to the history."""

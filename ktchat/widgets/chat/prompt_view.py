@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from textual.content import Content
-from textual.message import Message
 
 from ktchat.store.conversation import Turn
-from ktchat.widgets.chat.message import MessageView, actions
+from ktchat.store.tree import Part, Place
+from ktchat.widgets.chat.message import actions
 from ktchat.widgets.chat.plain import PlainText
+from ktchat.widgets.chat.turn_view import ALONE, TurnView
 from ktchat.widgets.formats import clock, counted
 from ktchat.widgets.lines import BLANK, Line, styled
 
@@ -15,23 +18,21 @@ MAX_PROMPT_ROWS = 200
 """Rows of a message of the person that are drawn; the rest is there and is copied."""
 
 
-class PromptView(MessageView):
+class PromptView(TurnView):
     """What the person said: plain text, as it was typed."""
 
-    class Edit(Message):
-        """Edit the last message."""
+    part: ClassVar[Part] = "prompt"
 
-    def __init__(self, turn: Turn) -> None:
-        super().__init__()
-        self.turn = turn
+    def __init__(self, turn: Turn, place: Place = ALONE) -> None:
+        super().__init__(turn, place)
         self._text = PlainText(turn.prompt)
-        self.last = False
-        """Whether this is the last turn: only that one can be edited."""
 
     def header(self) -> tuple[Content, Content]:
-        buttons = [("copy", "copy"), *([("edit", "edit")] if self.last else [])]
+        buttons = ("copy", "copy"), ("edit", "edit"), ("branch", "branch")
         shown = actions(*buttons) if self.active else Content("")
-        return styled("You", ".you"), shown + styled(clock(self.turn.created), ".dim")
+        return styled("You", ".you") + self.versions(), shown + styled(
+            clock(self.turn.created), ".dim"
+        )
 
     def body(self, width: int) -> list[Line]:
         rows = self._text.lines(width, MAX_PROMPT_ROWS)
@@ -45,8 +46,3 @@ class PromptView(MessageView):
 
     def copy_text(self) -> str:
         return self.turn.prompt
-
-    def action_edit(self) -> None:
-        """Put this message back into the prompt."""
-        if self.last:
-            self.post_message(self.Edit())

@@ -9,15 +9,16 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.message import Message
 
 from engine.protocol import Event, Notice, Prefilled, Progress, Text, Thinking, WasThinking
 from ktchat.common import words
 from ktchat.common.text import one_line
 from ktchat.store.conversation import Turn, TurnState
+from ktchat.store.tree import Part, Place
 from ktchat.widgets.chat.markdown import Document
-from ktchat.widgets.chat.message import MessageView, actions
+from ktchat.widgets.chat.message import actions
 from ktchat.widgets.chat.plain import PlainText
+from ktchat.widgets.chat.turn_view import ALONE, TurnView
 from ktchat.widgets.formats import counted, first_token, whole_seconds
 from ktchat.widgets.lines import BLANK, Line, indent, styled, wrap
 
@@ -37,20 +38,16 @@ class _Live:
     activity: str = "waiting for the model"
 
 
-class ReplyView(MessageView):
+class ReplyView(TurnView):
     """The model's reply. `feed` takes events; `settle` draws the turn as it ended."""
 
+    part: ClassVar[Part] = "reply"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("t,enter,space", "fold", "Thinking", show=False),
     ]
 
-    class Regenerate(Message):
-        """Regenerate (or retry) the last reply."""
-
-    def __init__(self, turn: Turn, *, unfolded: bool = False) -> None:
-        super().__init__()
-        self.turn = turn
-        self.last = False
+    def __init__(self, turn: Turn, place: Place = ALONE, *, unfolded: bool = False) -> None:
+        super().__init__(turn, place)
         self.unfolded = unfolded
         self.document = Document(turn.reply)
         self._thinking = PlainText(turn.thinking, ".thinking")
@@ -159,11 +156,19 @@ class ReplyView(MessageView):
 
     def header(self) -> tuple[Content, Content]:
         right = self._figures()
+        left = styled(one_line(self.turn.model, 60) or "Reply", ".author") + self.versions()
         if self.active and not self.streaming:
-            names = [("copy", "copy"), *([("regenerate", "regenerate")] if self.last else [])]
-            right = actions(*names) + right
-        name = one_line(self.turn.model, 60) or "Reply"
-        return styled(name, ".author"), right
+            words = (
+                "copy",
+                "regenerate",
+                "edit",
+                *(["continue"] if self.turn.can_go_on else []),
+                "branch",
+            )
+            buttons = actions(*((word, _ACTIONS.get(word, word)) for word in words))
+            fits = left.cell_length + buttons.cell_length + right.cell_length < self.size.width - 4
+            right = buttons + right if fits else buttons
+        return left, right
 
     def _figures(self) -> Content:
         live, figures = self._live, self.turn.figures
@@ -174,9 +179,12 @@ class ReplyView(MessageView):
                 if live.tokens > 8 and passed > 0.2:
                     parts.append(words.speed((live.tokens - 1) / passed))
                 parts.append(f"first {first_token(live.first - live.started)}")
+        elif self.turn.edited is not None:
+            parts.append("changed by you")
         elif figures is not None and figures.reply_tokens:
             if figures.decode_tok_s:
                 parts.append(words.speed(figures.decode_tok_s))
+            parts += filter(None, [words.lookup(figures)])
             parts.append(f"first {first_token(figures.first_token_seconds)}")
             parts += filter(None, [words.restored(figures)])
         return styled(" · ".join(parts), ".dim")
@@ -224,7 +232,10 @@ class ReplyView(MessageView):
         ending = _ENDINGS.get(turn.state) or _REASONS.get(turn.reason or "")
         if ending is None:
             return [] if turn.raw_reply or turn.raw_thinking else [_note("an empty reply")]
-        return wrap(styled(*ending), width)
+        words = styled(*ending)
+        if self.last and turn.can_go_on:
+            words += styled(" · ", ".note") + styled("F9 goes on", ".action", ("go_on", ()))
+        return wrap(words, width)
 
     def _failure(self, width: int) -> list[Line]:
         error = self.turn.error
@@ -252,11 +263,6 @@ class ReplyView(MessageView):
         if 0 <= number < len(codes):
             self.post_message(self.Copy(codes[number].text, "code block"))
 
-    def action_regenerate(self) -> None:
-        """Ask for another reply."""
-        if self.last and not self.streaming:
-            self.post_message(self.Regenerate())
-
     def action_fold(self) -> None:
         """Fold or unfold the thinking."""
         if self._thinking:
@@ -272,13 +278,15 @@ _EVENTS: dict[type, Callable[..., None]] = {
     WasThinking: ReplyView._rethought,
     Notice: ReplyView._noticed,
 }
+_ACTIONS = {"continue": "go_on"}
 _ENDINGS = {
     TurnState.STOPPED: ("stopped", ".note"),
     TurnState.INTERRUPTED: ("interrupted: the program ended before the reply did", ".note"),
 }
 _REASONS = {
     "length": ("the reply reached its limit of tokens", ".note"),
-    "context": ("the context is full: begin a new session with Ctrl+N", ".warning"),
+    "context": ("the context is full", ".warning"),
+    "repeats": ("stopped: it said the same again and again", ".warning"),
 }
 
 

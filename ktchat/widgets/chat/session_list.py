@@ -15,8 +15,8 @@ from textual.message import Message
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
-from ktchat.widgets.formats import age
-from ktchat.widgets.lines import styled
+from ktchat.widgets.formats import age, day
+from ktchat.widgets.lines import ends, styled
 
 if TYPE_CHECKING:
     from ktchat.store.records import SessionSummary
@@ -29,6 +29,7 @@ class SessionList(OptionList):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("delete", "delete", "Delete", show=False),
         Binding("u", "undo", "Undo", show=False),
+        Binding("slash", "screen.search_all", "Search", show=False),
         Binding("j", "cursor_down", show=False),
         Binding("k", "cursor_up", show=False),
     ]
@@ -117,12 +118,18 @@ class SessionList(OptionList):
             yield Option(styled(" no sessions yet", ".age"), disabled=True)
 
     def _row(self, summary: SessionSummary) -> Content:
+        """The title in the width that there is, and the day."""
         if summary.id in self._gone:
-            title = styled(summary.shown_title, ".gone")
-            return styled("  u undo  ", ".mark") + title
-        if summary.id == self._current:
-            return styled("▌ ", ".mark") + styled(summary.shown_title, "bold")
-        return Content("  ") + Content(summary.shown_title)
+            title = styled("  u undo  ", ".mark") + styled(summary.shown_title, ".gone")
+        elif summary.id == self._current:
+            title = styled("▌ ", ".mark") + styled(summary.shown_title, "bold")
+        else:
+            title = Content("  ") + Content(summary.shown_title)
+        width = self.scrollable_content_region.width - 1
+        return ends(title, styled(day(summary.updated), ".age"), width) if width > 12 else title
+
+    def on_resize(self) -> None:
+        self._fill()
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Enter or a click opens a session; on a deleted one it brings it back."""

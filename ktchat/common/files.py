@@ -1,0 +1,44 @@
+"""Files that the person asked for: written whole or not at all, and not over another one unasked."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from ktchat.common.errors import StoreError, reason_of
+from ktchat.common.text import one_line
+
+_UNFIT = re.compile(r"[^\w\- ]+")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file for this user only; an old one is replaced at once. Raises `StoreError`."""
+    data = text.encode("utf-8", "replace")
+    try:
+        target = path.resolve()
+        if target.exists() and not target.is_file():  # a device or a pipe is not replaced
+            target.write_bytes(data)
+        else:
+            _replace(target, data)
+    except OSError as error:
+        why, todo = reason_of(error)
+        raise StoreError(f"{one_line(str(path))} cannot be written", why, todo) from error
+
+
+def name_for(title: str, suffix: str) -> str:
+    """A file name from a title: its letters, digits, blanks and hyphens."""
+    words = " ".join(_UNFIT.sub(" ", title).split())[:60].strip()
+    return f"{words or 'session'}{suffix}"
+
+
+def _replace(target: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(prefix=".ktchat-", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink()
+        raise

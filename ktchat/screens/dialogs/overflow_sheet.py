@@ -1,0 +1,129 @@
+"""The sheet that opens when a message does not fit into the context: the ways to make room, with their figures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+
+from ktchat.common.text import one_line
+from ktchat.session.compaction import Room
+from ktchat.store.conversation import Turn
+from ktchat.widgets.formats import counted
+from ktchat.widgets.lines import styled
+
+Kind = Literal["drop", "summarise", "longer", "new", "send"]
+
+SHOWN_TURNS = 4
+"""Of the turns that a way leaves unread, so many are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to make room: what it is called, what it costs, and why it cannot be taken."""
+
+    kind: Kind
+    title: str
+    figures: str
+    room: Room | None = None
+    tokens: int = 0
+    """Of a longer context."""
+    possible: bool = True
+    always: bool = False
+    """From now on without asking."""
+
+
+class OverflowSheet(ModalScreen[Way | None]):
+    """Answers with a way, or with None: all stays as it was."""
+
+    AUTO_FOCUS = "OptionList"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "Leave", show=False),
+        Binding("a", "always", "Without asking", show=False),
+    ]
+
+    def __init__(
+        self, title: str, figures: str, ways: Sequence[Way], late: Coroutine[Any, Any, list[Way]]
+    ) -> None:
+        """`late` are the same ways with the figures that take a moment."""
+        super().__init__()
+        self._title, self._figures = title, figures
+        self._ways = list(ways)
+        self._late = late
+        self._always = False
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="box wide"):
+            yield Static(Content(self._title), classes="title")
+            yield Static(Content(self._figures), id="overflow-figures")
+            yield OptionList(*map(_option, self._ways), id="overflow-ways", compact=True)
+            yield Static(id="overflow-turns")
+            yield Static(id="overflow-hint", classes="hint")
+
+    def on_mount(self) -> None:
+        self._hint()
+        self.run_worker(self._complete(), exit_on_error=False)
+
+    async def _complete(self) -> None:
+        """The figures that take a moment have come."""
+        self._ways = await self._late
+        ways = self.query_one(OptionList)
+        for number, way in enumerate(self._ways):
+            ways.replace_option_prompt_at_index(number, _prompt(way))
+            if way.possible:
+                ways.enable_option_at_index(number)
+
+    def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        """Show which turns the way leaves unread."""
+        room = self._ways[event.option_index].room
+        self.query_one("#overflow-turns", Static).update(_turns(room.turns if room else ()))
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """Answer with the choice."""
+        way = self._ways[event.option_index]
+        always = self._always and way.kind in ("drop", "summarise")
+        self.dismiss(dataclasses.replace(way, always=always))
+
+    def action_always(self) -> None:
+        """Whether the choice holds from now on."""
+        self._always = not self._always
+        self._hint()
+
+    def action_leave(self) -> None:
+        """Leave all as it was."""
+        self.dismiss(None)
+
+    def _hint(self) -> None:
+        words = "drop or summarise from now on without asking"
+        mark = "✓" if self._always else " "
+        hint = Content(f"Enter choose · Esc leave all as it was\na [{mark}] {words}")
+        self.query_one("#overflow-hint", Static).update(hint)
+
+
+def _option(way: Way) -> Option:
+    return Option(_prompt(way), id=way.kind, disabled=not way.possible)
+
+
+def _prompt(way: Way) -> Content:
+    return Content(way.title) + Content("\n  ") + styled(way.figures, "$foreground 55%")
+
+
+def _turns(turns: Sequence[Turn]) -> Content:
+    """The beginnings of some messages, a line each."""
+    if not turns:
+        return Content("")
+    named = list(turns) if len(turns) <= SHOWN_TURNS else list(turns[: SHOWN_TURNS - 1])
+    lines = [f"“{one_line(turn.prompt, 66)}”" for turn in named]
+    if len(named) < len(turns):
+        last = one_line(turns[-1].prompt, 40)
+        lines.append(f"… and {counted(len(turns) - len(named), 'turn')} more, up to “{last}”")
+    return styled("\n".join(lines), "$foreground 70%")

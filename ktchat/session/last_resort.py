@@ -1,0 +1,65 @@
+"""What could not be saved when the program ends, kept in files where there is room."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from ktchat.store.conversation import Conversation
+from ktchat.store.export import to_json
+from ktchat.store.saver import Saver
+
+
+def keep_unsaved(saver: Saver) -> str:
+    """Keep what `saver` could not write, beside its file or elsewhere; words on it, empty when all was saved."""
+    conversations, drafts = saver.left()
+    if not saver.store.keeps or not (
+        conversations or any(text.strip() for text in drafts.values())
+    ):
+        return ""
+    folders = [saver.store.path.parent, *_home(), Path(tempfile.gettempdir())]
+    place = keep_elsewhere(conversations, drafts, folders)
+    why = f"Not everything was saved. {saver.error or 'The disk did not answer.'}"
+    if place is None:
+        return f"{why} It could be kept nowhere else."
+    return f"{why} It is kept in {place}: ktchat sessions import reads it."
+
+
+def _home() -> list[Path]:
+    try:
+        return [Path.home()]
+    except RuntimeError:  # this user has none
+        return []
+
+
+def keep_elsewhere(
+    conversations: Iterable[Conversation], drafts: Mapping[str, str], folders: Sequence[Path]
+) -> Path | None:
+    """Write conversations, as `ktchat sessions import` reads them, and unsent texts into a new folder in the first
+    of `folders` that takes them all; that new folder, or None."""
+    texts = {f"{conversation.id[:8]}.json": to_json(conversation) for conversation in conversations}
+    texts |= {f"{session[:8]}.txt": text for session, text in drafts.items() if text.strip()}
+    if not texts:
+        return None
+    for folder in folders:
+        try:
+            place = Path(
+                tempfile.mkdtemp(prefix=time.strftime("ktchat-unsaved-%Y%m%d-"), dir=folder)
+            )
+            for name, text in texts.items():
+                _write(place / name, text)
+        except OSError:
+            continue
+        return place
+    return None
+
+
+def _write(path: Path, text: str) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

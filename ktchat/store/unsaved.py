@@ -1,0 +1,22 @@
+"""A store that keeps nothing: for a conversation of which nothing is to stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from ktchat.store.statements import Rows
+from ktchat.store.store import Store
+
+
+class UnsavedStore(Store):
+    """Takes what is saved and forgets it; no file is made or opened."""
+
+    keeps: ClassVar[bool] = False
+
+    def save(self, rows: Iterable[Rows], drafts: Iterable[tuple[str, str]] = ()) -> None:
+        """Forget it."""
+
+    def claim(self, session: str) -> bool:
+        """There is nothing to be held."""
+        return True

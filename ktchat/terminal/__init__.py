@@ -1,0 +1,1 @@
+"""What a terminal sends: keys, pastes and reports, checked before the program sees them."""
