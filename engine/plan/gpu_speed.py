@@ -35,7 +35,7 @@ from engine.spec.spec import GroupSize, ModelSpec
 GPU_EFFICIENCY = 0.9
 """Part of a GPU's reading speed that products reach, nodes apart. Assumed: their instructions leave room for more."""
 NODE_SECONDS = 1.85e-6
-"""Time that a small node of a graph takes besides reading. Assumed: 1.7 to 2 us."""
+"""Time that a small node of a graph takes besides reading. Assumed: 1.7 to 2 us; `make gpu-check` measures it."""
 LAYER_NODES, EXPERT_NODES, REQUEST_NODES = 7, 2, 1
 """Nodes of a captured layer with routed experts: of its fixed part, of experts that the GPU has, and a wait where the
 host computes some. Counted (tests/kernels/gpu/test_nodes.py)."""

@@ -176,10 +176,15 @@ def _merge(
     e = tl.arange(0, VALUE_BLOCK)
     inside = real & (e < VALUE)
     attn_out = tl.zeros([VALUE_BLOCK], tl.float32)
-    for s in range(SPLITS):
-        log = tl.load(sums + first + s, mask=real, other=float("-inf"))
-        part = tl.load(parts + (first + s) * VALUE + e, mask=inside, other=0.0)
-        attn_out += part * tl.exp2(log - safe)
+    # Several at a time: one after another they would each wait for the memory.
+    SOME: tl.constexpr = min(SPLIT_BLOCK, 8)
+    for start in range(0, SPLITS, SOME):
+        s = start + tl.arange(0, SOME)
+        there = real & (s < SPLITS)
+        share = tl.exp2(tl.load(sums + first + s, mask=there, other=float("-inf")) - safe)
+        some = (first + s)[:, None] * VALUE + e[None, :]
+        found = tl.load(parts + some, mask=there[:, None] & inside[None, :], other=0.0)
+        attn_out += tl.sum(found * share[:, None], axis=0)
     attn_out = attn_out / tl.where(weight_sum == 0.0, 1.0, weight_sum)
     tl.store(
         out + token * out_token + head * out_head + e,

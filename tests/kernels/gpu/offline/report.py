@@ -13,8 +13,12 @@ STACK = 64
 """Bytes of stack a thread: sine and cosine of large angles take 32; more than 64 is spilt registers."""
 PER_32_WEIGHTS, IN_FLOAT = 70, 520
 """Instructions of a vector product's loop for 32 weights: with activations in 8 bits, and in float32."""
-MORE = {("Q3_K", "down_add"): 80}
-"""Five loads a block, each of them with an address of its own for each expert: 12 of its 78."""
+MORE = {
+    ("Q3_K", "down_add"): 80,
+    **{("TQ1_0", name): 1200 for name in ("gemv", "swiglu", "down_add")},
+}
+"""Q3_K: five loads a block, each of them with an address of its own for each expert, 12 of its 78. TQ1_0: five numbers
+to a byte, digits to the base of three."""
 
 
 def broken(row: Row) -> Iterator[str]:
