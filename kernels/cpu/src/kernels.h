@@ -16,6 +16,12 @@ struct Tile16Type;
 using TileKernel = void (*)(const Matrix& m, const uint8_t* w, int rows, const uint8_t* next,
                             const void* const* x, int tokens, float* y);
 
+// `cols` elements of a row in the file as float32.
+using RowToFloat = void (*)(const void* row, float* y, int64_t cols);
+
+// The types whose elements are floats, by their numbers in enum ggml_type.
+enum FloatType : int { kF32 = 0, kF16 = 1, kBF16 = 30 };
+
 // Softmax attention of a few query rows over one range of one KV head's positions. Strides count
 // float16 elements. Without `values` a position's value is the first features of its key (MLA).
 struct AttentionTile {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from engine.common.threads import ask
@@ -165,7 +166,8 @@ class OverflowFlow:
 
         title = f"The {'reply' if found.going_on else 'message'} does not fit into the context"
         self._say("choose how to make room")
-        sheet = OverflowSheet(title, ways.excess(overflow), found.listed(), late())
+        figures = ways.excess(overflow)
+        sheet = OverflowSheet(title, figures, found.listed(), late(), partial(self._type_on, text))
         way = await self._frame.app.push_screen_wait(sheet)
         if way is None:
             return False
@@ -248,6 +250,13 @@ class OverflowFlow:
     def _say(self, words: str) -> None:
         self._activity.making_room = words
         self._frame.refresh_status()
+
+    def _type_on(self, text: str, character: str) -> None:
+        """What is typed while the person is asked is the next message's."""
+        prompt = self._frame.prompt
+        if text and prompt.text == text:
+            character = f"\n{character}"
+        prompt.insert(character, prompt.document.end)
 
     def _take_out(self, text: str) -> None:
         """The message is on its way; what was typed behind it stays."""
