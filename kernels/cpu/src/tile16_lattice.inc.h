@@ -116,8 +116,8 @@ constexpr Words powers_of_two(std::integer_sequence<int, I...>) {
     uint32_t bits;
     std::memcpy(&bits, plane, 4);
     constexpr Words own = powers_of_two(std::make_integer_sequence<int, 2 * W>{});
-    const Words all = Words{} + static_cast<uint16_t>(bits >> (2 * lane));
-    return (Words)((all & own) != 0) & value;
+    const auto some = static_cast<uint16_t>(bits >> (2 * lane));
+    return (Words)(((Words{} + some) & own) != 0) & value;
 }
 
 #if defined(__AVX2__)
