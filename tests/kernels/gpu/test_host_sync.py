@@ -23,6 +23,7 @@ from kernels.gpu.graph import host_sync
 from kernels.gpu.graph.driver import Driver, DriverError
 from kernels.gpu.graph.host_sync import FLAGS, FUNCTIONS, HostSyncOps, joined, pinned, probe
 from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU
+from tests.support.clock import PATIENCE
 
 HIDDEN, TOP_K = 8, 2
 
@@ -230,6 +231,8 @@ class Card:
 def test_a_probe_believes_what_it_has_seen(
     streams: WorkingStreams, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if not streams.deaf:
+        monkeypatch.setattr(host_sync, "PROBE_SECONDS", PATIENCE)
     card = Card(monkeypatch, streams)
     assert probe(CARD, streams) == kind
     # torch's own side stream would be one of the device that captured first.
@@ -242,6 +245,7 @@ def test_a_probe_believes_what_it_has_seen(
 def test_of_the_ways_that_work_the_fastest_is_taken(
     flags: float | None, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(host_sync, "PROBE_SECONDS", PATIENCE)
     streams = WorkingStreams()
     Card(monkeypatch, streams)
     assert (host_sync.hand_over_seconds(FLAGS, CARD, streams) or 0) > 0
@@ -253,6 +257,7 @@ def test_of_the_ways_that_work_the_fastest_is_taken(
 @pytest.mark.skipif(ON_GPU, reason="there the driver is real")
 def test_where_nothing_is_captured_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who switches graphs off because they bring a driver down must not meet one in the probe."""
+    monkeypatch.setattr(host_sync, "PROBE_SECONDS", PATIENCE)
     streams = WorkingStreams(functions=False)
     card = Card(monkeypatch, streams)
     for setting, found, tries in (("0", "none", 0), ("1", FLAGS, 2)):
