@@ -139,6 +139,7 @@ class WorkingStreams:
 
     def __init__(self, flags: bool = True, functions: bool = True, deaf: bool = False) -> None:
         self.flags, self.functions, self.deaf = flags, functions, deaf
+        self.card: Any = None
         self.ops: list[Any] = []
 
     def write(self, stream: int, address: int, value: int) -> None:
@@ -186,8 +187,15 @@ class Card:
         self.stream: Any = "default"
         event = SimpleNamespace(record=lambda: None, query=streams.finished)
         real = host_sync.pinned
-        monkeypatch.setattr(host_sync, "pinned", lambda s, k, d: real(s, k, torch.device("cpu")))
-        monkeypatch.setattr(host_sync, "PROBE_SECONDS", 0.05)
+        self.kept: list[Any] = []  # a stream that is given up goes on with its words
+
+        def kept(shape: Any, kind: Any, device: Any) -> Any:
+            self.kept.append(real(shape, kind, torch.device("cpu")))
+            return self.kept[-1]
+
+        streams.card = self
+        monkeypatch.setattr(host_sync, "pinned", kept)
+        monkeypatch.setattr(host_sync, "PROBE_SECONDS", 0.05 if streams.deaf else PATIENCE)
         monkeypatch.setattr(host_sync, "HAND_OVERS", 3)
         monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: FakeGraph(streams))
         monkeypatch.setattr(
@@ -231,8 +239,6 @@ class Card:
 def test_a_probe_believes_what_it_has_seen(
     streams: WorkingStreams, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not streams.deaf:
-        monkeypatch.setattr(host_sync, "PROBE_SECONDS", PATIENCE)
     card = Card(monkeypatch, streams)
     assert probe(CARD, streams) == kind
     # torch's own side stream would be one of the device that captured first.
@@ -245,7 +251,6 @@ def test_a_probe_believes_what_it_has_seen(
 def test_of_the_ways_that_work_the_fastest_is_taken(
     flags: float | None, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host_sync, "PROBE_SECONDS", PATIENCE)
     streams = WorkingStreams()
     Card(monkeypatch, streams)
     assert (host_sync.hand_over_seconds(FLAGS, CARD, streams) or 0) > 0
@@ -257,7 +262,6 @@ def test_of_the_ways_that_work_the_fastest_is_taken(
 @pytest.mark.skipif(ON_GPU, reason="there the driver is real")
 def test_where_nothing_is_captured_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who switches graphs off because they bring a driver down must not meet one in the probe."""
-    monkeypatch.setattr(host_sync, "PROBE_SECONDS", PATIENCE)
     streams = WorkingStreams(functions=False)
     card = Card(monkeypatch, streams)
     for setting, found, tries in (("0", "none", 0), ("1", FLAGS, 2)):
