@@ -8,12 +8,13 @@ bandwidth moved, or other programs computed, does not count and is repeated, not
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
@@ -21,19 +22,21 @@ from engine.common.units import byte_size
 from engine.errors import MemoryShortError, RequestError, UnsupportedModelError
 from engine.evaluation import bench_trace
 from engine.evaluation.bench_result import BenchResult, Load, Round, Speed
+from engine.evaluation.bench_sides import BaselineSide, OurSide, Side
 from engine.evaluation.conditions import conditions
 from engine.evaluation.disturbance import until_quiet
 from engine.evaluation.llama_cpp_reference import BASELINE, LlamaCppReference, baseline_version
 from engine.gguf.file import GGUFFile
+from engine.machine.probe import here
 from engine.machine.probes.memory import available_memory
+from engine.machine.probes.pages import huge_page_bytes
 from engine.plan.memory_plan import MemoryPlan
-from engine.protocol import Device
+from engine.protocol import Device, KvKind
 from engine.protocol import Load as Request
-from engine.runtimes.chosen import load_as, plan_for_load
+from engine.runtimes.chosen import kv_kind, load_as, plan_for_load
 from engine.runtimes.native import NativeRuntime
 from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
-from kernels.ops import Floats
 
 Report = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and its whole."""
@@ -45,54 +48,6 @@ REST = 0.05
 """Seconds between two measurements, in which spinning threads go to sleep."""
 
 
-class Side(Protocol):
-    """One of the two that are timed."""
-
-    def start(self, prompt: Sequence[int]) -> None:
-        """Forget the sequence; the next one begins with `prompt`, which is read by `forward`."""
-        ...
-
-    def forward(self, tokens: Sequence[int]) -> Floats:
-        """Append tokens, a batch at most; logits of the last."""
-        ...
-
-    def resume(self, tokens: Sequence[int], length: int) -> int:
-        """Forget all behind the first `length` of `tokens`, which go on; how many need not be read again."""
-        ...
-
-
-class OurSide:
-    """The native runtime. Every start is a sequence whose first token the cache has not seen."""
-
-    def __init__(self, runtime: NativeRuntime) -> None:
-        self._runtime = runtime
-        self.forward = runtime.forward
-
-    def start(self, prompt: Sequence[int]) -> None:
-        cached = self._runtime.begin(prompt)
-        assert cached == 0, "a prompt in the prefix cache would be timed as if it were read"
-
-    def resume(self, tokens: Sequence[int], length: int) -> int:
-        return self._runtime.begin(tokens)
-
-
-class BaselineSide:
-    """llama.cpp."""
-
-    def __init__(self, baseline: LlamaCppReference) -> None:
-        self._baseline = baseline
-        self.forward = baseline.forward
-
-    def start(self, prompt: Sequence[int]) -> None:
-        self._baseline.clear()
-
-    def resume(self, tokens: Sequence[int], length: int) -> int:
-        if self._baseline.truncate(length):
-            return length
-        self._baseline.clear()  # a recurrent state cannot be cut back
-        return 0
-
-
 def bench(
     path: Path,
     load: Load,
@@ -101,9 +56,30 @@ def bench(
     threads: int | None = None,
     traced: bool = False,
     device: Device = "auto",
+    kv: KvKind = "f16",
     report: Report = lambda what, done, total: None,
 ) -> BenchResult:
     """Measure the model at `path`; `versus` llama.cpp on the CPU too. `traced` tokens come after all rounds.
+
+    Raises as `bench_each`.
+    """
+    settings: dict[str, Any] = {"versus": versus, "threads": threads, "device": device, "kv": kv}
+    (result,) = bench_each(path, [load], traced=traced, report=report, **settings)
+    return result
+
+
+def bench_each(
+    path: Path,
+    loads: Sequence[Load],
+    *,
+    versus: bool = False,
+    threads: int | None = None,
+    traced: bool = False,
+    device: Device = "auto",
+    kv: KvKind = "f16",
+    report: Report = lambda what, done, total: None,
+) -> list[BenchResult]:
+    """Measure each load with the model, which is loaded once; `traced` tokens are those of the last.
 
     Raises `ModelFileError`, `UnsupportedModelError` for an architecture that only llama.cpp runs,
     `RequestError` when the load does not fit the model's context or there is no such `device`,
@@ -112,12 +88,20 @@ def bench(
     from kernels.cpu.cores import default_threads
 
     count = default_threads() if threads is None else threads
-    context = max(load.context, load.before + bench_trace.SPARE) if traced else load.context
+    context = max(load.context for load in loads)
+    if traced:
+        context = max(context, loads[-1].before + bench_trace.SPARE)
     with ExitStack() as stack:
         file = stack.enter_context(GGUFFile.open(path))
         spec = read_spec(file)
         _check(path, spec, context)
-        request = Request(str(path), context + 1, count, device=device)
+        if versus and spec.ik_types:
+            raise RequestError(
+                f"{BASELINE} cannot read {path.name}",
+                "It is quantised for ik_llama.cpp",
+                "Measure it without --vs",
+            )
+        request = Request(str(path), context + 1, count, device=device, kv=kv)
         plan = plan_for_load(request, spec)
         _check_memory(path, spec, context, (plan is None) + versus)
         runtime = _load(file, spec, request, plan, report)
@@ -125,29 +109,44 @@ def bench(
         sides: list[Side] = [OurSide(runtime)]
         if versus:
             report(f"loading in {BASELINE}", 0, 0)
-            baseline = LlamaCppReference(path, load.context + 1, threads=count, batch=runtime.chunk)
+            baseline = LlamaCppReference(
+                path, context + 1, threads=count, batch=runtime.chunk, kv=kv_kind(request, spec)
+            )
             stack.callback(baseline.close)
             sides.append(BaselineSide(baseline))
-        rounds = tuple(_rounds(sides, load, spec.vocab, runtime.chunk, count, report))
+        first = itertools.count()
+        every = [
+            tuple(_rounds(sides, load, spec.vocab, runtime.chunk, count, report, first))
+            for load in loads
+        ]
         trace = None
         if traced:
             report("tracing", 0, 0)
             time.sleep(REST)
-            trace = bench_trace.traced(runtime, _trace_tokens(load, spec.vocab), load.prompt)
-    position = load.before + load.generate // 2
-    return BenchResult(
-        model=spec.name or path.name,
-        quantisation=spec.quantisation,
-        threads=count,
-        load=load,
-        weights_bytes=spec.weights_bytes,
-        token_bytes=spec.active_bytes_per_token + position * spec.kv_bytes_per_token,
-        rounds=rounds,
-        baseline_version=baseline_version() if versus else "",
-        trace=trace,
-        device=runtime.device,
-        conditions=conditions(),
-    )
+            trace = bench_trace.traced(
+                runtime, _trace_tokens(loads[-1], spec.vocab, next(first)), loads[-1].prompt
+            )
+        pages = huge_page_bytes()
+    return [
+        BenchResult(
+            model=spec.name or path.name,
+            quantisation=spec.quantisation,
+            threads=count,
+            load=load,
+            weights_bytes=spec.weights_bytes,
+            token_bytes=spec.active_bytes_per_token
+            + (load.before + load.generate // 2) * runtime.kv_bytes_per_token,
+            rounds=rounds,
+            baseline_version=baseline_version() if versus else "",
+            trace=trace,
+            device=runtime.device,
+            kv=kv_kind(request, spec),
+            memory_nodes=max(1, here().cpu.numa_nodes),
+            huge_page_bytes=pages,
+            conditions=conditions(),
+        )
+        for load, rounds in zip(loads, every, strict=True)
+    ]
 
 
 def _load(
@@ -203,8 +202,15 @@ def _check_memory(path: Path, spec: ModelSpec, context: int, times: int) -> None
 
 
 def _rounds(
-    sides: list[Side], load: Load, vocabulary: int, batch: int, threads: int, report: Report
+    sides: list[Side],
+    load: Load,
+    vocabulary: int,
+    batch: int,
+    threads: int,
+    report: Report,
+    sequences: Iterator[int],
 ) -> Iterator[Round]:
+    """Each round's sequence has a number of its own."""
     rng = np.random.default_rng(0)
     names = ["ktchat", BASELINE]
     for side in sides:
@@ -213,7 +219,7 @@ def _rounds(
         _speed(side, small, [i % vocabulary for i in range(small.context)], batch)
 
     def measure(number: int, quiet: int) -> dict[str, Speed]:
-        tokens = _tokens(rng, load.context + load.follow_up, vocabulary, number)
+        tokens = _tokens(rng, load.context + load.follow_up, vocabulary, next(sequences))
         speeds: dict[str, Speed] = {}
         order = list(zip(names, sides, strict=False))
         again = ", as others disturbed it" if number > quiet else ""
@@ -233,9 +239,9 @@ def _tokens(rng: np.random.Generator, count: int, vocabulary: int, number: int) 
     return [(number + 1) % vocabulary, *rng.integers(0, vocabulary, count)[1:].tolist()]
 
 
-def _trace_tokens(load: Load, vocabulary: int) -> list[int]:
+def _trace_tokens(load: Load, vocabulary: int, number: int) -> list[int]:
     count = load.before + bench_trace.SPARE
-    return _tokens(np.random.default_rng(1), count, vocabulary, load.most_rounds)
+    return _tokens(np.random.default_rng(1), count, vocabulary, number)
 
 
 def _speed(side: Side, load: Load, tokens: list[int], batch: int) -> Speed:

@@ -13,7 +13,7 @@ from engine.evaluation.conditions import Conditions
 from engine.evaluation.disturbance import REPEATS, Disturbance
 from engine.evaluation.llama_cpp_reference import BASELINE
 from engine.evaluation.trace import Trace
-from engine.protocol import Computed
+from engine.protocol import Computed, KvKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,11 @@ class BenchResult:
     trace: Trace | None = None
     device: Computed = "CPU"
     """What computed on our side; llama.cpp is on the CPU."""
+    kv: KvKind = "f16"
+    """How the KV cache was kept, on both sides."""
+    memory_nodes: int = 1
+    huge_page_bytes: int | None = None
+    """Bytes of this process in pages of 2 MiB; None where the system does not say."""
     conditions: Conditions = field(default_factory=Conditions)
 
     @property
@@ -126,6 +131,11 @@ class BenchResult:
     @property
     def read_limit_gb_s(self) -> float:
         return statistics.median(r.read_limit_gb_s for r in self.counted)
+
+    @property
+    def bound_tok_s(self) -> float:
+        """Tokens a second of decoding if nothing but reading took time."""
+        return self.read_limit_gb_s * 1e9 / self.token_bytes
 
     @property
     def limit_ratio(self) -> float | None:
@@ -191,6 +201,11 @@ class BenchResult:
             }
         return {
             "device": self.device,
+            "kv": self.kv,
+            "prompt": self.load.prompt,
+            "token_bytes": self.token_bytes,
+            "memory_nodes": self.memory_nodes,
+            "huge_page_bytes": self.huge_page_bytes,
             "prefill_tok_s": self.prefill_tok_s,
             "decode_tok_s": self.decode_tok_s,
             "decode_gb_s": self.decode_gb_s,

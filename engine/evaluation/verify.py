@@ -25,7 +25,7 @@ from engine.gguf.file import GGUFFile
 from engine.model.transformer import Transformer, page_table
 from engine.plan.placement import Placement
 from engine.protocol import Device, KvKind, Load
-from engine.runtimes.chosen import plan_for_load
+from engine.runtimes.chosen import kv_kind, plan_for_load
 from engine.runtimes.gpu import cuda_device
 from engine.runtimes.placed import computed, op_sets
 from engine.spec.reader import read_spec
@@ -68,10 +68,18 @@ def verify(
                 f"{path.name} cannot be verified",
                 f"Only {BASELINE} runs it, so there is nothing to compare: {spec.unsupported}",
             )
+        if spec.ik_types:
+            raise UnsupportedModelError(
+                f"{path.name} cannot be verified",
+                f"It is quantised for ik_llama.cpp, and {BASELINE}, with which we compare, cannot open it",
+                "Verify a version of the model in one of llama.cpp's types, such as Q4_K_M",
+            )
         context = min(spec.context, LENGTH)
-        plan = plan_for_load(Load(str(path), context, device=device, kv=kv), spec)
+        load = Load(str(path), context, device=device, kv=kv)
+        plan = plan_for_load(load, spec)
         placement = plan.placement if plan else None
-        engines = Engines(path, file, spec, threads, placement, report or _silent)
+        kind = kv_kind(load, spec)
+        engines = Engines(path, file, spec, threads, placement, kind, report or _silent)
         with closing(Tokenizer.open(path, file)) as tokenizer:
             return _rounds(engines, tokenizer, seed)
 
@@ -133,6 +141,7 @@ class Engines:
     spec: ModelSpec
     threads: int | None
     placement: Placement | None
+    kv: KvKind
     report: Report
 
     def measure(
@@ -163,14 +172,12 @@ class Engines:
         table = page_table(list(range(pages)))
         loading, computing = self._stages(f"{named}: ktchat")
         with ExitStack() as opened:
-            kv: KvKind = "f16"
             if self.placement is None:
                 ops: Any = opened.enter_context(closing(CpuOps(self.threads)))
             else:
                 ops, _ = op_sets(self.placement, cuda_device, self.threads, opened)
-                kv = self.placement.kv
             model: Transformer[Any, Any, Any] = Transformer(
-                self.file, self.spec, ops, pages, PAGE_SIZE, loading, kv=kv
+                self.file, self.spec, ops, pages, PAGE_SIZE, loading, kv=self.kv
             )
 
             def forward(tokens: list[int], start: int) -> Floats:
@@ -181,11 +188,14 @@ class Engines:
             yield from _logits(sequences, forward, computing)
 
     def _baseline(self, sequences: list[Sequence], named: str) -> Iterator[Floats]:
-        """The same by llama.cpp."""
+        """The same by llama.cpp, with a KV cache of the same kind."""
         threads = default_threads() if self.threads is None else self.threads
         loading, computing = self._stages(f"{named}: {BASELINE}")
         loading(0, 0)
-        with LlamaCppReference(self.path, LENGTH, threads=threads, flash=False) as baseline:
+        flash = self.kv == "q8"  # llama.cpp has it with flash attention only
+        with LlamaCppReference(
+            self.path, LENGTH, threads=threads, flash=flash, kv=self.kv
+        ) as baseline:
 
             def forward(tokens: list[int], start: int) -> Floats:
                 if start == 0:

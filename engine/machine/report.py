@@ -54,6 +54,16 @@ def memory(found: Memory) -> str:
     return text
 
 
+def pages(come: bool | None) -> Line:
+    """Whether large pages came that were asked for (`engine.machine.probes.pages`)."""
+    words = {
+        True: "2 MiB, as asked for",
+        False: "4 KiB only, which costs some speed: see /sys/kernel/mm/transparent_hugepage/enabled",
+        None: "not known",
+    }
+    return "Memory pages", words[come]
+
+
 def gpu(found: Gpu) -> str:
     """`RTX 4090 · 24.0 GB, 22.9 GB free (firefox 0.6 GB) · reads up to 1008 GB/s · PCIe 4 x16, 32 GB/s`."""
     text = f"{found.name} · {byte_size(found.total)}, {byte_size(found.free)} free"

@@ -48,8 +48,7 @@ class HostCopies:
         """What the bytes depend on beside the model's files, in values that JSON has."""
         model = self._model
         stages = [
-            [stage.ops.name, model.cache_kind(stage), sorted(stage.layers.items())]
-            for stage in model.stages
+            [stage.ops.name, model.kv, sorted(stage.layers.items())] for stage in model.stages
         ]
         return [model.page_size, stages]
 

@@ -65,7 +65,7 @@ class Transformer(Generic[X, W, C]):
     """A decoder-only model bound to op sets, a KV cache of `pages` pages and bounded states in `slots` slots.
 
     `ops` is one op set, or one for every layer: layers next to each other that have the same are a
-    stage, and activations go from stage to stage through the host. `kv` is how devices keep the cache. A pass has
+    stage, and activations go from stage to stage through the host. `kv` is how they keep the cache. A pass has
     at most `chunk` tokens.
 
     Recurrent states and windows of positions are bounded. They belong to one position and cannot be cut back:
@@ -89,7 +89,7 @@ class Transformer(Generic[X, W, C]):
         each = list(ops) if isinstance(ops, Sequence) else [ops] * spec.layers
         if len(each) != spec.layers:
             raise ValueError(f"{len(each)} op sets for {spec.layers} layers")
-        self.spec, self.page_size, self._kv, self.slots = spec, page_size, kv, slots
+        self.spec, self.page_size, self.kv, self.slots = spec, page_size, kv, slots
         self.chunk = chunk
         self._position = 0
         load: WeightLoader[W] = WeightLoader(file, each[0], report)
@@ -120,7 +120,7 @@ class Transformer(Generic[X, W, C]):
                 stage.memory["recurrent"] = stage.ops.recurrent_state(state)
         for stage in self._having("window"):
             size = stage.layers["window"], self.page_size, self.slots
-            shape = spec.attention("window").window_cache(*size, self.cache_kind(stage), self.chunk)
+            shape = spec.attention("window").window_cache(*size, self.kv, self.chunk)
             with active(stage.ops):
                 stage.memory["window"] = stage.ops.kv_cache(shape)
 
@@ -216,12 +216,8 @@ class Transformer(Generic[X, W, C]):
         """Bytes of one position in all caches of the whole context."""
         return sum(self._shape(stage, 1).bytes_per_position for stage in self.stages)
 
-    def cache_kind(self, stage: Stage[X, W, C]) -> CacheKind:
-        """How a stage keeps keys and values: of several, those on the CPU in float16 whatever the others do."""
-        return "f16" if len(self.stages) > 1 and stage.ops.name == "cpu" else self._kv
-
     def _shape(self, stage: Stage[X, W, C], pages: int) -> CacheShape:
-        layers, kind = stage.layers["full"], self.cache_kind(stage)
+        layers, kind = stage.layers["full"], self.kv
         return cache_shape(self.spec, pages, self.page_size, layers, kind)
 
     def copy_page(self, source: int, target: int) -> None:

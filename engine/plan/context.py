@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from engine.common.units import byte_size
 from engine.errors import MemoryShortError, RequestError
-from engine.plan.footprint import PAGE, memory_bytes, weight_bytes, workspace_bytes
-from engine.protocol import Auto
+from engine.plan.footprint import PAGE, kv_row_bytes, memory_bytes, weight_bytes, workspace_bytes
+from engine.protocol import Auto, KvKind
 from engine.spec.spec import ModelSpec
 
 MAX_CHOSEN_CONTEXT = 32768
@@ -18,7 +18,9 @@ RESERVE = 256 << 20
 """Bytes left for buffers, the vocabulary and Python, at least."""
 
 
-def choose_context(requested: int | Auto | None, spec: ModelSpec, free: int) -> int:
+def choose_context(
+    requested: int | Auto | None, spec: ModelSpec, free: int, kv: KvKind = "f16"
+) -> int:
     """Tokens of context: what is asked for; "auto": the most that fits and that the model was trained
     for; None: the least of what it was trained for, what a quarter of the `free` bytes holds, what fits
     beside the weights, and 32768.
@@ -26,10 +28,10 @@ def choose_context(requested: int | Auto | None, spec: ModelSpec, free: int) -> 
     Raises `RequestError`, and `MemoryShortError` when weights and KV cache do not fit.
     """
     check_context(requested)
-    most = largest_context(spec, free)
-    context = wanted_context(requested, spec, free)
+    most = largest_context(spec, free, kv)
+    context = wanted_context(requested, spec, free, kv)
     if context > most:
-        raise _too_large(spec, context, free, most)
+        raise _too_large(spec, context, free, most, kv)
     return context
 
 
@@ -39,24 +41,26 @@ def check_context(requested: int | Auto | None) -> None:
         raise RequestError(f"A context of {requested} tokens is not possible")
 
 
-def wanted_context(requested: int | Auto | None, spec: ModelSpec, free: int) -> int:
+def wanted_context(
+    requested: int | Auto | None, spec: ModelSpec, free: int, kv: KvKind = "f16"
+) -> int:
     """The context of `choose_context`, whether it fits or not: at least one step unless asked for."""
     if requested == "auto":
-        return min(spec.context, max(CONTEXT_STEP, largest_context(spec, free)))
+        return min(spec.context, max(CONTEXT_STEP, largest_context(spec, free, kv)))
     if requested is not None:
         return requested
-    per_token = max(1, spec.kv_bytes_per_token)
+    per_token = max(1, kv_row_bytes(spec.kv_bytes_per_token, kv))
     fitting = min(
-        MAX_CHOSEN_CONTEXT, largest_context(spec, free), max(0, free) // KV_SHARE // per_token
+        MAX_CHOSEN_CONTEXT, largest_context(spec, free, kv), max(0, free) // KV_SHARE // per_token
     )
     return min(spec.context, max(1, fitting // CONTEXT_STEP) * CONTEXT_STEP)
 
 
-def largest_context(spec: ModelSpec, free: int) -> int:
+def largest_context(spec: ModelSpec, free: int, kv: KvKind = "f16") -> int:
     """Tokens whose KV cache fits beside the weights into `free` bytes; whole pages."""
     room = free - reserve_bytes(spec) - sum(weight_bytes(spec).values())
-    page = PAGE * max(1, spec.kv_bytes_per_token)
-    return max(0, room - sum(memory_bytes(spec, 0).values())) // page * PAGE
+    page = PAGE * max(1, kv_row_bytes(spec.kv_bytes_per_token, kv))
+    return max(0, room - sum(memory_bytes(spec, 0, kv).values())) // page * PAGE
 
 
 def reserve_bytes(spec: ModelSpec) -> int:
@@ -64,8 +68,10 @@ def reserve_bytes(spec: ModelSpec) -> int:
     return max(RESERVE, workspace_bytes(spec))
 
 
-def _too_large(spec: ModelSpec, context: int, free: int, most: int) -> MemoryShortError:
-    weights, cache = (sum(p.values()) for p in (weight_bytes(spec), memory_bytes(spec, context)))
+def _too_large(spec: ModelSpec, context: int, free: int, most: int, kv: KvKind) -> MemoryShortError:
+    weights, cache = (
+        sum(p.values()) for p in (weight_bytes(spec), memory_bytes(spec, context, kv))
+    )
     return MemoryShortError(
         f"{spec.name} does not fit into memory",
         f"Its weights take {byte_size(weights)} and a context of {context} tokens {byte_size(cache)}, "

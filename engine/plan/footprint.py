@@ -5,6 +5,7 @@ Pure arithmetic over a spec; tests/engine/test_plan_measured.py holds it against
 
 from __future__ import annotations
 
+from engine.protocol import KvKind
 from engine.spec.spec import Group, LayerKind, ModelSpec
 from kernels.sizes import PAGE_SIZE, PROMPT_CHUNK
 from kernels.window import WindowPages
@@ -51,10 +52,27 @@ def _transposed_bytes(spec: ModelSpec) -> int:
     return int(spec.layers * per_layer)
 
 
-def kv_bytes(spec: ModelSpec, context: int) -> int:
-    """Bytes of the KV cache of the whole context in float16, whole pages."""
+def kv_row_bytes(in_float16: int, kv: KvKind) -> int:
+    """Bytes on the CPU of a position that takes so many in float16: in 16 bits with a scale for each head, in 8 bits
+    34 for 32 features."""
+    return -(-in_float16 * 65 // 64) if kv == "f16" else -(-in_float16 * 17 // 32)
+
+
+def quantised_kv_obstacle(spec: ModelSpec) -> str:
+    """Why a KV cache in 8 bits is impossible, which has a scale for every 32 features; empty: it is not."""
+    if not spec.native:
+        return "llama.cpp runs the model"
+    mla = spec.mla
+    sizes = [size for of in spec.attentions for size in (of.head_dim, of.value_dim)]
+    sizes = sizes if mla is None else [mla.kv_lora, mla.rope]
+    wrong = [size for size in sizes if size % 32]
+    return f"its heads of {wrong[0]} features are no multiple of 32" if wrong else ""
+
+
+def kv_bytes(spec: ModelSpec, context: int, kv: KvKind = "f16") -> int:
+    """Bytes of the KV cache of the whole context, whole pages."""
     pages = -(-context // PAGE) + 1
-    return pages * PAGE * spec.kv_bytes_per_token
+    return pages * PAGE * kv_row_bytes(spec.kv_bytes_per_token, kv)
 
 
 def state_slots(spec: ModelSpec) -> int:
@@ -74,9 +92,9 @@ def state_bytes(spec: ModelSpec) -> int:
     return state_slots(spec) * spec.state_bytes
 
 
-def window_bytes(spec: ModelSpec) -> int:
-    """Bytes of the KV cache of layers that see a window, in float16, with the copies that are kept."""
-    return window_positions(spec) * spec.window_row_bytes
+def window_bytes(spec: ModelSpec, kv: KvKind = "f16") -> int:
+    """Bytes of the KV cache of layers that see a window, with the copies that are kept."""
+    return window_positions(spec) * kv_row_bytes(spec.window_row_bytes, kv)
 
 
 def window_positions(spec: ModelSpec, chunk: int = CHUNK) -> int:
@@ -84,11 +102,11 @@ def window_positions(spec: ModelSpec, chunk: int = CHUNK) -> int:
     return _windows(spec, chunk).pages(state_slots(spec)) * PAGE
 
 
-def memory_bytes(spec: ModelSpec, context: int) -> dict[LayerKind, int]:
+def memory_bytes(spec: ModelSpec, context: int, kv: KvKind = "f16") -> dict[LayerKind, int]:
     """Bytes of what layers of each kind remember, on the CPU."""
     return {
-        "full": kv_bytes(spec, context),
-        "window": window_bytes(spec),
+        "full": kv_bytes(spec, context, kv),
+        "window": window_bytes(spec, kv),
         "recurrent": state_bytes(spec),
     }
 

@@ -126,15 +126,6 @@ def _row(in_float16: int, kv: KvKind) -> int:
     return in_float16 if kv == "f16" else -(-in_float16 * 17 // 32)
 
 
-def quantised_kv_obstacle(spec: ModelSpec) -> str:
-    """Why a KV cache in 8 bits is impossible, which has a scale for every 32 features; empty: it is not."""
-    mla = spec.mla
-    sizes = [size for of in spec.attentions for size in (of.head_dim, of.value_dim)]
-    sizes = sizes if mla is None else [mla.kv_lora, mla.rope]
-    wrong = [size for size in sizes if size % 32]
-    return f"its heads of {wrong[0]} features are no multiple of 32" if wrong else ""
-
-
 def work_bytes(
     spec: ModelSpec, context: int, flash: bool, streams: bool, chunk: int = CHUNK
 ) -> int:

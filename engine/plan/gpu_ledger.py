@@ -166,7 +166,7 @@ class GpuRoom:
             for group in layer:
                 if place.gpu is None or (group == "experts" and place.experts < experts):
                     weights[group] = weights.get(group, 0) + _resident(layer, group)
-        memories = self._memories(range(on_cpu), placement, "f16")
+        memories = self._memories(range(on_cpu), placement, placement.kv)
         free, chunk = self.hardware.memory.available, placement.chunk
         return ram_ledger(free, weights, memories, spec, HOST, chunk)
 

@@ -34,7 +34,7 @@ class Placement:
     context: int
     """Tokens of KV cache that there is room for."""
     kv: Literal["f16", "q8"]
-    """How GPUs keep the KV cache; the CPU's is always float16."""
+    """How the KV cache is kept."""
     chunk: int = PROMPT_CHUNK
     """Most tokens of a prompt in one pass, where experts stream; else `PROMPT_CHUNK`."""
 

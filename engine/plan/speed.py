@@ -19,7 +19,8 @@ from engine.errors import KtchatError
 from engine.gguf.file import GGUFFile
 from engine.machine.probe import here, machine_key
 from engine.machine.types import Cpu, Hardware
-from engine.protocol import Computed, Figures, RuntimeName
+from engine.plan.footprint import kv_row_bytes
+from engine.protocol import Computed, Figures, KvKind, RuntimeName
 from engine.spec.reader import read_spec
 from engine.spec.spec import ModelSpec
 
@@ -72,11 +73,11 @@ class Speed:
     prefill_measured: bool = False
 
 
-def predict(spec: ModelSpec, hardware: Hardware, context: int) -> Speed:
+def predict(spec: ModelSpec, hardware: Hardware, context: int, kv: KvKind = "f16") -> Speed:
     """The speed of a model on a machine's CPU; measured figures of this machine come first."""
     bandwidth = hardware.memory.best_read_gb_s
     past = {} if hardware.assumed else recorded(spec, hardware)
-    decode = _decode(spec, bandwidth, context)
+    decode = _decode(spec, bandwidth, context, kv)
     prefill, prefill_bound = _prefill(spec, hardware.cpu, bandwidth)
     return Speed(
         decode_tok_s=past.get("decode_tok_s") or decode,
@@ -159,20 +160,21 @@ def speed_key(spec: ModelSpec, device: Computed = "CPU") -> str:
     return f"{spec.architecture}-{spec.layers}x{spec.hidden}{experts}-{spec.quantisation}{'' if device == 'CPU' else f'-{device}'}"
 
 
-def token_bytes(spec: ModelSpec, context: int) -> int:
+def token_bytes(spec: ModelSpec, context: int, kv: KvKind = "f16") -> int:
     """Bytes that decoding one token reads."""
     position = min(DECODE_AT, context // 2)
     bounded = 2 * spec.state_bytes  # read and written
     if spec.windowed is not None:
-        bounded += min(position, spec.windowed.window) * spec.window_row_bytes
-    return spec.active_bytes_per_token + position * spec.kv_bytes_per_token + bounded
+        bounded += min(position, spec.windowed.window) * kv_row_bytes(spec.window_row_bytes, kv)
+    row = kv_row_bytes(spec.kv_bytes_per_token, kv)
+    return spec.active_bytes_per_token + position * row + bounded
 
 
-def _decode(spec: ModelSpec, bandwidth: float, context: int) -> float | None:
+def _decode(spec: ModelSpec, bandwidth: float, context: int, kv: KvKind) -> float | None:
     if not bandwidth:
         return None
     reached = bandwidth * 1e9 * DECODE_EFFICIENCY[spec.runtime]
-    return 1.0 / (token_bytes(spec, context) / reached + spec.layers * LAYER_SECONDS)
+    return 1.0 / (token_bytes(spec, context, kv) / reached + spec.layers * LAYER_SECONDS)
 
 
 def _prefill(spec: ModelSpec, cpu: Cpu, bandwidth: float) -> tuple[float | None, str]:

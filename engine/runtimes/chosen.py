@@ -14,9 +14,10 @@ from engine.machine.probe import available_memory, probe
 from engine.machine.probes.gpu import gpus
 from engine.machine.types import Hardware
 from engine.plan.context import choose_context
+from engine.plan.footprint import quantised_kv_obstacle
 from engine.plan.memory_plan import MemoryPlan
 from engine.plan.planner import make_plan
-from engine.protocol import Load
+from engine.protocol import KvKind, Load
 from engine.runtimes.base import LoadProgress
 from engine.runtimes.native import NativeRuntime
 from engine.spec.spec import ModelSpec
@@ -59,9 +60,15 @@ def load_as(
                 if load.device != "auto":
                     raise
                 say(f"The CPU computes: {error.what[0].lower()}{error.what[1:]}. {error.why}")
-        context = choose_context(load.context, spec, available_memory())
+        kv = kv_kind(load, spec)
+        context = choose_context(load.context, spec, available_memory(), kv)
         say_longer(context, spec, say)
-        return NativeRuntime.load(file, spec, context, load.threads, progress)
+        return NativeRuntime.load(file, spec, context, load.threads, progress, kv)
+
+
+def kv_kind(load: Load, spec: ModelSpec) -> KvKind:
+    """How our own runtime keeps the KV cache."""
+    return "f16" if quantised_kv_obstacle(spec) else load.kv
 
 
 def say_longer(context: int, spec: ModelSpec, say: Say) -> None:
@@ -84,10 +91,11 @@ def plan_for_load(load: Load, spec: ModelSpec, say: Say = lambda words: None) ->
     plan = None
     if load.device == "gpu" or (load.device == "auto" and spec.native and gpus()[0]):
         plan = make_plan(spec, _look(), load.context, load.device, load.kv)
-    placement = plan.placement if plan else None
-    if load.kv == "q8" and (placement is None or placement.kv != "q8"):
-        say("The KV cache is in float16: 8 bits are for the GPU, and for heads that they suit")
-    if plan is None or placement is None:
+    if load.kv == "q8":
+        foreign = "llama.cpp runs the model" if load.runtime == "llama.cpp" else ""
+        if why := foreign or quantised_kv_obstacle(spec):
+            say(f"The KV cache is in 16 bits: {why}")
+    if plan is None or plan.placement is None:
         return None
     if not plan.fits:
         raise MemoryShortError(

@@ -28,7 +28,7 @@ from engine.runtimes.snapshots import CachedSequence, Snapshots
 from engine.spec.spec import ModelSpec
 from kernels import sizes
 from kernels.cancelling import Heeds
-from kernels.ops import Floats, Ints
+from kernels.ops import CacheKind, Floats, Ints
 from kernels.timing import Rows, Watched
 
 PAGE_SIZE = sizes.PAGE_SIZE
@@ -88,13 +88,14 @@ class NativeRuntime:
         context: int,
         threads: int | None = None,
         report: Report = lambda done, total: None,
+        kv: CacheKind = "f16",
     ) -> NativeRuntime:
         """The model in `file` on this machine's CPU; `threads` None takes its physical cores."""
         from kernels.cpu import CpuOps
 
         ops, pages = CpuOps(threads, pin=True), pages_for(context)
         return cls(
-            Transformer(file, spec, ops, pages, PAGE_SIZE, report, slots=state_slots(spec)),
+            Transformer(file, spec, ops, pages, PAGE_SIZE, report, kv=kv, slots=state_slots(spec)),
             context,
             pages,
             [ops],

@@ -15,11 +15,14 @@ import numpy.typing as npt
 
 from kernels import ggml
 from kernels.cpu.native import RopeStruct, RoutingStruct, load
-from kernels.ops import Biases, CacheShape, Gating, Rope, Routing, Tensor
+from kernels.ops import Biases, Bytes, CacheShape, Gating, Rope, Routing, Tensor
 from kernels.quants import MATRIX_TYPES
 
 Array = npt.NDArray[Any]
 """Activations: float32, or int32 for the router's choice."""
+
+PAGE_SIZES = (16, 32, 64, 128)
+"""Positions of a page that attention's tiles are made of."""
 
 _FLOAT = np.dtype(np.float32)
 _INT = np.dtype(np.int32)
@@ -59,16 +62,17 @@ class Weight:
     """Weights made ready: a native matrix over the file's bytes, or a float32 vector.
 
     `pointer` is the native matrix's handle or the vector's address. `count` is 0 for a vector and
-    1 for a two-dimensional matrix.
+    1 for a two-dimensional matrix. A matrix that is not `multiplied` is a table: its rows are read.
     """
 
-    __slots__ = ("_free", "_keep", "batched", "cols", "count", "pointer", "rows")
+    __slots__ = ("_free", "_keep", "batched", "cols", "count", "multiplied", "pointer", "rows")
 
     def __init__(
         self, pointer: int, count: int, rows: int, cols: int, batched: bool, keep: object
     ) -> None:
         self.pointer, self.count, self.rows, self.cols = pointer, count, rows, cols
         self.batched = batched
+        self.multiplied = True
         self._keep = keep
         self._free = load().kt_matrix_free  # still there when the interpreter shuts down
 
@@ -108,9 +112,11 @@ def matrix(context: int, tensor: Tensor, repack: bool = True) -> Weight:
         int(repack),
     )
     if not pointer:
-        raise ValueError(f"{tensor.name}: ggml has no product for {kind.name} weights")
+        raise ValueError(f"{tensor.name}: no kernels for {kind.name} weights, or no memory")
     keep = None if repack and has_tiles(tensor) else data
-    return Weight(pointer, count, tensor.rows, tensor.cols, len(tensor.shape) == 3, keep)
+    weight = Weight(pointer, count, tensor.rows, tensor.cols, len(tensor.shape) == 3, keep)
+    weight.multiplied = repack or not has_tiles(tensor)
+    return weight
 
 
 def vector(tensor: Tensor) -> Weight:
@@ -123,14 +129,20 @@ def vector(tensor: Tensor) -> Weight:
 
 def expect_matrix(weight: Weight, cols: int) -> int:
     """Rows of one (rows, cols) matrix. Raises `ValueError` for any other."""
-    if weight.cols != cols or weight.batched or not weight.count:
+    if weight.cols != cols or weight.batched or not weight.count or not weight.multiplied:
         raise ValueError(f"wanted a matrix of {cols} columns, got {describe(weight)}")
     return weight.rows
 
 
+def expect_table(weight: Weight) -> None:
+    """Raise `ValueError` unless rows can be read from `weight`."""
+    if weight.batched or not weight.count:
+        raise ValueError(f"wanted a table, got {describe(weight)}")
+
+
 def expect_matrices(weight: Weight, count: int, rows: int, cols: int) -> None:
     """Raise `ValueError` unless `weight` holds `count` (rows, cols) matrices."""
-    if (weight.count, weight.rows, weight.cols) != (count, rows, cols):
+    if (weight.count, weight.rows, weight.cols) != (count, rows, cols) or not weight.multiplied:
         raise ValueError(f"wanted {count} matrices ({rows}, {cols}), got {describe(weight)}")
 
 
@@ -158,11 +170,13 @@ def describe(weight: Weight) -> str:
     """A weight's shape in words."""
     if not weight.count:
         return f"a vector of {weight.cols}"
-    return f"{weight.count} matrices ({weight.rows}, {weight.cols})"
+    kind = "matrices" if weight.multiplied else "tables"
+    return f"{weight.count} {kind} ({weight.rows}, {weight.cols})"
 
 
 class Cache:
-    """A float16 KV cache: keys (layers, pages, heads, page_size, key), values alike."""
+    """A KV cache in native memory, which is touched when it is written: keys (layers, pages, heads, bytes) as
+    src/attention_cache.inc.h lays them out, values alike."""
 
     __slots__ = ("_free", "keys", "pointer", "shape", "values")
 
@@ -170,14 +184,12 @@ class Cache:
         self.pointer = 0
         if min(shape.layers, shape.pages, shape.page_size, shape.heads, shape.key) < 1:
             raise ValueError(f"an empty cache: {shape}")
+        if shape.page_size not in PAGE_SIZES:
+            raise ValueError(f"pages of {shape.page_size} positions, not one of {PAGE_SIZES}")
         self.shape = shape
         self._free = load().kt_cache_free
-        outer = (shape.layers, shape.pages, shape.heads, shape.page_size)
-        self.keys = np.zeros((*outer, shape.key), dtype=np.float16)
-        self.values = np.zeros((*outer, shape.value), dtype=np.float16)
         self.pointer = load().kt_cache(
-            self.keys.ctypes.data,
-            self.values.ctypes.data if shape.value else None,
+            shape.kind == "q8",
             shape.layers,
             shape.pages,
             shape.page_size,
@@ -188,6 +200,18 @@ class Cache:
         )
         if not self.pointer:
             raise MemoryError("no memory for a cache")
+        self.keys, self.values = self._bytes(0), self._bytes(1)
+
+    def _bytes(self, values: int) -> Bytes:
+        """All keys, or all values; theirs is the memory of the cache."""
+        shape = self.shape
+        size = load().kt_cache_head_bytes(self.pointer, values)
+        outer = (shape.layers, shape.pages, shape.heads, size)
+        if not size:
+            return np.empty(outer, np.uint8)
+        count = int(np.prod(outer))
+        data = (ctypes.c_uint8 * count).from_address(load().kt_cache_data(self.pointer, values))
+        return np.ctypeslib.as_array(data).reshape(outer)
 
     def __del__(self) -> None:
         if self.pointer:

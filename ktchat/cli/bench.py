@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ktchat.cli import background, bench_lookup, bench_restore, bench_table, output
-from ktchat.common import paths
+from ktchat.cli import background, bench_lookup, bench_model, bench_restore, bench_table, output
 from ktchat.common.errors import UsageError
 from ktchat.common.text import one_line
 
@@ -54,6 +53,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="tokens in the context, at least, before the first is generated",
     )
     parser.add_argument(
+        "--lengths",
+        metavar="N,N,…",
+        help="instead of --prompt: a table of prompts of these lengths, with what limits each",
+    )
+    parser.add_argument(
+        "--kv", choices=["f16", "q8"], default="f16", help="how the context is kept (default: f16)"
+    )
+    parser.add_argument(
         "--follow-up",
         type=int,
         default=0,
@@ -96,7 +103,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def main(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
     if args.shape == "list":
-        return _list_shapes()
+        return bench_model.list_shapes()
     if (args.model is None) == (args.shape is None):
         raise UsageError("bench measures either a model or a shape", "", "Use -m FILE or --shape")
     if args.model is not None and (args.layers is not None or args.recipe is not None):
@@ -106,6 +113,10 @@ def main(args: argparse.Namespace) -> int:
         return _alone(args, bench_lookup)
     if args.restore is not None:
         return _alone(args, bench_restore)
+    if args.lengths is not None:
+        from ktchat.cli import bench_lengths
+
+        return bench_lengths.run(args, load, lambda report: bench_model.file(args, report))
     target = Path(args.trace) if args.trace is not None else None
     if target is not None:
         from engine.evaluation.trace import check_writable
@@ -125,7 +136,9 @@ def main(args: argparse.Namespace) -> int:
 def _alone(args: argparse.Namespace, part: Any) -> int:
     """One of the measurements that stand alone, a module with `check`, `measure` and `table`."""
     part.check(args)
-    result = background.run(lambda report: part.measure(args, _model(args, report), report))
+    result = background.run(
+        lambda report: part.measure(args, bench_model.file(args, report), report)
+    )
     if args.json:
         output.line(json.dumps(result.to_dict()))
     else:
@@ -174,7 +187,7 @@ def _load(args: argparse.Namespace) -> Load:
 def _measure(args: argparse.Namespace, load: Load, report: background.Report) -> BenchResult:
     from engine.evaluation.bench import bench
 
-    path = _model(args, report)
+    path = bench_model.file(args, report)
     result = bench(
         path,
         load,
@@ -182,27 +195,12 @@ def _measure(args: argparse.Namespace, load: Load, report: background.Report) ->
         threads=args.threads,
         traced=args.trace is not None,
         device=args.device,
+        kv=args.kv,
         report=report,
     )
     if args.model is not None and args.threads is None:
         _keep(path, result)
     return result
-
-
-def _model(args: argparse.Namespace, report: background.Report) -> Path:
-    """The model's file, or that of a shape, which is made where it is not there."""
-    if args.model is not None:
-        return Path(args.model)
-    from engine.evaluation.synthetic import shape_file
-
-    home = paths.home()
-    return shape_file(
-        args.shape,
-        args.layers,
-        home / "shapes" if home else None,
-        recipe=args.recipe or "",
-        report=lambda done, total: report("making the weights", done, total),
-    )
 
 
 def _keep(path: Path, result: BenchResult) -> None:
@@ -218,16 +216,3 @@ def _keep(path: Path, result: BenchResult) -> None:
         decode_seconds=load.generate / result.decode_tok_s,
     )
     record_run(path, turn, result.device)
-
-
-def _list_shapes() -> int:
-    from engine.spec.recipes import RECIPES
-    from engine.spec.shapes import SHAPES
-
-    for name, shape in SHAPES.items():
-        output.line(
-            f"{name:<18}{shape.architecture:<11}{shape.layers} layers, {shape.some_layers} unless"
-            " --layers says otherwise"
-        )
-    output.line(f"recipes: {', '.join(RECIPES)}")
-    return 0

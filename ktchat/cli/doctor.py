@@ -49,6 +49,7 @@ def main(args: argparse.Namespace) -> int:
     """Look and print; returns the exit code."""
     from engine.machine import profiles
     from engine.machine import report as machine_report
+    from engine.machine.probes.pages import huge_pages_come
 
     facts: list[GpuFacts] = []
     if args.profile is not None:
@@ -59,10 +60,13 @@ def main(args: argparse.Namespace) -> int:
     machine = dataclasses.replace(machine, problems=machine.problems + faults)
     if args.json:
         shown = machine.to_dict() | {"gpu_facts": [dataclasses.asdict(fact) for fact in facts]}
+        if not machine.assumed:
+            shown["huge_pages"] = huge_pages_come()
         output.line(json.dumps(shown, indent=2))
         return 0
     lines = [*machine_report.lines(machine), *_gpu_lines(machine, facts)]
     if not machine.assumed:
+        lines.append(machine_report.pages(huge_pages_come()))
         lines += machine_report.software(machine.software)
     else:
         lines.append(("assumed", f"{machine.name}: {machine.assumed}"))

@@ -32,7 +32,7 @@ def add(parser: argparse.ArgumentParser, default: str | None) -> None:
         "--kv",
         choices=["f16", "q8"],
         default=default,
-        help="how the GPU keeps the context; q8: half the room, a little less exact (default: f16)",
+        help="how the context is kept; q8: half the room, a little less exact (default: f16)",
     )
     parser.add_argument(
         "--lookup",

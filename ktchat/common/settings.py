@@ -94,7 +94,7 @@ class Settings:
     )
     kv: str = _setting(
         "f16",
-        'How the GPU keeps the context: "f16", or "q8": half the room, a little less exact.',
+        'How the context is kept: "f16", or "q8": half the room, a little less exact.',
         get_args(KvKind),
     )
     disk_cache: bool = _setting(

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import RequestError
 from ktchat.common.paths import models_folder, settings_file
 from ktchat.common.settings import Overrides, SettingsFile
 
@@ -47,10 +46,7 @@ def plan_of(spec: ModelSpec, hardware: Hardware) -> MemoryPlan:
     from engine.plan.planner import make_plan
 
     load = load_settings()
-    try:
-        return make_plan(spec, hardware, load.context, kv=load.kv)
-    except RequestError:  # the CPU keeps its KV cache in float16
-        return make_plan(spec, hardware, load.context)
+    return make_plan(spec, hardware, load.context, kv=load.kv)
 
 
 def load_settings() -> Load:

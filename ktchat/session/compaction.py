@@ -159,6 +159,7 @@ class Compactor:
         before = conversation.compaction
         turns = conversation.turns[before.unread : room.compaction.unread]
         writing = summary_of(self._chat, conversation, turns, before.summary, room.summary)
+        await self._chat.give_way()
         with self._chat.occupied():
             async with aclosing(writing) as texts:
                 async for text in texts:

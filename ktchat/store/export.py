@@ -35,8 +35,10 @@ def to_json(
     conversation: Conversation,
     replaced: Iterable[Turn] = (),
     facts: dict[str, Any] | None = None,
+    engine: str = "",
 ) -> str:
-    """Everything that is known of the session, as JSON (ASCII only); `facts` are of the model's file. `order` is
+    """Everything that is known of the session, as JSON (ASCII only); `facts` are of the model's file, `engine` is the
+    version of what computes. `order` is
     that in which the turns of the whole tree were written."""
     replaced = list(replaced)
     tree = sorted((*conversation.turns, *replaced), key=lambda turn: turn.number)
@@ -45,6 +47,7 @@ def to_json(
         "format": "ktchat-session",
         "version": 1,
         "program": f"ktchat {__version__}",
+        "engine": engine,
         "id": conversation.id,
         "title": conversation.title,
         "created": conversation.created,

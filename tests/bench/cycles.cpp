@@ -1,10 +1,15 @@
-// Cycles of the AVX2 kernels with data in the caches, beside a loop of FMAs that two units finish in
+// Cycles of the kernels of one instruction set with data in the caches, beside a loop of FMAs that two units finish in
 // half a cycle each: a shared machine's clock and neighbours are the same for both.
 //
 //   g++ -std=gnu++17 -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast -mavx2 -mfma -mf16c
 //       -mbmi2 -Ikernels/cpu/src tests/bench/cycles.cpp -o /tmp/cycles && /tmp/cycles
+//
+// For AVX-512 VNNI also -DKTCHAT_ISA=avx512vnni -mavx512{f,bw,dq,vl,vnni} and
+// -mprefer-vector-width=512.
+#ifndef KTCHAT_ISA
 #define KTCHAT_ISA avx2
-#define KTCHAT_ISA_NAME "avx2"
+#endif
+#define KTCHAT_ISA_NAME "cycles"
 #include "isa_kernels.inc.h"
 
 #include <cstdio>
@@ -17,7 +22,7 @@ Matrix::~Matrix() {}
 }  // namespace ktchat
 
 using namespace ktchat;
-using namespace ktchat::avx2;
+using namespace ktchat::KTCHAT_ISA;
 
 namespace {
 
@@ -75,19 +80,32 @@ void product_cycles(const Tile16Type& type, const char* name, int tokens) {
 }
 
 // Attention of `rows` query rows over 1024 positions; values of 0: part of the keys.
-void attention_cycles(const char* name, int key, int value, int rows, bool latent) {
-    constexpr int kLength = 1024, kPage = 32;
-    std::vector<uint16_t> cache(static_cast<size_t>(kLength * key));
-    for (uint16_t& each : cache) each = float_to_half(random_float());
+void attention_cycles(const char* name, int key, int value, int rows, bool latent, bool eight_bits) {
+    constexpr int kLength = 1024, kPage = 32, kPages = kLength / kPage;
+    const KvFormat format = eight_bits ? KvFormat{1, 32, 127, 16900000} : KvFormat{2, 128, 8191, 262000};
+    const auto page_bytes = [&](int features) {
+        const int blocks = (features + format.block - 1) / format.block;
+        return static_cast<size_t>(kPage * (padded(features) * format.bytes + 2 * blocks) + 63) / 64 * 64;
+    };
+    struct alignas(64) Line {
+        uint8_t bytes[64];
+    };
+    std::vector<Line> keys(kPages * page_bytes(key) / 64), values(kPages * page_bytes(value) / 64);
     std::vector<int32_t> pages;
-    for (int i = 0; i < kLength / kPage; i++) pages.push_back((i * 7 + 3) % (kLength / kPage));
-    std::vector<float> q(static_cast<size_t>(rows * key)), maxima(64), sums(64);
+    for (int i = 0; i < kPages; i++) pages.push_back((i * 7 + 3) % kPages);
+    std::vector<float> q(static_cast<size_t>(rows * key)), maxima(64), sums(64), row(1024);
+    for (int i = 0; i < kLength; i++) {
+        for (float& each : row) each = random_float();
+        append_row(format, row.data(), key, keys[0].bytes + i / kPage * page_bytes(key), kPage, i % kPage, false);
+        append_row(format, row.data(), value, values[0].bytes + i / kPage * page_bytes(value), kPage, i % kPage,
+                   true);
+    }
     for (float& each : q) each = random_float();
     const std::vector<int> firsts(64, 0), limits(64, kLength);
     std::vector<const float*> queries;
     for (int r = 0; r < rows; r++) queries.push_back(&q[static_cast<size_t>(r * key)]);
-    std::vector<Vec> scratch(attention_scratch(rows, key, value) / W + 1);
-    std::vector<Vec> outputs(static_cast<size_t>(rows * padded(value) / W));
+    std::vector<Line> scratch(attention_scratch(rows, key, value, format, latent) / 16 + 1);
+    std::vector<Line> outputs(static_cast<size_t>(rows * padded(value) / 16));
 
     AttentionTile tile{};
     tile.queries = queries.data();
@@ -95,10 +113,11 @@ void attention_cycles(const char* name, int key, int value, int rows, bool laten
     tile.limits = limits.data();
     tile.rows = rows;
     tile.scale = 0.1f;
-    tile.keys = cache.data();
-    tile.values = latent ? nullptr : cache.data();
-    tile.key_page_stride = static_cast<size_t>(kPage * key);
-    tile.value_page_stride = static_cast<size_t>(kPage * value);
+    tile.format = &format;
+    tile.keys = keys[0].bytes;
+    tile.values = latent ? nullptr : values[0].bytes;
+    tile.key_page_stride = page_bytes(key);
+    tile.value_page_stride = page_bytes(value);
     tile.pages = pages.data();
     tile.page_size = kPage;
     tile.key = key;
@@ -109,21 +128,26 @@ void attention_cycles(const char* name, int key, int value, int rows, bool laten
     tile.maxima = maxima.data();
     tile.sums = sums.data();
     const double taken = cycles([&] { attention_tile(tile); }) / kLength;
-    std::printf("%-24s %7.1f cycles a position, %3.0f %% of the multipliers' peak\n", name, taken,
-                100 * rows * (key + value) / (2.0 * W) / taken);
+    std::printf("%-24s %2d bits %7.1f cycles a position, %4.1f products a cycle\n", name, eight_bits ? 8 : 16,
+                taken, rows * (key + value) / taken);
 }
 
 }  // namespace
 
 int main() {
-    attention_cycles("decode, 8 x 128", 128, 128, 8, false);
-    attention_cycles("prefill, 32 x 128", 128, 128, 32, false);
-    attention_cycles("latent decode, 16 x 576", 576, 512, 16, true);
-    attention_cycles("latent prefill, 32 x 576", 576, 512, 32, true);
+    for (const bool eight_bits : {false, true}) {
+        attention_cycles("decode, 8 x 128", 128, 128, 8, false, eight_bits);
+        attention_cycles("prefill, 64 x 128", 128, 128, 64, false, eight_bits);
+        attention_cycles("latent decode, 16 x 576", 576, 512, 16, true, eight_bits);
+        attention_cycles("latent prefill, 64 x 576", 576, 512, 64, true, eight_bits);
+    }
     const struct {
         const char* name;
         int type;
-    } kinds[] = {{"Q4_K", 12}, {"Q5_K", 13}, {"Q6_K", 14}, {"IQ4_XS", 23}, {"Q8_0", 8}, {"MXFP4", 39}};
+    } kinds[] = {{"Q4_K", 12},    {"Q5_K", 13},    {"Q6_K", 14},   {"IQ4_XS", 23},  {"Q8_0", 8},
+                 {"MXFP4", 39},   {"IQ1_S", 19},   {"IQ1_M", 29},  {"IQ2_XXS", 16}, {"IQ2_XS", 17},
+                 {"IQ2_S", 22},   {"IQ3_XXS", 18}, {"IQ3_S", 21},  {"Q4_1", 3},     {"Q5_1", 7},
+                 {"TQ1_0", 34},   {"TQ2_0", 35},   {"NVFP4", 40},  {"Q1_0", 41},    {"Q2_0", 42}};
     for (const int tokens : {1, 4, 32, 64}) {
         for (const auto& kind : kinds) product_cycles(*find_tile16_type(kind.type), kind.name, tokens);
     }

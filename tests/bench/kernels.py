@@ -14,14 +14,17 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from engine.evaluation.quantise import quantise
+from engine.evaluation.random_rows import random_rows
 from engine.machine.probes.bandwidth import read_bandwidth
 from kernels.cpu import CpuOps
 from kernels.ops import CacheShape, Rope, Routing, Tensor
-from kernels.quants import BY_NAME
+from kernels.quants import BY_NAME, IK_TYPES
+from tests.support.random_blocks import RANDOM_TYPES, random_blocks
 
 HIDDEN, WIDTH, EXPERTS, TOP_K = 2048, 768, 128, 8
 HEADS, KV_HEADS, HEAD = 32, 4, 128
@@ -37,11 +40,17 @@ class Case:
     run: Callable[[int], object]
 
 
+@cache
+def sample_rows(kind: str, cols: int) -> np.ndarray:
+    """The bytes of 64 random rows."""
+    sample = np.random.default_rng(1).standard_normal((64, cols)).astype(np.float32) * 0.02
+    makers = dict.fromkeys(IK_TYPES, random_rows) | dict.fromkeys(RANDOM_TYPES, random_blocks)
+    return makers.get(kind, quantise)(sample, BY_NAME[kind]).reshape(-1)
+
+
 def weights(kind: str, *shape: int) -> Tensor:
     """Plausible weights in a mapped file, as models are: few quantised rows, repeated."""
-    rng = np.random.default_rng(1)
-    sample = rng.standard_normal((64, shape[-1])).astype(np.float32) * 0.02
-    rows = quantise(sample, BY_NAME[kind])
+    rows = sample_rows(kind, shape[-1])
     size = BY_NAME[kind].row_bytes(shape[-1]) * int(np.prod(shape[:-1]))
     with tempfile.TemporaryFile() as file:
         file.write(np.resize(rows, size).tobytes())
@@ -90,7 +99,7 @@ def attention(ops: CpuOps, length: int) -> Case:
     layers = max(1, (64 << 20) // (length * KV_HEADS * HEAD * 4))
     pages = np.arange(-(-length // 32), dtype=np.int32)
     cache = ops.kv_cache(CacheShape(layers, len(pages), 32, KV_HEADS, HEAD, HEAD))
-    cache.keys[:], cache.values[:] = 0.1, 0.2
+    cache.keys[:], cache.values[:] = 1, 1
     q = floats(1, HEADS * HEAD)
     return Case(
         f"attention over {length}",
@@ -134,6 +143,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.15, help="a case and round")
     parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument(
+        "--types", default="", metavar="A,B", help="products of these types instead"
+    )
     options = parser.parse_args()
     ops = CpuOps(options.threads)
     makers: list[tuple[str, Callable[[], Case]]] = [
@@ -148,8 +160,18 @@ def main() -> None:
         ("moe Q4_K/Q4_K prefill", lambda: experts(ops, "Q4_K", "Q4_K", n=512)),
         ("attention 4096", lambda: attention(ops, 4096)),
     ]
+    if options.types:
+        makers = [
+            (
+                f"linear {kind}",
+                lambda kind=kind, n=n: dense(ops, kind, 5120, 20 if n == 1 else 2, n),
+            )
+            for kind in options.types.split(",")
+            for n in (1, 512)
+        ]
     cases = [make() for name, make in makers if options.only in name]
-    cases += [case for case in small_ops(ops) if options.only in case.name]
+    if not options.types:
+        cases += [case for case in small_ops(ops) if options.only in case.name]
     times: dict[str, list[float]] = {case.name: [] for case in cases}
     ratios: dict[str, list[float]] = {case.name: [] for case in cases}
     limits = []

@@ -1,5 +1,6 @@
 """The benchmark measures what it says, in turns, and its command line is clean."""
 
+import itertools
 import json
 import os
 import signal
@@ -29,7 +30,7 @@ from tests.support.simulated_device import SimulatedDevice
 from tests.support.tiny import tiny_model
 
 KEYS = [
-    "device",
+    *("device", "kv", "prompt", "token_bytes", "memory_nodes", "huge_page_bytes"),
     *("prefill_tok_s", "decode_tok_s", "decode_gb_s", "read_limit_gb_s", "limit_ratio", "peer"),
     *("prefill_ratio", "decode_ratio", "follow_up_s", "follow_up_ratio"),
     *("second_turn_s", "second_turn_ratio", "overhead"),
@@ -94,7 +95,7 @@ def play(load: bench.Load) -> list[tuple[str, list[int]]]:
     """What both sides were given in the measured rounds."""
     log: list[tuple[str, list[int]]] = []
     sides: list[bench.Side] = [RecordedSide("ours", log), RecordedSide("peer", log, cuts=False)]
-    rounds = list(bench._rounds(sides, load, 100, 16, 1, lambda what, done, total: None))
+    rounds = list(bench._rounds(sides, load, 100, 16, 1, lambda *said: None, itertools.count()))
     assert len(rounds) == load.rounds
     starts = [i for i, (_, tokens) in enumerate(log) if not tokens]
     return log[starts[2] :]
@@ -134,7 +135,7 @@ def test_a_follow_up_is_timed_after_the_reply() -> None:
 
 def rounds_of(load: bench.Load) -> tuple[bench.Round, ...]:
     sides: list[bench.Side] = [RecordedSide("ours", [])]
-    return tuple(bench._rounds(sides, load, 100, 16, 1, lambda what, done, total: None))
+    return tuple(bench._rounds(sides, load, 100, 16, 1, lambda *said: None, itertools.count()))
 
 
 def test_a_disturbed_round_is_repeated_and_does_not_count(hour: Hour) -> None:
@@ -234,7 +235,26 @@ def test_the_table_and_the_json_show_both_engines(
     made = figures["conditions"]
     assert made["isa"] in ISAS and made["cores"] >= 1 and made["memory_bytes"] > 1 << 30
     assert made["processor"] and made["date"] and made["versions"]["llama.cpp"] == "0.3.36"
-    assert all(figures[key] > 0 for key in KEYS[1:6])
+    assert all(figures[key] > 0 for key in KEYS[2:5] + KEYS[6:11])
+    assert figures["kv"] == "f16" and figures["huge_page_bytes"] >= 0
+
+
+@pytest.mark.parametrize("kv", ["f16", "q8"])
+def test_lengths_come_as_a_table_with_the_bound_of_each(
+    kv: str, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--lengths", "40,90", *SMALL[2:], "--kv", kv]
+    assert main(["bench", "-m", str(model), *small]) == 0
+    shown = capsys.readouterr().out
+    assert f"KV cache {kv}" in shown and "bound" in shown
+    rows = [line.split() for line in shown.splitlines() if "tok/s" in line]
+    assert [row[0] for row in rows] == ["40", "90"] and rows[0][3] == "1.00"
+    assert main(["bench", "-m", str(model), *small, "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    per_token = 8 * 64 * 2 if kv == "f16" else 8 * 64 * 34 // 32
+    assert second["token_bytes"] - first["token_bytes"] == 50 * per_token
+    assert main(["bench", "-m", str(model), "--lengths", "4,x"]) == 2
+    assert "no lengths" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from engine.errors import GpuUnusableError, MemoryShortError, RequestError
 from engine.gguf.file import GGUFFile
 from engine.protocol import Load
 from engine.runtimes import chosen, gpu
-from engine.runtimes.chosen import open_native
+from engine.runtimes.chosen import open_native, plan_for_load
 from engine.spec.reader import read_spec
 from tests.support.plans import machine
 from tests.support.simulated_device import SimulatedDevice
@@ -79,14 +80,20 @@ def test_a_gpu_that_is_not_there_is_an_error_for_who_asks(
         Desk(path, monkeypatch, 4).load(device="gpu", runtime="llama.cpp")
 
 
-def test_8_bits_are_kept_where_a_gpu_computes_and_said_elsewhere(
+def test_8_bits_are_kept_on_a_gpu_and_on_the_cpu_and_said_where_they_are_not(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_gpu = Desk(path, monkeypatch, 4)
     assert with_gpu.load(kv="q8") == "GPU" and with_gpu.said == []
     without = Desk(path, monkeypatch)
-    assert without.load(kv="q8") == "CPU"
-    assert len(without.said) == 1 and "float16" in without.said[0]
+    assert without.load(kv="q8") == "CPU" and without.said == []
+    with GGUFFile.open(path) as file:
+        spec = read_spec(file)
+    said: list[str] = []
+    wish = Load(str(path), kv="q8")
+    plan_for_load(replace(wish, runtime="llama.cpp"), spec, said.append)
+    plan_for_load(wish, replace(spec, head_dim=40), said.append)
+    assert "llama.cpp runs the model" in said[0] and "heads of 40 features" in said[1]
 
 
 def test_a_model_that_fits_nowhere_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

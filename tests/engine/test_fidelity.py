@@ -46,6 +46,17 @@ def test_every_architecture_is_as_faithful_as_llama_cpp(
     assert fidelity.error_ratio(path, ops) <= ALLOWED
 
 
+@pytest.mark.parametrize("type_name", ["F32", "Q8_0", "Q4_K"])
+@pytest.mark.parametrize("architecture", ["qwen3moe", "deepseek2", "gpt-oss", "llama"])
+def test_a_cache_in_8_bits_is_as_faithful_as_llama_cpps(
+    architecture: str, type_name: str, models: Path, ops: CpuOps
+) -> None:
+    path = tiny_model(architecture, models, expert_type="F32")
+    if type_name != "F32":
+        path = quantise(path, type_name, only_experts=False)
+    assert fidelity.error_ratio(path, ops, "q8") <= ALLOWED
+
+
 @pytest.mark.parametrize(("architecture", "variant", "type_name"), pairs(MOE_MODELS, TYPES))
 def test_experts_of_every_type_are_as_faithful_as_llama_cpp(
     architecture: str, variant: str, type_name: str, models: Path, ops: CpuOps

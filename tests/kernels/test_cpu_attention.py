@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from kernels.cpu import CpuOps
-from kernels.ops import CacheShape, Floats, HeadNorms, Ints, Rope
+from kernels.ops import CacheKind, CacheShape, Floats, HeadNorms, Ints, Rope
 from tests.kernels.cpu_cases import (
     ISAS,
     REFERENCE,
+    cache_rows,
     cpu_ops,
     noise,
     normal,
@@ -22,8 +23,10 @@ from tests.kernels.cpu_cases import (
 )
 
 EPS = 1e-6
-# Keys and values are rounded to float16; this is far below any mistake of positions or heads.
+# Keys, values and weights are rounded to 14 bits; this is far below any mistake of positions or heads.
 ROUNDING = 1e-6
+# In 8 bits: a 254th of a block's largest number, even between -1/2 and 1/2 of it.
+ROUNDING_OF_8_BITS = 1.5e-4
 
 
 def rope(pairs: int, offset: int = 0, interleaved: bool = False, magnitude: float = 1.0) -> Rope:
@@ -64,7 +67,7 @@ def compare_grouped(ops: CpuOps, shape: CacheShape, heads: int, n: int, start: i
     q, got = run_grouped(ops, lambda x: x, shape, heads, n, start)
     q_wanted, wanted = wanted_grouped(shape, heads, n, start)
     assert relative_error(q, q_wanted) < 1e-6
-    assert noise(got, wanted) < ROUNDING
+    assert noise(got, wanted) < (ROUNDING if shape.kind == "f16" else ROUNDING_OF_8_BITS)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -130,9 +133,8 @@ def test_values_are_normed_and_may_be_the_keys(isa: str) -> None:
         cache = ops.kv_cache(shape)
         ops.rope_append(q, k, k, norms, EPS, rope(20), cache, 0, pages, 5)
         caches.append(cache)
-    keys, values = (part.transpose(0, 1, 3, 2, 4) for part in (caches[0].keys, caches[0].values))
-    assert noise(keys, caches[1].keys) < ROUNDING
-    assert noise(values, caches[1].values) < ROUNDING
+    assert noise(cache_rows(caches[0]), caches[1].keys) < ROUNDING
+    assert noise(cache_rows(caches[0], values=True), caches[1].values) < ROUNDING
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -172,16 +174,44 @@ def test_rope_rotates_queries_and_keys(
         caches.append(cache)
         queries.append(q)
     assert relative_error(*queries) < 1e-6
-    keys = caches[0].keys.transpose(0, 1, 3, 2, 4)
-    assert relative_error(keys, caches[1].keys) < 1e-3
-    np.testing.assert_array_equal(
-        caches[0].values.transpose(0, 1, 3, 2, 4), caches[1].values.numpy().astype(np.float16)
-    )
+    assert relative_error(cache_rows(caches[0]), caches[1].keys) < 1e-3
+    assert relative_error(cache_rows(caches[0], values=True), caches[1].values) < 2e-4
 
 
-def run_latent(ops: Any, convert: Any, heads: int, n: int, start: int, kinds: Any) -> Any:
-    nope, rotated, latent, value = 64, 16, 96, 40
-    shape = CacheShape(2, 24, 16, heads=1, key=latent + rotated, value=0)
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    ("page_size", "group", "key", "value"),
+    [(16, 5, 64, 64), (32, 8, 128, 128), (64, 1, 256, 128), (128, 7, 96, 32)],
+)
+def test_attention_over_a_cache_in_8_bits(
+    isa: str, page_size: int, group: int, key: int, value: int
+) -> None:
+    shape = CacheShape(2, 320 // page_size + 1, page_size, 2, key, value, "q8")
+    for n, start in ((1, 0), (1, 300), (33, 260)):
+        compare_grouped(cpu_ops(2, isa), shape, 2 * group, n, start)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_8_bits_are_those_of_ggml(isa: str) -> None:
+    """A block's largest number becomes 127 or -127, and all are within half a step."""
+    ops, shape = cpu_ops(2, isa), CacheShape(1, 2, 32, 1, 64, 64, "q8")
+    cache, pages = ops.kv_cache(shape), shuffled_pages(2)
+    k, v = normal(2, 40, 64, scale=3.0), normal(3, 40, 64)
+    ops.rope_append(normal(1, 40, 64), k, v, None, EPS, rope(0), cache, 0, pages, 0)
+    for given, got in ((k, cache_rows(cache)), (v, cache_rows(cache, values=True))):
+        blocks = given.reshape(40, 2, 32)
+        rows = got[0, pages].reshape(64, 2, 32)[:40]
+        steps = np.abs(blocks).max(-1, keepdims=True) / 127
+        assert (np.abs(rows - blocks) <= 0.502 * steps).all()
+        np.testing.assert_allclose(np.abs(rows).max(-1), np.abs(blocks).max(-1), rtol=1e-3)
+    assert cache.keys.nbytes + cache.values.nbytes == 2 * 32 * shape.bytes_per_position
+
+
+def run_latent(
+    ops: Any, convert: Any, heads: int, n: int, start: int, kinds: Any, cached: CacheKind = "f16"
+) -> Any:
+    nope, rotated, latent, value = 64, 32 if cached == "q8" else 16, 96, 40
+    shape = CacheShape(2, 24, 16, heads=1, key=latent + rotated, value=0, kind=cached)
     cache, pages = ops.kv_cache(shape), shuffled_pages(24)
     with_rope = rope(rotated // 2, offset=nope, interleaved=True)
     norm = ops.vector(tensor(normal(1, latent)))
@@ -211,6 +241,15 @@ def test_latent_attention(isa: str, heads: int, n: int, start: int) -> None:
     q_wanted, wanted = wanted_latent(heads, n, start, kinds)
     assert relative_error(q, q_wanted) < 1e-6
     assert noise(got, wanted) < ROUNDING
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("n", "start"), [(1, 15), (1, 200), (40, 250)])
+def test_latent_attention_over_a_cache_in_8_bits(isa: str, n: int, start: int) -> None:
+    place = 16, n, start, ("F16", "F32"), "q8"
+    _, got = run_latent(cpu_ops(2, isa), lambda x: x, *place)
+    _, wanted = run_latent(REFERENCE, torch_copy, *place)
+    assert noise(got, wanted) < ROUNDING_OF_8_BITS
 
 
 @pytest.mark.parametrize("kinds", [("Q8_0", "Q4_0"), ("Q5_1", "Q8_0"), ("BF16", "IQ4_NL")])

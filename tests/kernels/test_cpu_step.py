@@ -15,7 +15,7 @@ from kernels.ops import Floats
 from kernels.timing import Stamps
 from tests.support.tiny import MODELS, tiny_model
 
-PAGE_SIZE = 4
+PAGE_SIZE = 16
 TABLES = [page_table([3, 1, 4, 0, 5]), page_table([2, 6, 7, 8, 9, 10])]
 """Two sequences in one cache, whose tables have different sizes; a recurrent state of theirs is in slot 1 or 2."""
 
@@ -101,7 +101,7 @@ def test_a_wrong_token_or_page_is_refused_in_a_step_too(tmp_path: Path) -> None:
     run.forward(good, TABLES[0], 0)
     for tokens, table, start in (
         (np.array([1 << 20], dtype=np.int32), TABLES[0], 1),
-        (good, page_table([3, 99]), 5),
+        (good, page_table([3, 99]), PAGE_SIZE + 1),
         (good, TABLES[0], 5 * PAGE_SIZE),
         (good, TABLES[0], -1),
     ):

@@ -11,7 +11,7 @@ from kernels.ops import CacheShape, Floats
 from tests.kernels.cpu_cases import ISAS, REFERENCE, cpu_ops, noise, normal, torch_copy
 from tests.kernels.window_cases import CASES, check_copies, run, textbook
 
-# Keys and values are rounded to float16.
+# Keys, values and weights are rounded to 14 bits.
 ROUNDING = 1e-6
 
 
@@ -31,6 +31,13 @@ def test_the_reference_is_the_textbook(case: str) -> None:
 def test_windows_and_sinks(isa: str, case: str) -> None:
     got = np.concatenate(run(cpu_ops(2, isa), lambda x: x, CASES[case]))
     assert noise(got, wanted(case)) < ROUNDING
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("case", ["around the ring", "several ranges", "sinks without a window"])
+def test_windows_and_sinks_in_8_bits(isa: str, case: str) -> None:
+    got = np.concatenate(run(cpu_ops(2, isa), lambda x: x, CASES[case], "q8"))
+    assert noise(got, wanted(case)) < 1.5e-4
 
 
 @pytest.mark.parametrize(("window", "page_size"), [(1, 4), (2, 4), (5, 4), (8, 8), (128, 32)])

@@ -77,10 +77,10 @@ def logits(
     return np.concatenate(rows)
 
 
-def error_ratio(path: Path, ops: Ops[Any, Any, Any]) -> float:
-    """Typical NMSE of `ops` against float32, over llama.cpp's, on the file at `path`."""
+def error_ratio(path: Path, ops: Ops[Any, Any, Any], kv: CacheKind = "f16") -> float:
+    """Typical NMSE of `ops` against float32, over llama.cpp's, on the file at `path`, with KV caches of one kind."""
     expected = logits(path, ReferenceOps(), [len(TOKENS)])
-    ours = typical_nmse(logits(path, ops, CHUNKS), expected)
-    with LlamaCppReference(path, 512, flash=False) as reference:
+    ours = typical_nmse(logits(path, ops, CHUNKS, kv=kv), expected)
+    with LlamaCppReference(path, 512, flash=kv == "q8", kv=kv) as reference:
         theirs = typical_nmse(reference.logits(TOKENS), expected)
     return (ours + ROUNDING) / (theirs + ROUNDING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -169,6 +170,16 @@ async def test_nothing_else_begins_while_a_summary_is_written(begin: Begin) -> N
     await texts.aclose()
     assert not chat.busy
     await all_of(chat.send("now"))
+
+
+async def test_a_title_that_is_being_written_gives_way_to_a_summary(begin: Begin) -> None:
+    chat = await begin("reply " * 200, Reply("a title", hold_after=0), "The summary.", context=300)
+    await all_of(chat.send("question"))
+    title = asyncio.ensure_future(chat.write_title())
+    await asyncio.sleep(0.01)
+    room = await Compactor(chat).summarise(await overflow_of(chat, "more " * 60))
+    assert room is not None and await summary(chat, room) == "The summary."
+    assert not await title
 
 
 async def test_a_reply_at_the_end_of_the_context_goes_on_as_a_version_with_room(

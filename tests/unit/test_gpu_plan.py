@@ -263,11 +263,17 @@ def test_who_wants_a_gpu_that_is_not_there_is_told() -> None:
         make_plan(spec(FOREIGN, "MXFP4"), machine(64, 24), device="gpu")
 
 
-def test_8_bits_are_a_wish_for_gpus() -> None:
+def test_8_bits_are_a_wish() -> None:
     for hardware, device in ((machine(64), "auto"), (machine(64, 24), "cpu")):
-        plan = make_plan(spec(), hardware, device=device, kv="q8")  # type: ignore[arg-type]
-        assert plan.verdict == "CPU"
-        assert "The KV cache is in float16: 8 bits are for the GPU" in plan.why
+        plans = [
+            make_plan(spec(), hardware, 8192, device=device, kv=kv)  # type: ignore[arg-type]
+            for kv in ("f16", "q8")
+        ]
+        assert [plan.verdict for plan in plans] == ["CPU", "CPU"]
+        assert "The KV cache is kept in 8 bits" in plans[1].why
+        sizes = [dict(plan.devices[0].segments)["KV cache"] for plan in plans]
+        assert sizes[1] / sizes[0] == pytest.approx(17 / 32 / (65 / 64), rel=1e-3)
+        assert plans[1].max_context >= plans[0].max_context
     odd = make_plan(spec(dataclasses.replace(QWEN3_30B, head=80)), machine(64, 24), kv="q8")
     assert odd.placement is not None and odd.placement.kv == "f16"
     assert any("80 features" in line for line in odd.why)

@@ -30,7 +30,7 @@ def test_plans_have_the_context_and_the_cache_of_the_settings() -> None:
     plan = plans.plan_of(spec(), machine(64, 24))
     assert plan.placement is not None and plan.placement.kv == "q8"
     assert plan.context == 2048 != chosen.context
-    alone = plans.plan_of(spec(), machine(64))  # the CPU keeps its cache in float16
+    alone = plans.plan_of(spec(), machine(64))
     assert alone.verdict == "CPU" and alone.context == 2048
     SettingsFile(settings_file()).update(context="auto")
     assert plans.plan_of(spec(), machine(64, 24)).context > chosen.context

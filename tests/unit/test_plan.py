@@ -125,8 +125,9 @@ def test_layers_that_see_a_window_take_no_more_for_a_longer_context() -> None:
     parts = [dict(plan.devices[0].segments) for plan in (short, long)]
     assert parts[0]["sliding windows"] == parts[1]["sliding windows"] > 0
     # A ring of 20 pages and 32 copies of 5 for 12 layers; whole pages and one more for the others.
-    assert parts[0]["sliding windows"] == 12 * 2048 * 32 * (20 + 32 * 5)
-    assert parts[1]["KV cache"] == 12 * 2048 * (65536 + 32)
+    # A row is 8 heads of 64 keys and 64 values, 2 bytes each and 2 for a head's scale.
+    assert parts[0]["sliding windows"] == 12 * 2080 * 32 * (20 + 32 * 5)
+    assert parts[1]["KV cache"] == 12 * 2080 * (65536 + 32)
     assert any("12 of 24 layers see the last 128 tokens only" in words for words in short.why)
 
 

@@ -37,7 +37,10 @@ def test_decoding_is_bytes_over_bandwidth() -> None:
 
 def test_a_token_reads_active_weights_and_the_cache_before_it() -> None:
     model = spec()
-    assert token_bytes(model, 2) == model.active_bytes_per_token + model.kv_bytes_per_token
+    row = model.kv_bytes_per_token * 65 // 64  # with a scale for each head
+    assert token_bytes(model, 2) == model.active_bytes_per_token + row
+    in_8_bits = model.kv_bytes_per_token * 17 // 32
+    assert token_bytes(model, 2, "q8") == model.active_bytes_per_token + in_8_bits
     assert token_bytes(model, 1 << 20) == token_bytes(model, 4096)
 
 

@@ -2,6 +2,8 @@
 // kNoMemory. Pointers and shapes come checked from Python; page, expert and token numbers, which
 // are data, are checked by the ops.
 
+#include <algorithm>
+#include <cstring>
 #include <new>
 
 #include "attention.h"
@@ -33,13 +35,11 @@ int guarded(const Body& body) {
 KTCHAT_API int kt_supported(const char* isa) { return find_kernels(isa) != nullptr; }
 
 // Null when the instruction set is not there or threads cannot be started. `cpus` may be empty.
-KTCHAT_API Context* kt_open(ggml::GetTypeTraits traits, ggml::GetCpuTypeTraits cpu_traits,
-                            const char* isa, int threads, const int* cpus, int cpu_count) {
+KTCHAT_API Context* kt_open(const char* isa, int threads, const int* cpus, int cpu_count) {
     const Kernels* kernels = find_kernels(isa);
     if (!kernels || threads < 1) return nullptr;
     try {
-        return new Context(traits, cpu_traits, kernels, threads,
-                           std::vector<int>(cpus, cpus + cpu_count));
+        return new Context(kernels, threads, std::vector<int>(cpus, cpus + cpu_count));
     } catch (const std::exception&) {
         return nullptr;
     }
@@ -50,7 +50,7 @@ KTCHAT_API void kt_close(Context* c) { delete c; }
 // Ops are given up while the byte at `flag` is not 0; null: never.
 KTCHAT_API void kt_heed(Context* c, const char* flag) { c->pool.heed(flag); }
 
-// Null when there is no product for the type, its block differs from ggml's, or memory runs out.
+// Null when there are no kernels for the type with this block, or memory runs out.
 // `repack`: into tiles of 16 rows, when the type has them; `data` is then not needed any more.
 KTCHAT_API Matrix* kt_matrix(Context* c, int type, int64_t block, size_t bytes, int64_t count,
                              int64_t rows, int64_t cols, const uint8_t* data, int repack) {
@@ -61,7 +61,7 @@ KTCHAT_API Matrix* kt_matrix(Context* c, int type, int64_t block, size_t bytes, 
         m->rows = rows;
         m->cols = cols;
         m->data = data;
-        m->row_bytes = static_cast<size_t>(cols / block) * bytes;
+        m->row_bytes = m->row_prefix + static_cast<size_t>(cols / block) * bytes;
         m->bytes = static_cast<size_t>(rows) * m->row_bytes;
         if (repack) c->repack(*m);
         return m.release();
@@ -75,11 +75,25 @@ KTCHAT_API void kt_matrix_free(Matrix* m) { delete m; }
 // Whether `kt_matrix` can repack this type.
 KTCHAT_API int kt_has_tiles(int type) { return kernels_plain()->tile16_type(type) != nullptr; }
 
-KTCHAT_API Cache* kt_cache(uint16_t* keys, uint16_t* values, int64_t layers, int64_t pages,
-                           int64_t page_size, int64_t heads, int64_t key, int64_t value,
-                           int64_t ring) {
-    return new (std::nothrow)
-        Cache{keys, values, layers, pages, page_size, heads, key, value, ring};
+// An empty cache in memory of its own, which is touched when it is used. Null when there is no such
+// format, or memory runs out. `eight_bits`: in 8 bits, else in 16.
+KTCHAT_API Cache* kt_cache(int eight_bits, int64_t layers, int64_t pages, int64_t page_size,
+                           int64_t heads, int64_t key, int64_t value, int64_t ring) {
+    try {
+        return make_cache(eight_bits != 0, layers, pages, page_size, heads, key, value, ring)
+            .release();
+    } catch (const std::bad_alloc&) {
+        return nullptr;
+    }
+}
+
+// Where all keys lie, or all values, and how many bytes of them a head has in a page.
+KTCHAT_API uint8_t* kt_cache_data(const Cache* cache, int values) {
+    return values ? cache->values : cache->keys;
+}
+
+KTCHAT_API int64_t kt_cache_head_bytes(const Cache* cache, int values) {
+    return static_cast<int64_t>(cache->head_bytes(values ? cache->value : cache->key));
 }
 
 KTCHAT_API void kt_cache_free(Cache* cache) { delete cache; }
@@ -234,6 +248,17 @@ KTCHAT_API int kt_delta_net(Context* c, const float* qkv, int64_t n, const float
 
 KTCHAT_API int kt_sigmoid_gate(Context* c, float* x, const float* gate, int64_t count) {
     return guarded([&] { return sigmoid_gate(*c, x, gate, count), kOk; });
+}
+
+// Keep whose stretches have which rows from now on, or forget them.
+KTCHAT_API void kt_keep_owners(Context* c, int on) { c->owners.keep(on != 0); }
+
+// Up to `count` of them, 6 numbers each (RowOwners::Entry); how many there are.
+KTCHAT_API int64_t kt_owners(const Context* c, int64_t* out, int64_t count) {
+    const auto& all = c->owners.entries();
+    const auto some = std::min<size_t>(static_cast<size_t>(count), all.size());
+    if (some) std::memcpy(out, all.data(), some * sizeof all[0]);
+    return static_cast<int64_t>(all.size());
 }
 
 // Softmax of one row, for the tests of its accuracy.

@@ -30,25 +30,31 @@ namespace {
 
 struct Slot {
     size_t page;
-    size_t offset;  // positions into the page
+    int offset;  // positions into the page
 };
 
 Slot slot_of(const KvSlots& slots, int64_t position) {
     const int64_t size = slots.cache->page_size, ring = slots.cache->ring;
     const int64_t page = ring ? position / size % ring : slots.pages[position / size];
-    return {static_cast<size_t>(page), static_cast<size_t>(position % size)};
+    return {static_cast<size_t>(page), static_cast<int>(position % size)};
 }
 
-uint16_t* key_at(const KvSlots& slots, int64_t head, const Slot& slot) {
+void append_key(const Kernels& kernels, const KvSlots& slots, int64_t head, const Slot& slot,
+                const float* row) {
     const Cache& c = *slots.cache;
-    return c.keys + c.key_head(slots.layer, head) + slot.page * c.key_page() +
-           slot.offset * static_cast<size_t>(c.key);
+    const int features = static_cast<int>(c.key);
+    uint8_t* page = c.key_head(slots.layer, head) + slot.page * c.page_bytes(features);
+    kernels.append_row(*c.format, row, features, page, static_cast<int>(c.page_size), slot.offset,
+                       false);
 }
 
-uint16_t* value_at(const KvSlots& slots, int64_t head, const Slot& slot) {
+void append_value(const Kernels& kernels, const KvSlots& slots, int64_t head, const Slot& slot,
+                  const float* row) {
     const Cache& c = *slots.cache;
-    return c.values + c.value_head(slots.layer, head) + slot.page * c.value_page() +
-           slot.offset * static_cast<size_t>(c.value);
+    const int features = static_cast<int>(c.value);
+    uint8_t* page = c.value_head(slots.layer, head) + slot.page * c.page_bytes(features);
+    kernels.append_row(*c.format, row, features, page, static_cast<int>(c.page_size), slot.offset,
+                       true);
 }
 
 // A token is little work: with few of them the caller does it alone.
@@ -99,11 +105,11 @@ void rope_append(Context& c, float* q, int64_t q_heads, float* k, const float* v
                 kernels.unit(row, std::sqrt(width), norms.eps * width, cache.value);
                 value = row;
             }
-            kernels.to_half(value, value_at(slots, h, slot), cache.value);
+            append_value(kernels, slots, h, slot, value);
         }
         rotate(key, cache.heads, norms.k, t);
         for (int64_t h = 0; h < cache.heads; h++) {
-            kernels.to_half(key + h * cache.key, key_at(slots, h, slot), cache.key);
+            append_key(kernels, slots, h, slot, key + h * cache.key);
         }
     });
 }
@@ -130,7 +136,7 @@ void latent_append(Context& c, float* q, int64_t heads, const float* kv, const f
         std::memcpy(row + latent, kv + t * features + latent,
                     static_cast<size_t>(2 * rope.pairs) * sizeof(float));
         kernels.rotate(row + latent, cos, sin, rope.pairs, rope.interleaved);
-        kernels.to_half(row, key_at(slots, 0, slot_of(slots, slots.start + t)), features);
+        append_key(kernels, slots, 0, slot_of(slots, slots.start + t), row);
     });
 }
 

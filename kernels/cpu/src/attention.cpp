@@ -12,7 +12,7 @@
 namespace ktchat {
 namespace {
 
-constexpr int64_t kRows = 32;       // query rows that share one pass over keys and values
+constexpr int64_t kRows = 64;       // query rows that share one pass over keys and values
 constexpr int64_t kShortest = 128;  // positions worth a range of their own
 constexpr int64_t kItems = 32;      // enough pieces to keep the threads busy
 
@@ -27,6 +27,7 @@ struct Plan {
     int64_t value;
     int64_t rows;    // of one KV head
     int64_t blocks;  // of one KV head
+    int64_t edge;    // ranges begin at multiples of it
     int64_t range;   // positions
     int64_t splits;
 
@@ -40,14 +41,15 @@ struct Plan {
           key(key_),
           value(value_),
           rows(slots.n * group_),
-          blocks((rows + kRows - 1) / kRows) {
+          blocks((rows + kRows - 1) / kRows),
+          edge(std::max<int64_t>(32, slots.cache->page_size)) {
         int64_t length = start + n;
         const int64_t items = kv_heads * blocks;
-        // What a block's first and last token see together, from a multiple of 32 on.
-        if (window) length = std::min(length, window + (kRows + group - 2) / group + 31);
+        // What a block's first and last token see together, from an edge on.
+        if (window) length = std::min(length, window + (kRows + group - 2) / group + edge - 1);
         const int64_t wanted =
             std::min((length + kShortest - 1) / kShortest, (kItems + items - 1) / items);
-        range = ((length + wanted - 1) / wanted + 31) / 32 * 32;
+        range = ((length + wanted - 1) / wanted + edge - 1) / edge * edge;
         splits = (length + range - 1) / range;
     }
     int64_t chunks() const { return kv_heads * blocks * splits; }
@@ -66,14 +68,15 @@ struct Partials {
     float* scratch;  // of every worker
     size_t scratch_size;
 
-    Partials(Context& c, const Plan& plan) {
+    Partials(Context& c, const Plan& plan, const Cache& cache) {
         const int key = static_cast<int>(plan.key), value = static_cast<int>(plan.value);
         const int64_t count = plan.kv_heads * plan.rows * plan.splits;
         stride = static_cast<size_t>(c.kernels->padded(value));
         outputs = c.arena.take<float>(count * static_cast<int64_t>(stride));
         maxima = c.arena.take<float>(count);
         sums = c.arena.take<float>(count);
-        scratch_size = c.kernels->attention_scratch(kRows, key, value);
+        scratch_size =
+            c.kernels->attention_scratch(kRows, key, value, *cache.format, !cache.values);
         scratch_size = (scratch_size + 15) / 16 * 16;
         scratch = c.arena.take<float>(static_cast<int64_t>(scratch_size) * c.pool.threads());
     }
@@ -100,7 +103,7 @@ void attend(const Context& c, const Plan& plan, const KvSlots& slots, const floa
         limits[i] = static_cast<int>(plan.start + token + 1);
         if (sinks) row_sinks[i] = sinks[head * plan.group + member];
     }
-    const int64_t base = firsts[0] / 32 * 32;
+    const int64_t base = firsts[0] / plan.edge * plan.edge;
     const size_t at = static_cast<size_t>((head * plan.splits + split) * plan.rows + first);
     AttentionTile tile;
     tile.queries = queries;
@@ -109,10 +112,11 @@ void attend(const Context& c, const Plan& plan, const KvSlots& slots, const floa
     tile.sinks = sinks && split == 0 ? row_sinks : nullptr;
     tile.rows = static_cast<int>(rows);
     tile.scale = scale;
-    tile.keys = cache.keys + cache.key_head(slots.layer, head);
-    tile.values = cache.values ? cache.values + cache.value_head(slots.layer, head) : nullptr;
-    tile.key_page_stride = cache.key_page();
-    tile.value_page_stride = cache.value_page();
+    tile.format = cache.format;
+    tile.keys = cache.key_head(slots.layer, head);
+    tile.values = cache.values ? cache.value_head(slots.layer, head) : nullptr;
+    tile.key_page_stride = cache.page_bytes(cache.key);
+    tile.value_page_stride = cache.page_bytes(cache.value);
     tile.pages = slots.pages;
     tile.page_size = static_cast<int>(cache.page_size);
     tile.ring = cache.ring;
@@ -145,7 +149,7 @@ void attention(Context& c, const float* q, int64_t heads, float scale, const KvS
     const Cache& cache = *slots.cache;
     c.arena.reset();
     const Plan plan(slots, cache.heads, heads / cache.heads, cache.key, cache.value, window);
-    const Partials partials(c, plan);
+    const Partials partials(c, plan, *slots.cache);
     const auto part = [&](int64_t chunk, int worker) {
         attend(c, plan, slots, q, scale, sinks, partials, chunk, worker);
     };
@@ -163,7 +167,7 @@ void latent_attention(Context& c, const float* q, int64_t heads, float scale, co
     const int64_t key = slots.cache->key, rope = key - latent;
     c.arena.reset();
     const Plan plan(slots, 1, heads, key, latent, 0);
-    const Partials partials(c, plan);
+    const Partials partials(c, plan, *slots.cache);
     // Head-major copies, so that each head is a contiguous (n, features) input of its products.
     float* bare = c.arena.take<float>(heads * n * nope);
     float* absorbed = c.arena.take<float>(n * heads * key);

@@ -25,6 +25,10 @@ struct KvSlots {
     int64_t n;
 };
 
+// An empty cache. Throws std::bad_alloc.
+std::unique_ptr<Cache> make_cache(bool eight_bits, int64_t layers, int64_t pages, int64_t page_size,
+                                  int64_t heads, int64_t key, int64_t value, int64_t ring);
+
 // kBadIndex when the pages do not cover the positions or a page is outside the cache, or a ring is
 // shorter than the new tokens.
 Status check_kv_slots(const KvSlots& slots);

@@ -1,98 +1,194 @@
-// A tile of the KV cache for attention_tile.inc.h: where its rows lie, how they become float32, and
-// how those of the next tile are fetched ahead.
+// Pages of a KV cache: integers with a scale for each block of features of a position, laid out as
+// the products of attention_products.inc.h read them, so that nothing is converted or transposed
+// there. Sums of whole numbers are twice as fast as those of floats, and no order changes them.
+//
+//   keys     [feature / 2][position][2]   a lane is a position
+//   values   [position / 2][feature][2]   a lane is a feature
+//   scales   [block][position]            float16, behind the numbers
+//
+// Features are zero-padded to multiples of 16.
 
 namespace ktchat::KTCHAT_ISA {
 namespace {
 
-constexpr int kTile = 32;  // positions; a multiple of W
+constexpr int kTile = 128;  // positions whose weights are relative to one maximum
+constexpr int kTilePages = kTile / 16;
 
-inline int padded(int features) { return (features + W - 1) / W * W; }
-
-struct TileBuffers {
-    float* queries;  // (rows, dk), scaled and zero-padded
-    float* keys;     // (kTile, dk)
-    float* values;   // (kTile, dv), where the keys were: both together fill a first-level cache
-    float* scores;   // (rows, kTile)
-    int dk;
-    int dv;
-    int value_stride;
-};
-
-size_t attention_scratch(int rows, int key, int value) {
-    const size_t dk = static_cast<size_t>(padded(key)), dv = static_cast<size_t>(padded(value));
-    return static_cast<size_t>(rows) * (dk + kTile) + kTile * (dk > dv ? dk : dv);
+// The library's own would be shared between instruction sets.
+template <class T>
+inline T least(T a, T b) {
+    return a < b ? a : b;
 }
 
-TileBuffers lay_out(const AttentionTile& a) {
-    TileBuffers b;
-    b.dk = padded(a.key);
-    b.dv = padded(a.value);
-    b.queries = a.scratch;
-    b.scores = b.queries + static_cast<size_t>(a.rows) * static_cast<size_t>(b.dk);
-    b.keys = b.scores + static_cast<size_t>(a.rows) * kTile;
-    b.values = b.keys;
-    b.value_stride = a.values ? b.dv : b.dk;
-    return b;
+inline int padded(int features) { return (features + 15) / 16 * 16; }
+
+// Rounded up, so that no number exceeds the format's largest.
+inline uint16_t scale_above(float scale) {
+    const uint16_t half = float_to_half(scale);
+    return half_to_float(half) < scale ? static_cast<uint16_t>(half + 1) : half;
 }
 
-// The keys or the values of one KV head.
-struct CacheRows {
-    const uint16_t* base;
-    size_t page_stride;
-    int features;
+// The largest magnitude of `n` floats, and the sum of all.
+struct Magnitudes {
+    float largest;
+    float sum;
 };
 
-// Those of positions begin .. end - 1, at most a tile: one stretch of memory a page.
-struct Stretches {
-    const uint16_t* at[kTile];
-    int rows[kTile];
-    int count = 0;
-    int features;
+inline Magnitudes magnitudes(const float* x, int n) {
+    Vec most = {}, total = {};
+    sweep(n, [&](int64_t i, int width) {
+        const Vec v = take(x + i, width), magnitude = max(v, -v);
+        most = max(most, magnitude);
+        total += magnitude;
+    });
+    return {maximum(most), sum(total)};
+}
 
-    Stretches(const AttentionTile& a, const CacheRows& from, int64_t begin, int64_t end)
-        : features(from.features) {
-        int64_t number = begin / a.page_size, row = begin - number * a.page_size;
-        for (; begin < end; number++, row = 0) {
-            const int64_t page = a.ring ? number % a.ring : a.pages[number];
-            const int64_t here = a.page_size - row < end - begin ? a.page_size - row : end - begin;
-            at[count] = from.base + static_cast<size_t>(page) * from.page_stride +
-                        static_cast<size_t>(row * features);
-            rows[count++] = static_cast<int>(here);
-            begin += here;
+// What numbers of 16 bits are multiples of that stand for such magnitudes and are multiplied with
+// those of a cache; 0 where all are 0.
+inline float step_of(const KvFormat& format, const Magnitudes& of) {
+    const float by_sum = of.sum / static_cast<float>(format.most), by_largest = of.largest / 32767.0f;
+    return by_sum > by_largest ? by_sum : by_largest;
+}
+
+// x * factor as whole numbers.
+inline IntVec rounded(Vec x, float factor, int limit) {
+    const float most = static_cast<float>(limit);
+    x *= factor;
+    x = x < most ? x : splat(most);
+    x = x > -most ? x : splat(-most);
+    const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+    return (IntVec)(x + magic) - 0x4b400000;
+}
+
+// 2 W floats rounded to 16 bits, which hold them.
+inline void store_shorts(int16_t* to, Vec a, Vec b) {
+#if defined(__AVX512F__)
+    const __m512i low = _mm512_cvtps_epi32((__m512)a), high = _mm512_cvtps_epi32((__m512)b);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(low));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + W), _mm512_cvtepi32_epi16(high));
+#elif defined(__AVX2__)
+    const __m256i low = _mm256_cvtps_epi32((__m256)a), high = _mm256_cvtps_epi32((__m256)b);
+    const __m256i both = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), both);
+#else
+    for (int i = 0; i < W; i++) {
+        to[i] = static_cast<int16_t>(std::lrint(a[i]));
+        to[W + i] = static_cast<int16_t>(std::lrint(b[i]));
+    }
+#endif
+}
+
+template <class Number>
+void place_row(const KvFormat& format, const float* x, int features, uint8_t* page, int page_size,
+               int slot, bool values) {
+    Number* numbers = reinterpret_cast<Number*>(page);
+    const int wide = padded(features);
+    uint8_t* scales = page + static_cast<size_t>(page_size * wide) * sizeof(Number);
+    for (int first = 0, b = 0; first < features; first += format.block, b++) {
+        const int n = least(format.block, features - first);
+        const float limit = static_cast<float>(format.largest);
+        const uint16_t half = scale_above(magnitudes(x + first, n).largest / limit);
+        std::memcpy(scales + 2 * (b * page_size + slot), &half, 2);
+        const float factor = half ? 1.0f / half_to_float(half) : 0.0f;
+        sweep(n, [&](int64_t i, int width) {
+            const IntVec whole = rounded(take(x + first + i, width), factor, format.largest);
+            for (int k = 0; k < width; k++) {
+                const int f = first + static_cast<int>(i) + k;
+                const int at = values ? (slot / 2 * wide + f) * 2 + slot % 2
+                                      : (f / 2 * page_size + slot) * 2 + f % 2;
+                numbers[at] = static_cast<Number>(whole[k]);
+            }
+        });
+    }
+}
+
+void append_row(const KvFormat& format, const float* x, int features, uint8_t* page, int page_size,
+                int slot, bool values) {
+    const auto place = format.bytes == 1 ? place_row<int8_t> : place_row<int16_t>;
+    place(format, x, features, page, page_size, slot, values);
+}
+
+// W pairs of numbers, as 16 bits each.
+template <class Number>
+inline IntVec load_pairs(const Number* p) {
+    if constexpr (sizeof(Number) == 2) {
+        return (IntVec)load(p);
+    } else {
+#if defined(__AVX512F__)
+        return (IntVec)_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(__AVX2__)
+        return (IntVec)_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
+        IntVec v;
+        for (int i = 0; i < W; i++) v[i] = (p[2 * i] & 0xffff) | p[2 * i + 1] * 65536;
+        return v;
+#endif
+    }
+}
+
+typedef int64_t LongVec __attribute__((vector_size(W * 4)));
+typedef int16_t ShortVec __attribute__((vector_size(W * 4)));
+
+template <int S, int... I>
+inline void exchange(LongVec& a, LongVec& b, std::integer_sequence<int, I...>) {
+    constexpr int N = W / 2;
+    const LongVec low = __builtin_shufflevector(a, b, ((I & S) ? N + (I ^ S) : I)...);
+    b = __builtin_shufflevector(a, b, ((I & S) ? N + I : (I ^ S))...);
+    a = low;
+}
+
+template <int... I>
+inline LongVec interleave_pairs(IntVec v, std::integer_sequence<int, I...>) {
+    const ShortVec s = (ShortVec)v;
+    return (LongVec)__builtin_shufflevector(s, s, ((I & ~3) | (I & 1) << 1 | (I >> 1 & 1))...);
+}
+
+// The first `features` of a page's keys, laid out as values of 16 bits.
+template <class Number>
+void keys_as_values(const Number* keys, int page_size, int features, int16_t* values) {
+    constexpr int N = W / 2;
+    const auto lanes = std::make_integer_sequence<int, N>{};
+    for (int position = 0; position < page_size; position += W) {
+        for (int f = 0; f < features; f += 2 * N) {
+            LongVec v[N];
+            for (int i = 0; i < N; i++) {
+                const Number* from = keys + ((f / 2 + i) * page_size + position) * 2;
+                v[i] = interleave_pairs(load_pairs(from), std::make_integer_sequence<int, 2 * W>{});
+            }
+            if constexpr (N >= 2) {
+                for (int i = 0; i < N; i += 2) exchange<1>(v[i], v[i + 1], lanes);
+            }
+            if constexpr (N >= 4) {
+                for (int i = 0; i < N; i++) {
+                    if (!(i & 2)) exchange<2>(v[i], v[i + 2], lanes);
+                }
+            }
+            if constexpr (N >= 8) {
+                for (int i = 0; i < N; i++) {
+                    if (!(i & 4)) exchange<4>(v[i], v[i + 4], lanes);
+                }
+            }
+            for (int i = 0; i < N; i++) {
+                std::memcpy(values + ((position / 2 + i) * features + f) * 2, &v[i], sizeof v[i]);
+            }
         }
     }
-};
-
-// The rows as float32, zeros to the end of row and tile.
-void widen(const Stretches& from, float* out, int stride) {
-    const float* end = out + kTile * stride;
-    const int features = from.features;
-    for (int s = 0; s < from.count; s++) {
-        const uint16_t* row = from.at[s];
-        for (int i = 0; i < from.rows[s]; i++, row += features, out += stride) {
-            int f = 0;
-#pragma GCC unroll 4
-            for (; f + W <= features; f += W) store(out + f, load_half(row + f));
-            if (f < features) store(out + f, F16::part(row + f, features - f));
-        }
-    }
-    std::memset(out, 0, static_cast<size_t>(end - out) * sizeof(float));
 }
 
-// Asks for the next tile's cache rows, a few lines at a time between the arithmetic of this tile:
-// the hardware cannot foresee the scattered pages, and a core has few outstanding misses.
+// Asks for cache lines that are read soon, a few at a time between the arithmetic: the hardware
+// cannot foresee the scattered pages, and a core has few outstanding misses.
 class Ahead {
 public:
-    explicit Ahead(int steps) : steps_(steps) {}
-    void add(const Stretches& from) {
-        for (int s = 0; s < from.count; s++) {
-            const int64_t size = int64_t{from.rows[s]} * from.features;
-            begin_[count_] = reinterpret_cast<const char*>(from.at[s]);
-            end_[count_++] = reinterpret_cast<const char*>(from.at[s] + size);
-            total_ += static_cast<int>((size * 2 + 63) / 64);
-        }
+    void add(const uint8_t* begin, size_t bytes) {
+        begin_[count_] = begin;
+        end_[count_++] = begin + bytes;
+        total_ += static_cast<int>((bytes + 63) / 64);
+    }
+    // In so many steps.
+    void begin(int steps) {
         at_ = count_ ? begin_[0] : nullptr;
-        lines_ = (total_ + steps_ - 1) / steps_;
+        lines_ = (total_ + steps - 1) / steps;
     }
     inline void step() {
         for (int i = 0; i < lines_ && now_ < count_; i++) {
@@ -105,10 +201,9 @@ public:
     }
 
 private:
-    const char* begin_[2 * kTile];
-    const char* end_[2 * kTile];
-    const char* at_ = nullptr;
-    const int steps_;
+    const uint8_t* begin_[kTilePages];
+    const uint8_t* end_[kTilePages];
+    const uint8_t* at_ = nullptr;
     int count_ = 0;
     int now_ = 0;
     int total_ = 0;

@@ -1,4 +1,4 @@
-// What one CpuOps owns: threads, the chosen kernels, ggml's functions and scratch memory.
+// What one CpuOps owns: threads, the chosen kernels and scratch memory.
 #pragma once
 
 #include <cstdlib>
@@ -63,20 +63,46 @@ private:
     int last_ = 0;
 };
 
+// Whose stretch of a phase had which rows, as they were packed and as they were read, while it is
+// switched on: for the tests of placement.
+class RowOwners {
+public:
+    struct Entry {
+        int64_t matrix;
+        int64_t index;
+        int64_t begin;
+        int64_t end;
+        int64_t owner;
+        int64_t read;  // 1; 0: packed
+    };
+
+    void keep(bool on);
+    void note(const Matrix& m, int64_t index, int64_t begin, int64_t end, int owner, bool read) {
+        if (on_) add({reinterpret_cast<int64_t>(&m), index, begin, end, owner, read});
+    }
+    const std::vector<Entry>& entries() const { return entries_; }
+
+private:
+    void add(const Entry& entry);
+
+    bool on_ = false;
+    std::mutex mutex_;
+    std::vector<Entry> entries_;
+};
+
 struct FormatTraits {
     int64_t block = 1;
     size_t bytes = 4;
-    ggml::FromFloat from_float = nullptr;
+    void (*from_float)(const float* x, void* y, int64_t cols) = nullptr;
 
     size_t row_bytes(int64_t cols) const { return static_cast<size_t>(cols / block) * bytes; }
 };
 
 class Context {
 public:
-    Context(ggml::GetTypeTraits traits, ggml::GetCpuTypeTraits cpu_traits, const Kernels* kernels,
-            int threads, const std::vector<int>& cpus);
+    Context(const Kernels* kernels, int threads, const std::vector<int>& cpus);
 
-    // Null when `type` with this block has no product here, or ggml disagrees about the block.
+    // Null when there are no kernels for `type` with this block.
     std::unique_ptr<Matrix> make_matrix(int type, int64_t block, size_t bytes) const;
 
     // Repacks the weights of `m` into tiles of its own, on all threads; nothing happens to a type
@@ -87,11 +113,8 @@ public:
     const Kernels* const kernels;
     Arena arena;
     RopeTables ropes;
+    mutable RowOwners owners;
     FormatTraits formats[kFormats];
-
-private:
-    const ggml::GetTypeTraits traits_;
-    const ggml::GetCpuTypeTraits cpu_traits_;
 };
 
 // n rows of activations, converted to the formats that some weights want.

@@ -153,12 +153,6 @@ void rotate(float* x, const float* cos, const float* sin, int64_t pairs, bool in
     });
 }
 
-void to_half(const float* x, uint16_t* y, int64_t n) {
-    int64_t i = 0;
-    for (; i + W <= n; i += W) store_half(y + i, load(x + i));
-    for (; i < n; i++) y[i] = float_to_half(x[i]);
-}
-
 template <class Format>
 void from_narrow(const uint16_t* x, float* y, int64_t n) {
     int64_t i = 0;

@@ -60,7 +60,7 @@ const float* bias_of(const Matrix* biases, int64_t expert) {
 
 Status check(const Experts& w) {
     for (const Matrix* biases : {w.gate_bias, w.up_bias, w.down_bias}) {
-        if (biases && biases->type != ggml::F32) return kBadArgument;
+        if (biases && biases->type != kF32) return kBadArgument;
     }
     return w.activation < 0 || w.activation >= kActivations ? kBadArgument : kOk;
 }
@@ -155,6 +155,7 @@ void add_experts(Context& c, const float* x, int64_t n, Pairs& pairs, const Expe
     const RowChunks up_cut(c, w.gate, tokens_an_expert, 2, pairs.experts);
     const int64_t down_step = down_rows(w.down, n, c.pool.threads());
     const int64_t sums_size = n * down_step;
+    const int64_t down_chunks = (w.down.rows + down_step - 1) / down_step;
     float* sums = c.arena.take<float>(sums_size * c.pool.threads());
 
     const auto prepare = [&](int64_t t, int) {
@@ -164,9 +165,14 @@ void add_experts(Context& c, const float* x, int64_t n, Pairs& pairs, const Expe
         c.kernels->sigmoid(&scale, 1);
         pairs.weight[t] = scale;
     };
+    const Shares up_shares(c.pool.threads(), {up_cut.count()}, pairs.experts);
     const auto expand = [&](int64_t chunk, int) {
-        const int64_t e = chunk / up_cut.count(), part = chunk % up_cut.count();
+        const auto [e, part] = up_shares.at(chunk);
         const int64_t first = pairs.first[e];
+        const int owner = c.pool.owner(chunk, up_shares.count());
+        for (const Matrix* m : {&w.gate, &w.up}) {
+            c.owners.note(*m, pairs.ids[e], up_cut.begin(part), up_cut.end(part), owner, true);
+        }
         gate_up(c, w, pairs.ids[e], up_cut.begin(part), up_cut.end(part), gate_x + first,
                 up_x + first, pairs.first[e + 1] - first,
                 [&](int64_t r, int rows, int64_t t, const float* y) {
@@ -182,13 +188,17 @@ void add_experts(Context& c, const float* x, int64_t n, Pairs& pairs, const Expe
     const auto repack = [&](int64_t p, int) { packed.pack(p); };
     const auto contract = [&](int64_t chunk, int worker) {
         const int64_t begin = chunk * down_step, end = std::min(w.down.rows, begin + down_step);
+        const int owner = c.pool.owner(chunk, down_chunks);
+        for (int64_t e = 0; e < pairs.experts; e++) {
+            c.owners.note(w.down, pairs.ids[e], begin, end, owner, true);
+        }
         down_add(c, w, pairs, begin, end, packed.rows(w.down.format), n,
                  sums + worker * sums_size, residual);
     };
     c.pool.run({phase(inputs.needs_packing() || scaler ? n : 0, prepare),
-                phase(pairs.experts * up_cut.count(), expand),
+                phase(up_shares.count(), expand),
                 phase(packed.needs_packing() && !pack_at_once ? pairs.count : 0, repack),
-                phase((w.down.rows + down_step - 1) / down_step, contract)});
+                phase(down_chunks, contract)});
 }
 
 }  // namespace

@@ -7,8 +7,18 @@
 #include "tile16_pack.inc.h"
 #include "tile16_pack32.inc.h"
 #include "tile16_pack256.inc.h"
+#include "tile16_pack_lattice.inc.h"
+#include "tile16_pack_ternary.inc.h"
+#include "ik_formats.inc.h"
+#include "ik_rows.inc.h"
+#include "ik_trellis.inc.h"
+#include "tile16_pack_ik.inc.h"
 #include "tile16_dot.inc.h"
 #include "tile16_types.inc.h"
+#include "tile16_lattice.inc.h"
+#include "tile16_ternary.inc.h"
+#include "tile16_types_ik.inc.h"
+#include "tile16_types_ik_trellis.inc.h"
 #include "tile16_gemv.inc.h"
 #if defined(__AVX2__) && !defined(__AVX512F__)
 #include "tile16_gemm_avx2.inc.h"
@@ -16,15 +26,12 @@
 #include "tile16_gemm.inc.h"
 #endif
 #include "tile16_kernel.inc.h"
+#include "tile16_rows.inc.h"
 #include "tile16_table.inc.h"
 #include "tile16_activations.inc.h"
 #include "elementwise.inc.h"
 #include "attention_cache.inc.h"
-#if defined(__AVX2__) && !defined(__AVX512F__)
-#include "attention_products_avx2.inc.h"
-#else
 #include "attention_products.inc.h"
-#endif
 #include "attention_tile.inc.h"
 #include "short_convolution.inc.h"
 #include "delta_net.inc.h"

@@ -16,8 +16,25 @@ struct Tile16Type;
 using TileKernel = void (*)(const Matrix& m, const uint8_t* w, int rows, const uint8_t* next,
                             const void* const* x, int tokens, float* y);
 
-// Softmax attention of a few query rows over one range of one KV head's positions. Strides count
-// float16 elements. Without `values` a position's value is the first features of its key (MLA).
+// `cols` elements of a row in the file as float32.
+using RowToFloat = void (*)(const void* row, float* y, int64_t cols);
+
+// The types whose elements are floats, by their numbers in enum ggml_type.
+enum FloatType : int { kF32 = 0, kF16 = 1, kBF16 = 30 };
+
+// How a cache keeps numbers: whole ones of `bytes` bytes and at most `largest`, with a scale for
+// every `block` features of a position. What up to 128 of them are multiplied with adds up to
+// `most` at most, before it is rounded, so that the sum of the products fits into 32 bits.
+struct KvFormat {
+    int bytes;
+    int block;
+    int largest;
+    int most;
+};
+
+// Softmax attention of a few query rows over one range of one KV head's positions, from a page's
+// edge on. Strides count bytes. Without `values` a position's value is the first features of its
+// key (MLA).
 struct AttentionTile {
     const float* const* queries;  // row pointers, `key` features each
     const int* firsts;            // positions a row may see: first .. limit - 1
@@ -25,8 +42,9 @@ struct AttentionTile {
     const float* sinks;  // a score a row that has no value, or null
     int rows;
     float scale;
-    const uint16_t* keys;
-    const uint16_t* values;
+    const KvFormat* format;
+    const uint8_t* keys;
+    const uint8_t* values;
     size_t key_page_stride;
     size_t value_page_stride;
     const int32_t* pages;
@@ -36,8 +54,9 @@ struct AttentionTile {
     int value;
     int64_t begin;
     int64_t end;
-    float* scratch;  // attention_scratch(rows, key, value) floats
-    // Results, not yet divided by the sum: `outputs` rows of `padded_value` floats.
+    float* scratch;  // attention_scratch floats, aligned to 64 bytes
+    // Results, not yet divided by the sum: `outputs` rows of padded(value) floats. Maxima are in
+    // units of ln 2.
     float* outputs;
     float* maxima;
     float* sums;
@@ -133,11 +152,13 @@ struct Kernels {
     void (*sigmoid)(float* x, int64_t n);
     // Pairs (2i, 2i + 1) when interleaved, else (i, i + pairs), rotated by angle i.
     void (*rotate)(float* x, const float* cos, const float* sin, int64_t pairs, bool interleaved);
-    void (*to_half)(const float* x, uint16_t* y, int64_t n);
     void (*from_half)(const uint16_t* x, float* y, int64_t n);
     void (*from_bfloat)(const uint16_t* x, float* y, int64_t n);
 
-    size_t (*attention_scratch)(int rows, int key, int value);
+    // One row of features into its slot of a page of keys, or of values.
+    void (*append_row)(const KvFormat& format, const float* x, int features, uint8_t* page,
+                       int page_size, int slot, bool values);
+    size_t (*attention_scratch)(int rows, int key, int value, const KvFormat& format, bool latent);
     int (*padded)(int features);  // rounded up to whole vectors
     void (*attention_tile)(const AttentionTile& tile);
     // out = merge of `splits` partial results of one query row (Dao et al., flash-decoding).

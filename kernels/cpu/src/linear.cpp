@@ -52,10 +52,10 @@ void norm_linear(Context& c, const float* x, int64_t n, int64_t cols, const floa
     c.arena.reset();
     float* normed = norm ? c.arena.take<float>(n * cols) : nullptr;
     unsigned formats = 0;
-    int64_t first[kMaxWeights + 1] = {};  // chunk at which each product starts
+    Shares shares(c.pool.threads(), {}, 1);
     for (int i = 0; i < count; i++) {
         formats |= format_bit(*products[i].weight);
-        first[i + 1] = first[i] + RowChunks(c, *products[i].weight, n).count();
+        shares.add(RowChunks(c, *products[i].weight, n).count());
     }
     const Inputs inputs(c, norm ? normed : x, n, cols, formats);
 
@@ -64,12 +64,12 @@ void norm_linear(Context& c, const float* x, int64_t n, int64_t cols, const floa
         inputs.pack(t);
     };
     const auto multiply = [&](int64_t chunk, int) {
-        int i = 0;
-        while (chunk >= first[i + 1]) i++;
+        const auto [i, part] = shares.at(chunk);
         const Product& p = products[i];
         const Matrix& m = *p.weight;
         const RowChunks cut(c, m, n);
-        const int64_t part = chunk - first[i];
+        const int owner = c.pool.owner(chunk, shares.count());
+        c.owners.note(m, 0, cut.begin(part), cut.end(part), owner, true);
         product(m, 0, cut.begin(part), cut.end(part), inputs.rows(m.format), n,
                 [&](int64_t r, int rows, int64_t t, int tokens, float* y) {
                     for (int k = 0; k < tokens; k++, y += rows) {
@@ -80,7 +80,7 @@ void norm_linear(Context& c, const float* x, int64_t n, int64_t cols, const floa
                 });
     };
     const bool needs_preparing = norm || inputs.needs_packing();
-    c.pool.run({phase(needs_preparing ? n : 0, prepare), phase(first[count], multiply)});
+    c.pool.run({phase(needs_preparing ? n : 0, prepare), phase(shares.count(), multiply)});
 }
 
 void linear_add(Context& c, const float* x, int64_t n, const Matrix& m, float* residual,
@@ -90,6 +90,8 @@ void linear_add(Context& c, const float* x, int64_t n, const Matrix& m, float* r
     const RowChunks cut(c, m, n);
     const auto prepare = [&](int64_t t, int) { inputs.pack(t); };
     const auto multiply = [&](int64_t chunk, int) {
+        const int owner = c.pool.owner(chunk, cut.count());
+        c.owners.note(m, 0, cut.begin(chunk), cut.end(chunk), owner, true);
         product(m, 0, cut.begin(chunk), cut.end(chunk), inputs.rows(m.format), n,
                 [&](int64_t r, int rows, int64_t t, int tokens, float* y) {
                     for (int k = 0; k < tokens; k++, y += rows) {
@@ -112,17 +114,17 @@ Status embed(Context& c, const Matrix& table, const int32_t* tokens, int64_t n, 
         float* target = y + t * table.cols;
         const auto* narrow = reinterpret_cast<const uint16_t*>(source);
         switch (table.type) {
-            case ggml::F32:
+            case kF32:
                 std::memcpy(target, source, table.row_bytes);
                 break;
-            case ggml::F16:
+            case kF16:
                 c.kernels->from_half(narrow, target, table.cols);
                 break;
-            case ggml::BF16:
+            case kBF16:
                 c.kernels->from_bfloat(narrow, target, table.cols);
                 break;
             default:
-                table.to_float(source, target, table.cols);
+                table.row_to_float(source, target, table.cols);
         }
         for (int64_t i = 0; factor != 1.0f && i < table.cols; i++) target[i] *= factor;
     };

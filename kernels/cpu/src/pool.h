@@ -43,6 +43,10 @@ public:
     Pool& operator=(const Pool&) = delete;
 
     int threads() const { return threads_; }
+    // The worker whose stretch has a chunk of so many: who does it unless another is done first.
+    int owner(int64_t chunk, int64_t chunks) const {
+        return static_cast<int>(((chunk + 1) * threads_ - 1) / chunks);
+    }
 
     // While the byte at `flag` is not 0, chunks are claimed and reported but not run, so that a run
     // ends soon and what it made is worthless. Null: there is no flag. Not during a run.

@@ -96,16 +96,6 @@ static inline Vec load_half(const void* p) {
 #endif
 }
 
-static inline void store_half(uint16_t* p, Vec v) {
-#if defined(__AVX512F__)
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph((__m512)v, 0));
-#elif defined(__F16C__)
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph((__m256)v, 0));
-#else
-    for (int i = 0; i < W; i++) p[i] = float_to_half(v[i]);
-#endif
-}
-
 static inline Vec load_bfloat(const void* p) {
     typedef uint16_t Narrow __attribute__((vector_size(W * 2), aligned(1), may_alias));
     typedef uint32_t Wide __attribute__((vector_size(W * 4)));

@@ -166,7 +166,7 @@ class ModelFlow:
 
 async def _cpu_may_do(load: Load, error: KtchatError) -> bool:
     """Whether the CPU may load what failed: the error says so, or the engine died beside a GPU."""
-    if load.device == "cpu" and load.kv == "f16":
+    if load.device == "cpu":
         return False
     if ON_CPU in error.todo:
         return True

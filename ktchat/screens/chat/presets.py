@@ -26,7 +26,7 @@ PRESETS = (
     Preset("Device: auto", "Compute on the GPU where one can be used", {"device": "auto"}),
     Preset("Device: CPU", "Compute on the CPU alone", {"device": "cpu"}),
     Preset("Device: GPU", "Compute on the GPU, or not at all", {"device": "gpu"}),
-    Preset("KV cache: f16", "The GPU keeps the context in 16 bits", {"kv": "f16"}),
+    Preset("KV cache: f16", "The context is kept in 16 bits", {"kv": "f16"}),
     Preset("KV cache: q8", "In 8 bits: half the room, a little less exact", {"kv": "q8"}),
     Preset("Context: chosen", "ktchat chooses how many tokens", {"context": 0}),
     Preset("Context: auto", "As many tokens as fit", {"context": "auto"}),
@@ -59,4 +59,4 @@ def forget_override(file: SettingsFile, preset: Preset) -> None:
 
 def on_cpu(file: SettingsFile) -> None:
     """From now on, until the program ends, load models on the CPU."""
-    file.overrides = replace(file.overrides, device="cpu", kv="f16")
+    file.overrides = replace(file.overrides, device="cpu")
