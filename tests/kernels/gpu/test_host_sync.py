@@ -23,6 +23,7 @@ from kernels.gpu.graph import host_sync
 from kernels.gpu.graph.driver import Driver, DriverError
 from kernels.gpu.graph.host_sync import FLAGS, FUNCTIONS, HostSyncOps, joined, pinned, probe
 from tests.kernels.gpu.gpu_cases import DEVICE, ON_GPU
+from tests.support.clock import PATIENCE
 
 HIDDEN, TOP_K = 8, 2
 
@@ -138,6 +139,7 @@ class WorkingStreams:
 
     def __init__(self, flags: bool = True, functions: bool = True, deaf: bool = False) -> None:
         self.flags, self.functions, self.deaf = flags, functions, deaf
+        self.card: Any = None
         self.ops: list[Any] = []
 
     def write(self, stream: int, address: int, value: int) -> None:
@@ -185,8 +187,15 @@ class Card:
         self.stream: Any = "default"
         event = SimpleNamespace(record=lambda: None, query=streams.finished)
         real = host_sync.pinned
-        monkeypatch.setattr(host_sync, "pinned", lambda s, k, d: real(s, k, torch.device("cpu")))
-        monkeypatch.setattr(host_sync, "PROBE_SECONDS", 0.05)
+        self.kept: list[Any] = []  # a stream that is given up goes on with its words
+
+        def kept(shape: Any, kind: Any, device: Any) -> Any:
+            self.kept.append(real(shape, kind, torch.device("cpu")))
+            return self.kept[-1]
+
+        streams.card = self
+        monkeypatch.setattr(host_sync, "pinned", kept)
+        monkeypatch.setattr(host_sync, "PROBE_SECONDS", 0.05 if streams.deaf else PATIENCE)
         monkeypatch.setattr(host_sync, "HAND_OVERS", 3)
         monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: FakeGraph(streams))
         monkeypatch.setattr(
