@@ -1,4 +1,4 @@
-"""ggml's own dequantisation, from the libraries that llama-cpp-python ships.
+"""ggml's own dequantisation, from the libraries that llama-cpp-python ships, and ours for types that it lacks.
 
 Importing this module loads nothing; llama_cpp itself is never imported.
 """
@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from kernels import ik_types
 from kernels.ops import Floats, Tensor
-from kernels.quants import QuantType
+from kernels.quants import IK_TYPES, QuantType
 
 
 class _TypeTraits(ctypes.Structure):
@@ -63,5 +64,7 @@ def dequantise(tensor: Tensor) -> Floats:
     out = np.empty(tensor.shape, dtype=np.float32)
     if data.nbytes != tensor.type.row_bytes(tensor.cols) * (out.size // tensor.cols):
         raise ValueError(f"{tensor.name} has {data.nbytes} bytes, which is not its shape")
+    if tensor.type.name in IK_TYPES:
+        return ik_types.dequantise(tensor)
     _traits(tensor.type).to_float(data.ctypes.data, out.ctypes.data, out.size)
     return out

@@ -1,6 +1,6 @@
-"""The table of GGUF tensor types: name, elements in a block, bytes of a block.
+"""The table of GGUF tensor types: name, elements in a block, bytes of a block, bytes ahead of a row's blocks.
 
-Numbers and layouts are those of ggml.h. The arithmetic of a type is ggml's.
+Numbers and layouts are those of ggml.h, of llama.cpp's first and then of ik_llama.cpp's.
 """
 
 from __future__ import annotations
@@ -10,22 +10,30 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class QuantType:
-    """One GGUF tensor type: `block` elements along a row share `bytes` bytes."""
+    """One GGUF tensor type: `block` elements along a row share `bytes` bytes.
+
+    A row begins with a scale of its own of `prefix` bytes, where its type has one.
+    """
 
     id: int
     name: str
     block: int
     bytes: int
+    prefix: int = 0
 
     def row_bytes(self, cols: int) -> int:
         """Bytes of a row of `cols` elements; `cols` must be a multiple of the block."""
+        return self.prefix + self.row_blocks(cols) * self.bytes
+
+    def row_blocks(self, cols: int) -> int:
+        """Blocks of a row of `cols` elements; `cols` must be a multiple of the block."""
         if cols % self.block:
             raise ValueError(f"{self.name} rows hold multiples of {self.block}, not {cols}")
-        return cols // self.block * self.bytes
+        return cols // self.block
 
     @property
     def bits(self) -> float:
-        """Bits an element."""
+        """Bits an element, without the row's own scale."""
         return 8 * self.bytes / self.block
 
 
@@ -75,8 +83,30 @@ _TABLE = (
     (42, "Q2_0", 64, 18),
 )
 
-TYPES: dict[int, QuantType] = {row[0]: QuantType(*row) for row in _TABLE}
+_IK_TABLE = (
+    (133, "Q6_0", 32, 26),
+    (137, "IQ2_K", 256, 76),
+    (138, "IQ3_K", 256, 110),
+    (139, "IQ4_K", 256, 144),
+    (140, "IQ5_K", 256, 176),
+    (141, "IQ6_K", 256, 212),
+    (144, "IQ4_KS", 256, 136, 4),
+    (145, "IQ2_KS", 256, 70, 2),
+    (146, "IQ4_KSS", 256, 128, 4),
+    (152, "IQ5_KS", 256, 168, 4),
+    (153, "IQ2_KT", 256, 68, 4),
+    (154, "IQ3_KT", 256, 100, 4),
+    (155, "IQ4_KT", 256, 128, 4),
+    (156, "IQ3_KS", 256, 102, 2),
+    (157, "IQ2_KL", 256, 86, 2),
+    (158, "IQ1_KT", 256, 56, 4),
+)
+
+TYPES: dict[int, QuantType] = {row[0]: QuantType(*row) for row in (*_TABLE, *_IK_TABLE)}
 BY_NAME: dict[str, QuantType] = {kind.name: kind for kind in TYPES.values()}
+
+IK_TYPES = frozenset(row[1] for row in _IK_TABLE)
+"""Types that only ik_llama.cpp's ggml and our kernels read (`kernels.ik_types`)."""
 
 MATRIX_TYPES = frozenset(
     kind.name

@@ -95,6 +95,12 @@ def bench_each(
         file = stack.enter_context(GGUFFile.open(path))
         spec = read_spec(file)
         _check(path, spec, context)
+        if versus and spec.ik_types:
+            raise RequestError(
+                f"{BASELINE} cannot read {path.name}",
+                "It is quantised for ik_llama.cpp",
+                "Measure it without --vs",
+            )
         request = Request(str(path), context + 1, count, device=device, kv=kv)
         plan = plan_for_load(request, spec)
         _check_memory(path, spec, context, (plan is None) + versus)

@@ -20,11 +20,12 @@ import numpy as np
 from engine.common.units import byte_size
 from engine.errors import KtchatError, RequestError
 from engine.evaluation.quantise import quantise
+from engine.evaluation.random_rows import random_rows
 from engine.gguf.writer import TensorPlan, Value, write_gguf
 from engine.spec.recipes import RECIPES, tensor_type
 from engine.spec.shapes import SHAPES, VOCABULARY, Shape, Windows, tensor_shapes
 from kernels.ops import Bytes
-from kernels.quants import BY_NAME
+from kernels.quants import BY_NAME, IK_TYPES
 
 FORMAT = 2
 """Part of the files' names: a file of another format is stale."""
@@ -170,8 +171,9 @@ class _Weights:
             rng = np.random.default_rng(cols)
             rows = min(POOL_ROWS, tensor.rows)
             values = rng.standard_normal((rows, cols), dtype=np.float32)
-            data = quantise(values * np.float32(gain / cols**0.5), tensor.type)
-            self._pools[key] = data.reshape(rows, -1)
+            values *= np.float32(gain / cols**0.5)
+            make = random_rows if tensor.type.name in IK_TYPES else quantise
+            self._pools[key] = make(values, tensor.type).reshape(rows, -1)
         return self._pools[key]
 
 

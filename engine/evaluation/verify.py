@@ -68,6 +68,12 @@ def verify(
                 f"{path.name} cannot be verified",
                 f"Only {BASELINE} runs it, so there is nothing to compare: {spec.unsupported}",
             )
+        if spec.ik_types:
+            raise UnsupportedModelError(
+                f"{path.name} cannot be verified",
+                f"It is quantised for ik_llama.cpp, and {BASELINE}, with which we compare, cannot open it",
+                "Verify a version of the model in one of llama.cpp's types, such as Q4_K_M",
+            )
         context = min(spec.context, LENGTH)
         load = Load(str(path), context, device=device, kv=kv)
         plan = plan_for_load(load, spec)

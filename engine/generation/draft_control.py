@@ -5,8 +5,9 @@ probability p(m), 1 + p(m) + p(m) p(m+1) + ... tokens. What p is, is learned for
 the draft that might have been made was right. c(n) is learned from passes alone: with all weights read for each
 token anew it would be 1, with a mixture of experts it is up to n. It is tried where a draft is likely right.
 
-An account says what a reply has gained so far, in seconds; a pass is made only where even a wrong draft leaves it
-above a hundredth of the reply's time below 0. So no text, however it misleads, can cost more.
+An account says what a reply has gained so far, in seconds, the looking itself included; a pass is made only where even a
+wrong draft leaves it above a hundredth of the reply's time below 0, and below half of that nothing is looked for. So
+no text, however it misleads, and no model, however small, can lose more.
 """
 
 from __future__ import annotations
@@ -85,6 +86,15 @@ class DraftControl:
                 best, size = promised, count
         return size
 
+    @property
+    def awake(self) -> bool:
+        """Whether the account bears looking for a draft: the half of what may be lost is left for passes."""
+        return len(self._single) < KNOWN or self.saved_seconds >= -self._allowed / 2
+
+    def looked(self, seconds: float) -> None:
+        """Beside its pass a token took so long."""
+        self.saved_seconds -= seconds
+
     def single(self, seconds: float) -> None:
         """A pass of one token took so long."""
         self._single.append(seconds)
@@ -152,8 +162,12 @@ class DraftControl:
 
     def _affordable(self, count: int) -> bool:
         """Whether the account bears a pass that gives nothing but its first token."""
-        allowed = (START + LOSS * self._reply_tokens) * self.one
-        return self.saved_seconds - (self._feared(count) - 1.0) * self.one >= -allowed
+        return self.saved_seconds - (self._feared(count) - 1.0) * self.one >= -self._allowed
+
+    @property
+    def _allowed(self) -> float:
+        """Seconds that may be lost by now."""
+        return (START + LOSS * self._reply_tokens) * self.one
 
 
 def _row(match: int) -> int:

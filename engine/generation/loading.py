@@ -127,6 +127,12 @@ def _runtime_name(load: Load, spec: ModelSpec, emit: Emit) -> str:
             spec.unsupported,
             "Leave the choice of the runtime to ktchat",
         )
+    if load.runtime == "llama.cpp" and spec.ik_types:
+        raise UnsupportedModelError(
+            f"llama.cpp cannot run {spec.name}",
+            "It is quantised for ik_llama.cpp, in types that llama.cpp does not know",
+            "Leave the choice of the runtime to ktchat",
+        )
     if load.runtime is not None:
         return load.runtime
     if not spec.native:

@@ -21,11 +21,13 @@ class History:
         """So many of the last tokens were met before in this order; 0: not even two."""
         self._found = -1
         """Where the earlier ones end."""
+        self._waiting: list[int] = []
         self._twos: dict[tuple[int, int], int] = {}
         self._fours: dict[tuple[int, int, int, int], int] = {}
 
     def begin(self, prompt: Sequence[int]) -> None:
         """Hold `prompt`, which mostly goes on from what is held."""
+        self.catch_up()
         held = len(self.tokens)
         if self.tokens != list(prompt[:held]):
             held = 0
@@ -35,6 +37,17 @@ class History:
         self.match, self._found = 0, -1
         for token in prompt[held:]:
             self.append(token)
+
+    def later(self, token: int) -> None:
+        """One more token, to be looked at by `catch_up`."""
+        self._waiting.append(token)
+
+    def catch_up(self) -> None:
+        """Look at the tokens that wait."""
+        if self._waiting:
+            for token in self._waiting:
+                self.append(token)
+            self._waiting.clear()
 
     def append(self, token: int) -> None:
         """One more token."""

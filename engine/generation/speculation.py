@@ -63,20 +63,27 @@ class Speculation:
     def begin(self, prompt: Sequence[int]) -> None:
         """A reply to `prompt` begins."""
         self._history.begin(prompt)
-        self._rows: Floats | None = None
+        self._rows: Floats | None = None  # of the last pass, while some are not handed out
         self._draft: list[int] = []  # the tokens of the rows but the first
         self._next = 0  # of the rows
+        self._passed = 0.0  # seconds of the pass that `forward` made
         self.drafted = self.accepted = 0
         self.control.begin()
 
     def forward(self, token: int, most: int) -> Floats:
         """Logits after `token`, (vocab_size,), of a reply that goes on for `most` tokens at most, at least one."""
         history, control = self._history, self.control
+        if self._rows is None and not control.awake:
+            history.later(token)
+            control.token(by_draft=False)
+            return self._runtime.forward([token])
+        began, self._passed = self._clock(), 0.0
+        history.catch_up()
         if history.match:
             control.foretold(history.match, token == history.expected)
         history.append(token)
         rows, place = self._rows, self._next
-        if rows is not None and place < len(rows) and token == self._draft[place - 1]:
+        if rows is not None and token == self._draft[place - 1]:
             self.accepted += 1
         else:
             self.end()
@@ -84,25 +91,30 @@ class Speculation:
         self._next = place + 1
         control.token(by_draft=len(rows) > 1)
         row: Floats = rows[place]
+        if self._next == len(rows):
+            self._rows = None
+        control.looked(self._clock() - began - self._passed)
         return row
 
     def end(self) -> None:
         """Forget what was forwarded ahead and not handed out. The sequence is as if it had never been there."""
-        if self._rows is not None and (ahead := len(self._rows) - self._next):
-            self._runtime.cut_back(ahead)
+        if self._rows is not None:
+            self._runtime.cut_back(len(self._rows) - self._next)
         self._rows = None
 
     def _pass(self, token: int, most: int) -> Floats:
         """The rows of the next pass; `token` alone, or with a draft behind it."""
-        began = self._clock()
         draft = self._next_draft(most)
+        began = self._clock()
         if draft:
             rows = self._runtime.forward_all([token, *draft])
-            self.control.drafted(len(rows), self._clock() - began)
+            self._passed = self._clock() - began
+            self.control.drafted(len(rows), self._passed)
             self.drafted += len(draft)
         else:
             rows = self._runtime.forward([token])[None]
-            self.control.single(self._clock() - began)
+            self._passed = self._clock() - began
+            self.control.single(self._passed)
         self._rows, self._draft = rows, draft
         return rows
 

@@ -10,6 +10,7 @@ import math
 import mmap
 import os
 import stat
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -41,6 +42,7 @@ class GGUFFile:
         self.metadata: Mapping[str, Value] = MappingProxyType(headers[0].metadata)
         self.tensors: dict[str, TensorInfo] = {}
         self._maps = list(maps)
+        self._spans = headers[0].spans
         self._views = [np.frombuffer(data, np.uint8) for data in maps]
         for path, header in zip(paths, headers, strict=True):
             for info in header.tensors:
@@ -114,6 +116,12 @@ class GGUFFile:
         if len(data) != info.nbytes:
             raise _shortened(path)
         return data
+
+    def metadata_alone(self) -> bytes:
+        """A GGUF of the same metadata, without tensors and in one part."""
+        spans = [span for key, span in self._spans.items() if not key.startswith("split.")]
+        head = b"GGUF" + struct.pack("<IQQ", self.version, 0, len(spans))
+        return head + b"".join(self._maps[0][start:end] for start, end in spans)
 
     def release(self, name: str) -> None:
         """Give the memory of a tensor's pages back; they are read from disk if needed again."""

@@ -78,6 +78,8 @@ class Header:
     version: int
     metadata: dict[str, Value]
     tensors: list[TensorInfo]
+    spans: dict[str, tuple[int, int]]
+    """Where each key begins in the file, name and value, and where it ends."""
 
 
 class HeaderCutError(Exception):
@@ -95,7 +97,7 @@ def read_header(data: bytes, path: Path, part: int = 0, size: int | None = None)
     version, tensors, keys = reader.preamble()
     metadata = reader.metadata(keys)
     alignment = reader.alignment(metadata.get("general.alignment", DEFAULT_ALIGNMENT))
-    return Header(version, metadata, reader.tensors(tensors, alignment, part))
+    return Header(version, metadata, reader.tensors(tensors, alignment, part), reader.spans)
 
 
 class _Reader:
@@ -108,6 +110,7 @@ class _Reader:
         self.limit = min(size, MAX_HEADER)
         self.end = min(self.limit, len(data))
         self.position = 0
+        self.spans: dict[str, tuple[int, int]] = {}
         self.strings = 0
         self.string_bytes = 0
 
@@ -183,10 +186,12 @@ class _Reader:
     def metadata(self, keys: int) -> dict[str, Value]:
         found: dict[str, Value] = {}
         for number in range(keys):
+            start = self.position
             key = self.name(MAX_KEY_NAME, f"key {number + 1} of {keys}")
             if key in found:
                 raise self.fault(f"The key {shown(key)} is there twice")
             found[key] = self._value(f"the value of {shown(key)}")
+            self.spans[key] = (start, self.position)
         return found
 
     def _value(self, field: str) -> Value:

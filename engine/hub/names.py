@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from engine.common.split_names import Part, split_part
 from engine.hub.errors import NoModelError, UnsafeNameError
+from kernels.quants import IK_TYPES
 
 HUB_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
 MAX_NAME = 200
@@ -23,8 +24,8 @@ _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"[\w][\w./-]{0,199}", re.ASCII)
 _QUANTISATION = re.compile(
     r"(?<![A-Za-z0-9])"
-    r"(UD-)?(IQ[1-4]_(?:XXS|XS|S|M|NL)|Q[2-8]_K(?:_(?:XXS|XS|XL|S|M|L))?|Q[1-8]_[01]|TQ[12]_0"
-    r"|MXFP4(?:_MOE)?|NVFP4|BF16|F16|FP16|F32|FP32)"
+    r"(UD-)?((?:IQ[1-4]_(?:XXS|XS|S|M|NL)|IQ[1-6]_K(?:SS|S|L|T)?|Q[2-8]_K(?:_(?:XXS|XS|XL|S|M|L))?|Q[1-8]_[01]"
+    r"|TQ[12]_0|MXFP4(?:_MOE)?|NVFP4|BF16|F16|FP16|F32|FP32)(?:_R(?:4|8|16))?)"
     r"(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
@@ -35,11 +36,12 @@ _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?:\.|
 
 PREFERENCE = (
     "Q4_K_M", "UD-Q4_K_XL", "Q4_K_XL", "MXFP4", "MXFP4_MOE", "Q4_K_L", "Q4_K", "Q4_K_S", "UD-Q4_K_M",
-    "IQ4_NL", "IQ4_XS", "UD-IQ4_XS", "Q4_1", "Q4_0", "UD-Q3_K_XL", "Q3_K_XL", "Q3_K_L", "Q3_K_M",
-    "Q3_K", "IQ3_M", "Q3_K_S", "IQ3_S", "IQ3_XS", "IQ3_XXS", "UD-IQ3_XXS", "UD-Q2_K_XL", "Q2_K_L",
-    "Q2_K", "IQ2_M", "UD-IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "UD-IQ2_XXS", "IQ1_M", "UD-IQ1_M",
-    "IQ1_S", "UD-IQ1_S", "Q5_K_M", "UD-Q5_K_XL", "Q5_K_S", "Q5_1", "Q5_0", "Q6_K", "UD-Q6_K_XL",
-    "Q8_0", "UD-Q8_K_XL", "BF16", "F16", "F32",
+    "IQ4_NL", "IQ4_XS", "UD-IQ4_XS", "IQ4_K", "IQ4_KS", "IQ4_KSS", "Q4_1", "Q4_0", "UD-Q3_K_XL", "Q3_K_XL",
+    "Q3_K_L", "Q3_K_M", "Q3_K", "IQ3_M", "IQ3_K", "Q3_K_S", "IQ3_S", "IQ3_KS", "IQ3_XS", "IQ3_XXS",
+    "UD-IQ3_XXS", "UD-Q2_K_XL", "Q2_K_L", "Q2_K", "IQ2_KL", "IQ2_M", "UD-IQ2_M", "IQ2_K", "IQ2_S", "IQ2_KS",
+    "IQ2_XS", "IQ2_XXS", "UD-IQ2_XXS", "IQ1_M", "UD-IQ1_M", "IQ1_S", "UD-IQ1_S", "Q5_K_M", "UD-Q5_K_XL",
+    "Q5_K_S", "IQ5_K", "IQ5_KS", "Q5_1", "Q5_0", "Q6_K", "UD-Q6_K_XL", "IQ6_K", "Q6_0", "Q8_0", "UD-Q8_K_XL",
+    "BF16", "F16", "F32",
 )  # fmt: skip
 """Quantisations, the first that fits is proposed: 4 bits lose little and read half of 8 bits."""
 
@@ -202,6 +204,17 @@ def quantisation_of(path: str) -> str:
     return ""
 
 
+_IK = re.compile(r"(?:IQ[1-6]_K(?:SS|S|L|T)?|Q6_0)(?:_R\d+)?|.+_R\d+")
+
+
+def note_of(quantisation: str) -> str:
+    """What is said beside a quantisation of ik_llama.cpp; nothing beside others."""
+    if not _IK.fullmatch(quantisation):
+        return ""
+    runs = "runs" if quantisation in IK_TYPES or quantisation == "IQ3_KL" else "does not run"
+    return f"made for ik_llama.cpp: {runs} here"
+
+
 def is_model_file(path: str) -> bool:
     """Whether a repository's file may hold a model: no projector, vocabulary, adapter or draft."""
     name = path.rsplit("/", 1)[-1]
@@ -239,7 +252,11 @@ def best(
     """The model to propose: the first of `PREFERENCE` that fits, else the smallest."""
     order = {name: rank for rank, name in enumerate(PREFERENCE)}
     able = [model for model in models if fits(model)]
-    ranked = sorted(able, key=lambda m: (order.get(m.quantisation, len(order)), m.size))
+    rest = len(order)  # the smallest of those without a place, but none that does not run
+    places = {
+        m: order.get(m.quantisation, rest + ("not run" in note_of(m.quantisation))) for m in able
+    }
+    ranked = sorted(able, key=lambda m: (places[m], m.size))
     return ranked[0] if ranked else min(models, key=lambda m: m.size, default=None)
 
 

@@ -11,7 +11,9 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from engine.errors import UnsupportedModelError
 from engine.gguf.file import GGUFFile
+from engine.gguf.header import shown
 from engine.spec.architectures import ARCHITECTURES, Architecture, known_architecture
 from engine.spec.experts import experts_spec
 from engine.spec.features import check_native, missing_feature
@@ -30,6 +32,7 @@ from engine.spec.rope_reader import read_rope
 from engine.spec.spec import MlaSpec, ModelSpec
 from engine.spec.tensors import check_tensors, check_types, tensor_sizes
 from engine.spec.windows import window_layers, windowed
+from kernels.quants import IK_TYPES
 
 _HEADS = ("embedding_length", "attention.head_count")
 
@@ -52,10 +55,18 @@ def read_spec(file: GGUFFile) -> ModelSpec:
         unsupported = missing_feature(keys, spec) or check_tensors(file, spec)
         if unsupported:
             check_types(file, native=False)
+    ik_types = any(info.type.name in IK_TYPES for info in file.tensors.values())
+    if unsupported and ik_types:
+        raise UnsupportedModelError(
+            f"{shown(file.path.name)} is quantised for ik_llama.cpp",
+            f"Our engine cannot run it: {unsupported}; llama.cpp, which could, does not know its types",
+            "Take a version in one of llama.cpp's types, such as Q4_K_M",
+        )
     sizes = tensor_sizes(file, spec)
     return dataclasses.replace(
         spec,
         unsupported=unsupported,
+        ik_types=ik_types,
         groups=sizes.groups,
         layer_groups=sizes.layers,
         name=_name(file),

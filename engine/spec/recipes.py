@@ -12,6 +12,15 @@ _SMALLER_BLOCK = {
         ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL"
     ),
     **dict.fromkeys(("Q2_K", "Q3_K", "TQ1_0", "TQ2_0"), "Q4_0"),
+    **dict.fromkeys(
+        (
+            *("IQ1_KT", "IQ2_K", "IQ2_KS", "IQ2_KL", "IQ2_KT", "IQ3_K", "IQ3_KS", "IQ3_KT"),
+            *("IQ4_K", "IQ4_KS", "IQ4_KSS", "IQ4_KT"),
+        ),
+        "IQ4_NL",
+    ),
+    **dict.fromkeys(("IQ5_K", "IQ5_KS"), "Q6_0"),
+    "IQ6_K": "Q8_0",
     "Q4_K": "Q5_0",
     "Q5_K": "Q5_1",
     "Q6_K": "Q8_0",
@@ -66,6 +75,15 @@ RECIPES: dict[str, Recipe] = {
         mixtral_output="Q5_K",
     ),
     "IQ4_XS": Recipe(30, "IQ4_XS", value="Q5_K", first_down="Q5_K", mixtral_output="Q5_K"),
+    # Of ik_llama.cpp's one type is in all matrices but the output.
+    **{
+        name: Recipe(number, name)
+        for number, name in (
+            (135, "Q6_0"), (138, "IQ2_K"), (139, "IQ3_K"), (140, "IQ4_K"), (141, "IQ5_K"), (142, "IQ6_K"),
+            (145, "IQ4_KS"), (147, "IQ2_KS"), (148, "IQ4_KSS"), (150, "IQ5_KS"), (154, "IQ3_KS"), (155, "IQ2_KL"),
+            (151, "IQ2_KT"), (152, "IQ3_KT"), (153, "IQ4_KT"), (156, "IQ1_KT"),
+        )
+    },
 }  # fmt: skip
 
 

@@ -96,6 +96,8 @@ class ModelSpec:
     """Layers behind the last one, for the prediction of further tokens; not used."""
     unsupported: str = ""
     """Why the native runtime cannot run this model; empty when it can."""
+    ik_types: bool = False
+    """Some tensor is of a type of ik_llama.cpp, so that llama.cpp cannot open the file."""
     kv_bytes_per_token: int = 0
     """Bytes of KV cache a token takes in float16, in the layers that keep all of them."""
     windowed: AttentionSpec | None = None

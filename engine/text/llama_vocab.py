@@ -7,6 +7,7 @@ The package llama_cpp is not imported, which would cost a tenth of a second. The
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from engine.errors import ModelFileError
 from engine.gguf.file import GGUFFile
 from engine.gguf.header import DOWNLOAD, shown
 from kernels import ggml
+from kernels.quants import IK_TYPES
 
 UNKNOWN, CONTROL, USER_DEFINED = 1 << 0, 1 << 3, 1 << 4
 STRIP_LEFT, STRIP_RIGHT = 1 << 7, 1 << 8
@@ -92,7 +94,8 @@ def _library() -> ctypes.CDLL:
 class LlamaVocab:
     """An open vocabulary. Token ids must be within it: 0 <= id < size."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, name: str = "") -> None:
+        """`name` is what an error calls the file; of itself that of its path. Raises `ModelFileError`."""
         library = _library()
         capture_log(library)
         params = library.llama_model_default_params()
@@ -103,7 +106,7 @@ class LlamaVocab:
             reasons = [match[1] for line in logged_errors() if (match := _REASON.match(line))]
             why = reasons[0] if reasons else "llama.cpp refuses it"
             raise ModelFileError(
-                f"{shown(path.name)} has a vocabulary that cannot be used",
+                f"{shown(name or path.name)} has a vocabulary that cannot be used",
                 shown(why[:1].upper() + why[1:], 200),
                 "Use another version of the model",
             )
@@ -186,3 +189,13 @@ def checked_names(file: GGUFFile) -> list[bytes]:
 
 def _damaged(file: GGUFFile, why: str) -> ModelFileError:
     return ModelFileError(f"{shown(file.path.name)} is damaged", why, DOWNLOAD)
+
+
+def open_vocabulary(file: GGUFFile) -> LlamaVocab:
+    """llama.cpp reads no vocabulary beside tensors of types that it does not know: it gets one without them."""
+    if not any(info.type.name in IK_TYPES for info in file.tensors.values()):
+        return LlamaVocab(file.path)
+    with os.fdopen(os.memfd_create("vocabulary"), "wb") as alone:
+        alone.write(file.metadata_alone())
+        alone.flush()
+        return LlamaVocab(Path(f"/proc/self/fd/{alone.fileno()}"), file.path.name)

@@ -29,6 +29,7 @@ from engine.text.llama_vocab import (
     USER_DEFINED,
     LlamaVocab,
     checked_names,
+    open_vocabulary,
 )
 from engine.text.marks import ATOMS
 from engine.text.run_memory import RunMemory
@@ -119,7 +120,7 @@ class Tokenizer:
                 f"Its vocabulary has a control token of {longest} characters",
                 DOWNLOAD,
             )
-        vocab = LlamaVocab(file.path)
+        vocab = open_vocabulary(file)
         if vocab.size != len(names):
             vocab.close()
             raise ModelFileError(

@@ -62,16 +62,17 @@ class Weight:
     """Weights made ready: a native matrix over the file's bytes, or a float32 vector.
 
     `pointer` is the native matrix's handle or the vector's address. `count` is 0 for a vector and
-    1 for a two-dimensional matrix.
+    1 for a two-dimensional matrix. A matrix that is not `multiplied` is a table: its rows are read.
     """
 
-    __slots__ = ("_free", "_keep", "batched", "cols", "count", "pointer", "rows")
+    __slots__ = ("_free", "_keep", "batched", "cols", "count", "multiplied", "pointer", "rows")
 
     def __init__(
         self, pointer: int, count: int, rows: int, cols: int, batched: bool, keep: object
     ) -> None:
         self.pointer, self.count, self.rows, self.cols = pointer, count, rows, cols
         self.batched = batched
+        self.multiplied = True
         self._keep = keep
         self._free = load().kt_matrix_free  # still there when the interpreter shuts down
 
@@ -111,9 +112,11 @@ def matrix(context: int, tensor: Tensor, repack: bool = True) -> Weight:
         int(repack),
     )
     if not pointer:
-        raise ValueError(f"{tensor.name}: ggml has no product for {kind.name} weights")
+        raise ValueError(f"{tensor.name}: no kernels for {kind.name} weights, or no memory")
     keep = None if repack and has_tiles(tensor) else data
-    return Weight(pointer, count, tensor.rows, tensor.cols, len(tensor.shape) == 3, keep)
+    weight = Weight(pointer, count, tensor.rows, tensor.cols, len(tensor.shape) == 3, keep)
+    weight.multiplied = repack or not has_tiles(tensor)
+    return weight
 
 
 def vector(tensor: Tensor) -> Weight:
@@ -126,14 +129,20 @@ def vector(tensor: Tensor) -> Weight:
 
 def expect_matrix(weight: Weight, cols: int) -> int:
     """Rows of one (rows, cols) matrix. Raises `ValueError` for any other."""
-    if weight.cols != cols or weight.batched or not weight.count:
+    if weight.cols != cols or weight.batched or not weight.count or not weight.multiplied:
         raise ValueError(f"wanted a matrix of {cols} columns, got {describe(weight)}")
     return weight.rows
 
 
+def expect_table(weight: Weight) -> None:
+    """Raise `ValueError` unless rows can be read from `weight`."""
+    if weight.batched or not weight.count:
+        raise ValueError(f"wanted a table, got {describe(weight)}")
+
+
 def expect_matrices(weight: Weight, count: int, rows: int, cols: int) -> None:
     """Raise `ValueError` unless `weight` holds `count` (rows, cols) matrices."""
-    if (weight.count, weight.rows, weight.cols) != (count, rows, cols):
+    if (weight.count, weight.rows, weight.cols) != (count, rows, cols) or not weight.multiplied:
         raise ValueError(f"wanted {count} matrices ({rows}, {cols}), got {describe(weight)}")
 
 
@@ -161,7 +170,8 @@ def describe(weight: Weight) -> str:
     """A weight's shape in words."""
     if not weight.count:
         return f"a vector of {weight.cols}"
-    return f"{weight.count} matrices ({weight.rows}, {weight.cols})"
+    kind = "matrices" if weight.multiplied else "tables"
+    return f"{weight.count} {kind} ({weight.rows}, {weight.cols})"
 
 
 class Cache:

@@ -36,9 +36,9 @@ _FLAGS = [
     "-pthread",
 ]
 _AVX2 = ["-mavx2", "-mfma", "-mf16c", "-mbmi2"]
-# GCC 12's own AVX-512 header trips -Wmaybe-uninitialized (its bug 105593).
+# GCC 12's own AVX-512 header trips -Wuninitialized and -Wmaybe-uninitialized (its bug 105593).
 _AVX512 = [*_AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl"))]
-_AVX512 += ["-mprefer-vector-width=512", "-Wno-maybe-uninitialized"]
+_AVX512 += ["-mprefer-vector-width=512", "-Wno-maybe-uninitialized", "-Wno-uninitialized"]
 _ISA_FLAGS = {
     "isa_avx512vnni": [*_AVX512, "-mavx512vnni"],
     "isa_avx512": _AVX512,

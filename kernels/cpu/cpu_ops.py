@@ -17,6 +17,7 @@ from kernels.cpu.buffers import (
     address,
     expect,
     expect_matrix,
+    expect_table,
     has_tiles,
     matrix,
     rows_of,
@@ -83,7 +84,7 @@ class CpuOps(AttentionOps, FeedForwardOps, RecurrentOps, RowOps):
 
     def embed(self, table: Weight, tokens: Ints, factor: float = 1.0) -> Array:
         tokens = np.ascontiguousarray(tokens, dtype=np.int32)
-        expect_matrix(table, table.cols)
+        expect_table(table)
         n = tokens.size
         if tokens.shape != (n,) or not n:
             raise ValueError(f"wanted tokens (n,), got {tokens.shape}")

@@ -58,7 +58,8 @@ class ExpertRequest:
         activation: Activation = "swiglu",
     ) -> None:
         gate, up, down = experts
-        expect_matrices(up, gate.count, gate.rows, gate.cols)
+        for each in (gate, up):
+            expect_matrices(each, gate.count, gate.rows, gate.cols)
         expect_matrices(down, gate.count, gate.cols, gate.rows)
         if slots is not None and slots.shape != (gate.count,):
             raise ValueError(f"{slots.shape} slots for {gate.count} experts")

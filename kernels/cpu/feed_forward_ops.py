@@ -116,6 +116,7 @@ class FeedForwardOps(NativeContext):
     def _expect_ffn(gate: Weight, up: Weight, down: Weight, n: int, residual: Array) -> None:
         if not gate.count:
             raise ValueError("wanted matrices, got a vector")
-        expect_matrices(up, gate.count, gate.rows, gate.cols)
+        for each in (gate, up):
+            expect_matrices(each, gate.count, gate.rows, gate.cols)
         expect_matrices(down, gate.count, down.rows, gate.rows)
         expect(residual, n, down.rows)

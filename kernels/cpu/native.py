@@ -1,4 +1,4 @@
-"""Loads the native library and gives it ggml's functions; `op_table` has its signatures.
+"""Loads the native library; `op_table` has its signatures.
 
 A call releases the GIL.
 """
@@ -12,7 +12,6 @@ from ctypes import POINTER, c_float, c_int, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
-from kernels import ggml
 from kernels.cpu.build import build
 from kernels.cpu.op_table import FUNCTIONS, OPS
 
@@ -102,21 +101,6 @@ def address_of(name: str) -> int:
     return address
 
 
-@cache
-def ggml_functions() -> tuple[int, int]:
-    """Addresses of ggml_get_type_traits and ggml_get_type_traits_cpu, ready to be used."""
-    try:
-        base = ggml.base_library()
-        cpu = ctypes.CDLL(str(ggml.library_dir() / "libggml-cpu.so"))
-        cpu.ggml_cpu_init()
-        functions = (base.ggml_get_type_traits, cpu.ggml_get_type_traits_cpu)
-    except (ImportError, OSError, AttributeError) as error:
-        raise NativeError(f"ggml, which llama-cpp-python brings, is not usable: {error}") from error
-    addresses = [ctypes.cast(function, c_void_p).value for function in functions]
-    assert addresses[0] is not None and addresses[1] is not None
-    return addresses[0], addresses[1]
-
-
 def supported_isas() -> list[str]:
     """The instruction sets that this build and this CPU have, best first."""
     library = load()
@@ -137,7 +121,7 @@ def choose_isa() -> str:
 def open_context(isa: str, threads: int, cpus: Sequence[int]) -> int:
     """A started native context; close it with kt_close."""
     array = (c_int * len(cpus))(*cpus)
-    handle = load().kt_open(*ggml_functions(), isa.encode(), threads, array, len(cpus))
+    handle = load().kt_open(isa.encode(), threads, array, len(cpus))
     if not handle:
         raise NativeError(f"{threads} threads with {isa} kernels cannot be started.")
     return int(handle)

@@ -48,8 +48,24 @@ PLANES: dict[str, tuple[int, ...]] = {
     "IQ3_S": (64, 8, 32, 4, 2),
     "IQ1_S": (32, 16, 2),
     "IQ1_M": (32, 16, 8),
+    "Q6_0": (16, 8, 2),
+    "IQ2_K": (64, 4, 8),
+    "IQ3_K": (64, 32, 6, 8),
+    "IQ4_K": (128, 16),
+    "IQ5_K": (128, 32, 16),
+    "IQ6_K": (128, 64, 4, 16),
+    "IQ4_KS": (128, 8, 4),
+    "IQ2_KS": (64, 6, 2),
+    "IQ4_KSS": (128, 4),
+    "IQ5_KS": (128, 32, 8, 4),
+    "IQ3_KS": (64, 32, 6, 2),
+    "IQ2_KL": (64, 16, 6, 2),
+    "IQ1_KT": (32, 16, 8, 4),
+    "IQ2_KT": (64, 4, 4),
+    "IQ3_KT": (64, 32, 4, 4),
+    "IQ4_KT": (64, 32, 32, 4),
 }
-"""Bytes of a block in each plane, by type."""
+"""Bytes of a block in each plane, by type. A row's own scale is there once for each of its blocks."""
 
 
 def packed_bytes(kind: QuantType, shape: tuple[int, ...]) -> int:
@@ -60,7 +76,7 @@ def packed_bytes(kind: QuantType, shape: tuple[int, ...]) -> int:
     if kind.name not in PLANES:
         raise ValueError(f"no GPU product reads {kind.name}")
     *count, rows, cols = shape
-    per_row = -(-cols // BLOCK) * BLOCK if kind.block == 1 else kind.row_bytes(cols) // kind.bytes
+    per_row = -(-cols // BLOCK) * BLOCK if kind.block == 1 else kind.row_blocks(cols)
     blocks = rows * per_row
     matrix = sum(-(-blocks * size // ALIGNMENT) * ALIGNMENT for size in PLANES[kind.name])
     return matrix * (count[0] if count else 1)

@@ -57,9 +57,10 @@ def _search(args: argparse.Namespace, hub: Hub) -> int:
         gated = "  gated" if hit.gated else ""
         downloads = f"{short_count(hit.downloads)} downloads"
         label, size, fit = _proposal(choice)
+        note = choice.versions[choice.best].note if choice is not None else ""
         output.line(
             f"{one_line(hit.repo, 80):<44}  {one_line(hit.architecture, 11):<11}  {downloads:>14}"
-            f"  {label:<10}  {byte_size(size) if size else '':>8}  {fit}{gated}".rstrip()
+            f"  {label:<10}  {byte_size(size) if size else '':>8}  {fit}{gated}  {note}".rstrip()
         )
     if not hits:
         output.line("Nothing found.")

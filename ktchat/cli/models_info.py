@@ -112,7 +112,7 @@ _ABOUT = ("id", "name", "repository", "base", "licence", "released", "good_at", 
 
 def _hub(args: argparse.Namespace) -> int:
     from engine.hub.client import Hub
-    from engine.hub.names import best, choose
+    from engine.hub.names import best, choose, note_of
 
     hub = Hub()
     ref = hub.ref(args.spec)
@@ -138,8 +138,9 @@ def _hub(args: argparse.Namespace) -> int:
         files = f"{len(model.files)} files" if len(model.files) > 1 else ""
         fit = versions.rough_fit(model.size, hardware)
         mark = "  proposed" if model is proposed else ""
+        note = f"  {note_of(model.label)}".rstrip()
         label = one_line(model.label, 60)
-        output.line(f"{label:<16}  {byte_size(model.size):>8}  {files:<8}  {fit}{mark}")
+        output.line(f"{label:<16}  {byte_size(model.size):>8}  {files:<8}  {fit}{mark}{note}")
     if not repository.models:
         output.line("It has no GGUF model.")
     return 0

@@ -54,6 +54,13 @@ class Version:
     """The size is computed, not listed."""
     files: int = 1
 
+    @property
+    def note(self) -> str:
+        """What is said beside a version for ik_llama.cpp; nothing beside others."""
+        from engine.hub.names import note_of
+
+        return note_of(self.label)
+
 
 class Choice(Protocol):
     """Versions of one model to choose from. `title` and `about` are safe to draw."""

@@ -1,10 +1,11 @@
-// Cycles of the kernels of one instruction set with data in the caches, beside a loop of FMAs that two units finish in
+// Cycles of the kernels with data in the caches, beside a loop of FMAs that two units finish in
 // half a cycle each: a shared machine's clock and neighbours are the same for both.
 //
 //   g++ -std=gnu++17 -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast -mavx2 -mfma -mf16c
 //       -mbmi2 -Ikernels/cpu/src tests/bench/cycles.cpp -o /tmp/cycles && /tmp/cycles
 //
-// and with -DKTCHAT_ISA=avx512vnni -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni for those.
+// For AVX-512 VNNI also -DKTCHAT_ISA=avx512vnni -mavx512{f,bw,dq,vl,vnni} and
+// -mprefer-vector-width=512.
 #ifndef KTCHAT_ISA
 #define KTCHAT_ISA avx2
 #endif
@@ -143,7 +144,10 @@ int main() {
     const struct {
         const char* name;
         int type;
-    } kinds[] = {{"Q4_K", 12}, {"Q5_K", 13}, {"Q6_K", 14}, {"IQ4_XS", 23}, {"Q8_0", 8}, {"MXFP4", 39}};
+    } kinds[] = {{"Q4_K", 12},    {"Q5_K", 13},    {"Q6_K", 14},   {"IQ4_XS", 23},  {"Q8_0", 8},
+                 {"MXFP4", 39},   {"IQ1_S", 19},   {"IQ1_M", 29},  {"IQ2_XXS", 16}, {"IQ2_XS", 17},
+                 {"IQ2_S", 22},   {"IQ3_XXS", 18}, {"IQ3_S", 21},  {"Q4_1", 3},     {"Q5_1", 7},
+                 {"TQ1_0", 34},   {"TQ2_0", 35},   {"NVFP4", 40},  {"Q1_0", 41},    {"Q2_0", 42}};
     for (const int tokens : {1, 4, 32, 64}) {
         for (const auto& kind : kinds) product_cycles(*find_tile16_type(kind.type), kind.name, tokens);
     }

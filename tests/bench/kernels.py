@@ -18,10 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.evaluation.quantise import quantise
+from engine.evaluation.random_rows import random_rows
 from engine.machine.probes.bandwidth import read_bandwidth
 from kernels.cpu import CpuOps
 from kernels.ops import CacheShape, Rope, Routing, Tensor
-from kernels.quants import BY_NAME
+from kernels.quants import BY_NAME, IK_TYPES
 
 HIDDEN, WIDTH, EXPERTS, TOP_K = 2048, 768, 128, 8
 HEADS, KV_HEADS, HEAD = 32, 4, 128
@@ -41,7 +42,8 @@ def weights(kind: str, *shape: int) -> Tensor:
     """Plausible weights in a mapped file, as models are: few quantised rows, repeated."""
     rng = np.random.default_rng(1)
     sample = rng.standard_normal((64, shape[-1])).astype(np.float32) * 0.02
-    rows = quantise(sample, BY_NAME[kind])
+    make = random_rows if kind in IK_TYPES else quantise
+    rows = make(sample, BY_NAME[kind]).reshape(-1)
     size = BY_NAME[kind].row_bytes(shape[-1]) * int(np.prod(shape[:-1]))
     with tempfile.TemporaryFile() as file:
         file.write(np.resize(rows, size).tobytes())
@@ -134,6 +136,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.15, help="a case and round")
     parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument(
+        "--types", default="", metavar="A,B", help="products of these types instead"
+    )
     options = parser.parse_args()
     ops = CpuOps(options.threads)
     makers: list[tuple[str, Callable[[], Case]]] = [
@@ -148,8 +153,18 @@ def main() -> None:
         ("moe Q4_K/Q4_K prefill", lambda: experts(ops, "Q4_K", "Q4_K", n=512)),
         ("attention 4096", lambda: attention(ops, 4096)),
     ]
+    if options.types:
+        makers = [
+            (
+                f"linear {kind}",
+                lambda kind=kind, n=n: dense(ops, kind, 5120, 20 if n == 1 else 2, n),
+            )
+            for kind in options.types.split(",")
+            for n in (1, 512)
+        ]
     cases = [make() for name, make in makers if options.only in name]
-    cases += [case for case in small_ops(ops) if options.only in case.name]
+    if not options.types:
+        cases += [case for case in small_ops(ops) if options.only in case.name]
     times: dict[str, list[float]] = {case.name: [] for case in cases}
     ratios: dict[str, list[float]] = {case.name: [] for case in cases}
     limits = []

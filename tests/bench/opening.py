@@ -91,8 +91,7 @@ async def measure(home: Path, arguments: argparse.Namespace) -> dict[str, object
             times["version_ms"].append(await _shown(pilot, start, "another version"))
             start = time.perf_counter()
             screen.branches.walk(chat.conversation.turns[0], "reply", -1)
-            await _until(pilot, lambda: len(chat.conversation.turns) > 1)
-            times["back_ms"].append(await _shown(pilot, start, last, misses="another version"))
+            times["back_ms"].append(await _shown(pilot, start, f"{title} 0?", "another version"))
     medians = {name: round(statistics.median(values), 1) for name, values in times.items()}
     return {"messages": arguments.messages, "size": arguments.size, **medians}
 

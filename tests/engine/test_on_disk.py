@@ -103,6 +103,23 @@ def test_logits_are_the_same_to_the_bit(architecture: str, folder: Path) -> None
         assert read(both, SECOND)[0] == 0, "memory has it"
 
 
+@pytest.mark.parametrize("architecture", ["qwen3moe", "gpt-oss"])
+def test_drafts_that_were_cut_back_are_not_kept(architecture: str, folder: Path) -> None:
+    path = tiny_model(architecture, folder, variant=FAMILIES[architecture])
+    cache = CacheFolder(folder / f"kv-drafts-{architecture}")
+    with opened(path, cache) as both:
+        read(both, FIRST, ENDS)
+        for token in REPLY:
+            both[0].forward_all([token, 1, 2, 3])
+            both[0].cut_back(3)
+        both[1].save("s")
+        assert both[1].finish(PATIENCE)
+        in_memory = read(both, SECOND)[1]
+    with opened(path, cache) as both:
+        restored, from_disk = read(both, SECOND)
+        assert restored == len(FIRST + REPLY) and np.array_equal(from_disk, in_memory)
+
+
 def test_a_regenerated_reply_of_a_recurrent_model_reads_nothing(folder: Path) -> None:
     path = tiny_model("qwen35moe", folder)
     cache = CacheFolder(folder / "kv-regenerated")

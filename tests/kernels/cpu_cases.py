@@ -6,14 +6,16 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from engine.evaluation.quantise import quantise
+from kernels import ggml, ik_types
 from kernels.cpu import CpuOps
 from kernels.cpu.buffers import Cache
-from kernels.cpu.native import load, supported_isas
+from kernels.cpu.native import supported_isas
 from kernels.ops import Floats, Tensor
-from kernels.quants import BY_NAME, MATRIX_TYPES, QuantType
+from kernels.quants import BY_NAME, IK_TYPES, MATRIX_TYPES
 from kernels.reference import ReferenceOps
 from tests.support.random_blocks import RANDOM_TYPES, random_blocks
 
@@ -89,26 +91,20 @@ def cache_rows(cache: Cache, values: bool = False) -> Floats:
     return (whole * each.astype(np.float32)).swapaxes(2, 3)
 
 
+def multiplied(weights: Tensor) -> npt.NDArray[np.float64]:
+    """The weights that products read, in float64."""
+    if weights.type.name in IK_TYPES:
+        return ik_types.dequantise(weights, rounded=True).astype(np.float64)
+    return ggml.dequantise(weights).astype(np.float64)
+
+
 def block_size(kind: str) -> int:
     """Columns of the shortest row of a type."""
     return max(BY_NAME[kind].block, 1)
 
 
-def rounded_activations(x: Floats, weights: QuantType) -> Floats:
-    """x as products with block types round it: 8 bits, a scale each 32 (ggml's K types: 256) columns."""
-    shape = x.shape
-    packed = bool(load().kt_has_tiles(weights.id))
-    if packed:
-        x = x.reshape(-1, 32)
-        scale = np.abs(x).max(axis=1, keepdims=True) / np.float32(127.0)
-        return (np.rint(x * (np.float32(1.0) / scale)) * scale).reshape(shape)
-    if weights.block == 256:  # Q8_K: the largest magnitude becomes -127 or 127 exactly
-        x = x.reshape(-1, 256)
-        at = np.abs(x).argmax(axis=1)
-        scale = np.float32(-127.0) / x[np.arange(len(x)), at][:, None]
-        rounded = np.minimum(127, np.rint(scale * x))
-        return (rounded * (np.float32(1.0) / scale)).reshape(shape)
-    x = x.reshape(-1, 32)  # Q8_0 and Q8_1: a float16 scale
-    scale = np.abs(x).max(axis=1, keepdims=True) / np.float32(127.0)
-    rounded = np.rint(x * (np.float32(1.0) / scale))
-    return (rounded * scale.astype(np.float16).astype(np.float32)).reshape(shape)
+def rounded_activations(x: Floats) -> Floats:
+    """x as products with block types round it: 8 bits, a scale each 32 columns."""
+    groups = x.reshape(-1, 32)
+    scale = np.abs(groups).max(axis=1, keepdims=True) / np.float32(127.0)
+    return (np.rint(groups * (np.float32(1.0) / scale)) * scale).reshape(x.shape)

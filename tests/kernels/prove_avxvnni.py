@@ -19,7 +19,7 @@ from kernels.cpu.build import _AVX2, _FLAGS
 
 _SOURCE = Path(__file__).parents[2] / "kernels" / "cpu" / "src"
 _PROVED = {"isa_avxvnni", "isa_choice"}
-_TESTS = ("products", "experts", "attention", "window", "recurrent")
+_TESTS = ("products", "ik_types", "experts", "attention", "window", "recurrent")
 
 
 def flags_of(source: Path, wide: bool) -> list[str]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kernels import ggml
-from kernels.quants import BY_NAME
+from kernels.quants import BY_NAME, IK_TYPES
 from tests.kernels.cpu_cases import (
     BLOCK_TYPES,
     FLOAT_TYPES,
@@ -14,6 +14,7 @@ from tests.kernels.cpu_cases import (
     REFERENCE,
     block_size,
     cpu_ops,
+    multiplied,
     noise,
     normal,
     relative_error,
@@ -22,10 +23,10 @@ from tests.kernels.cpu_cases import (
     torch_copy,
     unaligned,
 )
+from tests.support.ggml_products import ggml_products
 
 EPS = 1e-6
-# Q8_1 keeps the sum of a block of activations in float16.
-_COARSE_SUMS = {"Q4_1", "Q5_1"}
+GGML_TYPES = tuple(sorted(set(BLOCK_TYPES) - IK_TYPES))
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 8, 9, 33, 100])
@@ -35,10 +36,40 @@ def test_block_products_equal_the_formula_on_rounded_activations(kind: str, n: i
     weights = tensor(normal(1, 37, blocks * block_size(kind)), kind)
     x = normal(2, n, weights.cols)
     (got,) = cpu_ops().norm_linear(x, None, EPS, [cpu_ops().matrix(unaligned(weights))])
-    rows = ggml.dequantise(weights).astype(np.float64)
-    exact = rounded_activations(x, weights.type).astype(np.float64) @ rows.T
+    rows = multiplied(weights)
+    exact = rounded_activations(x).astype(np.float64) @ rows.T
     size = np.abs(x).astype(np.float64) @ np.abs(rows).T
-    assert (np.abs(got - exact) <= size * (1e-3 if kind in _COARSE_SUMS else 3e-5)).all()
+    assert (np.abs(got - exact) <= size * 3e-5).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kind", GGML_TYPES)
+def test_every_instruction_set_multiplies_every_type(kind: str, isa: str) -> None:
+    ops, weights = cpu_ops(2, isa), tensor(normal(1, 37, 512), kind)
+    matrix = ops.matrix(unaligned(weights))
+    rows = multiplied(weights)
+    for n in (1, 4, 9):
+        x = normal(n, n, 512)
+        (got,) = ops.norm_linear(x, None, EPS, [matrix])
+        exact = rounded_activations(x).astype(np.float64) @ rows.T
+        size = np.abs(x).astype(np.float64) @ np.abs(rows).T
+        assert (np.abs(got - exact) <= size * 3e-5).all()
+
+
+@pytest.mark.parametrize("kind", GGML_TYPES)
+def test_block_products_err_no_more_than_llama_cpps(kind: str) -> None:
+    weights, x = tensor(normal(3, 64, 1024), kind), normal(4, 64, 1024)
+    wanted = x.astype(np.float64) @ multiplied(weights).T
+    (got,) = cpu_ops().norm_linear(x, None, EPS, [cpu_ops().matrix(weights)])
+    theirs = noise(ggml_products(x, weights), wanted)
+    assert noise(got, wanted) ** 0.5 <= 1.05 * theirs**0.5
+
+
+def test_rows_of_a_table_are_read_and_not_multiplied() -> None:
+    ops = cpu_ops()
+    table = ops.table(tensor(normal(3, 16, 256), "Q4_K"))
+    with pytest.raises(ValueError, match="tables"):
+        ops.norm_linear(normal(4, 1, 256), None, EPS, [table])
 
 
 @pytest.mark.parametrize("kind", BLOCK_TYPES)

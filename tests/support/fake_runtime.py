@@ -218,6 +218,8 @@ def fake_model(
 class Eager(DraftControl):
     """Drafts as much as it can, whatever that costs."""
 
+    awake = True
+
     def size(self, match: int, most: int) -> int:
         return max((n for n in SIZES if n <= most), default=1)
 

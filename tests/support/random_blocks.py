@@ -1,4 +1,4 @@
-"""Random blocks of the types whose quantisers take seconds to start: IQ1 and IQ2.
+"""Random blocks of the types whose quantisers take seconds to start, IQ1 and IQ2, or are not here.
 
 Any bits are a valid block of these types, so random ones reach every entry of their tables. Only
 the float16 scale of each block is chosen: it gives the block the size of the values it stands for.
@@ -11,15 +11,18 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
+from engine.evaluation.random_rows import random_rows
 from kernels import ggml
 from kernels.ops import Bytes, Floats, Tensor
-from kernels.quants import QuantType
+from kernels.quants import IK_TYPES, QuantType
 
-RANDOM_TYPES = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S"})
+RANDOM_TYPES = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S"}) | IK_TYPES
 
 
 def random_blocks(values: Floats, kind: QuantType) -> Bytes:
     """Blocks of `kind` as large as the rows of `values`, (rows, cols): (rows, bytes), uint8."""
+    if kind.name in IK_TYPES:
+        return random_rows(values, kind)
     targets = np.sqrt(np.square(values.reshape(-1, kind.block)).mean(axis=-1))
     rng = np.random.default_rng(zlib.crc32(kind.name.encode()))
     blocks = rng.integers(0, 256, (len(targets), kind.bytes), dtype=np.uint8)

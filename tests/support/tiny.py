@@ -22,7 +22,7 @@ import numpy as np
 from engine.evaluation.quantise import quantise as quantise_rows
 from engine.spec.recipes import fitting_type
 from kernels.ops import Bytes, Floats
-from kernels.quants import BY_NAME, MATRIX_TYPES, QuantType
+from kernels.quants import BY_NAME, IK_TYPES, MATRIX_TYPES, QuantType
 from tests.support import shared, vocabulary
 from tests.support.random_blocks import RANDOM_TYPES, random_blocks
 from tests.support.tiny_shapes import AS_WRITTEN, SHAPES, Shape
@@ -30,7 +30,7 @@ from tests.support.tiny_weights import TinyWeights
 
 MODELS = tuple(SHAPES)
 MOE_MODELS = tuple(key for key, shape in SHAPES.items() if shape.experts)
-TYPES = tuple(sorted(MATRIX_TYPES - {"Q2_0"}))  # gguf-py cannot write Q2_0 yet
+TYPES = tuple(sorted(MATRIX_TYPES - IK_TYPES - {"Q2_0"}))  # gguf-py cannot write Q2_0 yet
 """Every type that llama.cpp quantises to and our engine reads."""
 
 

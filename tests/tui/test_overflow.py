@@ -130,6 +130,20 @@ async def test_a_summary_is_written_changed_and_sent(real: Real) -> None:
     await run.sees("are summarised", "undo")
 
 
+async def test_leaving_a_summary_leaves_all_as_it_was(real: Real) -> None:
+    run = await real()
+    text = await fill(run)
+    before = copy.deepcopy(run.chat.conversation)
+    await run.press("down", "enter")
+    await run.sees("Summary of")
+    await run.press("escape")
+    await run.until(lambda: run.app.screen is run.screen and not run.screen.activity.busy)
+    assert run.chat.conversation == before and run.screen.prompt.text == text
+    assert not run.chat.busy
+    await run.press("enter")
+    await run.sees("The message does not fit")
+
+
 async def test_a_longer_context_is_loaded_and_everything_is_read(real: Real) -> None:
     run = await real()
     await fill(run)
@@ -177,9 +191,25 @@ async def test_always_keeps_the_choice(real: Real) -> None:
     run = await real()
     await fill(run)
     turns = len(run.chat.conversation.turns)
-    await run.press("a", "enter")
+    await run.press("ctrl+a", "enter")
     await replied(run, turns + 1)
     assert run.app.context.settings.settings.overflow == "drop"
+
+
+async def test_what_is_typed_on_is_the_next_message_and_its_enter_chooses_nothing(
+    real: Real,
+) -> None:
+    run = await real()
+    text = await fill(run)
+    turns = len(run.chat.conversation.turns)
+    await run.type("next one")
+    await run.press("enter")
+    await run.sees("Enter again chooses")
+    assert run.screen.prompt.text == f"{text}\nnext one"
+    await run.press("enter")
+    await replied(run, turns + 1)
+    assert run.last.raw_prompt == text
+    assert run.screen.prompt.text == "next one"
 
 
 async def test_stop_says_why_and_keeps_the_message(real: Real) -> None:

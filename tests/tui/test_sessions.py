@@ -250,6 +250,18 @@ async def test_leaving_with_unsaved_text_is_asked_once_and_keeps_it_elsewhere(
     assert draft.read_text() == "an unsent draft"
 
 
+async def test_a_burst_of_keys_leaves_one_dialog_and_nothing_below_it(start: Start) -> None:
+    run = await two_sessions(start)
+    for keys in (("f1", "escape"), ("ctrl+o", "escape"), ("f2", "escape"), ("f2", "enter")):
+        run.app.simulate_key(keys[0])
+        await run.until(lambda: run.app.screen is not run.screen)
+        top = run.app.screen
+        for _ in range(4):  # before the first has taken effect
+            top.dismiss(None)
+        await run.until(lambda: run.app.screen is run.screen)
+    await run.sees("about dogs")
+
+
 async def test_five_hundred_turns_open_from_their_end_and_older_ones_join(start: Start) -> None:
     run = await start("ok", size=WIDE)
     turns = run.chat.conversation

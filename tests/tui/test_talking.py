@@ -272,7 +272,7 @@ async def test_an_engine_that_dies_leaves_the_conversation_and_a_retry(start: St
 
 
 async def test_the_reader_is_not_moved_while_scrolled_up(start: Start) -> None:
-    run = await start("line\n\n" * 60, Reply("more\n\n" * 100, hold_after=120))
+    run = await start("line\n\n" * 60, Reply("more\n\n" * 100, hold_after=120), size=(90, 30))
     await run.ask("first")
     run.screen.prompt.put("second")
     await run.press("enter")

@@ -32,6 +32,7 @@ from engine.hub.names import (
     best,
     group_models,
     is_model_file,
+    note_of,
     parse_ref,
     quantisation_of,
     safe_path,
@@ -86,6 +87,12 @@ def hub(server: HubServer) -> Hub:
         ("Q8_0/DeepSeek-R1-Q8_0-00001-of-00015.gguf", "Q8_0"),
         ("UD-IQ1_S/DeepSeek-R1-UD-IQ1_S-00001-of-00003.gguf", "UD-IQ1_S"),
         ("q4_0-model-q4_1.gguf", "Q4_1"),
+        ("DeepSeek-R1-0528-IQ4_KSS-00001-of-00007.gguf", "IQ4_KSS"),
+        ("Qwen3-235B-A22B-mix-IQ3_K-00001-of-00003.gguf", "IQ3_K"),
+        ("GLM-4.5-IQ2_KL.gguf", "IQ2_KL"),
+        ("DeepSeek-V3-0324-IQ4_K_R4-00001-of-00010.gguf", "IQ4_K_R4"),
+        ("Kimi-K2-smol-IQ1_KT.gguf", "IQ1_KT"),
+        ("model-Q8_0_R8.gguf", "Q8_0_R8"),
         ("FAQ4_0x.gguf", ""),
         ("plain.gguf", ""),
     ],
@@ -226,6 +233,19 @@ def test_the_best_quantisation_that_fits_is_proposed() -> None:
 
     assert [proposed(room) for room in (1000, 44, 30, 5)] == ["Q4_K_M", "Q4_0", "IQ2_XS", "IQ2_XS"]
     assert best([]) is None
+
+
+def test_files_for_ik_llama_cpp_are_told_apart() -> None:
+    for name in ("IQ4_KSS", "Q6_0", "IQ2_KL", "IQ3_K", "IQ2_KT"):
+        assert note_of(name) == "made for ik_llama.cpp: runs here"
+    for name in ("IQ4_K_R4", "Q8_0_R8", "IQ1_KL", "IQ1_S_R4"):
+        assert note_of(name) == "made for ik_llama.cpp: does not run here"
+    for name in ("Q4_K_M", "IQ4_XS", "UD-Q2_K_XL", "Q6_K", ""):
+        assert note_of(name) == ""
+    names = {"IQ2_KS": 20, "IQ4_KS": 40, "IQ2_K_R4": 10, "IQ4_KS_R4": 39}
+    models = group_models(file(f"m-{name}.gguf", size) for name, size in names.items())
+    best_of = {room: best(models, lambda m, room=room: m.size <= room) for room in (100, 39, 15)}
+    assert [m and m.quantisation for m in best_of.values()] == ["IQ4_KS", "IQ2_KS", "IQ2_K_R4"]
 
 
 # The hub

@@ -92,9 +92,13 @@ def test_a_chat_model_may_have_the_same_keys(tmp_path: Path, change: Change) -> 
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (139, "is quantised for ik_llama.cpp. Its tensor t is stored as IQ4_K. Take a version in"),
-        (153, "stored as IQ2_KT"),
-        (339, "ik_llama.cpp, with its rows interleaved"),
+        (135, "is quantised for ik_llama.cpp. Its tensor t is stored as IQ2_BN. Take a version in"),
+        (339, "stored as IQ4_K_R4. Take the version in IQ4_K, without _R4"),
+        (
+            223,
+            "with its rows interleaved. Its tensor t is stored as IQ4_XS_R8. Take the version in IQ4_XS",
+        ),
+        (398, "stored as Q8_KV_R8. Take a version in another of its types"),
         (33, "is quantised for an old llama.cpp. Its tensor t is stored as Q4_0_8_8. Take"),
     ],
 )

@@ -60,6 +60,14 @@ def test_a_history_grows_with_the_reply_and_goes_on_in_the_next_turn() -> None:
     history.begin([1, 2, 3, 7, 1, 9, 5, 1, 2])
     assert (history.draft(2), history.match) == ([3, 7], 2), "another conversation"
     assert history.tokens == [1, 2, 3, 7, 1, 9, 5, 1, 2]
+    for token in (3, 7, 1):
+        history.later(token)
+    assert history.match == 2
+    history.catch_up()
+    assert history.match == 5 and history.tokens[-3:] == [3, 7, 1]
+    history.later(9)
+    history.begin([1, 2, 3, 7, 1, 9, 5, 1, 2, 3, 7, 1, 9, 5])
+    assert history.match == 7, "what waits is held too"
 
 
 def play(

@@ -35,13 +35,11 @@ int guarded(const Body& body) {
 KTCHAT_API int kt_supported(const char* isa) { return find_kernels(isa) != nullptr; }
 
 // Null when the instruction set is not there or threads cannot be started. `cpus` may be empty.
-KTCHAT_API Context* kt_open(ggml::GetTypeTraits traits, ggml::GetCpuTypeTraits cpu_traits,
-                            const char* isa, int threads, const int* cpus, int cpu_count) {
+KTCHAT_API Context* kt_open(const char* isa, int threads, const int* cpus, int cpu_count) {
     const Kernels* kernels = find_kernels(isa);
     if (!kernels || threads < 1) return nullptr;
     try {
-        return new Context(traits, cpu_traits, kernels, threads,
-                           std::vector<int>(cpus, cpus + cpu_count));
+        return new Context(kernels, threads, std::vector<int>(cpus, cpus + cpu_count));
     } catch (const std::exception&) {
         return nullptr;
     }
@@ -52,7 +50,7 @@ KTCHAT_API void kt_close(Context* c) { delete c; }
 // Ops are given up while the byte at `flag` is not 0; null: never.
 KTCHAT_API void kt_heed(Context* c, const char* flag) { c->pool.heed(flag); }
 
-// Null when there is no product for the type, its block differs from ggml's, or memory runs out.
+// Null when there are no kernels for the type with this block, or memory runs out.
 // `repack`: into tiles of 16 rows, when the type has them; `data` is then not needed any more.
 KTCHAT_API Matrix* kt_matrix(Context* c, int type, int64_t block, size_t bytes, int64_t count,
                              int64_t rows, int64_t cols, const uint8_t* data, int repack) {
@@ -63,7 +61,7 @@ KTCHAT_API Matrix* kt_matrix(Context* c, int type, int64_t block, size_t bytes, 
         m->rows = rows;
         m->cols = cols;
         m->data = data;
-        m->row_bytes = static_cast<size_t>(cols / block) * bytes;
+        m->row_bytes = m->row_prefix + static_cast<size_t>(cols / block) * bytes;
         m->bytes = static_cast<size_t>(rows) * m->row_bytes;
         if (repack) c->repack(*m);
         return m.release();

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <utility>
 
 namespace ktchat {
 
@@ -90,77 +92,28 @@ void RowOwners::add(const Entry& entry) {
 
 // ---- weights ------------------------------------------------------------------------------------
 
-namespace {
-
-// How far ahead of the arithmetic weights are fetched. Pages of a mapped file are scattered, so the
-// hardware's own prefetcher starts anew every 4 KB.
-constexpr size_t kAhead = 8 << 10;
-
-// Products through ggml's dot product of one row with one token.
-void tile_vec_dot(const Matrix& m, const uint8_t* w, int rows, const uint8_t* next,
-                  const void* const* x, int tokens, float* y) {
-    const int cols = static_cast<int>(m.cols);
-    const size_t size = static_cast<size_t>(rows) * m.row_bytes;
-    const uint8_t* row = w;
-    for (int r = 0; r < rows; r++, row += m.row_bytes) {
-        for (size_t b = 0; b < m.row_bytes; b += 64) {
-            const size_t ahead = static_cast<size_t>(row - w) + b + kAhead;
-            if (ahead < size) {
-                __builtin_prefetch(w + ahead);
-            } else if (next) {
-                __builtin_prefetch(next + (ahead - size));
-            }
-        }
-        m.vec_dot(cols, y + r, 0, row, 0, x[0], 0, 1);
-    }
-    for (int t = 1; t < tokens; t++) {
-        row = w;
-        for (int r = 0; r < rows; r++, row += m.row_bytes) {
-            m.vec_dot(cols, y + t * rows + r, 0, row, 0, x[t], 0, 1);
-        }
-    }
-}
-
-constexpr int kFormatTypes[kTile16] = {ggml::F32, ggml::Q8_0, ggml::Q8_1, ggml::Q8_K};
-
-}  // namespace
-
-Context::Context(ggml::GetTypeTraits traits, ggml::GetCpuTypeTraits cpu_traits,
-                 const Kernels* table, int threads, const std::vector<int>& cpus)
-    : pool(threads, cpus), kernels(table), traits_(traits), cpu_traits_(cpu_traits) {
-    for (int f = kFloat + 1; f < kTile16; f++) {
-        const auto* type = traits_(kFormatTypes[f]);
-        formats[f] = {type->block, type->bytes, cpu_traits_(kFormatTypes[f])->from_float};
-    }
+Context::Context(const Kernels* table, int threads, const std::vector<int>& cpus)
+    : pool(threads, cpus), kernels(table) {
     formats[kTile16] = {kActivationGroup, kActivationGroupBytes, kernels->quantise_tile16_row};
 }
 
 std::unique_ptr<Matrix> Context::make_matrix(int type, int64_t block, size_t bytes) const {
-    const auto* traits = traits_(type);
-    if (traits->block != block || traits->bytes != bytes) return nullptr;
     auto m = std::make_unique<Matrix>();
     m->type = type;
     m->format = kFloat;
-    m->to_float = traits->to_float;
-    m->vec_dot = nullptr;
-    if (type == ggml::F32 || type == ggml::F16 || type == ggml::BF16) {
-        m->kernel = type == ggml::F32   ? kernels->tile_f32
-                    : type == ggml::F16 ? kernels->tile_f16
-                                        : kernels->tile_bf16;
+    m->kernel = nullptr;
+    m->row_to_float = nullptr;
+    if (const Tile16Type* tiles = kernels->tile16_type(type)) {
+        if (tiles->cols != block || tiles->row_block != bytes) return nullptr;
+        m->row_prefix = tiles->row_prefix;
+        m->row_to_float = tiles->row_to_float;
         return m;
     }
-    const auto* cpu = cpu_traits_(type);
-    if (!cpu->vec_dot || !traits->to_float) return nullptr;
-    for (int f = kFloat + 1; f < kTile16; f++) {
-        if (cpu->vec_dot_type == kFormatTypes[f] && formats[f].from_float &&
-            block % formats[f].block == 0) {
-            m->format = static_cast<Format>(f);
-        }
-    }
-    if (m->format == kFloat) return nullptr;
-    m->kernel = tile_vec_dot;
-    m->vec_dot = cpu->vec_dot;
-    return m;
+    if (block != 1) return nullptr;
+    if (type == kF32 && bytes == 4) m->kernel = kernels->tile_f32;
+    if (type == kF16 && bytes == 2) m->kernel = kernels->tile_f16;
+    if (type == kBF16 && bytes == 2) m->kernel = kernels->tile_bf16;
+    return m->kernel ? std::move(m) : nullptr;
 }
 
 uint8_t* map_memory(size_t bytes) {
@@ -180,7 +133,9 @@ void Context::repack(Matrix& m) {
     const Tile16Type* type = kernels->tile16_type(m.type);
     if (!type) return;
     const int64_t blocks = m.cols / type->cols, tiles = (m.rows + kTile16Rows - 1) / kTile16Rows;
-    const size_t tile_bytes = static_cast<size_t>(blocks) * type->block_bytes();
+    const size_t prefix = type->row_prefix;
+    const size_t tile_bytes =
+        kTile16Rows * prefix + static_cast<size_t>(blocks) * type->block_bytes();
     const size_t total = static_cast<size_t>(m.count * tiles) * tile_bytes;
     uint8_t* packed = map_memory(total);
     // Tile by tile of all matrices, so that a worker packs the rows of each that it will read.
@@ -191,6 +146,11 @@ void Context::repack(Matrix& m) {
         const uint8_t* source = m.row(index, first);
         uint8_t* target = packed + static_cast<size_t>(index * tiles + tile) * tile_bytes;
         owners.note(m, index, first, first + rows, pool.owner(chunk, m.count * tiles), false);
+        for (size_t r = 0; r < static_cast<size_t>(rows); r++) {
+            std::memcpy(target + r * prefix, source + r * m.row_bytes, prefix);
+        }
+        source += prefix;
+        target += kTile16Rows * prefix;
         for (int64_t i = 0; i < blocks; i++) {
             type->pack(source, m.row_bytes, rows, target);
             source += type->row_block;

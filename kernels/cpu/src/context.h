@@ -1,4 +1,4 @@
-// What one CpuOps owns: threads, the chosen kernels, ggml's functions and scratch memory.
+// What one CpuOps owns: threads, the chosen kernels and scratch memory.
 #pragma once
 
 #include <cstdlib>
@@ -93,17 +93,16 @@ private:
 struct FormatTraits {
     int64_t block = 1;
     size_t bytes = 4;
-    ggml::FromFloat from_float = nullptr;
+    void (*from_float)(const float* x, void* y, int64_t cols) = nullptr;
 
     size_t row_bytes(int64_t cols) const { return static_cast<size_t>(cols / block) * bytes; }
 };
 
 class Context {
 public:
-    Context(ggml::GetTypeTraits traits, ggml::GetCpuTypeTraits cpu_traits, const Kernels* kernels,
-            int threads, const std::vector<int>& cpus);
+    Context(const Kernels* kernels, int threads, const std::vector<int>& cpus);
 
-    // Null when `type` with this block has no product here, or ggml disagrees about the block.
+    // Null when there are no kernels for `type` with this block.
     std::unique_ptr<Matrix> make_matrix(int type, int64_t block, size_t bytes) const;
 
     // Repacks the weights of `m` into tiles of its own, on all threads; nothing happens to a type
@@ -116,10 +115,6 @@ public:
     RopeTables ropes;
     mutable RowOwners owners;
     FormatTraits formats[kFormats];
-
-private:
-    const ggml::GetTypeTraits traits_;
-    const ggml::GetCpuTypeTraits cpu_traits_;
 };
 
 // n rows of activations, converted to the formats that some weights want.

@@ -60,7 +60,7 @@ const float* bias_of(const Matrix* biases, int64_t expert) {
 
 Status check(const Experts& w) {
     for (const Matrix* biases : {w.gate_bias, w.up_bias, w.down_bias}) {
-        if (biases && biases->type != ggml::F32) return kBadArgument;
+        if (biases && biases->type != kF32) return kBadArgument;
     }
     return w.activation < 0 || w.activation >= kActivations ? kBadArgument : kOk;
 }

@@ -16,6 +16,12 @@ struct Tile16Type;
 using TileKernel = void (*)(const Matrix& m, const uint8_t* w, int rows, const uint8_t* next,
                             const void* const* x, int tokens, float* y);
 
+// `cols` elements of a row in the file as float32.
+using RowToFloat = void (*)(const void* row, float* y, int64_t cols);
+
+// The types whose elements are floats, by their numbers in enum ggml_type.
+enum FloatType : int { kF32 = 0, kF16 = 1, kBF16 = 30 };
+
 // How a cache keeps numbers: whole ones of `bytes` bytes and at most `largest`, with a scale for
 // every `block` features of a position. What up to 128 of them are multiplied with adds up to
 // `most` at most, before it is rounded, so that the sum of the products fits into 32 bits.

@@ -114,17 +114,17 @@ Status embed(Context& c, const Matrix& table, const int32_t* tokens, int64_t n, 
         float* target = y + t * table.cols;
         const auto* narrow = reinterpret_cast<const uint16_t*>(source);
         switch (table.type) {
-            case ggml::F32:
+            case kF32:
                 std::memcpy(target, source, table.row_bytes);
                 break;
-            case ggml::F16:
+            case kF16:
                 c.kernels->from_half(narrow, target, table.cols);
                 break;
-            case ggml::BF16:
+            case kBF16:
                 c.kernels->from_bfloat(narrow, target, table.cols);
                 break;
             default:
-                table.to_float(source, target, table.cols);
+                table.row_to_float(source, target, table.cols);
         }
         for (int64_t i = 0; factor != 1.0f && i < table.cols; i++) target[i] *= factor;
     };

@@ -1,14 +1,13 @@
 // Weights and KV caches as the kernels see them, and the formats that activations are converted to.
 #pragma once
 
-#include "ggml_abi.h"
 #include "kernels.h"
 #include "tile16.h"
 
 namespace ktchat {
 
 // How the activations of a product are stored.
-enum Format : int { kFloat, kQ8_0, kQ8_1, kQ8_K, kTile16, kFormats };
+enum Format : int { kFloat, kTile16, kFormats };
 
 // (count, rows, cols) weights in their GGUF type, borrowed from the caller or repacked into tiles
 // of our own. `kernel` is the only way in which their bytes are read in products.
@@ -24,13 +23,13 @@ struct Matrix {
     int64_t rows;
     int64_t cols;
     const uint8_t* data;
+    size_t row_prefix = 0;  // bytes ahead of a row's blocks
     size_t row_bytes;
     size_t bytes;                        // of one of `count`
     const Tile16Type* tile16 = nullptr;  // null: rows as in the file
     size_t owned = 0;                    // bytes mapped for repacked tiles
-    TileKernel kernel;
-    ggml::VecDot vec_dot;    // for `tile_vec_dot`
-    ggml::ToFloat to_float;  // null for F32
+    TileKernel kernel;        // null for rows of blocks as in the file, which are not multiplied
+    RowToFloat row_to_float;  // null for floats
 
     // The first byte of a row; in repacked tiles, of a row that begins one.
     const uint8_t* row(int64_t index, int64_t r) const {

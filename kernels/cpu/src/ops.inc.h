@@ -39,7 +39,7 @@ OP(delta_net, "pnpppppppfrp")
 OP(sigmoid_gate, "ppn")
 
 FUNCTION(supported, "i", "p")
-FUNCTION(open, "p", "pppipi")
+FUNCTION(open, "p", "pipi")
 FUNCTION(close, "v", "p")
 FUNCTION(heed, "v", "pp")
 FUNCTION(matrix, "p", "pinznnnpi")

@@ -31,6 +31,7 @@ void quantise_tile16_part(const float* x, void* y, int64_t cols, int64_t first, 
             *reinterpret_cast<Out*>(q + i) = __builtin_convertvector(n, Out);
             for (int r = 0; r < W; r++) sum[i / 16] += n[r];
         }
+        for (int i = 0; i < 32; i += 16) put_in_order(q + i, q + i);
         scales[b] = scale;
         sum16[2 * b] = scale * static_cast<float>(sum[0]);
         sum16[2 * b + 1] = scale * static_cast<float>(sum[1]);

@@ -1,5 +1,7 @@
 // Vectors of bytes, and products of 4 columns with 4 activations.
 
+#include <type_traits>
+
 #include "tile16.h"
 
 namespace ktchat::KTCHAT_ISA {
@@ -104,6 +106,21 @@ constexpr int exact_steps(int most, int steps = 1) {
 template <class Type>
 constexpr bool kOffsetFree = kShortSums && Type::kWide;
 
+// Whether a type's minima have more than the offset.
+template <class Type, class = void>
+constexpr bool kMoved = false;
+template <class Type>
+constexpr bool kMoved<Type, std::void_t<decltype(Type::kMoved)>> = Type::kMoved;
+
+template <class Type>
+constexpr bool kHasMinima = !kOffsetFree<Type> || kMoved<Type>;
+
+// Bytes of the scale that a row of the type begins with, by which all that it gives is multiplied.
+template <class Type, class = void>
+constexpr size_t kRowPrefix = 0;
+template <class Type>
+constexpr size_t kRowPrefix<Type, std::void_t<decltype(Type::kRowPrefix)>> = Type::kRowPrefix;
+
 #if defined(__AVX2__) && !defined(__AVX512F__)
 // Of N steps, whose codes and numbers follow each other.
 template <class Type, int N>
@@ -143,6 +160,20 @@ inline IntVec dot_steps(const Bytes* w, const int8_t* x) {
         odd = dot4<Type::kWide>(odd, w[k + 1], x + 4 * k + 4);
     }
     return even + odd;
+}
+
+// Slice b of a block. Types that put something by for all slices have it in the header.
+template <class Type>
+[[gnu::always_inline]] inline auto unpack_slice(const typename Type::Header& h,
+                                                const uint8_t* block, int64_t b, int lane,
+                                                Bytes* w)
+    -> decltype(Type::unpack(h, block, b, lane, w)) {
+    Type::unpack(h, block, b, lane, w);
+}
+template <class Type>
+inline auto unpack_slice(const typename Type::Header&, const uint8_t* block, int64_t b, int lane,
+                         Bytes* w) -> decltype(Type::unpack(block, b, lane, w)) {
+    Type::unpack(block, b, lane, w);
 }
 
 }  // namespace

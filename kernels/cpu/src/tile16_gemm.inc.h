@@ -23,20 +23,21 @@ inline void unpack_depth(const uint8_t* block, size_t block_bytes, int slices, i
                          Unpacked& u) {
     constexpr int kGroups = 32 / Type::kGroup;
     constexpr int kSlices = Type::kCols / 32;
-    for (int b = 0; b < slices; b++) {
-        const uint8_t* at = block + static_cast<size_t>(b / kSlices) * block_bytes;
+    for (int first = 0; first < slices; first += kSlices, block += block_bytes) {
         for (int lane = 0; lane < kTile16Rows; lane += W) {
-            Bytes w[8];
-            Type::unpack(at, b % kSlices, lane, w);
-            for (int k = 0; k < 8; k++) {
-                std::memcpy(u.w[pair][8 * b + k] + 4 * lane, &w[k], sizeof w[k]);
-            }
-            const typename Type::Header h = Type::header(at, lane);
-            for (int g = 0; g < kGroups; g++) {
-                Vec scale, min;
-                Type::scales(h, at, kGroups * (b % kSlices) + g, lane, scale, min);
-                store(u.scale[pair][kGroups * b + g] + lane, scale);
-                store(u.min[pair][kGroups * b + g] + lane, min);
+            const typename Type::Header h = Type::header(block, lane);
+            for (int b = 0; b < kSlices; b++) {
+                Bytes w[8];
+                unpack_slice<Type>(h, block, b, lane, w);
+                for (int k = 0; k < 8; k++) {
+                    std::memcpy(u.w[pair][8 * (first + b) + k] + 4 * lane, &w[k], sizeof w[k]);
+                }
+                for (int g = kGroups * b; g < kGroups * (b + 1); g++) {
+                    Vec scale, min;
+                    Type::scales(h, block, g, lane, scale, min);
+                    store(u.scale[pair][kGroups * first + g] + lane, scale);
+                    store(u.min[pair][kGroups * first + g] + lane, min);
+                }
             }
         }
     }

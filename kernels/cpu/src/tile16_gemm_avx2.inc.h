@@ -7,6 +7,7 @@
 // is multiplied with the sums of 16 bits, so that both halves of a slice are one sum.
 
 #include <algorithm>
+#include <type_traits>
 
 #include "tile16.h"
 
@@ -25,6 +26,12 @@ typedef int16_t Shorts __attribute__((vector_size(W * 4)));
 template <class Type>
 constexpr bool kShorts = Type::kWide && !kDot4;
 
+// Whether the scales of 16 columns are a block's times a whole number.
+template <class Type, class = void>
+constexpr bool kHasWhole = false;
+template <class Type>
+constexpr bool kHasWhole<Type, std::void_t<decltype(&Type::whole)>> = Type::kGroup == 16;
+
 // A step is what one instruction multiplies: 4 columns of bytes, or 2 of 16 bits.
 template <class Type>
 struct Steps {
@@ -32,14 +39,16 @@ struct Steps {
     static constexpr int kGroup = kSlice * Type::kGroup / 32;
     // Steps that are one sum before it is scaled or becomes 32 bits.
     static constexpr int kRun = kShorts<Type> || kDot4 ? kGroup : exact_steps<Type>(kGroup);
-    static constexpr bool kWhole = Type::kGroup == 16;
+    static constexpr bool kWhole = kHasWhole<Type>;
+    // Sums of a slice that are scaled on their own.
+    static constexpr int kParts = Type::kGroup == 16 && !kWhole ? 2 : 1;
 };
 
 struct Unpacked {
     alignas(64) uint8_t w[kDepth / 2][4 * kPairRows];
-    alignas(64) float scale[kDepth / 32][kPairRows];
+    alignas(64) float scale[kDepth / 16][kPairRows];
     alignas(64) float min[kDepth / 16][kPairRows];
-    // Whole scales; without kDot4 twice in each lane, as 16 bits.
+    // Whole scales; beside sums of 16 bits twice in each lane, as 16 bits.
     alignas(64) IntVec whole[kDepth / 16][kPairRows / W];
 };
 
@@ -54,8 +63,9 @@ inline void unpack_codes(const Bytes* w, int row, uint8_t (*to)[4 * kPairRows]) 
         if constexpr (kShorts<Type>) {
             const Shorts codes = (Shorts)(w[k] ^ 128);
             const Shorts even = even_bytes(codes), odd = odd_bytes(codes);
-            std::memcpy(to[k] + 4 * row, &even, sizeof even);
-            std::memcpy(to[k + 8] + 4 * row, &odd, sizeof odd);
+            const int step = k + k / 4 * 4;  // the even ones of 16 columns, then their odd ones
+            std::memcpy(to[step] + 4 * row, &even, sizeof even);
+            std::memcpy(to[step + 4] + 4 * row, &odd, sizeof odd);
         } else {
             std::memcpy(to[k] + 4 * row, &w[k], sizeof w[k]);
         }
@@ -69,7 +79,7 @@ inline void unpack_block(const uint8_t* block, int lane, int slices, int row, in
     const typename Type::Header h = Type::header(block, lane);
     for (int b = 0; b < slices; b++) {
         Bytes w[8];
-        Type::unpack(block, b, lane, w);
+        unpack_slice<Type>(h, block, b, lane, w);
         unpack_codes<Type>(w, row, u.w + Steps<Type>::kSlice * (to + b));
         for (int g = kGroups * b; g < kGroups * (b + 1); g++) {
             Vec scale, min;
@@ -78,10 +88,11 @@ inline void unpack_block(const uint8_t* block, int lane, int slices, int row, in
             if constexpr (Steps<Type>::kWhole) {
                 const IntVec whole = Type::whole(block, g, lane);
                 u.whole[kGroups * to + g][row / W] =
-                    kDot4 ? whole : (whole & 0xffff) | whole << 16;
+                    kDot4 || kShorts<Type> ? whole : (whole & 0xffff) | whole << 16;
                 scale = h.d;
             }
-            store(u.scale[to + b] + row, scale);
+            const int part = Steps<Type>::kParts == 2 ? kGroups * to + g : to + b;
+            store(u.scale[part] + row, scale);
         }
     }
 }
@@ -122,19 +133,22 @@ inline __m256i add_products(__m256i sum, __m256i codes, __m256i x) {
 // A run's sum as 32 bits, times the whole scale.
 template <class Type>
 inline IntVec run_sum(__m256i part, IntVec whole) {
-    if constexpr (kShorts<Type> || (kDot4 && !Steps<Type>::kWhole)) return (IntVec)part;
-    if constexpr (kDot4) return (IntVec)part * whole;
+    constexpr bool kLong = kShorts<Type> || kDot4;  // it is in 32 bits already
+    if constexpr (kLong && !Steps<Type>::kWhole) return (IntVec)part;
+    if constexpr (kLong) return (IntVec)part * whole;
     const __m256i factor = Steps<Type>::kWhole ? (__m256i)whole : _mm256_set1_epi16(1);
     return (IntVec)_mm256_madd_epi16(part, factor);
 }
 
-// acc[v][t]: products of a slice, 32 columns, of V vectors of rows and T tokens.
+// acc[v][t]: products of a part of a slice, of V vectors of rows and T tokens.
 template <class Type, int V, int T>
-inline void multiply_slice(const Unpacked& u, int slice, int row, const int8_t* const* q,
-                           IntVec (*acc)[T]) {
+inline void multiply_part(const Unpacked& u, int slice, int part, int row, const int8_t* const* q,
+                          IntVec (*acc)[T]) {
     constexpr int kSlice = Steps<Type>::kSlice, kRun = Steps<Type>::kRun;
+    constexpr int kSteps = kSlice / Steps<Type>::kParts;
     const uint8_t* w = u.w[kSlice * slice] + 4 * row;
-    for (int run = 0; run < kSlice; run += kRun) {
+    const int first = part * kSteps;
+    for (int run = first; run < first + kSteps; run += kRun) {
         __m256i part[V][T] = {};
 #pragma GCC unroll 16
         for (int k = run; k < run + kRun; k++) {
@@ -162,7 +176,7 @@ inline void multiply_slice(const Unpacked& u, int slice, int row, const int8_t* 
 #pragma GCC unroll 8
             for (int t = 0; t < T; t++) {
                 const IntVec sum = run_sum<Type>(part[v][t], whole);
-                acc[v][t] = run == 0 ? sum : acc[v][t] + sum;
+                acc[v][t] = run == first ? sum : acc[v][t] + sum;
             }
         }
     }
@@ -185,7 +199,7 @@ inline void gather(const ActivationRow* x, int slices, int64_t first, Tokens<T>&
         const float* sums = kGroups == 1 ? x[t].sum32 : x[t].sum16;
         for (int b = 0; b < slices; b++) {
             tokens.scale[b][t] = x[t].scale[first + b];
-            for (int g = kGroups * b; !kShorts<Type> && g < kGroups * (b + 1); g++) {
+            for (int g = kGroups * b; kHasMinima<Type> && g < kGroups * (b + 1); g++) {
                 tokens.sum[g][t] = sums[kGroups * first + g];
             }
         }
@@ -193,8 +207,9 @@ inline void gather(const ActivationRow* x, int slices, int64_t first, Tokens<T>&
             const auto* bytes = reinterpret_cast<const uint8_t*>(tokens.q[t]);
             for (int b = 0; b < slices; b++) {
                 const Shorts numbers = (Shorts)load_bytes(bytes + 32 * b);
-                tokens.wide[t][2 * b] = even_bytes(numbers);
-                tokens.wide[t][2 * b + 1] = odd_bytes(numbers);
+                const auto even = (__m256i)even_bytes(numbers), odd = (__m256i)odd_bytes(numbers);
+                tokens.wide[t][2 * b] = (Shorts)_mm256_permute2x128_si256(even, odd, 0x20);
+                tokens.wide[t][2 * b + 1] = (Shorts)_mm256_permute2x128_si256(even, odd, 0x31);
             }
             tokens.q[t] = reinterpret_cast<const int8_t*>(tokens.wide[t]);
         }
@@ -225,19 +240,22 @@ inline void subtract_minima(const Unpacked& u, int slices, int row, const Tokens
 template <class Type, int V, int T>
 inline void multiply_depth(const Unpacked& u, int slices, int row, const Tokens<T>& tokens,
                            float (*sums)[kPairRows]) {
+    constexpr int kParts = Steps<Type>::kParts;
     const int8_t* q[T];
     for (int t = 0; t < T; t++) q[t] = tokens.q[t];
-    if (!kShorts<Type>) subtract_minima<Type, V, T>(u, slices, row, tokens, sums);
+    if (kHasMinima<Type>) subtract_minima<Type, V, T>(u, slices, row, tokens, sums);
     for (int b = 0; b < slices; b++) {
-        IntVec acc[V][T];
-        multiply_slice<Type, V, T>(u, b, row, q, acc);
+        for (int part = 0; part < kParts; part++) {
+            IntVec acc[V][T];
+            multiply_part<Type, V, T>(u, b, part, row, q, acc);
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++) {
-            const Vec scale = load(u.scale[b] + row + W * v);
+            for (int v = 0; v < V; v++) {
+                const Vec scale = load(u.scale[kParts * b + part] + row + W * v);
 #pragma GCC unroll 8
-            for (int t = 0; t < T; t++) {
-                float* out = sums[t] + row + W * v;
-                store(out, load(out) + to_floats(acc[v][t]) * (scale * tokens.scale[b][t]));
+                for (int t = 0; t < T; t++) {
+                    float* out = sums[t] + row + W * v;
+                    store(out, load(out) + to_floats(acc[v][t]) * (scale * tokens.scale[b][t]));
+                }
             }
         }
         for (int t = 0; t < T; t++) q[t] += 4 * Steps<Type>::kSlice;

@@ -30,14 +30,14 @@ inline void stream_tile(const uint8_t* tile, size_t block_bytes, int64_t cols,
                 }
                 const int64_t slice = c / 32 + b;
                 Bytes w[8];
-                Type::unpack(block, b, lane, w);
+                unpack_slice<Type>(h, block, b, lane, w);
                 if constexpr (Type::kGroup == 32) {
                     Vec scale, min;
                     Type::scales(h, block, b, lane, scale, min);
                     for (int t = 0; t < T; t++) {
                         const IntVec sum = dot_steps<Type, 8>(w, x[t].q + 32 * slice);
                         out[t] += to_floats(sum) * (scale * x[t].scale[slice]);
-                        if (!kOffsetFree<Type>) out[t] -= min * x[t].sum32[slice];
+                        if (kHasMinima<Type>) out[t] -= min * x[t].sum32[slice];
                     }
                 } else {
                     Vec scale[2], min[2];

@@ -7,18 +7,33 @@
 namespace ktchat::KTCHAT_ISA {
 namespace {
 
+// sums[t][first + row] *= the scale that a tile's rows begin with.
+template <class Type>
+void multiply_row_scales(const uint8_t* tile, int tokens, int first,
+                         float (*sums)[kPair * kTile16Rows]) {
+    for (int lane = 0; lane < kTile16Rows; lane += W) {
+        const uint8_t* at = tile + kRowPrefix<Type> * static_cast<size_t>(lane);
+        const Vec scale = kRowPrefix<Type> == 2 ? load_half(at) : load(at);
+        for (int t = 0; t < tokens; t++) {
+            float* sum = sums[t] + first + lane;
+            store(sum, load(sum) * scale);
+        }
+    }
+}
+
 // `w` is the first row of a tile.
 template <class Type>
 void tile16_kernel(const Matrix& m, const uint8_t* w, int rows, const uint8_t* next,
                    const void* const* x, int tokens, float* y) {
     const size_t tile_bytes = m.row_bytes * kTile16Rows;
-    const size_t block_bytes = tile_bytes / static_cast<size_t>(m.cols / Type::kCols);
+    constexpr size_t kPrefix = kTile16Rows * kRowPrefix<Type>;
+    const size_t block_bytes = (tile_bytes - kPrefix) / static_cast<size_t>(m.cols / Type::kCols);
     ActivationRow inputs[kManyTokens];
     for (int t = 0; t < tokens; t++) inputs[t] = ActivationRow(x[t], m.cols);
     for (int r = 0; r < rows; r += kPair * kTile16Rows) {
         const int here = std::min(kPair * kTile16Rows, rows - r);
         const int tiles = (here + kTile16Rows - 1) / kTile16Rows;
-        const uint8_t* first = w + static_cast<size_t>(r / kTile16Rows) * tile_bytes;
+        const uint8_t* first = w + static_cast<size_t>(r / kTile16Rows) * tile_bytes + kPrefix;
         alignas(64) float sums[kManyTokens][kPair * kTile16Rows];
         if (tokens <= 4) {
             alignas(64) float part[4][kTile16Rows];
@@ -45,6 +60,10 @@ void tile16_kernel(const Matrix& m, const uint8_t* w, int rows, const uint8_t* n
             const uint8_t* after = r + here < rows ? first + kPair * tile_bytes : next;
             many_tokens<Type>(first, tile_bytes, block_bytes, tiles, m.cols, after, inputs, tokens,
                               sums);
+        }
+        for (int p = 0; kPrefix > 0 && p < tiles; p++) {
+            const uint8_t* tile = first - kPrefix + static_cast<size_t>(p) * tile_bytes;
+            multiply_row_scales<Type>(tile, tokens, kTile16Rows * p, sums);
         }
         for (int t = 0; t < tokens; t++) {
             std::memcpy(y + t * rows + r, sums[t], static_cast<size_t>(here) * sizeof(float));

@@ -11,16 +11,30 @@ namespace {
 
 constexpr int R = kTile16Rows;
 
-// The codes of a block before packing: `q` row by row, `vectors[g]` = columns 4g .. 4g + 3 of all
-// rows.
+// 16 columns of a row in kOrder; `to` may be `from`.
+inline void put_in_order(const void* from, void* to) {
+    typedef uint8_t Sixteen __attribute__((vector_size(16)));
+    Sixteen v, order;
+    std::memcpy(&v, from, sizeof v);
+    std::memcpy(&order, kOrder, sizeof order);
+    v = __builtin_shuffle(v, order);
+    std::memcpy(to, &v, sizeof v);
+}
+
+// The codes of a block before packing: `q` row by row, `vectors[g]` = 4 columns of all rows.
 template <int Cols>
 struct BlockCodes {
     alignas(64) uint8_t q[R][Cols];
     alignas(64) uint8_t vectors[Cols / 4][64];
 
-    void interleave() {
+    // GCC 12 would take it for one without effects where only some of its results are read.
+    __attribute__((noipa)) void interleave() {
         for (int r = 0; r < R; r++) {
-            for (int g = 0; g < Cols / 4; g++) std::memcpy(vectors[g] + 4 * r, q[r] + 4 * g, 4);
+            for (int c = 0; c < Cols; c += 16) {
+                uint32_t four[4];
+                put_in_order(q[r] + c, four);
+                for (int k = 0; k < 4; k++) std::memcpy(vectors[c / 4 + k] + 4 * r, &four[k], 4);
+            }
         }
     }
 };

@@ -125,12 +125,60 @@ struct TypeQ8_0 : Type32<128, false> {
     }
 };
 
+struct TypeQ4_1 {
+    static constexpr int kCols = 32, kGroup = 32, kMost = 15;
+    static constexpr bool kWide = false;
+    struct Header {
+        Vec d, m;
+    };
+    static Header header(const uint8_t* block, int lane) {
+        return {load_half(block + 2 * lane), load_half(block + 32 + 2 * lane)};
+    }
+    static void unpack(const uint8_t* block, int64_t, int lane, Bytes* w) {
+        nibbles(block + 64, lane, w);
+    }
+    static void scales(const Header& h, const uint8_t*, int64_t, int, Vec& scale, Vec& min) {
+        scale = h.d;
+        min = -h.m;
+    }
+};
+
+struct TypeQ5_1 : TypeQ4_1 {
+    static constexpr int kMost = 31;
+    static void unpack(const uint8_t* block, int64_t, int lane, Bytes* w) {
+        nibbles(block + 64, lane, w);
+        add_bits<4>(block + 64 + 256, lane, w);
+    }
+};
+
 struct TypeMXFP4 : Type32<12, false> {
     static constexpr int kMost = 24;
     static Header header(const uint8_t* block, int lane) { return {exponent_scale(block + lane)}; }
     static void unpack(const uint8_t* block, int64_t, int lane, Bytes* w) {
         nibbles(block + 16, lane, w);
         for (int k = 0; k < 8; k++) w[k] = look_up(kFp4, w[k]);
+    }
+};
+
+// The scales of 16 columns are floats of 4 bits of exponent and 3 of mantissa, 127 meaning zero;
+// halved because the table holds doubled values.
+struct TypeNVFP4 {
+    static constexpr int kCols = 64, kGroup = 16, kMost = 24;
+    static constexpr bool kWide = false;
+    struct Header {};
+    static Header header(const uint8_t*, int) { return {}; }
+    static void unpack(const uint8_t* block, int64_t b, int lane, Bytes* w) {
+        nibbles(block + 64 + 256 * b, lane, w);
+        for (int k = 0; k < 8; k++) w[k] = look_up(kFp4, w[k]);
+    }
+    static void scales(const Header&, const uint8_t* block, int64_t g, int lane, Vec& scale,
+                       Vec& min) {
+        const IntVec bits = widen(block + 16 * g + lane);
+        const IntVec magnitude = bits & 127;
+        // Moved to a float32's place and multiplied by 2^(127 - 7 - 1): exact for subnormals too.
+        const Vec value = (Vec)(magnitude << 20) * 0x1p119f;
+        scale = bits == 127 ? Vec{} : value;
+        min = scale * 12.0f;
     }
 };
 

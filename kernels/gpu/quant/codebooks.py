@@ -1,4 +1,4 @@
-"""The codebooks that types such as IQ2_XXS and MXFP4 index, asked of ggml.
+"""The codebooks that types such as IQ2_XXS and MXFP4 index, asked of ggml; those of ik_llama.cpp are ours.
 
 ggml dequantises blocks made up for the purpose: scale one, no signs, the index asked for. So no table is
 copied here, and a type means what it means in llama.cpp.
@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from kernels import ggml
+from kernels import ggml, ik_types
 from kernels.ops import Tensor
-from kernels.quants import BY_NAME
+from kernels.quants import BY_NAME, IK_TYPES
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -44,12 +44,28 @@ _GRIDS = {
 }
 
 
+_IK_VALUES = {
+    "IQ2_K": ik_types.VALUES2,
+    "IQ3_K": ik_types.VALUES3,
+    "IQ4_K": ik_types.VALUES4,
+    "IQ5_K": ik_types.VALUES5,
+    "IQ6_K": ik_types.VALUES6,
+}
+
+
 @cache
 def codebook(name: str, device: torch.device) -> torch.Tensor:
     """The int8 codebook `name`: a grid's rows one after another; or the 16 values of IQ4_NL or MXFP4, then,
-    twice, the 16 bytes that `dots` chooses from."""
+    twice, the 16 bytes that `dots` chooses from; or the values of a type of ik_llama.cpp that are not moved."""
+    if name in IK_TYPES:
+        return torch.from_numpy(_ik_values(name)).to(device)
     values = _grid(name) if name in _GRIDS else _with_choices(_values(name))
     return torch.from_numpy(values.reshape(-1)).to(device)
+
+
+def _ik_values(name: str) -> npt.NDArray[np.int8]:
+    values = ik_types.PAIRS if name == "IQ2_KL" else np.rint(_IK_VALUES[name][0])
+    return np.asarray(values, dtype=np.int8).reshape(-1)
 
 
 def _grid(name: str) -> npt.NDArray[np.int8]:

@@ -14,7 +14,9 @@ from torch import float16, float32, int8, uint16, uint32
 from kernels.gpu.quant import codebook_decoders as book
 from kernels.gpu.quant import decoders as plain
 from kernels.gpu.quant import dots
-from kernels.gpu.quant.layout import Codes, Plane, Raw
+from kernels.gpu.quant import ik_decoders as ik
+from kernels.gpu.quant import trellis_decoders as trellis
+from kernels.gpu.quant.layout import Codes, Plane, Raw, RowScale
 
 Decoder = Callable[..., Any]
 Dot = Callable[..., Any]
@@ -35,6 +37,7 @@ class Format:
 _SCALE = Raw(0, 2, float16)
 _K_HEADER = Raw(0, 16, uint32)
 """d and dmin, then twelve bytes of scales and minima: one load for eight blocks."""
+_ROW2, _ROW4 = RowScale(2, float16), RowScale(4, float32)
 
 FORMATS: dict[str, Format] = {
     "F32": Format(plain.f32, (Raw(0, 4, float32),)),
@@ -83,4 +86,36 @@ FORMATS: dict[str, Format] = {
     ),
     "IQ1_S": Format(book.iq1_s, (Raw(2, 34), Raw(34, 50, uint16), _SCALE), "IQ1_S"),
     "IQ1_M": Format(book.iq1_m, (Raw(0, 32), Raw(32, 48, uint16), Raw(48, 56, uint16)), "IQ1_S"),
+    "Q6_0": Format(ik.q6_0, (Codes(10, 26, 4, 16), Codes(2, 10, 2, 8), _SCALE)),
+    "IQ2_K": Format(ik.iq2_k, (Codes(12, 76, 2, 32), Raw(0, 4, uint32), Raw(4, 12)), "IQ2_K"),
+    "IQ3_K": Format(
+        ik.iq3_k,
+        (Codes(14, 78, 2, 32), Codes(78, 110, 1, 32), Raw(0, 6, uint16), Raw(6, 14)),
+        "IQ3_K",
+    ),
+    "IQ4_K": Format(ik.iq4_k, (Codes(16, 144, 4, 16), Raw(0, 16, uint32)), "IQ4_K"),
+    "IQ5_K": Format(
+        ik.iq5_k, (Codes(16, 144, 4, 32), Codes(144, 176, 1, 32), Raw(0, 16, uint32)), "IQ5_K"
+    ),
+    "IQ6_K": Format(
+        ik.iq6_k,
+        (Codes(20, 148, 4, 32), Codes(148, 212, 2, 32), Raw(0, 4, uint32), Raw(4, 20, int8)),
+        "IQ6_K",
+    ),
+    "IQ4_KS": Format(ik.iq4_ks, (Codes(8, 136, 4, 16), Raw(0, 8), _ROW4), "IQ4_K"),
+    "IQ2_KS": Format(ik.iq2_ks, (Codes(6, 70, 2, 32), Raw(0, 6), _ROW2), "IQ2_K"),
+    "IQ4_KSS": Format(ik.iq4_kss, (Raw(0, 128, uint32), _ROW4), "IQ4_K"),
+    "IQ5_KS": Format(
+        ik.iq5_ks, (Codes(8, 136, 4, 32), Codes(136, 168, 1, 32), Raw(0, 8), _ROW4), "IQ5_K"
+    ),
+    "IQ3_KS": Format(
+        ik.iq3_ks, (Codes(6, 70, 2, 32), Codes(70, 102, 1, 32), Raw(0, 6), _ROW2), "IQ3_K"
+    ),
+    "IQ1_KT": Format(trellis.iq1_kt, (Raw(8, 40), Raw(40, 56), Raw(0, 8), _ROW4), "IQ4_K"),
+    "IQ2_KT": Format(trellis.iq2_kt, (Raw(4, 68, uint16), Raw(0, 4), _ROW4), "IQ4_K"),
+    "IQ3_KT": Format(trellis.iq3_kt, (Raw(4, 68, uint16), Raw(68, 100), Raw(0, 4), _ROW4)),
+    "IQ4_KT": Format(trellis.iq4_kt, (Raw(32, 96), Raw(96, 128), Raw(0, 32, uint32), _ROW4)),
+    "IQ2_KL": Format(
+        ik.iq2_kl, (Raw(6, 70, uint32), Raw(70, 86, uint32), Raw(0, 6), _ROW2), "IQ2_KL"
+    ),
 }

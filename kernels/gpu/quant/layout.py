@@ -60,7 +60,16 @@ class Raw:
     dtype: torch.dtype = torch.uint8
 
 
-Plane = Codes | Raw
+@dataclass(frozen=True, slots=True)
+class RowScale:
+    """The scale that a file's row begins with, `stop` bytes read as `dtype`: once for each of the row's blocks."""
+
+    stop: int
+    dtype: torch.dtype
+    start: int = 0
+
+
+Plane = Codes | Raw | RowScale
 
 
 def plane_starts(planes: tuple[Plane, ...], blocks: int) -> tuple[int, ...]:

@@ -5,36 +5,54 @@ One launch a plane, for any number of matrices; needs no memory of its own.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import triton
 import triton.language as tl
 from torch import Tensor as Buffer
 
-from kernels.gpu.quant.layout import Codes, Plane
+from kernels.gpu.quant.layout import Codes, Plane, RowScale
 
 _TILE = 1 << 16 if triton.knobs.runtime.interpret else 1024
 """Most bytes a program; in the interpreter it is programs that take time."""
 
 
-def pack(plane: Plane, blocks: Buffer, target: Buffer) -> None:
-    """Write one plane of the same blocks of some matrices.
+@dataclass(frozen=True, slots=True)
+class FileRows:
+    """The same rows of some matrices as a file has them: `data` is (matrices, bytes), contiguous.
 
-    `blocks` is (matrices, count, bytes of a block), contiguous, as the file has them; `target` is
-    (matrices, count * bytes of a block in the plane), its rows whole matrices apart.
+    A row is `prefix` bytes, then `per_row` blocks of `block` bytes.
     """
-    matrices, count, size = blocks.shape
+
+    data: Buffer
+    block: int
+    prefix: int = 0
+    per_row: int = 1
+
+
+def pack(plane: Plane, file: FileRows, target: Buffer) -> None:
+    """Write one plane of a file's rows into `target`, (matrices, blocks * bytes of a block in the plane), whose
+    rows are whole matrices apart.
+    """
+    matrices, size = file.data.shape
     width = plane.stop - plane.start
-    assert blocks.is_contiguous() and target.shape == (matrices, count * width)
-    assert target.stride(1) == 1 and count * size < 1 << 31
+    count = size // (file.prefix + file.per_row * file.block) * file.per_row
+    assert file.data.is_contiguous() and target.shape == (matrices, count * width)
+    assert target.stride(1) == 1 and size < 1 << 31
     tile = min(_TILE, triton.next_power_of_2(count * width))
     bits, run, by_slot = (
         (plane.bits, plane.run, plane.by_slot) if isinstance(plane, Codes) else (0, 0, False)
     )
     _pack[(triton.cdiv(count * width, tile), matrices)](
         target,
-        blocks,
+        file.data,
         count,
+        size,
         target.stride(0),
-        BLOCK=size,
+        file.per_row,
+        PREFIX=file.prefix,
+        OF_ROWS=isinstance(plane, RowScale),
+        BLOCK=file.block,
         START=plane.start,
         WIDTH=width,
         BITS=bits,
@@ -47,9 +65,13 @@ def pack(plane: Plane, blocks: Buffer, target: Buffer) -> None:
 @triton.jit
 def _pack(
     target,
-    blocks,
+    file,
     count,
+    size,
     target_stride,
+    per_row,
+    PREFIX: tl.constexpr,
+    OF_ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
     START: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -63,7 +85,14 @@ def _pack(
     at = tl.program_id(0) * TILE + tl.arange(0, TILE)
     inside = at < count * WIDTH
     byte = at % WIDTH
-    source = blocks + matrix * count * BLOCK + at // WIDTH * BLOCK + START
+    block = at // WIDTH
+    source = file + matrix * size + START
+    if OF_ROWS:
+        source += block // per_row * (per_row * BLOCK + PREFIX)
+    elif PREFIX > 0:
+        source += block * BLOCK + (block // per_row + 1) * PREFIX
+    else:
+        source += block * BLOCK
     if BITS == 0:
         packed = tl.load(source + byte, mask=inside, other=0)
     else:

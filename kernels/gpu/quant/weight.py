@@ -10,7 +10,7 @@ from torch import Tensor as Buffer
 from kernels.gpu.quant.codebooks import codebook
 from kernels.gpu.quant.formats import FORMATS, Dot, Format
 from kernels.gpu.quant.layout import plane_starts
-from kernels.gpu.quant.packing import pack
+from kernels.gpu.quant.packing import FileRows, pack
 from kernels.gpu.sizes import BLOCK
 from kernels.quants import QuantType
 
@@ -112,16 +112,16 @@ class PackedWeight:
             filled[..., :size].copy_(raw)
             filled[..., size:].zero_()
             return
-        per_row = size // self.type.bytes
-        blocks = raw.view(matrices, rows * per_row, self.type.bytes)
+        per_row = self.type.row_blocks(self.cols)
+        file = FileRows(raw.reshape(matrices, -1), self.type.bytes, self.type.prefix, per_row)
         starts = _starts(self.type, self.shape)
         for start, plane in zip(starts, self.format.planes, strict=False):
             begin = start + row * per_row * (plane.stop - plane.start)
             end = begin + rows * per_row * (plane.stop - plane.start)
-            pack(plane, blocks, target[:, begin:end])
+            pack(plane, file, target[:, begin:end])
 
 
 def _starts(kind: QuantType, shape: tuple[int, ...]) -> tuple[int, ...]:
     rows, cols = shape[-2:]
-    per_row = -(-cols // BLOCK) * BLOCK if kind.block == 1 else kind.row_bytes(cols) // kind.bytes
+    per_row = -(-cols // BLOCK) * BLOCK if kind.block == 1 else kind.row_blocks(cols)
     return plane_starts(FORMATS[kind.name].planes, rows * per_row)

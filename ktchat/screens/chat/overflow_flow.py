@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from engine.common.threads import ask
@@ -98,7 +99,7 @@ class OverflowFlow:
             if overflow is None:
                 goes_on = True
             else:
-                self._put_back(text)
+                self._frame.prompt.put_before(text)
                 shown = True
                 goes_on = await self._decide(chat, overflow, text)
         except KtchatError as error:
@@ -106,7 +107,7 @@ class OverflowFlow:
         finally:
             activity.making_room = ""
             if not goes_on and not shown:
-                self._put_back(text)
+                self._frame.prompt.put_before(text)
             self._frame.refresh_status()
             activity.changed()
         if goes_on:
@@ -165,7 +166,8 @@ class OverflowFlow:
 
         title = f"The {'reply' if found.going_on else 'message'} does not fit into the context"
         self._say("choose how to make room")
-        sheet = OverflowSheet(title, ways.excess(overflow), found.listed(), late())
+        figures = ways.excess(overflow)
+        sheet = OverflowSheet(title, figures, found.listed(), late(), partial(self._type_on, text))
         way = await self._frame.app.push_screen_wait(sheet)
         if way is None:
             return False
@@ -228,7 +230,7 @@ class OverflowFlow:
             left = chat.conversation
             await self._sessions.begin()
             if chat.conversation is left:  # it is said why
-                self._put_back(text)
+                self._frame.prompt.put_before(text)
                 return
             chat.conversation.think = left.think
             chat.conversation.choose_compaction(Compaction(0, summary))
@@ -249,10 +251,12 @@ class OverflowFlow:
         self._activity.making_room = words
         self._frame.refresh_status()
 
-    def _put_back(self, text: str) -> None:
+    def _type_on(self, text: str, character: str) -> None:
+        """What is typed while the person is asked is the next message's."""
         prompt = self._frame.prompt
-        if text:
-            prompt.put(f"{text}\n{prompt.text}" if prompt.text.strip() else text)
+        if text and prompt.text == text:
+            character = f"\n{character}"
+        prompt.insert(character, prompt.document.end)
 
     def _take_out(self, text: str) -> None:
         """The message is on its way; what was typed behind it stays."""

@@ -281,19 +281,13 @@ class Replies:
     def _refuse(self, text: str, words: str, severity: Severity = "warning") -> None:
         """Say why a message was not sent; it stands in the prompt again."""
         self._frame.status.say(words, severity)
-        self._put_before(text)
-
-    def _put_before(self, text: str) -> None:
-        """Put `text` back into the prompt, before what was typed since."""
-        prompt = self._frame.prompt
-        if text:
-            prompt.put(f"{text}\n{prompt.text}" if prompt.text.strip() else text)
+        self._frame.prompt.put_before(text)
 
     def _take_back(self) -> bool:
         text, self._activity.queued = self._activity.queued, None
         if text is None:
             return False
-        self._put_before(text)
+        self._frame.prompt.put_before(text)
         return True
 
 

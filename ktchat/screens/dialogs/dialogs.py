@@ -19,11 +19,12 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from ktchat.common.text import one_line
+from ktchat.screens.once import LeftOnce
 from ktchat.widgets.field import Field
 from ktchat.widgets.lines import indent, styled, wrap
 
 
-class Dialog(ModalScreen[str | None]):
+class Dialog(LeftOnce[str | None], ModalScreen[str | None]):
     """A box in the middle; Esc and a click beside it leave without an answer."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave", show=False)]

@@ -15,11 +15,12 @@ from textual.widgets import Static
 
 from ktchat.common.text import one_line
 from ktchat.screens.dialogs.path_dialog import PathSuggester
+from ktchat.screens.once import LeftOnce
 from ktchat.widgets.field import Field
 from ktchat.widgets.lines import styled
 
 
-class FileDialog(ModalScreen["Path | None"]):
+class FileDialog(LeftOnce["Path | None"], ModalScreen["Path | None"]):
     """Dismissed with an absolute path."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

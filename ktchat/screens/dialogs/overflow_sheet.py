@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -16,6 +17,7 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from ktchat.common.text import one_line
+from ktchat.screens.once import LeftOnce
 from ktchat.session.compaction import Room
 from ktchat.store.conversation import Turn
 from ktchat.widgets.formats import counted
@@ -42,24 +44,31 @@ class Way:
     """From now on without asking."""
 
 
-class OverflowSheet(ModalScreen[Way | None]):
+class OverflowSheet(LeftOnce[Way | None], ModalScreen[Way | None]):
     """Answers with a way, or with None: all stays as it was."""
 
     AUTO_FOCUS = "OptionList"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "Leave", show=False),
-        Binding("a", "always", "Without asking", show=False),
+        Binding("ctrl+a", "always", "Without asking", show=False),
     ]
 
     def __init__(
-        self, title: str, figures: str, ways: Sequence[Way], late: Coroutine[Any, Any, list[Way]]
+        self,
+        title: str,
+        figures: str,
+        ways: Sequence[Way],
+        late: Coroutine[Any, Any, list[Way]],
+        type_on: Callable[[str], None],
     ) -> None:
-        """`late` are the same ways with the figures that take a moment."""
+        """`late` are the same ways with the figures that take a moment; `type_on` takes what is typed meanwhile."""
         super().__init__()
         self._title, self._figures = title, figures
         self._ways = list(ways)
         self._late = late
+        self._type = type_on
         self._always = False
+        self._typed = False  # and no Enter since
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="box wide"):
@@ -88,10 +97,22 @@ class OverflowSheet(ModalScreen[Way | None]):
         self.query_one("#overflow-turns", Static).update(_turns(room.turns if room else ()))
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """Answer with the choice."""
+        """Answer with the choice; an Enter that ends what was typed is none."""
+        if self._typed:
+            self._typed = False
+            self._hint("Enter again chooses")
+            return
         way = self._ways[event.option_index]
         always = self._always and way.kind in ("drop", "summarise")
         self.dismiss(dataclasses.replace(way, always=always))
+
+    def on_key(self, event: events.Key) -> None:
+        """The sheet comes while one may be typing: what is typed goes where it was meant to go."""
+        if event.is_printable and event.character is not None:
+            event.stop()
+            event.prevent_default()
+            self._typed = True
+            self._type(event.character)
 
     def action_always(self) -> None:
         """Whether the choice holds from now on."""
@@ -102,10 +123,10 @@ class OverflowSheet(ModalScreen[Way | None]):
         """Leave all as it was."""
         self.dismiss(None)
 
-    def _hint(self) -> None:
+    def _hint(self, enter: str = "Enter choose") -> None:
         words = "drop or summarise from now on without asking"
         mark = "✓" if self._always else " "
-        hint = Content(f"Enter choose · Esc leave all as it was\na [{mark}] {words}")
+        hint = Content(f"{enter} · Esc leave all as it was\nCtrl+A [{mark}] {words}")
         self.query_one("#overflow-hint", Static).update(hint)
 
 

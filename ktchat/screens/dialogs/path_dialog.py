@@ -21,6 +21,7 @@ from textual.suggester import Suggester
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from ktchat.screens.once import LeftOnce
 from ktchat.widgets.field import Field
 from ktchat.widgets.lines import styled
 
@@ -42,7 +43,9 @@ MODES = (
 )
 
 
-class PathDialog(ModalScreen[tuple[ImportMode, Path] | None]):
+class PathDialog(
+    LeftOnce[tuple[ImportMode, Path] | None], ModalScreen[tuple[ImportMode, Path] | None]
+):
     """Ask for a GGUF file and what to do with it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -17,6 +17,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from ktchat.screens.once import LeftOnce
 from ktchat.widgets.field import Field
 from ktchat.widgets.formats import counted, day
 from ktchat.widgets.lines import ends, styled
@@ -28,7 +29,7 @@ Find = Callable[[str, bool], Awaitable[tuple[Sequence["Hit"], str]]]
 """From words, and whether only this conversation is meant, to hits and what is to be said of them."""
 
 
-class SearchDialog(ModalScreen["Hit | None"]):
+class SearchDialog(LeftOnce["Hit | None"], ModalScreen["Hit | None"]):
     """Dismissed with the hit that was chosen."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

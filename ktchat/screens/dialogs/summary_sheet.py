@@ -15,6 +15,7 @@ from textual.widgets import Static
 
 from engine.errors import KtchatError
 from ktchat.common.text import one_line
+from ktchat.screens.once import LeftOnce
 from ktchat.widgets.chat.prompt import Prompt
 from ktchat.widgets.lines import styled
 
@@ -29,7 +30,7 @@ class _Box(Prompt):
             self.post_message(self.Sent(self.text))
 
 
-class SummarySheet(ModalScreen[str | None]):
+class SummarySheet(LeftOnce[str | None], ModalScreen[str | None]):
     """Answers with the summary, or with None: all stays as it was."""
 
     AUTO_FOCUS = "Prompt"

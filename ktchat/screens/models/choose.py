@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.screen import Screen
 from textual.widgets import Static
 
 from engine.common.threads import ask
 from engine.errors import KtchatError
 from ktchat.library import versions
+from ktchat.screens.once import LeftOnce
 from ktchat.widgets.bars import KeyBar, Status
 from ktchat.widgets.lines import styled
 from ktchat.widgets.models.model_cells import fit_cell, size_cell, speed_cell
@@ -44,7 +44,7 @@ KEYS = (
 )
 
 
-class ChooseScreen(Screen[int | None]):
+class ChooseScreen(LeftOnce[int | None]):
     """Choose a version."""
 
     AUTO_FOCUS = "Rows"
@@ -109,6 +109,8 @@ class ChooseScreen(Screen[int | None]):
         name = Content(version.label)
         if number == self._choice.best:
             name += styled("  suits this machine", "$accent")
+        if version.note:
+            name += styled(f"  {version.note}", "$text-muted")
         return Row(
             key=str(number),
             cells=(

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from textual.screen import Screen
-
 from engine.common.threads import ask
 from engine.errors import KtchatError
 from ktchat.library import plans, versions
 from ktchat.library.downloads import title
+from ktchat.screens.once import LeftOnce
 from ktchat.widgets.bars import KeyBar, Status
 from ktchat.widgets.too_small import is_too_small
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from ktchat.library.versions import Choice
 
 
-class ModelScreen(Screen[str | None]):
+class ModelScreen(LeftOnce[str | None]):
     """A screen on which models are chosen. Dismissed with the path of one, or with None."""
 
     DEFAULT_CSS = "ModelScreen.-small > * { display: none; }"

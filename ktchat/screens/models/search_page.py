@@ -121,6 +121,7 @@ class SearchPage(Page):
         fit = ""
         if known is not None and version is not None:
             fit = versions.rough_fit(version.size, known.hardware)
+            fit = " · ".join(filter(None, (fit, version.note)))
         elif hit.gated:
             fit = "gated"
         return Row(

@@ -68,6 +68,11 @@ class Prompt(TextArea):
         self.move_cursor(self.document.end)
         self._recalled = -1
 
+    def put_before(self, text: str) -> None:
+        """Put a text back, before what was typed since."""
+        if text:
+            self.put(f"{text}\n{self.text}" if self.text.strip() else text)
+
     def show_tokens(self, words: str, warning: bool = False) -> None:
         """Show what the text takes of the context, in the border below it; empty: nothing."""
         self.border_subtitle = Content.styled(words, "$warning" if warning else "$foreground 55%")

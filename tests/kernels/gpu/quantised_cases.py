@@ -7,13 +7,14 @@ import zlib
 import numpy as np
 import torch
 
+from engine.evaluation.random_rows import random_rows
 from kernels.gpu.memory.tracked_allocator import TrackedAllocator
 from kernels.gpu.memory.weight_store import WeightStore
 from kernels.gpu.quant.formats import FORMATS
 from kernels.gpu.quant.layout import Raw
 from kernels.gpu.quant.weight import PackedWeight
 from kernels.ops import Bytes, Tensor
-from kernels.quants import BY_NAME
+from kernels.quants import BY_NAME, IK_TYPES
 
 _HEADERS = {
     name: Raw(0, size, torch.float16) for name, size in (("Q4_K", 4), ("Q5_K", 4), ("IQ4_XS", 2))
@@ -24,6 +25,9 @@ _HEADERS = {
 def random_tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
     """Weights of type `name` whose blocks are random bits, so that every code and place turns up."""
     kind = BY_NAME[name]
+    if name in IK_TYPES:
+        values = np.ones((int(np.prod(shape[:-1])), shape[-1]), dtype=np.float32)
+        return Tensor(name, kind, shape, random_rows(values, kind).reshape(-1))
     rng = np.random.default_rng(zlib.crc32(name.encode()) + seed)
     count = int(np.prod(shape)) // kind.block
     blocks = rng.integers(0, 256, (count, kind.bytes), dtype=np.uint8)

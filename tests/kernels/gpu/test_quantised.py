@@ -10,14 +10,14 @@ import torch
 from gguf import GGMLQuantizationType
 from gguf.quants import _type_traits, dequantize
 
-from kernels import ggml
+from kernels import ggml, ik_types
 from kernels.gpu.quant import matmul
 from kernels.gpu.quant.dense import linear
 from kernels.gpu.quant.formats import FORMATS
 from kernels.gpu.quant.gemv import GEMV_MAX_ROWS, Rows, expert_gemv, gemv
 from kernels.gpu.quant.q8 import quantise
 from kernels.ops import Tensor
-from kernels.quants import BY_NAME, MATRIX_TYPES
+from kernels.quants import BY_NAME, IK_TYPES, MATRIX_TYPES
 from kernels.reference import ReferenceOps
 from tests.kernels.gpu.quantised_cases import as_read, in_8_bits, random_tensor, repack
 
@@ -32,7 +32,8 @@ def wanted_weights(tensor: Tensor) -> torch.Tensor:
     if kind is not None and (kind in _type_traits or kind.name in ("F32", "F16")):
         values = dequantize(tensor.data, kind)
     else:
-        values = ggml.dequantise(tensor)
+        rounded = tensor.type.name in IK_TYPES
+        values = ik_types.dequantise(tensor, rounded) if rounded else ggml.dequantise(tensor)
     return torch.from_numpy(values.astype(np.float64)).reshape(tensor.shape)
 
 

@@ -10,8 +10,8 @@ from gguf.quants import IQ2_XXS, IQ4_NL, MXFP4, _type_traits
 
 from kernels.gpu.quant.codebooks import _GRIDS, codebook
 from kernels.gpu.quant.formats import FORMATS
-from kernels.gpu.quant.layout import Codes
-from kernels.gpu.quant.packing import pack
+from kernels.gpu.quant.layout import Codes, RowScale
+from kernels.gpu.quant.packing import FileRows, pack
 from kernels.gpu.quant.weight import PackedWeight, packed_bytes
 from kernels.ops import Tensor
 from kernels.quants import BY_NAME
@@ -24,15 +24,19 @@ def packed(codes: Codes, blocks: torch.Tensor) -> torch.Tensor:
     """The plane of these blocks, (count, bytes in the plane)."""
     size = codes.stop - codes.start
     target = torch.zeros(1, len(blocks) * size, dtype=torch.uint8)
-    pack(codes, blocks[None].contiguous(), target)
+    pack(codes, FileRows(blocks.reshape(1, -1), blocks.shape[1]), target)
     return target.view(-1, size)
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))
 def test_the_planes_hold_every_byte_of_a_block_once(name: str) -> None:
-    planes = sorted(FORMATS[name].planes, key=lambda plane: plane.start)
+    kind, planes = BY_NAME[name], FORMATS[name].planes
+    assert [plane.stop for plane in planes if isinstance(plane, RowScale)] == [kind.prefix] * bool(
+        kind.prefix
+    )
+    planes = sorted((p for p in planes if not isinstance(p, RowScale)), key=lambda p: p.start)
     assert [plane.start for plane in planes] == [0, *(plane.stop for plane in planes[:-1])]
-    assert planes[-1].stop == BY_NAME[name].bytes
+    assert planes[-1].stop == kind.bytes
 
 
 @pytest.mark.parametrize(
@@ -83,8 +87,10 @@ def test_numbers_that_are_looked_up_lie_slot_by_slot() -> None:
 @pytest.mark.parametrize("name", sorted(FORMATS))
 @pytest.mark.parametrize("shape", [(4096, 2048), (2, 768, 2048), (2, 2048, 768)])
 def test_packed_weights_are_as_large_as_the_file(name: str, shape: tuple[int, ...]) -> None:
-    file = int(np.prod(shape)) // BY_NAME[name].block * BY_NAME[name].bytes
-    assert file <= packed_bytes(BY_NAME[name], shape) <= 1.01 * file
+    kind = BY_NAME[name]
+    file = int(np.prod(shape[:-1])) * kind.row_bytes(shape[-1])
+    more = kind.prefix / kind.bytes  # beside every block
+    assert file <= packed_bytes(kind, shape) <= (1.01 + more) * file
 
 
 def test_an_expert_is_put_in_a_place_of_its_own() -> None:
