@@ -1,4 +1,4 @@
-// Cycles of the kernels of one instruction set with data in the caches, beside a loop of FMAs that two units finish in
+// Cycles of the kernels with data in the caches, beside a loop of FMAs that two units finish in
 // half a cycle each: a shared machine's clock and neighbours are the same for both.
 //
 //   g++ -std=gnu++17 -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast -mavx2 -mfma -mf16c
