@@ -260,6 +260,8 @@ def _without_old_defaults(values: dict[str, Any]) -> dict[str, Any]:
 
 def _check_limits(settings: Settings) -> None:
     assert settings.sampling is not None  # refuses impossible values
+    if "\0" in settings.last_model + settings.last_session:  # no path and no name has one
+        raise ValueError
     if not 0 <= settings.max_tokens <= 1 << 30:
         raise ValueError
     if isinstance(settings.context, int) and not 0 <= settings.context <= 1 << 30:
@@ -278,8 +280,6 @@ def _typed(value: Any, default: Any, choices: tuple[str, ...]) -> Any:
         return tuple(item for item in value if isinstance(item, str) and "\0" not in item)[
             :MAX_RECENT
         ]
-    if isinstance(value, str) and "\0" in value:  # no path and no name has one
-        raise TypeError
     if isinstance(default, float) and type(value) in (int, float):
         return float(value)
     if type(value) is not type(default):

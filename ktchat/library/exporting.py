@@ -18,14 +18,4 @@ def exported(conversation: Conversation, form: str) -> str:
     known = facts(conversation.model_path)
     if form == "html":
         return to_html(conversation, known)
-    return to_json(conversation, conversation.others, known, _engine())
-
-
-def _engine() -> str:
-    """A hash of what computes here; empty: its native library cannot be used."""
-    from engine.disk_cache.identity import code_version
-
-    try:
-        return code_version()
-    except (OSError, RuntimeError):
-        return ""
+    return to_json(conversation, conversation.others, known)

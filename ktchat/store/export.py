@@ -35,11 +35,9 @@ def to_json(
     conversation: Conversation,
     replaced: Iterable[Turn] = (),
     facts: dict[str, Any] | None = None,
-    engine: str = "",
 ) -> str:
-    """Everything that is known of the session, as JSON (ASCII only); `facts` are of the model's file, `engine` is the
-    version of what computes. `order` is
-    that in which the turns of the whole tree were written."""
+    """Everything that is known of the session, as JSON (ASCII only); `facts` are of the model's file. `program` is the
+    version of the engine too. `order` is that in which the turns of the whole tree were written."""
     replaced = list(replaced)
     tree = sorted((*conversation.turns, *replaced), key=lambda turn: turn.number)
     orders = {id(turn): order for order, turn in enumerate(tree)}
@@ -47,7 +45,6 @@ def to_json(
         "format": "ktchat-session",
         "version": 1,
         "program": f"ktchat {__version__}",
-        "engine": engine,
         "id": conversation.id,
         "title": conversation.title,
         "created": conversation.created,

@@ -229,7 +229,7 @@ def _figures(values: dict[str, Any]) -> Figures | None:
     """Figures of which each is a number that can be one; None where there is none."""
     numbers: dict[str, Any] = {}
     for field in dataclasses.fields(Figures):
-        value = values.get(field.name)
-        if isinstance(value, int | float) and 0 <= value <= _MOST:  # what is no number is not
+        value, least = values.get(field.name), -_MOST if field.name == "saved_seconds" else 0
+        if isinstance(value, int | float) and least <= value <= _MOST:  # what is no number is not
             numbers[field.name] = int(value) if field.type == "int" else float(value)
     return Figures(**numbers) if numbers else None
