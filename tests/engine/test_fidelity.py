@@ -78,7 +78,8 @@ def test_exact_weights_decode_to_the_logits_of_prefilling(
     path = tiny_model(architecture, models, expert_type="F32")
     whole = fidelity.logits(path, ops, [len(fidelity.TOKENS)])
     steps = fidelity.logits(path, ops, [1] * len(fidelity.TOKENS))
-    assert fidelity.typical_nmse(steps, whole) < 1e-9
+    # Attention rounds its weights to whole numbers for each range of positions, of which passes differ.
+    assert fidelity.typical_nmse(steps, whole) < 3e-8
 
 
 @pytest.mark.parametrize("architecture", ["qwen3moe", "deepseek2"])
