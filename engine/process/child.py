@@ -29,7 +29,7 @@ from engine.wire import Frames, Item, encode
 WORKER = (sys.executable, "-P", "-m", "engine.worker")
 START_SECONDS = 30.0
 """Longest wait for a new child's first word."""
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.25
 """How often a child that works is looked at for signs of life."""
 LOG_TAIL = 8 << 10
 """Last bytes of the child's output that are kept."""

@@ -82,7 +82,7 @@ def test_a_full_disk_leaves_what_was_saved_before(program: Program) -> None:
         f"{' '.join(_quoted(program.command({'text': text}, *RUN)))};"
         f"{' '.join(_quoted(program.command(None, 'sessions', 'list')))}"
     )
-    done = in_namespace(program, 'mount -t tmpfs -o size=100k tmpfs "$HOME_"', "sh", "-c", script)
+    done = in_namespace(program, 'mount -t tmpfs -o size=180k tmpfs "$HOME_"', "sh", "-c", script)
     assert done.returncode == 0 and "disk is full" in done.stderr
     assert done.stdout.splitlines()[-1].endswith("hi")
 

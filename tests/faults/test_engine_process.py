@@ -173,7 +173,7 @@ async def test_a_child_without_a_sign_of_life_is_told_of_and_ended(
         monkeypatch.setenv("KTCHAT_FAULT", f"{fault}@decode")
     async with scripted() as engine:
         seen: list[str] = []
-        noticed, ended = within(3 + 2 * child.LOOK_SECONDS), within(1)
+        noticed, ended = within(4), within(1)
 
         def act(event: Event) -> None:
             if isinstance(event, Text) and not seen:
