@@ -45,6 +45,8 @@ _ISA_FLAGS = {
     "isa_avxvnni": [*_AVX2, "-mavxvnni"],
     "isa_avx2": _AVX2,
 }
+_PLAIN = {"isa_plain": ["-O1"]}
+"""For processors that nobody has any more: a sixth of the time to compile."""
 _RECENT = "-mavxvnni"  # GCC 11 and later; without it the library lacks these kernels
 _SANITIZE = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 
@@ -67,7 +69,7 @@ def build(sanitize: bool = False) -> Path:
     compiler = os.environ.get("CXX", "g++")
     flags = _FLAGS + (_SANITIZE if sanitize else [])
     stamp = library.with_suffix(".stamp")
-    digest = _digest(sorted(_SOURCE.iterdir()), [compiler, *flags, str(_ISA_FLAGS)])
+    digest = _digest(sorted(_SOURCE.iterdir()), [compiler, *flags, str(_ISA_FLAGS | _PLAIN)])
     if library.exists() and stamp.exists() and stamp.read_text() == digest:
         return library
     if shutil.which(compiler) is None:
@@ -89,8 +91,11 @@ def _compile(compiler: str, flags: Sequence[str], library: Path) -> None:
     headers = sorted(_SOURCE.glob("*.h"))
     unknown = () if _accepts(compiler, _RECENT) else (_RECENT,)
     commands: dict[Path, list[str]] = {}
-    for source in sorted(_SOURCE.glob("*.cpp")):
-        own = [*flags, *(_ISA_FLAGS.get(source.stem, []) if _is_x86() else [])]
+    # Those that take longest first: no core shall wait for the last one.
+    for source in sorted(
+        _SOURCE.glob("*.cpp"), key=lambda path: (path.stem not in _ISA_FLAGS, path)
+    ):
+        own = [*flags, *((_ISA_FLAGS | _PLAIN).get(source.stem, []) if _is_x86() else [])]
         own = [flag for flag in own if flag not in unknown]
         digest = _digest([source, *headers], [compiler, *own])
         target = objects / f"{source.stem}-{digest[:16]}.o"
