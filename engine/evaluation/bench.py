@@ -216,7 +216,7 @@ def _rounds(
     for side in sides:
         report("warming up", 0, 0)
         small = Load(min(WARM_UP, load.prompt), 1)
-        _speed(side, small, [i % vocabulary for i in range(small.context)], batch)
+        _speed(side, small, _tokens(rng, small.context, vocabulary, next(sequences)), batch)
 
     def measure(number: int, quiet: int) -> dict[str, Speed]:
         tokens = _tokens(rng, load.context + load.follow_up, vocabulary, next(sequences))
