@@ -89,8 +89,11 @@ void widen_scales(const AttentionTile& a, const TileBuffers& b, const uint16_t* 
     for (int block = 0; block < b.weights.blocks; block++) {
         float* to = b.value_scales + block * kTile;
         for (int j = 0; j < kTile; j += W) {
-            const uint16_t* from = pages[j / a.page_size] + block * a.page_size + j % a.page_size;
-            store(to + j, j < count ? load_half(from) : Vec{});
+            Vec scales = {};
+            if (j < count) {  // else there may be no page
+                scales = load_half(pages[j / a.page_size] + block * a.page_size + j % a.page_size);
+            }
+            store(to + j, scales);
         }
     }
 }
