@@ -25,7 +25,7 @@ class KtchatError(Exception):
         KtchatError.kinds[cls.__name__] = cls
 
     def __init__(self, what: str, why: str = "", todo: str = "") -> None:
-        what, why, todo = without_secrets(what), without_secrets(why), without_secrets(todo)
+        what, why, todo = map(without_secrets, (what, why, todo))
         super().__init__(what, why, todo)
         self.what = what
         self.why = why

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.common.units import byte_size
+from engine.common.whole_files import sync_folder
 from engine.downloads import manifest
 from engine.downloads.block_file import BLOCKS, JOURNAL, PART, disk_error
 from engine.downloads.integrity import (
@@ -23,7 +24,6 @@ from engine.downloads.integrity import (
     is_unchanged,
     record_of,
     remove_empty_folders,
-    sync_folder,
     write_record,
 )
 from engine.downloads.journal import bytes_kept

@@ -10,12 +10,12 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from engine.common.split_names import split_part
+from engine.common.whole_files import write_whole
 from engine.downloads.block_file import BLOCKS, JOURNAL, PART, disk_error
 from engine.hub.errors import DamagedModelError, DownloadError
 from engine.hub.names import HubFile
@@ -224,29 +224,3 @@ def remove_empty_folders(folder: Path, root: Path) -> None:
         while folder != root and root in folder.parents:
             folder.rmdir()
             folder = folder.parent
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace a small file at once and for good. Raises `OSError`."""
-    handle, name = tempfile.mkstemp(prefix=".ktchat-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names in a folder survive a power loss, where the file system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

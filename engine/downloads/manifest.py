@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from engine.common.folders import MODELS_DEPTH, files_below
-from engine.downloads.integrity import sync_folder, write_whole
+from engine.common.whole_files import sync_folder, write_whole
 from engine.errors import KtchatError
 from engine.hub.errors import DownloadBusyError, DownloadError, UnsafeNameError
 from engine.hub.names import MAX_PARTS, HubFile, HubModel, is_repo, safe_path

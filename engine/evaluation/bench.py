@@ -94,13 +94,7 @@ def bench_each(
     with ExitStack() as stack:
         file = stack.enter_context(GGUFFile.open(path))
         spec = read_spec(file)
-        _check(path, spec, context)
-        if versus and spec.ik_types:
-            raise RequestError(
-                f"{BASELINE} cannot read {path.name}",
-                "It is quantised for ik_llama.cpp",
-                "Measure it without --vs",
-            )
+        _check(path, spec, context, versus)
         request = Request(str(path), context + 1, count, device=device, kv=kv)
         plan = plan_for_load(request, spec)
         _check_memory(path, spec, context, (plan is None) + versus)
@@ -170,12 +164,18 @@ def _load(
     return runtime
 
 
-def _check(path: Path, spec: ModelSpec, context: int) -> None:
+def _check(path: Path, spec: ModelSpec, context: int, versus: bool) -> None:
     if not spec.native:
         raise UnsupportedModelError(
             f"{path.name} cannot be measured",
             f"Only {BASELINE} runs it: {spec.unsupported}",
             f"Measure it with {BASELINE}'s own llama-bench",
+        )
+    if versus and spec.ik_types:
+        raise RequestError(
+            f"{BASELINE} cannot read {path.name}",
+            "It is quantised for ik_llama.cpp",
+            "Measure it without --vs",
         )
     if context > spec.context:
         raise RequestError(

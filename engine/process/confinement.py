@@ -15,7 +15,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
@@ -142,9 +142,9 @@ def _try() -> dict[str, bool]:
     return {"network": network and local, "files": files}
 
 
-def _is_refused(action: object) -> bool:
+def _is_refused(action: Callable[[], object]) -> bool:
     try:
-        action()  # type: ignore[operator]
+        action()
     except PermissionError:
         return True
     return False

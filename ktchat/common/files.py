@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from pathlib import Path
 
+from engine.common.whole_files import write_whole
 from ktchat.common.errors import StoreError, reason_of
 from ktchat.common.text import one_line
 
@@ -21,7 +20,7 @@ def write_text(path: Path, text: str) -> None:
         if target.exists() and not target.is_file():  # a device or a pipe is not replaced
             target.write_bytes(data)
         else:
-            _replace(target, data)
+            write_whole(target, data)
     except OSError as error:
         why, todo = reason_of(error)
         raise StoreError(f"{one_line(str(path))} cannot be written", why, todo) from error
@@ -31,14 +30,3 @@ def name_for(title: str, suffix: str) -> str:
     """A file name from a title: its letters, digits, blanks and hyphens."""
     words = " ".join(_UNFIT.sub(" ", title).split())[:60].strip()
     return f"{words or 'session'}{suffix}"
-
-
-def _replace(target: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=".ktchat-", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink()
-        raise

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from engine.common.whole_files import write_whole
 from ktchat.common.paths import private_folder
 
 
@@ -18,7 +16,8 @@ def write(path: Path, head: str, values: Iterable[tuple[str, Any, str]]) -> None
     lines = [f"# {head}", ""]
     for name, value, words in values:
         lines += [f"# {words}", f"{name} = {_toml_value(value)}", ""]
-    _replace(path, "\n".join(lines))
+    private_folder(path.parent)
+    write_whole(path, "\n".join(lines).encode())
 
 
 def _toml_value(value: Any) -> str:
@@ -28,20 +27,3 @@ def _toml_value(value: Any) -> str:
         clean = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return json.dumps(clean, ensure_ascii=False).replace("\x7f", "\\u007f")
     return json.dumps(value)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Replace the file at once: a reader sees the old or the new one, never half of it."""
-    private_folder(path.parent)
-    handle, name = tempfile.mkstemp(prefix=".settings-", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise

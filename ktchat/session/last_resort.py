@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from engine.common.whole_files import write_whole
 from ktchat.store.conversation import Conversation
 from ktchat.store.export import to_json
 from ktchat.store.saver import Saver
@@ -50,16 +50,8 @@ def keep_elsewhere(
                 tempfile.mkdtemp(prefix=time.strftime("ktchat-unsaved-%Y%m%d-"), dir=folder)
             )
             for name, text in texts.items():
-                _write(place / name, text)
+                write_whole(place / name, text.encode("utf-8", "replace"))
         except OSError:
             continue
         return place
     return None
-
-
-def _write(path: Path, text: str) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

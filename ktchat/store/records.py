@@ -206,8 +206,9 @@ def _compaction(values: dict[str, Any]) -> Compaction | None:
 
 def _time(value: object) -> float:
     """A Unix time that a calendar knows; 0.0 for anything else."""
-    is_time = isinstance(value, int | float) and 0 <= value <= _LAST_TIME
-    return float(value) if is_time else 0.0  # type: ignore[arg-type]
+    if isinstance(value, int | float) and 0 <= value <= _LAST_TIME:
+        return float(value)
+    return 0.0
 
 
 def _mapping(text: object) -> dict[str, Any]:
