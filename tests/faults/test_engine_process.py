@@ -221,6 +221,8 @@ def test_signs_of_life_are_what_a_process_does_not_what_it_says() -> None:
         assert not signs.quiet
     stopped = subprocess.Popen(["sleep", "60"])
     try:
+        os.kill(stopped.pid, signal.SIGSTOP)  # one that sleeps may still be starting
+        os.waitpid(stopped.pid, os.WUNTRACED)
         signs = SignsOfLife(stopped.pid, now=0.0)
         quiet = []
         for second in range(8):
