@@ -12,29 +12,13 @@ import re
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-
 from engine.common.llama_log import capture_log, logged_errors
 from engine.errors import ModelFileError
 from engine.gguf.file import GGUFFile
-from engine.gguf.header import DOWNLOAD, shown
+from engine.gguf.header import shown
 from kernels import ggml
 from kernels.quants import IK_TYPES
 
-UNKNOWN, CONTROL, USER_DEFINED = 1 << 0, 1 << 3, 1 << 4
-STRIP_LEFT, STRIP_RIGHT = 1 << 7, 1 << 8
-SPM, BPE = 1, 2
-"""Kinds of vocabularies: SentencePiece, byte pairs."""
-
-TOKENS, TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
-MAX_TOKENS = 1 << 20
-"""Tokens in a vocabulary; the largest known has 262,144."""
-
-_BYTE_TOKENS = frozenset(b"<0x%02X>" % byte for byte in range(256))
-_NOT_FOR_CHAT = ("", "none", "no_vocab", "bert", "test")
-"""Kinds of vocabularies (tokenizer.ggml.model) that no model writes text with."""
-_BYTE = 6
-"""Token type of a GGUF: a single byte."""
 _REASON = re.compile(r".*error[^:]*: (.+)")
 
 
@@ -154,45 +138,11 @@ class LlamaVocab:
             self._model = None
 
 
-def checked_names(file: GGUFFile) -> list[bytes]:
-    """The tokens' names as llama.cpp reads them. Raises `ModelFileError` for what it aborts on."""
-    model = file.string("tokenizer.ggml.model", "")
-    tokens = file.array(TOKENS)
-    if model in _NOT_FOR_CHAT or tokens is None or not len(tokens):
-        raise ModelFileError(
-            f"{shown(file.path.name)} has no vocabulary", "", "Use another version of the model"
-        )
-    if len(tokens) > MAX_TOKENS:
-        raise _damaged(file, f"Its vocabulary has {len(tokens)} tokens")
-    wanted: tuple[tuple[str, tuple[str, ...]], ...] = (
-        (TOKENS, ("string",)),
-        (TYPES, ("i32",)),
-        ("tokenizer.ggml.scores", ("f32", "i32")),
-    )
-    for key, elements in wanted:
-        array = file.array(key)
-        if array is not None and (array.element not in elements or len(array) < len(tokens)):
-            raise _damaged(file, f"{key} does not hold a value for each of {len(tokens)} tokens")
-    names = [name.partition(b"\0")[0] if b"\0" in name else name for name in tokens.raw()]
-    if len(set(names)) < len(names):
-        names = [name or b"[EMPTY_%d]" % token for token, name in enumerate(names)]
-        if len(set(names)) < len(names):
-            raise _damaged(file, f"{TOKENS} holds a token twice")
-    if model == "llama" and not set(names) >= _BYTE_TOKENS:
-        raise _damaged(file, f"{TOKENS} has no token for some bytes")
-    types = file.array(TYPES)
-    odd = () if types is None else np.flatnonzero(types.numpy()[: len(names)] == _BYTE)
-    if not all(names[token] in _BYTE_TOKENS for token in odd):
-        raise _damaged(file, f"{TYPES} calls a token a byte that is none")
-    return names
+def llama_vocabulary(file: GGUFFile) -> LlamaVocab:
+    """A file's vocabulary. Raises `ModelFileError`.
 
-
-def _damaged(file: GGUFFile, why: str) -> ModelFileError:
-    return ModelFileError(f"{shown(file.path.name)} is damaged", why, DOWNLOAD)
-
-
-def open_vocabulary(file: GGUFFile) -> LlamaVocab:
-    """llama.cpp reads no vocabulary beside tensors of types that it does not know: it gets one without them."""
+    llama.cpp reads no vocabulary beside tensors of types that it does not know: it gets one without them.
+    """
     if not any(info.type.name in IK_TYPES for info in file.tensors.values()):
         return LlamaVocab(file.path)
     with os.fdopen(os.memfd_create("vocabulary"), "wb") as alone:

@@ -18,22 +18,20 @@ import numpy as np
 from engine.errors import ModelFileError, RequestError
 from engine.gguf.file import GGUFFile
 from engine.gguf.header import DOWNLOAD, shown
-from engine.text.llama_vocab import (
-    BPE,
+from engine.text.llama_vocab import llama_vocabulary
+from engine.text.marks import ATOMS
+from engine.text.own_vocab import own_vocabulary
+from engine.text.run_memory import RunMemory
+from engine.text.special_tokens import MAX_LENGTH, SpecialTokens
+from engine.text.token_roles import (
     CONTROL,
-    SPM,
     STRIP_LEFT,
     STRIP_RIGHT,
     TYPES,
     UNKNOWN,
     USER_DEFINED,
-    LlamaVocab,
-    checked_names,
-    open_vocabulary,
 )
-from engine.text.marks import ATOMS
-from engine.text.run_memory import RunMemory
-from engine.text.special_tokens import MAX_LENGTH, SpecialTokens
+from engine.text.vocabulary import BPE, SPM, Vocabulary, checked_names
 
 MAX_TEXT = 8 << 20
 """Characters in one prompt."""
@@ -82,7 +80,7 @@ class Decoder:
 class Tokenizer:
     """A model's vocabulary."""
 
-    def __init__(self, vocab: LlamaVocab, odd: dict[int, str], template: str) -> None:
+    def __init__(self, vocab: Vocabulary, odd: dict[int, str], template: str) -> None:
         """`odd` are the tokens that are not plain text, `template` the model's own."""
         self._vocab = vocab
         self._odd = odd
@@ -102,7 +100,7 @@ class Tokenizer:
     def open(cls, path: Path, file: GGUFFile | None = None) -> Tokenizer:
         """The vocabulary of the model at `path`; `file` is that model when it is open already.
 
-        Raises `ModelFileError` when there is none or llama.cpp cannot use it.
+        Raises `ModelFileError` when there is none or it cannot be used.
         """
         if file is None:
             with GGUFFile.open(path) as opened:
@@ -120,7 +118,7 @@ class Tokenizer:
                 f"Its vocabulary has a control token of {longest} characters",
                 DOWNLOAD,
             )
-        vocab = open_vocabulary(file)
+        vocab: Vocabulary = own_vocabulary(file, names) or llama_vocabulary(file)
         if vocab.size != len(names):
             vocab.close()
             raise ModelFileError(

@@ -6,7 +6,13 @@ pieces with byte fallback (as Llama 2 has it).
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+from engine.gguf.file import GGUFFile
+from engine.text.llama_vocab import LlamaVocab, llama_vocabulary
+from tests.support import gguf_bytes as raw
 
 CHATML = (
     "{%- for message in messages -%}"
@@ -74,3 +80,38 @@ def sentence_pieces() -> dict[str, Any]:
         "tokenizer.ggml.add_bos_token": True,
         "tokenizer.chat_template": CHATML,
     }
+
+
+def write(folder: Path, metadata: dict[str, Any], name: str = "vocabulary.gguf") -> Path:
+    """A file with nothing but a vocabulary."""
+    entries = [raw.entry("general.architecture", raw.STRING, "llama")]
+    kinds = {bool: raw.BOOL, int: raw.U32, float: raw.F32, str: raw.STRING}
+    for key, value in metadata.items():
+        if isinstance(value, list):
+            element = {str: raw.STRING, int: raw.I32, float: raw.F32}[type(value[0])]
+            entries.append(raw.entry(key, raw.ARRAY, (element, value)))
+        else:
+            entries.append(raw.entry(key, kinds[type(value)], value))
+    path = folder / name
+    path.write_bytes(raw.File(entries).build())
+    return path
+
+
+def with_tokens(metadata: dict[str, Any], *texts: str, kind: int) -> dict[str, Any]:
+    """The vocabulary with tokens of a kind behind its others."""
+    made = dict(metadata)
+    made["tokenizer.ggml.tokens"] = [*made["tokenizer.ggml.tokens"], *texts]
+    made["tokenizer.ggml.token_type"] = [
+        *made["tokenizer.ggml.token_type"],
+        *(kind for _ in texts),
+    ]
+    if "tokenizer.ggml.scores" in made:
+        made["tokenizer.ggml.scores"] = [*made["tokenizer.ggml.scores"], *(0.0 for _ in texts)]
+    return made
+
+
+@cache
+def llama_cpp(path: Path) -> LlamaVocab:
+    """The vocabulary of a file as llama.cpp opens it."""
+    with GGUFFile.open(path) as file:
+        return llama_vocabulary(file)

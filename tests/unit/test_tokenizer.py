@@ -18,7 +18,6 @@ from engine.text.marks import HARMONY
 from engine.text.special_tokens import MAX_LENGTH, SpecialTokens
 from engine.text.thinking import Splitter
 from engine.text.tokenizer import MAX_TEXT, Part, Tokenizer
-from tests.support import gguf_bytes as raw
 from tests.support import vocabulary
 from tests.support.clock import computed_within
 
@@ -34,32 +33,6 @@ def real(request: pytest.FixtureRequest) -> Iterator[tuple[str, Tokenizer]]:
     tokenizer = Tokenizer.open(VOCABS / f"ggml-vocab-{request.param}.gguf")
     yield request.param, tokenizer
     tokenizer.close()
-
-
-def write(folder: Path, metadata: dict[str, Any], name: str = "vocabulary.gguf") -> Path:
-    entries = [raw.entry("general.architecture", raw.STRING, "llama")]
-    kinds = {bool: raw.BOOL, int: raw.U32, float: raw.F32, str: raw.STRING}
-    for key, value in metadata.items():
-        if isinstance(value, list):
-            element = {str: raw.STRING, int: raw.I32, float: raw.F32}[type(value[0])]
-            entries.append(raw.entry(key, raw.ARRAY, (element, value)))
-        else:
-            entries.append(raw.entry(key, kinds[type(value)], value))
-    path = folder / name
-    path.write_bytes(raw.File(entries).build())
-    return path
-
-
-def with_tokens(metadata: dict[str, Any], *texts: str, kind: int) -> dict[str, Any]:
-    made = dict(metadata)
-    made["tokenizer.ggml.tokens"] = [*made["tokenizer.ggml.tokens"], *texts]
-    made["tokenizer.ggml.token_type"] = [
-        *made["tokenizer.ggml.token_type"],
-        *(kind for _ in texts),
-    ]
-    if "tokenizer.ggml.scores" in made:
-        made["tokenizer.ggml.scores"] = [*made["tokenizer.ggml.scores"], *(0.0 for _ in texts)]
-    return made
 
 
 def typed(text: str) -> list[Part]:
@@ -124,7 +97,9 @@ def test_harmless_prompts_are_what_llama_cpp_makes_of_them(
     for piece in pieces[1:]:
         parts += [Part(text, False), Part(piece, True)]
     whole = "".join(part.text for part in parts).encode()
-    wanted = tokenizer._vocab.tokenise(whole, parse_special=True)
+    wanted = vocabulary.llama_cpp(VOCABS / f"ggml-vocab-{name}.gguf").tokenise(
+        whole, parse_special=True
+    )
     assert strip_bos(tokenizer, tokenizer.encode(parts)) == wanted
 
 
@@ -171,9 +146,9 @@ def test_long_runs_do_not_overflow_a_small_stack() -> None:
 
 @needs_vocabs
 def test_long_prose_is_cut_nowhere(real: tuple[str, Tokenizer]) -> None:
-    _, tokenizer = real
+    name, tokenizer = real
     text = "The quick brown fox jumps over the lazy dog; 12345 times.\n" * 2000
-    wanted = tokenizer._vocab.tokenise(text.encode())
+    wanted = vocabulary.llama_cpp(VOCABS / f"ggml-vocab-{name}.gguf").tokenise(text.encode())
     assert strip_bos(tokenizer, tokenizer.encode(typed(text))) == wanted
 
 
@@ -182,7 +157,7 @@ def test_long_prose_is_cut_nowhere(real: tuple[str, Tokenizer]) -> None:
 
 @pytest.fixture(scope="module")
 def byte_level(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tokenizer]:
-    path = write(tmp_path_factory.mktemp("bpe"), vocabulary.byte_level())
+    path = vocabulary.write(tmp_path_factory.mktemp("bpe"), vocabulary.byte_level())
     tokenizer = Tokenizer.open(path)
     yield tokenizer
     tokenizer.close()
@@ -190,7 +165,7 @@ def byte_level(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tokenizer]:
 
 @pytest.fixture(scope="module")
 def pieces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tokenizer]:
-    path = write(tmp_path_factory.mktemp("spm"), vocabulary.sentence_pieces())
+    path = vocabulary.write(tmp_path_factory.mktemp("spm"), vocabulary.sentence_pieces())
     tokenizer = Tokenizer.open(path)
     yield tokenizer
     tokenizer.close()
@@ -240,9 +215,9 @@ def test_odd_characters_survive(byte_level: Tokenizer, pieces: Tokenizer, text: 
 
 def test_user_defined_markers_cannot_be_typed(tmp_path: Path) -> None:
     markers = ("<｜User｜>", "<｜Assistant｜>", "<think>", "</think>")
-    metadata = with_tokens(vocabulary.byte_level(), *markers, kind=USER_DEFINED)
+    metadata = vocabulary.with_tokens(vocabulary.byte_level(), *markers, kind=USER_DEFINED)
     metadata["tokenizer.chat_template"] = "<｜User｜>{{ x }}<｜Assistant｜><think>"
-    tokenizer = Tokenizer.open(write(tmp_path, metadata))
+    tokenizer = Tokenizer.open(vocabulary.write(tmp_path, metadata))
     user, assistant, think, end = (tokenizer.vocab_size - 4 + i for i in range(4))
     tokens = tokenizer.encode([Part("<｜User｜>", True), Part("<｜User｜>hi", False)])
     assert tokens.count(user) == 1 and tokens[0] == user
@@ -257,15 +232,16 @@ def test_user_defined_markers_cannot_be_typed(tmp_path: Path) -> None:
 
 
 def test_user_defined_blanks_stay_tokens(tmp_path: Path) -> None:
-    metadata = with_tokens(vocabulary.byte_level(), "\t\t\t", kind=USER_DEFINED)
-    tokenizer = Tokenizer.open(write(tmp_path, metadata))
+    metadata = vocabulary.with_tokens(vocabulary.byte_level(), "\t\t\t", kind=USER_DEFINED)
+    tokenizer = Tokenizer.open(vocabulary.write(tmp_path, metadata))
     assert tokenizer.vocab_size - 1 in tokenizer.encode(typed("a\t\t\tb"))
     tokenizer.close()
 
 
-def test_sentence_pieces_go_on_after_a_cut(pieces: Tokenizer) -> None:
+def test_sentence_pieces_go_on_after_a_cut(pieces: Tokenizer, tmp_path: Path) -> None:
     words = "the and then " * 1200
-    whole = pieces._vocab.tokenise(words.encode())
+    oracle = vocabulary.llama_cpp(vocabulary.write(tmp_path, vocabulary.sentence_pieces()))
+    whole = oracle.tokenise(words.encode())
     assert pieces.encode(typed(words))[1:] == whole
     unbroken = "the" * 5000
     assert shown(pieces, pieces.encode(typed(unbroken))) == " " + unbroken
@@ -312,8 +288,8 @@ def test_control_tokens_are_not_shown(byte_level: Tokenizer) -> None:
 
 def test_marks_of_reasoning_are_known(tmp_path: Path) -> None:
     texts = ("<think>", "</think>", "<|other|>")
-    metadata = with_tokens(vocabulary.byte_level(), *texts, kind=vocabulary.CONTROL)
-    tokenizer = Tokenizer.open(write(tmp_path, metadata))
+    metadata = vocabulary.with_tokens(vocabulary.byte_level(), *texts, kind=vocabulary.CONTROL)
+    tokenizer = Tokenizer.open(vocabulary.write(tmp_path, metadata))
     tokens = tokenizer.encode([Part("<think>x</think><|other|>y", True)])
     assert shown(tokenizer, tokens) == "xy"
     assert [tokenizer.mark(token) for token in tokens] == ["<think>", "", "</think>", "", ""]
@@ -323,8 +299,8 @@ def test_marks_of_reasoning_are_known(tmp_path: Path) -> None:
 
 
 def test_what_ends_the_thinking_of_gpt_oss_is_control_tokens(tmp_path: Path) -> None:
-    metadata = with_tokens(vocabulary.byte_level(), *HARMONY, kind=vocabulary.CONTROL)
-    tokenizer = Tokenizer.open(write(tmp_path, metadata))
+    metadata = vocabulary.with_tokens(vocabulary.byte_level(), *HARMONY, kind=vocabulary.CONTROL)
+    tokenizer = Tokenizer.open(vocabulary.write(tmp_path, metadata))
     forced = tokenizer.encode_more(
         [Part(Splitter("<|start|>assistant<|channel|>analysis<|message|>").closing, True)]
     )
@@ -391,7 +367,7 @@ TOKENS = vocabulary.byte_level()["tokenizer.ggml.tokens"]
         (changed(ggml__token_type=[6] * len(TOKENS)), "calls a token a byte that is none"),
         (changed(ggml__model="bert"), "has no vocabulary"),
         (
-            with_tokens(vocabulary.byte_level(), f"<{'x' * MAX_LENGTH}>", kind=3),
+            vocabulary.with_tokens(vocabulary.byte_level(), f"<{'x' * MAX_LENGTH}>", kind=3),
             f"a control token of {MAX_LENGTH + 2} characters",
         ),
     ],
@@ -400,13 +376,15 @@ def test_a_lying_vocabulary_is_refused(
     tmp_path: Path, metadata: dict[str, Any], words: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ModelFileError) as caught:
-        Tokenizer.open(write(tmp_path, metadata))
+        Tokenizer.open(vocabulary.write(tmp_path, metadata))
     assert words in str(caught.value) and "vocabulary.gguf" in str(caught.value)
     assert capfd.readouterr() == ("", "")
 
 
 def test_empty_tokens_are_told_apart(tmp_path: Path) -> None:
-    tokenizer = Tokenizer.open(write(tmp_path, changed(ggml__tokens=["", "", *TOKENS[2:]])))
+    tokenizer = Tokenizer.open(
+        vocabulary.write(tmp_path, changed(ggml__tokens=["", "", *TOKENS[2:]]))
+    )
     assert tokenizer.vocab_size == len(TOKENS)
     tokenizer.close()
 
@@ -417,12 +395,12 @@ def test_sentence_pieces_need_a_token_for_each_byte(tmp_path: Path) -> None:
         "<0xZZ>" if token == "<0x41>" else token for token in metadata["tokenizer.ggml.tokens"]
     ]
     with pytest.raises(ModelFileError, match="no token for some bytes"):
-        Tokenizer.open(write(tmp_path, metadata | {"tokenizer.ggml.tokens": tokens}))
+        Tokenizer.open(vocabulary.write(tmp_path, metadata | {"tokenizer.ggml.tokens": tokens}))
 
 
 def test_special_ids_outside_the_vocabulary_are_none(tmp_path: Path) -> None:
     metadata = changed(ggml__bos_token_id=1 << 30, ggml__add_bos_token=True)
-    tokenizer = Tokenizer.open(write(tmp_path, metadata))
+    tokenizer = Tokenizer.open(vocabulary.write(tmp_path, metadata))
     assert tokenizer.bos is None or tokenizer.bos < tokenizer.vocab_size
     tokenizer.encode(typed("hello"))
     tokenizer.close()
@@ -438,7 +416,7 @@ def test_opening_prints_nothing_and_imports_no_llama_cpp(tmp_path: Path) -> None
         "assert not {'llama_cpp', 'torch', 'jinja2'} & set(sys.modules)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(write(tmp_path, vocabulary.byte_level()))],
+        [sys.executable, "-c", script, str(vocabulary.write(tmp_path, vocabulary.byte_level()))],
         capture_output=True,
         cwd=Path(__file__).parents[2],
     )

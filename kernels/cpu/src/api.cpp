@@ -13,6 +13,7 @@
 #include "op_table.h"
 #include "recurrent.h"
 #include "spin.h"
+#include "vocabulary.h"
 
 using namespace ktchat;
 
@@ -274,6 +275,7 @@ int call(Context* c, const Command& command) {
 #define OP(name, arguments) \
     [](Context* c, const Command& command) { return call_recorded(kt_##name, c, command); },
 #include "ops.inc.h"
+#include "vocabulary.h"
     };
     constexpr int64_t count = sizeof calls / sizeof *calls;
     if (command.op < 0 || command.op >= count) return kBadArgument;

@@ -63,6 +63,9 @@ FUNCTION(replay, "i", "ppnp")
 FUNCTION(serve_requests, "i", "pnn")
 FUNCTION(serve_request, "v", "p")
 FUNCTION(raise_flag, "v", "p")
+FUNCTION(vocabulary_open, "p", "iinpppnpp")
+FUNCTION(vocabulary_encode, "n", "pppnp")
+FUNCTION(vocabulary_close, "v", "p")
 
 #undef OP
 #undef FUNCTION
