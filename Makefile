@@ -66,7 +66,7 @@ guide: setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint packaging/constraints.txt --requirement packaging/guide/requirements.txt
 	@$(BIN)/python packaging/guide/build.py
 
-# The tables of README.md, measured: names them; ARGS="--write types" for one, minutes each.
+# The tables of README.md and packaging/docs/speed.md, measured: names them; ARGS="--write types" for one, minutes each.
 bench-tables: setup
 	@$(BIN)/python packaging/bench_tables.py $(ARGS)
 

@@ -1,6 +1,6 @@
-"""Measures the tables of README.md and writes them between their markers.
+"""Measures the tables of README.md and packaging/docs/speed.md and writes them between their markers.
 
-`python packaging/bench_tables.py [--write] [--file README.md] [TABLE...]`, or `make bench-tables ARGS="--write types"`.
+`python packaging/bench_tables.py [--write] [--file FILE] [TABLE...]`, or `make bench-tables ARGS="--write types"`.
 Each row is one run of `ktchat bench` in a process of its own; it is kept in build/bench-tables as soon as it is there,
 so that a table which was interrupted goes on where it was, on the same day, machine and versions. A table stands between
 `<!-- table: NAME -->` and `<!-- end of table: NAME -->`, with what it was measured on and how disturbed the hour was.
@@ -12,152 +12,23 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from bench_rows import TABLES, Figures, Row
 
 from engine.common.units import byte_size
 from engine.evaluation.conditions import conditions
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "build" / "bench-tables"
-
-Figures = dict[str, Any]
-"""What `ktchat bench --json` prints."""
-Column = tuple[str, Callable[[Figures], str]]
+PLACES = (ROOT / "README.md", ROOT / "packaging" / "docs" / "speed.md")
 
 
 class TableError(RuntimeError):
     """A table cannot be measured or written."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """What a row is about, and the arguments of its `ktchat bench`."""
-
-    name: str
-    arguments: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """`minutes`: about how long it takes on two cores in a quiet hour."""
-
-    caption: str
-    minutes: int
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    lines: Callable[[Row, Figures], Iterator[tuple[str, Figures]]] = lambda row, figures: iter(
-        [(row.name, figures)]
-    )
-    """The lines of one run: their names and figures."""
-
-
-def _ratio(key: str) -> Callable[[Figures], str]:
-    return lambda figures: "" if figures[key] is None else f"{figures[key]:.2f}"
-
-
-def _speed(key: str) -> Callable[[Figures], str]:
-    return lambda figures: f"{figures[key]:.1f}" if figures[key] < 99.95 else f"{figures[key]:.0f}"
-
-
-def _share(figures: Figures) -> str:
-    return "" if figures["limit_ratio"] is None else f"{100 * figures['limit_ratio']:.0f} %"
-
-
-def _seconds(figures: Figures) -> str:
-    return f"{figures['follow_up_s']:.2f} s, {figures['follow_up_ratio']:.2f}"
-
-
-SPEEDS: tuple[Column, ...] = (
-    ("prefill tok/s", _speed("prefill_tok_s")),
-    ("x llama.cpp", _ratio("prefill_ratio")),
-    ("decode tok/s", _speed("decode_tok_s")),
-    ("x llama.cpp", _ratio("decode_ratio")),
-    ("of the memory's speed", _share),
-    ("GB/s that it gave", lambda figures: f"{figures['read_limit_gb_s']:.1f}"),
-)
-LOOKUP: tuple[Column, ...] = (
-    ("tokens", lambda figures: str(figures["tokens"])),
-    ("tok/s without", _speed("plain_tok_s")),
-    ("tok/s with lookup", _speed("lookup_tok_s")),
-    ("ratio", _ratio("ratio")),
-)
-
-
-def _shape(name: str, layers: int, *more: str) -> tuple[str, ...]:
-    return "--shape", name, "--layers", str(layers), "--vs", "llama.cpp", *more
-
-
-def _kinds(row: Row, figures: Figures) -> Iterator[tuple[str, Figures]]:
-    """Of `ktchat bench --speculation`: a line for each kind of text."""
-    return ((f"{row.name}{kind['kind']}", kind) for kind in figures["kinds"])
-
-
-BEHIND = ("--context-fill", "4000", "--gen", "32", "--follow-up", "32", "--rounds", "1")
-GUIDE = (
-    *("-m", "assets/ktchat-guide.gguf", "--prompt", "64", "--gen", "16"),
-    *("--rounds", "2", "--vs", "llama.cpp"),
-)
-
-TABLES = {
-    "types": Table(
-        "qwen3-30b-a3b shapes (8 of 48 layers), a prompt of 512 tokens, 64 generated",
-        25,
-        SPEEDS,
-        tuple(
-            Row(recipe, _shape("qwen3-30b-a3b", 8, "--recipe", recipe))
-            for recipe in ("Q4_K_M", "Q5_K_M", "Q6_K", "IQ4_XS", "Q8_0", "MXFP4", "Q2_K")
-        ),
-    ),
-    "families": Table(
-        "a prompt of 512 tokens, 32 generated and 32 more tokens read behind 4000; the first token's wait beside"
-        " llama.cpp's",
-        60,
-        (*SPEEDS[:5], ("32 more tokens", _seconds)),
-        tuple(
-            Row(f"{name}, {layers} layers", _shape(name, layers, *BEHIND))
-            for name, layers in (
-                *(("gpt-oss-20b", 4), ("gemma-4-26b-a4b", 6), ("glm-4.5-air", 3)),
-                *(("minimax-m2", 2), ("qwen3-next-80b", 4), ("qwen3.6-35b-a3b", 8)),
-                ("deepseek-v2-lite", 8),
-            )
-        ),
-    ),
-    "lengths": Table(
-        "qwen3-30b-a3b shapes (4 of 48 layers), Q4_K_M: 32 tokens generated behind so many",
-        60,
-        SPEEDS,
-        tuple(
-            Row(
-                f"{length} tokens",
-                _shape(
-                    *("qwen3-30b-a3b", 4, "--recipe", "Q4_K_M", "--prompt", str(length)),
-                    *("--gen", "32", "--rounds", "1"),
-                ),
-            )
-            for length in (512, 4096, 16384, 32768)
-        ),
-    ),
-    "lookup": Table(
-        "ten kinds of text replayed with prompt lookup and without, qwen3-4b (dense, 8 of 36 layers) and"
-        " qwen3-30b-a3b (experts, 8 of 48 layers) shapes",
-        20,
-        LOOKUP,
-        tuple(
-            Row(f"{words}, ", ("--shape", name, "--layers", "8", "--speculation", "--rounds", "1"))
-            for words, name in (("dense", "qwen3-4b"), ("experts", "qwen3-30b-a3b"))
-        ),
-        _kinds,
-    ),
-    "guide": Table(
-        "the built-in guide, a prompt of 64 tokens, 16 generated",
-        1,
-        SPEEDS,
-        (Row("guide", GUIDE),),
-    ),
-}
 
 
 def run(arguments: Sequence[str]) -> Figures:
@@ -166,8 +37,11 @@ def run(arguments: Sequence[str]) -> Figures:
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise TableError(f"ktchat bench {' '.join(arguments)} ended with {done.returncode}")
-    figures: Figures = json.loads(done.stdout)
-    return figures
+    figures: Figures | list[Figures] = json.loads(done.stdout)
+    if not isinstance(figures, list):
+        return figures
+    disturbed = [one["hour"] for one in figures if not one["hour"].startswith("A quiet hour")]
+    return {**figures[0], "hour": (disturbed or [figures[0]["hour"]])[0], "lengths": figures}
 
 
 def measured(
@@ -228,6 +102,12 @@ def write(path: Path, name: str, table: str) -> None:
     part.replace(path)
 
 
+def place(name: str, files: Sequence[Path] = PLACES) -> Path:
+    """The file that has a table's marker, or the first: `write` says what it lacks."""
+    marker = f"<!-- table: {name} -->"
+    return next((path for path in files if marker in path.read_text(encoding="utf-8")), files[0])
+
+
 def _commit() -> str:
     done = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
@@ -238,10 +118,10 @@ def _commit() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and perhaps write; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Measure the tables of README.md.")
+    parser = argparse.ArgumentParser(description="Measure the tables of README.md and speed.md.")
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(TABLES)}")
     parser.add_argument("--write", action="store_true", help="write them into the file too")
-    parser.add_argument("--file", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--file", type=Path, help="the file, where not the one that has the marker")
     parser.add_argument("--fresh", action="store_true", help="measure rows of today again")
     args = parser.parse_args(arguments)
     if unknown := set(args.tables) - TABLES.keys():
@@ -259,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             table = text(name, rows, _commit())
             print(table, flush=True)
             if args.write:
-                write(args.file, name, table)
+                write(args.file or place(name), name, table)
     except TableError as error:
         print(error, file=sys.stderr)
         return 1

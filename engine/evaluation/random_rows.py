@@ -1,4 +1,5 @@
-"""Rows of random bits in the types of ik_llama.cpp, whose quantisers are not here.
+"""Rows of random bits in the types whose quantisers take a minute to start, IQ1 and IQ2, or are not here:
+ik_llama.cpp's.
 
 Any bits are a valid block of these types, so random ones reach every entry of their tables. Only the float scales
 are chosen: they give a block, or a row, the size of the values it stands for.
@@ -11,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from kernels import ik_types
+from kernels import ggml, ik_types
 from kernels.ops import Bytes, Floats, Tensor
-from kernels.quants import QuantType
+from kernels.quants import IK_TYPES, QuantType
+
+RANDOM_TYPES = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S"}) | IK_TYPES
 
 
 def random_rows(values: Floats, kind: QuantType) -> Bytes:
@@ -22,7 +25,8 @@ def random_rows(values: Floats, kind: QuantType) -> Bytes:
     rng = np.random.default_rng(zlib.crc32(kind.name.encode()))
     out = rng.integers(0, 256, (rows, kind.row_bytes(cols)), dtype=np.uint8)
     _set_scales(out, np.ones((rows, _scales(kind, cols))), kind)
-    plain = ik_types.dequantise(Tensor("rows", kind, (rows, cols), out))
+    dequantise = ik_types.dequantise if kind.name in IK_TYPES else ggml.dequantise
+    plain = dequantise(Tensor("rows", kind, (rows, cols), out.reshape(-1)))
     _set_scales(out, _sizes(values, kind) / _sizes(plain, kind), kind)
     return out
 
@@ -40,6 +44,13 @@ def _sizes(values: Floats, kind: QuantType) -> Any:
 
 def _set_scales(rows: Bytes, scales: Any, kind: QuantType) -> None:
     stored = scales.astype(np.float32 if kind.prefix == 4 else np.float16)
+    if (
+        kind.name == "IQ1_M"
+    ):  # a nibble of the scale at the top of each of a block's last four words
+        words = rows.reshape(len(rows), -1, kind.bytes)[:, :, 48:]
+        nibbles = stored.view(np.uint16)[..., None] >> np.array([0, 4, 8, 12], np.uint16) & 15
+        words[..., 1::2] = (words[..., 1::2] & 15) | (nibbles << 4).astype(np.uint8)
+        return
     data = np.ascontiguousarray(stored).view(np.uint8).reshape(*stored.shape, -1)
     if kind.prefix:
         rows[:, : kind.prefix] = data[:, 0]

@@ -20,12 +20,12 @@ import numpy as np
 from engine.common.units import byte_size
 from engine.errors import KtchatError, RequestError
 from engine.evaluation.quantise import quantise
-from engine.evaluation.random_rows import random_rows
+from engine.evaluation.random_rows import RANDOM_TYPES, random_rows
 from engine.gguf.writer import TensorPlan, Value, write_gguf
 from engine.spec.recipes import RECIPES, tensor_type
 from engine.spec.shapes import SHAPES, VOCABULARY, Shape, Windows, tensor_shapes
 from kernels.ops import Bytes
-from kernels.quants import BY_NAME, IK_TYPES
+from kernels.quants import BY_NAME
 
 FORMAT = 2
 """Part of the files' names: a file of another format is stale."""
@@ -172,7 +172,7 @@ class _Weights:
             rows = min(POOL_ROWS, tensor.rows)
             values = rng.standard_normal((rows, cols), dtype=np.float32)
             values *= np.float32(gain / cols**0.5)
-            make = random_rows if tensor.type.name in IK_TYPES else quantise
+            make = random_rows if tensor.type.name in RANDOM_TYPES else quantise
             self._pools[key] = make(values, tensor.type).reshape(rows, -1)
         return self._pools[key]
 

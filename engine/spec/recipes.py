@@ -38,7 +38,9 @@ def fitting_type(kind: QuantType, cols: int) -> QuantType:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A mix of types, as `llama-quantize` calls it (llama-quant.cpp, without importance matrix)."""
+    """A mix of types, as `llama-quantize` calls it (llama-quant.cpp; without an importance matrix but where the type
+    needs one).
+    """
 
     file_type: int
     """general.file_type"""
@@ -62,6 +64,14 @@ class Recipe:
     """attn_output in models with 8 experts."""
     experts: str = ""
     """Routed experts, all three matrices."""
+    embedding: str = ""
+    """token_embd in models whose output is a matrix of its own."""
+    query_key: str = ""
+    """attn_q and attn_k."""
+    few_bits: bool = False
+    """A mix of one or two bits: models with 4 experts have attn_v as those with many query heads, and 8 experts get
+    no more.
+    """
 
 
 RECIPES: dict[str, Recipe] = {
@@ -74,6 +84,24 @@ RECIPES: dict[str, Recipe] = {
         10, "Q2_K", down="Q3_K", value="Q4_K", value_few="Q3_K", attention_output="Q3_K",
         mixtral_output="Q5_K",
     ),
+    **{
+        name: Recipe(
+            number, name, output="Q5_K", embedding="Q2_K", first_down="Q2_K", value="Q4_K", value_few="Q2_K",
+            attention_output="IQ2_XXS" if name.startswith("IQ1") else "", mixtral_output="Q5_K", few_bits=True,
+        )
+        for number, name in ((24, "IQ1_S"), (31, "IQ1_M"), (19, "IQ2_XXS"), (20, "IQ2_XS"))
+    },
+    "IQ2_M": Recipe(
+        29, "IQ2_S", output="Q5_K", embedding="IQ3_S", first_down="IQ3_S", value="Q4_K", value_few="IQ3_S",
+        attention_output="IQ3_S", mixtral_output="Q5_K", few_bits=True,
+    ),
+    "IQ3_XXS": Recipe(
+        23, "IQ3_XXS", output="Q5_K", embedding="IQ3_S", value="Q4_K", query_key="IQ2_S",
+        attention_output="IQ3_S", mixtral_output="Q5_K",
+    ),
+    "IQ3_S": Recipe(26, "IQ3_S", value="Q4_K", mixtral_output="Q5_K"),
+    "TQ1_0": Recipe(36, "TQ1_0", embedding="Q4_K"),
+    "TQ2_0": Recipe(37, "TQ2_0", embedding="Q4_K"),
     "IQ4_XS": Recipe(30, "IQ4_XS", value="Q5_K", first_down="Q5_K", mixtral_output="Q5_K"),
     # Of ik_llama.cpp's one type is in all matrices but the output.
     **{
@@ -99,14 +127,20 @@ def tensor_type(
     chosen = ""
     if part == "output" or (part == "token_embd" and shape.tied):
         chosen = recipe.output if cols % 256 == 0 else "Q8_0"
+    elif part == "token_embd":
+        chosen = recipe.embedding
     elif part in ("attn_v", "attn_kv_b", "attn_qkv"):
-        few = shape.heads // shape.kv_heads_of(0) < 4
+        few = shape.heads // shape.kv_heads_of(0) < 4 and not (
+            recipe.few_bits and shape.experts >= 4
+        )
         chosen = recipe.value_few if few else recipe.value
         chosen = recipe.first_value if recipe.first_value and layer < 2 else chosen
         chosen = recipe.better if recipe.better and _more_bits(layer, layers) else chosen
-        chosen = "Q8_0" if shape.experts == 8 else chosen
+        chosen = "Q8_0" if shape.experts == 8 and not recipe.few_bits else chosen
     elif part == "attn_k" and shape.experts == 8:
-        chosen = "Q8_0"
+        chosen = "Q4_K" if recipe.few_bits else "Q8_0"
+    elif part in ("attn_q", "attn_k"):
+        chosen = recipe.query_key
     elif part.startswith("ffn_down"):
         first = layer < layers // recipe.first_share
         chosen = recipe.first_down if recipe.first_down and first else recipe.down

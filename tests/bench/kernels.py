@@ -19,12 +19,11 @@ from functools import cache
 import numpy as np
 
 from engine.evaluation.quantise import quantise
-from engine.evaluation.random_rows import random_rows
+from engine.evaluation.random_rows import RANDOM_TYPES, random_rows
 from engine.machine.probes.bandwidth import read_bandwidth
 from kernels.cpu import CpuOps
 from kernels.ops import CacheShape, Rope, Routing, Tensor
-from kernels.quants import BY_NAME, IK_TYPES
-from tests.support.random_blocks import RANDOM_TYPES, random_blocks
+from kernels.quants import BY_NAME
 
 HIDDEN, WIDTH, EXPERTS, TOP_K = 2048, 768, 128, 8
 HEADS, KV_HEADS, HEAD = 32, 4, 128
@@ -44,8 +43,8 @@ class Case:
 def sample_rows(kind: str, cols: int) -> np.ndarray:
     """The bytes of 64 random rows."""
     sample = np.random.default_rng(1).standard_normal((64, cols)).astype(np.float32) * 0.02
-    makers = dict.fromkeys(IK_TYPES, random_rows) | dict.fromkeys(RANDOM_TYPES, random_blocks)
-    return makers.get(kind, quantise)(sample, BY_NAME[kind]).reshape(-1)
+    make = random_rows if kind in RANDOM_TYPES else quantise
+    return make(sample, BY_NAME[kind]).reshape(-1)
 
 
 def weights(kind: str, *shape: int) -> Tensor:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from engine.evaluation.quantise import quantise
+from engine.evaluation.random_rows import RANDOM_TYPES, random_rows
 from kernels import ggml, ik_types
 from kernels.cpu import CpuOps
 from kernels.cpu.buffers import Cache
@@ -17,7 +18,6 @@ from kernels.cpu.native import supported_isas
 from kernels.ops import Floats, Tensor
 from kernels.quants import BY_NAME, IK_TYPES, MATRIX_TYPES
 from kernels.reference import ReferenceOps
-from tests.support.random_blocks import RANDOM_TYPES, random_blocks
 
 FLOAT_TYPES = ("F32", "F16", "BF16")
 BLOCK_TYPES = tuple(sorted(MATRIX_TYPES.difference(FLOAT_TYPES)))
@@ -41,7 +41,7 @@ def normal(seed: int, *shape: int, scale: float = 1.0) -> Floats:
 def tensor(values: Floats, kind: str = "F32", name: str = "weight") -> Tensor:
     """`values` as a file would hold them in type `kind`."""
     if kind in RANDOM_TYPES:
-        data = random_blocks(values.reshape(-1, values.shape[-1]), BY_NAME[kind]).reshape(-1)
+        data = random_rows(values.reshape(-1, values.shape[-1]), BY_NAME[kind]).reshape(-1)
     else:
         data = quantise(values, BY_NAME[kind])
     return Tensor(name, BY_NAME[kind], values.shape, data)

@@ -1,6 +1,7 @@
-"""The AVX-VNNI kernels where no processor has it: `python -m tests.kernels.prove_avxvnni`.
+"""The AVX-VNNI kernels where the processor lacks it: `python -m tests.kernels.prove_avxvnni`.
 
-Their source is compiled for AVX-512 VNNI with VL, whose 256-bit instruction computes the same, or where there is only
+Where it has them, the kernels' tests run them as they are, as they do every instruction set of the machine. Elsewhere
+their source is compiled for AVX-512 VNNI with VL, whose 256-bit instruction computes the same, or where there is only
 AVX2 for what the instruction stands for; then the kernels' tests run on them. About two minutes.
 """
 

@@ -20,11 +20,11 @@ import gguf
 import numpy as np
 
 from engine.evaluation.quantise import quantise as quantise_rows
+from engine.evaluation.random_rows import RANDOM_TYPES, random_rows
 from engine.spec.recipes import fitting_type
 from kernels.ops import Bytes, Floats
 from kernels.quants import BY_NAME, IK_TYPES, MATRIX_TYPES, QuantType
 from tests.support import shared, vocabulary
-from tests.support.random_blocks import RANDOM_TYPES, random_blocks
 from tests.support.tiny_shapes import AS_WRITTEN, SHAPES, Shape
 from tests.support.tiny_weights import TinyWeights
 
@@ -226,7 +226,7 @@ def _blocks(data: bytes, cols: int, kind: QuantType) -> Bytes:
     """Quantised rows; kept, because the experts of all layers share rows."""
     rows = np.frombuffer(data, dtype=np.float32).reshape(-1, cols)
     if kind.name in RANDOM_TYPES:
-        return random_blocks(rows, kind)
+        return random_rows(rows, kind)
     return quantise_rows(rows, kind).reshape(len(rows), -1)
 
 

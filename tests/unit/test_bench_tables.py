@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -60,6 +62,33 @@ def test_a_table_of_kinds_has_a_line_for_each() -> None:
     assert [line.split(" | ")[0] for line in lines[3:6]] == [
         *("| dense, lists", "| experts, prose", "| experts, lists")
     ]
+
+
+def test_a_table_of_lengths_has_a_line_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = [
+        figures(prompt=512, token_bytes=125_000_000, bound_tok_s=276.2, limit_ratio=0.85),
+        figures(prompt=4096, token_bytes=140_000_000, bound_tok_s=250.1, prefill_tok_s=145.6),
+    ]
+    lengths[1]["hour"] = "A disturbed hour: so."
+    done = subprocess.CompletedProcess([], 0, json.dumps(lengths))
+    monkeypatch.setattr(bench_tables.subprocess, "run", lambda *args, **kwargs: done)
+    run = bench_tables.run([])
+    lines = bench_tables.text("lengths", [run, run], "abc").splitlines()
+    assert lines[2] == "| qwen3-30b-a3b, 512 | 291 | 1.00 | 46.0 | 125 MB | 276 | 85 % |"
+    assert lines[3] == "| qwen3-30b-a3b, 4096 | 146 | 0.50 | 46.0 | 140 MB | 250 | 79 % |"
+    assert len(lines) == 8 and "A disturbed hour" in lines[-1]
+
+
+def test_tables_stand_where_their_markers_are(tmp_path: Path) -> None:
+    files = (tmp_path / "a.md", tmp_path / "b.md")
+    files[0].write_text("# A\n")
+    files[1].write_text("<!-- table: guide -->\n<!-- end of table: guide -->\n")
+    assert bench_tables.place("guide", files) == files[1]
+    assert bench_tables.place("types", files) == files[0]
+    places = [path.read_text(encoding="utf-8") for path in bench_tables.PLACES]
+    for name in ("speed", "types", "few-bits", "lengths", "lookup"):
+        marks = [f"<!-- table: {name} -->", f"<!-- end of table: {name} -->"]
+        assert [sum(text.count(mark) for text in places) for mark in marks] == [1, 1]
 
 
 def test_it_is_written_between_its_markers_and_nowhere_else(tmp_path: Path) -> None:

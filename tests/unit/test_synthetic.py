@@ -66,6 +66,30 @@ def test_models_with_eight_experts_keep_attention_fine() -> None:
 
 
 @pytest.mark.parametrize(
+    ("recipe", "embedding", "first_down", "down", "value", "query", "output"),
+    [
+        ("IQ1_S", "Q2_K", "Q2_K", "IQ1_S", "Q4_K", "IQ1_S", "Q5_K"),
+        ("IQ2_XXS", "Q2_K", "Q2_K", "IQ2_XXS", "Q4_K", "IQ2_XXS", "Q5_K"),
+        ("IQ2_M", "IQ3_S", "IQ3_S", "IQ2_S", "Q4_K", "IQ2_S", "Q5_K"),
+        ("IQ3_XXS", "IQ3_S", "IQ3_XXS", "IQ3_XXS", "Q4_K", "IQ2_S", "Q5_K"),
+        ("IQ3_S", "IQ3_S", "IQ3_S", "IQ3_S", "Q4_K", "IQ3_S", "Q6_K"),
+        ("TQ1_0", "Q4_K", "TQ1_0", "TQ1_0", "TQ1_0", "TQ1_0", "Q6_K"),
+    ],
+)
+def test_mixes_of_few_bits_keep_what_matters_finer(
+    recipe: str, embedding: str, first_down: str, down: str, value: str, query: str, output: str
+) -> None:
+    types = types_of("qwen3-30b-a3b", 8, recipe)
+    assert types["token_embd.weight"] == embedding
+    assert types["blk.0.ffn_down_exps.weight"] == first_down
+    assert types["blk.1.ffn_down_exps.weight"] == down
+    assert (types["blk.3.attn_v.weight"], types["blk.3.attn_q.weight"]) == (value, query)
+    assert types["output.weight"] == output
+    eight = types_of("mixtral-8x7b", 4, recipe)
+    assert eight["blk.0.attn_k.weight"] == ("Q4_K" if recipe[:3] in ("IQ1", "IQ2") else "Q8_0")
+
+
+@pytest.mark.parametrize(
     ("name", "billions"),
     [
         ("qwen3-30b-a3b", 30.5),

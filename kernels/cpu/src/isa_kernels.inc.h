@@ -19,10 +19,11 @@
 #include "tile16_ternary.inc.h"
 #include "tile16_types_ik.inc.h"
 #include "tile16_types_ik_trellis.inc.h"
-#include "tile16_gemv.inc.h"
 #if defined(__AVX2__) && !defined(__AVX512F__)
+#include "tile16_gemv_avx2.inc.h"
 #include "tile16_gemm_avx2.inc.h"
 #else
+#include "tile16_gemv.inc.h"
 #include "tile16_gemm.inc.h"
 #endif
 #include "tile16_kernel.inc.h"

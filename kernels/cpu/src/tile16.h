@@ -45,22 +45,25 @@ struct Tile16Type {
 };
 
 // One row of activations: q in kOrder, then a scale and a sum for every 32 columns, a sum for every
-// 16.
+// 16, and for every 16 two sums of q alone: of the first two of every four in kOrder, and of the
+// last two.
 struct ActivationRow {
     const int8_t* q;
     const float* scale;
     const float* sum32;
     const float* sum16;
+    const int16_t* pairs;
 
     ActivationRow() = default;
     ActivationRow(const void* row, int64_t cols)
         : q(static_cast<const int8_t*>(row)),
           scale(reinterpret_cast<const float*>(q + cols)),
           sum32(scale + cols / 32),
-          sum16(sum32 + cols / 32) {}
+          sum16(sum32 + cols / 32),
+          pairs(reinterpret_cast<const int16_t*>(sum16 + cols / 16)) {}
 };
 
 constexpr int64_t kActivationGroup = 32;
-constexpr size_t kActivationGroupBytes = 32 + 4 + 4 + 8;
+constexpr size_t kActivationGroupBytes = 32 + 4 + 4 + 8 + 8;
 
 }  // namespace ktchat

@@ -122,6 +122,14 @@ template <class Type>
 constexpr size_t kRowPrefix<Type, std::void_t<decltype(Type::kRowPrefix)>> = Type::kRowPrefix;
 
 #if defined(__AVX2__) && !defined(__AVX512F__)
+// Products of a step in sums of two; codes that may exceed 127 are less their offset of 128.
+template <class Type>
+inline __m256i code_products(Bytes w, __m256i numbers) {
+    if constexpr (!Type::kWide) return _mm256_maddubs_epi16((__m256i)w, numbers);
+    const __m256i value = (__m256i)(w ^ 128);  // its sign goes over to the other side
+    return _mm256_maddubs_epi16(_mm256_abs_epi8(value), _mm256_sign_epi8(numbers, value));
+}
+
 // Of N steps, whose codes and numbers follow each other.
 template <class Type, int N>
 inline IntVec short_sums(const Bytes* w, const int8_t* x) {
@@ -134,13 +142,7 @@ inline IntVec short_sums(const Bytes* w, const int8_t* x) {
         for (int k = run; k < run + kRun; k++) {
             int32_t four;
             std::memcpy(&four, x + 4 * k, 4);
-            __m256i codes = (__m256i)w[k], numbers = _mm256_set1_epi32(four);
-            if constexpr (Type::kWide) {  // the sign goes over to the other side
-                const __m256i value = (__m256i)(w[k] ^ 128);
-                codes = _mm256_abs_epi8(value);
-                numbers = _mm256_sign_epi8(numbers, value);
-            }
-            part = _mm256_add_epi16(part, _mm256_maddubs_epi16(codes, numbers));
+            part = _mm256_add_epi16(part, code_products<Type>(w[k], _mm256_set1_epi32(four)));
         }
         acc += (IntVec)_mm256_madd_epi16(part, _mm256_set1_epi16(1));
     }

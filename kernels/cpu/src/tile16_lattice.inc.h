@@ -157,14 +157,25 @@ constexpr int kMostPlanes = 1;
 constexpr int kMostPlanes = -1;
 #endif
 
+#if defined(__AVX512F__)
+// GCC would bring words together in vectors, by shuffles that have one port of a core.
+inline void copy_word(const uint16_t* from, uint16_t* to) {
+    uint32_t word = *from;
+    asm("" : "+r"(word));
+    *to = static_cast<uint16_t>(word);
+}
+#endif
+
 // Whole indices of a block, which are put together before they are used: what was just written as a
-// vector is slow to be read word by word.
+// vector is slow to be read word by word, and the other way round. With AVX-512 they become the
+// points that they stand for.
 template <class Slice>
 struct Indices {
     static constexpr bool kThere = Slice::kPlanes > (kMostPlanes > 0 ? kMostPlanes : 0);
     alignas(64) uint16_t at[kThere ? 8 : 1][2 * Slice::kVectors][2 * W];
 
-    [[gnu::always_inline]] void read(const uint8_t* slices, int lane) {
+    [[gnu::always_inline]] void read([[maybe_unused]] const uint16_t* table, const uint8_t* slices,
+                                     int lane) {
         if (!kThere) return;
         for (int b = 0; b < 8; b++, slices += Slice::kBytes) {
             const uint8_t* planes = slices + Slice::kPlanesAt;
@@ -178,6 +189,11 @@ struct Indices {
                 std::memcpy(at[b][2 * v], index, sizeof index);
             }
         }
+#if defined(__AVX512F__)
+        uint16_t* word = at[0][0];
+#pragma GCC unroll 16
+        for (size_t i = 0; i < sizeof at / sizeof *word; i++) copy_word(table + word[i], word + i);
+#endif
     }
 };
 
@@ -195,8 +211,13 @@ template <class Slice>
     }
 #endif
     if constexpr (Indices<Slice>::kThere) {
+#if defined(__AVX512F__)
+        std::memcpy(&even, indices.at[b][2 * v], sizeof even);
+        std::memcpy(&odd, indices.at[b][2 * v + 1], sizeof odd);
+#else
         even = points<1>(table, indices.at[b][2 * v]);
         odd = points<1>(table, indices.at[b][2 * v + 1]);
+#endif
     } else {
         even = points<2>(table, bytes + 4 * lane);
         odd = points<2>(table, bytes + 4 * lane + 1);
@@ -237,7 +258,7 @@ inline IntVec nibble_scale(const uint8_t* block, int64_t g, int lane) {
 }
 
 // `Factor`: what a block's scale is multiplied by, in eighths.
-template <class S, int Count, int Factor>
+template <class S, int Count, int Factor, const uint16_t* Grid>
 struct Lattice {
     using Slice = S;
     static constexpr int kCols = 256;
@@ -250,7 +271,7 @@ struct Lattice {
     [[gnu::always_inline]] static Header header(const uint8_t* block, int lane) {
         Header h;
         h.d = load_half(block + 2 * lane) * (0.125f * Factor);
-        h.indices.read(block + kSlicesAt, lane);
+        h.indices.read(Grid, block + kSlicesAt, lane);
         return h;
     }
     static const uint8_t* slice(const uint8_t* block, int64_t b) {
@@ -266,8 +287,8 @@ alignas(16) constexpr uint8_t kHighThree[16] = {51, 51, 51, 51, 68, 68, 68, 68,
 
 // IQ2: magnitudes of 2 bits, 8 columns a point.
 template <class S, int Count, const uint16_t* Grid>
-struct LatticeIQ2 : Lattice<S, Count, 1> {
-    using Base = Lattice<S, Count, 1>;
+struct LatticeIQ2 : Lattice<S, Count, 1, Grid> {
+    using Base = Lattice<S, Count, 1, Grid>;
     using typename Base::Header;
     static constexpr int kGroup = 256 / Count, kMost = 86;
     [[gnu::always_inline]] static void magnitudes(Words found, Bytes* w) {
@@ -301,8 +322,8 @@ using TypeIQ2_S = LatticeIQ2<SliceIQ2_S, 16, kGridIQ2_S>;
 
 // IQ3: codes of 4 bits, 4 columns a point.
 template <class S, int Factor, const uint16_t* Grid>
-struct LatticeIQ3 : Lattice<S, 8, Factor> {
-    using Base = Lattice<S, 8, Factor>;
+struct LatticeIQ3 : Lattice<S, 8, Factor, Grid> {
+    using Base = Lattice<S, 8, Factor, Grid>;
     using typename Base::Header;
     static constexpr int kGroup = 32;
     [[gnu::always_inline]] static void codes(const Header& h, const uint8_t* slice, int64_t b,
@@ -354,7 +375,7 @@ struct TypeIQ3_S : LatticeIQ3<SliceIQ3_S, 16, kGridIQ3_S> {
 };
 
 // IQ1: -1, 0 or 1, and an eighth more or less.
-struct TypeIQ1_S : Lattice<SliceIQ1_S, 8, 8> {
+struct TypeIQ1_S : Lattice<SliceIQ1_S, 8, 8, kGridIQ1> {
     static constexpr int kGroup = 32, kMost = 2;
     [[gnu::always_inline]] static void unpack(const Header& h, const uint8_t* block, int64_t b,
                                               int lane, Bytes* w) {
@@ -372,7 +393,7 @@ struct TypeIQ1_S : Lattice<SliceIQ1_S, 8, 8> {
 
 // Eighths that change within 16 columns are part of the code: the value is a quarter of it less
 // 9 / 8.
-struct TypeIQ1_M : Lattice<SliceIQ1_M, 12, 2> {
+struct TypeIQ1_M : Lattice<SliceIQ1_M, 12, 2, kGridIQ1> {
     static constexpr int kGroup = 16, kMost = 9;
     [[gnu::always_inline]] static void unpack(const Header& h, const uint8_t* block, int64_t b,
                                               int lane, Bytes* w) {

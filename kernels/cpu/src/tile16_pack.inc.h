@@ -11,6 +11,15 @@ namespace {
 
 constexpr int R = kTile16Rows;
 
+// What codes of 8 bits differ by from those that products take: AVX2 splits them into sign and
+// magnitude, and then has them as they are in the file.
+#if defined(__AVX2__) && !defined(__AVX512F__) && !defined(__AVXVNNI__) && \
+    !defined(KTCHAT_PROVE_AVXVNNI)
+constexpr uint8_t kFlip = 128;
+#else
+constexpr uint8_t kFlip = 0;
+#endif
+
 // 16 columns of a row in kOrder; `to` may be `from`.
 inline void put_in_order(const void* from, void* to) {
     typedef uint8_t Sixteen __attribute__((vector_size(16)));

@@ -71,7 +71,7 @@ void pack_q8_0(const uint8_t* source, size_t stride, int rows, uint8_t* out) {
     for (int r = 0; r < rows; r++) {
         const uint8_t* block = source + static_cast<size_t>(r) * stride;
         copy_half(out, r, block);
-        for (int i = 0; i < 32; i++) codes.q[r][i] = block[2 + i] ^ 0x80;
+        for (int i = 0; i < 32; i++) codes.q[r][i] = block[2 + i] ^ 0x80 ^ kFlip;
     }
     codes.interleave();
     pack_bytes(codes, out + 2 * R);

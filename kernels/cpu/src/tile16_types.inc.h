@@ -77,19 +77,25 @@ inline Vec exponent_scale(const uint8_t* p) {
     return (Vec)(e < 2 ? small : normal);
 }
 
-alignas(16) constexpr uint8_t kNonLinear[16] = {1,   24,  45,  63,  79,  93,  106, 118,
-                                                129, 141, 153, 166, 181, 197, 217, 241};  // + 128
+struct NonLinear {
+    alignas(16) uint8_t of[16] = {1,   24,  45,  63,  79,  93,  106, 118,
+                                  129, 141, 153, 166, 181, 197, 217, 241};  // + 128
+    constexpr NonLinear() {
+        for (uint8_t& value : of) value ^= kFlip;
+    }
+};
+constexpr NonLinear kNonLinear;
 alignas(16) constexpr uint8_t kFp4[16] = {12, 13, 14, 15, 16, 18, 20, 24,
                                           12, 11, 10, 9,  8,  6,  4,  0};  // + 12
 
 // ---- the types ----------------------------------------------------------------------------------
 // `Header` is what a block's slices share. `unpack` gives slice b; `scales` gives scale and minimum
 // (what is subtracted for every unit of activation) of group g: 32 columns, or 16 where kGroup says
-// so.
+// so. Where that is all, values are d * whole * (code - kOffset), less dmin * minimum.
 
 template <int Offset, bool Table>
 struct Type32 {  // Q4_0, IQ4_NL
-    static constexpr int kCols = 32, kGroup = 32, kMost = Table ? 241 : 15;
+    static constexpr int kCols = 32, kGroup = 32, kMost = Table ? 241 : 15, kOffset = Offset;
     static constexpr bool kWide = Table;
     struct Header {
         Vec d;
@@ -98,7 +104,7 @@ struct Type32 {  // Q4_0, IQ4_NL
     static void unpack(const uint8_t* block, int64_t, int lane, Bytes* w) {
         nibbles(block + 32, lane, w);
         if constexpr (Table) {
-            for (int k = 0; k < 8; k++) w[k] = look_up(kNonLinear, w[k]);
+            for (int k = 0; k < 8; k++) w[k] = look_up(kNonLinear.of, w[k]) ^ kFlip;
         }
     }
     static void scales(const Header& h, const uint8_t*, int64_t, int, Vec& scale, Vec& min) {
@@ -121,7 +127,7 @@ struct TypeQ8_0 : Type32<128, false> {
     static constexpr int kMost = 255;
     static constexpr bool kWide = true;
     static void unpack(const uint8_t* block, int64_t, int lane, Bytes* w) {
-        for (int k = 0; k < 8; k++) w[k] = load_bytes(block + 32 + 64 * k + 4 * lane);
+        for (int k = 0; k < 8; k++) w[k] = load_bytes(block + 32 + 64 * k + 4 * lane) ^ kFlip;
     }
 };
 
@@ -212,19 +218,24 @@ inline IntVec split_scale(const uint8_t* block, int64_t g, int lane) {
 }
 
 struct TypeQ4_K : ScaleAndMinimum {
-    static constexpr int kGroup = 32, kMost = 15;
+    static constexpr int kGroup = 32, kMost = 15, kOffset = 0;
     static constexpr bool kWide = false;
     static constexpr int kNumbers = 256;  // where they begin
     static void unpack(const uint8_t* block, int64_t b, int lane, Bytes* w) {
         nibbles(block + kNumbers + 256 * b, lane, w);
     }
-    static void scales(const Header& h, const uint8_t* block, int64_t g, int lane, Vec& scale,
-                       Vec& min) {
-        const IntVec low = widen(block + 64 + 16 * g + lane);
+    static IntVec whole(const uint8_t* block, int64_t g, int lane) {
+        return widen(block + 64 + 16 * g + lane) & 63;
+    }
+    static IntVec minimum(const uint8_t* block, int64_t g, int lane) {
         const IntVec high = widen(block + 64 + 128 + 16 * (g % 4) + lane);
         const IntVec upper = g < 4 ? high & 15 : high >> 4;
-        scale = h.d * to_floats(low & 63);
-        min = h.dmin * to_floats(low >> 6 | upper << 2);
+        return widen(block + 64 + 16 * g + lane) >> 6 | upper << 2;
+    }
+    static void scales(const Header& h, const uint8_t* block, int64_t g, int lane, Vec& scale,
+                       Vec& min) {
+        scale = h.d * to_floats(whole(block, g, lane));
+        min = h.dmin * to_floats(minimum(block, g, lane));
     }
 };
 
@@ -237,21 +248,24 @@ struct TypeQ5_K : TypeQ4_K {
 };
 
 struct TypeIQ4_XS : OneScale {
-    static constexpr int kGroup = 32, kMost = 241;
+    static constexpr int kGroup = 32, kMost = 241, kOffset = 128;
     static constexpr bool kWide = true;
     static void unpack(const uint8_t* block, int64_t b, int lane, Bytes* w) {
         nibbles(block + 128 + 256 * b, lane, w);
-        for (int k = 0; k < 8; k++) w[k] = look_up(kNonLinear, w[k]);
+        for (int k = 0; k < 8; k++) w[k] = look_up(kNonLinear.of, w[k]) ^ kFlip;
+    }
+    static IntVec whole(const uint8_t* block, int64_t g, int lane) {
+        return split_scale<32, 96, 8>(block, g, lane) - 32;
     }
     static void scales(const Header& h, const uint8_t* block, int64_t g, int lane, Vec& scale,
                        Vec& min) {
-        scale = h.d * to_floats(split_scale<32, 96, 8>(block, g, lane) - 32);
+        scale = h.d * to_floats(whole(block, g, lane));
         min = scale * 128.0f;
     }
 };
 
 struct TypeQ6_K : OneScale {
-    static constexpr int kGroup = 16, kMost = 63;
+    static constexpr int kGroup = 16, kMost = 63, kOffset = 32;
     static constexpr bool kWide = false;
     static void unpack(const uint8_t* block, int64_t b, int lane, Bytes* w) {
         nibbles(block + 288 + 256 * b, lane, w);
@@ -268,7 +282,7 @@ struct TypeQ6_K : OneScale {
 };
 
 struct TypeQ3_K : OneScale {
-    static constexpr int kGroup = 16, kMost = 7;
+    static constexpr int kGroup = 16, kMost = 7, kOffset = 4;
     static constexpr bool kWide = false;
     static void unpack(const uint8_t* block, int64_t b, int lane, Bytes* w) {
         pairs(block + 224 + 128 * b, lane, w);
@@ -285,7 +299,7 @@ struct TypeQ3_K : OneScale {
 };
 
 struct TypeQ2_K : ScaleAndMinimum {
-    static constexpr int kGroup = 16, kMost = 3;
+    static constexpr int kGroup = 16, kMost = 3, kOffset = 0;
     static constexpr bool kWide = false;
     static void unpack(const uint8_t* block, int64_t b, int lane, Bytes* w) {
         pairs(block + 320 + 128 * b, lane, w);
@@ -293,11 +307,13 @@ struct TypeQ2_K : ScaleAndMinimum {
     static IntVec whole(const uint8_t* block, int64_t g, int lane) {
         return widen(block + 64 + 16 * g + lane) & 15;
     }
+    static IntVec minimum(const uint8_t* block, int64_t g, int lane) {
+        return widen(block + 64 + 16 * g + lane) >> 4;
+    }
     static void scales(const Header& h, const uint8_t* block, int64_t g, int lane, Vec& scale,
                        Vec& min) {
-        const IntVec both = widen(block + 64 + 16 * g + lane);
-        scale = h.d * to_floats(both & 15);
-        min = h.dmin * to_floats(both >> 4);
+        scale = h.d * to_floats(whole(block, g, lane));
+        min = h.dmin * to_floats(minimum(block, g, lane));
     }
 };
 
