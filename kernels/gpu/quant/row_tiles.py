@@ -117,7 +117,7 @@ def _add_floats(total, w, x, block, lane, cols, n, t: tl.constexpr, N: tl.conste
     """total + w * x[t], elementwise; as it was for a token beyond N."""
     if t < N:
         for k in tl.static_range(8):
-            col = block * 32 + 4 * k + lane
+            col = tl.broadcast_to(block * 32 + 4 * k + lane, w[k].shape)
             values = tl.load(x + col, mask=(col < cols) & (t < n), other=0.0)
             total += w[k] * values.to(tl.float32)
     return total
