@@ -21,6 +21,7 @@ from kernels.gpu.attention.online_softmax import (
 )
 from kernels.gpu.attention.plan import AttentionPlan, feature_block
 from kernels.gpu.attention.scratch import Scratch
+from kernels.gpu.graph.dependents import behind_previous, early
 from kernels.gpu.quant.q8 import Q8
 
 _LOG2_E = tl.constexpr(LOG2_E)
@@ -85,6 +86,7 @@ def attention(
         HEADS=plan.heads,
         num_warps=plan.warps,
         num_stages=plan.stages,
+        **early(q.device),
     )
     merge(n, batch, plan, scratch, out, q8)
 
@@ -134,6 +136,7 @@ def _attention(
     STAGES: tl.constexpr,
     HEADS: tl.constexpr,
 ) -> None:
+    behind_previous()
     sequence, token, member, visible, begin, end = rows_of_tile(
         lengths, offsets, TILES, GROUP, ROWS, POSITIONS, SPLITS, WINDOW
     )

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from kernels.gpu.elementwise import activated
+from kernels.gpu.graph.dependents import behind_previous
 
 
 @triton.jit
@@ -56,6 +57,7 @@ def swiglu(
     Where there are `slots`, an id's matrix is slots[id]. For those below zero nothing is read, and nobody reads
     the result. `gate` and `up` are planes, their matrices so many bytes apart. The grid is (row tiles, pairs).
     """
+    behind_previous()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[None, None, :, None]
     lane = tl.arange(0, 4)[None, None, None, :]
     pair = tl.program_id(1).to(tl.int64)
@@ -114,6 +116,7 @@ def down_add(
     hidden is (tokens, top_k, cols). The grid is (row tiles, tokens): one program adds up a token's
     experts, whose blocks it takes as one row of top_k * blocks, since an expert's alone are few.
     """
+    behind_previous()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[None, None, :, None]
     lane = tl.arange(0, 4)[None, None, None, :]
     token = tl.program_id(1).to(tl.int64)

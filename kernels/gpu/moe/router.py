@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor as X
 
 from kernels.gpu.elementwise import check_rows, check_vector, warps
+from kernels.gpu.graph.dependents import behind_previous, early
 from kernels.gpu.graph.signals import is_last, raise_flag
 from kernels.gpu.moe.routing import check, choose, constants, load_logits, vectors
 from kernels.gpu.quant.q8 import Q8, store_q8
@@ -79,6 +80,7 @@ def norm_route(
         ROWS=_ROWS,
         **constants(experts, routing, router.bias, router.scales),
         num_warps=warps(block),
+        **early(x.device),
     )
 
 
@@ -120,6 +122,7 @@ def _norm_route(
     GROUP_BLOCK: tl.constexpr,
     SIZE_BLOCK: tl.constexpr,
 ) -> None:
+    behind_previous()
     token = tl.program_id(1).to(tl.int64)
     d = tl.arange(0, BLOCK)
     inside = d < FEATURES
