@@ -42,7 +42,7 @@ launched, a token of gpt-oss-20b took llama.cpp 0.14 to 0.35 ms less (github.com
 is 0.4 to 0.9 us for each of some 400 kernels; `make gpu-check` measures it."""
 DEPENDENT_COMPUTE = 9.0
 """Compute capability from which on they are."""
-LAYER_NODES, EXPERT_NODES, REQUEST_NODES = 7, 2, 1
+LAYER_NODES, EXPERT_NODES, REQUEST_NODES = 6, 2, 1
 """Nodes of a captured layer with routed experts: of its fixed part, of experts that the GPU has, and a wait where the
 host computes some. Counted (tests/kernels/gpu/test_nodes.py)."""
 JOIN_SECONDS = 0.8e-6

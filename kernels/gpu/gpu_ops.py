@@ -160,6 +160,7 @@ class GpuOps(AttentionOps, RecurrentOps, FeedForwardOps, HostSyncOps):
 
     def to_numpy(self, x: X) -> Floats:
         self.ahead.end()
+        self.append_now()
         if x.device == self.device:
             x = x.cpu()
         else:  # a captured pass copies its result itself

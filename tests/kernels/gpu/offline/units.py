@@ -1,8 +1,9 @@
 """What is compiled, on each of two versions of Triton; what is written is enough for twelve minutes on two cores.
 
-Every kernel of every type, for GPUs before Hopper on both versions, for Hopper and later on one of them. Of a
-prompt's variants a type has one in turn, of those for few tokens every fourth type. Types that only ik_llama.cpp
-has are compiled for two targets, on one version. `everything` is all of it, on both, and takes an hour.
+Kernels without weights and of types that are multiplied in 8 bits: for GPUs before Hopper on both versions, for
+Hopper and later on one of them. Kernels of other types: for all GPUs on one version, and one of each type for one GPU
+on the other; those that only ik_llama.cpp has for two GPUs on one version. Of a prompt's variants a type has one in
+turn, of those for few tokens every fourth type. `everything` is all of it, on both, and takes an hour.
 
 A unit is "CASE" of `op_cases` or "TYPE: CASE" of `product_cases`, and "@ ARCH,ARCH" for what.
 """
@@ -43,10 +44,14 @@ def units(turn: int = 0, everything: bool = False) -> list[str]:
     for number, kind in enumerate(product_cases.TYPES):
         mine = everything or (number + turn) % 2 == 0
         cases = [f"{kind}: {case}" for case in _of_type(number + turn, everything)]
-        if not everything and kind in IK_TYPES:
-            found += [f"{case} @ {OF_FEW}" for case in cases if mine]
-            continue
-        found += [_unit(case, mine) for case in cases]
+        if everything or FORMATS[kind].dot is not None:
+            found += [_unit(case, mine) for case in cases]
+        elif mine:
+            found += [
+                f"{case} @ {OF_FEW}" if kind in IK_TYPES else _unit(case, True) for case in cases
+            ]
+        elif kind not in IK_TYPES:
+            found.append(f"{kind}: one row @ {LOOPS_OF}")
         if FORMATS[kind].dot is not None:
             found.append(f"{kind}: {product_cases.WIDE_TOKEN} @ {LOOPS_OF}")
     return found
