@@ -64,7 +64,8 @@ def launches(handle: Callable[..., Any], arch: int) -> Iterator[None]:
     run = JITFunction.run
 
     def no_run(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
-        compile_it = functools.partial(run, self, *args, grid=grid, warmup=True, **kwargs)
+        options = kwargs if arch in OLDER else kwargs | {"launch_pdl": True}
+        compile_it = functools.partial(run, self, *args, grid=grid, warmup=True, **options)
         return handle(compile_it, self, *args, **kwargs)
 
     driver.set_active(AbsentGpu(target(arch)))
