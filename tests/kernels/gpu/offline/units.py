@@ -1,9 +1,9 @@
 """What is compiled, on each of two versions of Triton; what is written is enough for twelve minutes on two cores.
 
 Kernels without weights and of types that are multiplied in 8 bits: for GPUs before Hopper on both versions, for
-Hopper and later on one of them. Kernels of other types: for all GPUs on one version, and one of each type for one GPU
-on the other; those that only ik_llama.cpp has for two GPUs on one version. Of a prompt's variants a type has one in
-turn, of those for few tokens every fourth type. `everything` is all of it, on both, and takes an hour.
+Hopper and later on one of them. Other types are on one version: a token's products for all GPUs, all else, and what
+only ik_llama.cpp has, for two; of each one product for one GPU on the other version. Of a prompt's variants a type has
+one in turn, of those for few tokens every fourth type. `everything` is all of it, on both, and takes an hour.
 
 A unit is "CASE" of `op_cases` or "TYPE: CASE" of `product_cases`, and "@ ARCH,ARCH" for what.
 """
@@ -30,6 +30,7 @@ from tests.kernels.gpu.offline.targets import (
 
 OF_FEW = f"{LOOPS_OF},90"
 """Targets of types that few files have."""
+FOR_ALL = "one row", "experts of a token"
 SAME = "same: "
 WITNESSES = ("Q4_K: one row", "IQ2_S: experts of a token", "Q6_K: pack", "decode, 8 x 128")
 """Cases that show that what targets share is what each would have got of its own."""
@@ -48,7 +49,10 @@ def units(turn: int = 0, everything: bool = False) -> list[str]:
             found += [_unit(case, mine) for case in cases]
         elif mine:
             found += [
-                f"{case} @ {OF_FEW}" if kind in IK_TYPES else _unit(case, True) for case in cases
+                _unit(case, True)
+                if kind not in IK_TYPES and case.endswith(FOR_ALL)
+                else f"{case} @ {OF_FEW}"
+                for case in cases
             ]
         elif kind not in IK_TYPES:
             found.append(f"{kind}: one row @ {LOOPS_OF}")
