@@ -159,7 +159,6 @@ class GpuOps(AttentionOps, RecurrentOps, FeedForwardOps, HostSyncOps):
         return to_device(x, self.device)
 
     def to_numpy(self, x: X) -> Floats:
-        self.ahead.end()
         self.append_now()
         if x.device == self.device:
             x = x.cpu()

@@ -471,12 +471,27 @@ def test_nothing_is_predicted_for_a_gpu_of_unknown_speed() -> None:
     assert any("memory speed of GPU 0 is not known" in line for line in report.words(plan))
 
 
-@pytest.mark.parametrize(("slots", "least"), [(128, 0.65), (0, 0.83)], ids=["whole", "split"])
-def test_decoding_comes_near_what_reading_allows(slots: int, least: float) -> None:
-    """qwen3-30b-a3b on an RTX 4090 beside RAM of 75 GB/s, by the plan's own arithmetic."""
+def beside(slots: int, read_gb_s: float, compute: str) -> float:
+    """The share of the bound of qwen3-30b-a3b on such a GPU beside RAM of 75 GB/s, by the plan's own arithmetic."""
     desktop = machine(64, 24, bandwidth=75)
-    desktop = dataclasses.replace(
-        desktop, gpus=(dataclasses.replace(desktop.gpus[0], read_gb_s=1008),)
-    )
+    gpu = dataclasses.replace(desktop.gpus[0], read_gb_s=read_gb_s, compute=compute)
     placement = Placement((LayerPlace(0, slots),) * 48, 4096, "f16")
-    assert least < share_of_bound(spec(), desktop, placement) < 1
+    return share_of_bound(spec(), dataclasses.replace(desktop, gpus=(gpu,)), placement)
+
+
+@pytest.mark.parametrize(
+    ("slots", "read_gb_s", "compute", "least"),
+    [(128, 1008, "8.9", 0.67), (0, 1008, "8.9", 0.85), (128, 4300, "9.0", 0.45)],
+    ids=["whole, RTX 4090", "split, RTX 4090", "whole, H200"],
+)
+def test_decoding_comes_near_what_reading_allows(
+    slots: int, read_gb_s: float, compute: str, least: float
+) -> None:
+    assert least < beside(slots, read_gb_s, compute) < 1
+
+
+def test_what_devices_can_counts() -> None:
+    """An L2 cache that holds what follows a layer's experts, and kernels that begin early."""
+    assert beside(0, 1008, "8.9") > beside(0, 1008, "8.6") + 0.01
+    assert beside(128, 1008, "9.0") > beside(128, 1008, "8.9") + 0.01
+    assert all(beside(slots, 1008, "8.9") < 1 for slots in range(0, 129, 16))

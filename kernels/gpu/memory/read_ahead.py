@@ -45,7 +45,7 @@ class ReadAhead:
             self._noting += weights
 
     def end(self) -> None:
-        """A pass begins or ends."""
+        """A pass begins."""
         self._noting = None
 
     def parts(self, request: Hashable) -> Parts | None:
