@@ -22,7 +22,9 @@ from engine.plan.gpu_footprint import (
     chunk_bytes,
     layer_kv_bytes,
     layer_memory_bytes,
+    prompt_chunk,
     reserve_bytes,
+    stream_buffers,
     work_bytes,
 )
 from engine.plan.gpu_ledger import USUAL_CONTEXT
@@ -425,9 +427,22 @@ def test_copies_and_products_overlap(numbers: Numbers, tokens: int, resident: fl
     assert found.share >= OVERLAP > 0.85
 
 
+@pytest.mark.parametrize("tokens", STREAM_CHUNKS)
 @pytest.mark.parametrize("resident", [0.0, 0.25, 0.5])
-def test_copies_go_on_while_long_attention_computes(resident: float) -> None:
-    assert overlap(spec(DEEPSEEK_V3), 2048, resident).share > 0.85
+def test_copies_go_on_while_long_attention_computes(tokens: int, resident: float) -> None:
+    assert overlap(spec(DEEPSEEK_V3), tokens, resident).share > 0.85
+
+
+def test_the_longest_chunk_of_large_layers_is_for_large_gpus() -> None:
+    """Its buffers are an eighth of a layer each: what they take counts before it is chosen."""
+    model, small = spec(DEEPSEEK_V3), spec()
+    assert [stream_buffers(model, tokens) >> 20 for tokens in (512, 2048, 4096)] == [
+        1162,
+        1162,
+        3486,
+    ]
+    assert stream_buffers(small, 4096) == stream_buffers(small, 512)
+    assert prompt_chunk(model, 23 << 30) == 2048 and prompt_chunk(model, 130 << 30) == 4096
 
 
 def test_a_prompt_s_attention_counts() -> None:

@@ -20,6 +20,7 @@ from kernels.gpu.quant.dense import dense, linears
 from kernels.gpu.quant.q8 import Q8, KnownQ8
 from kernels.gpu.rows.ops import RowOps
 from kernels.ops import ACTIVATIONS, Activation, Biases, Routing, Tensor
+from kernels.sizes import PROMPT_CHUNK
 
 
 class FeedForwardOps(RowOps):
@@ -144,8 +145,8 @@ class FeedForwardOps(RowOps):
         kind = ACTIVATIONS.index(activation)
         experts.moe_add(self.rows_of(x), ids, weights, stacks, residual, rows, kind, slots)
 
-    def stream(self, layers: Sequence[StreamedLayer]) -> None:
-        self._stream.begin(layers)
+    def stream(self, layers: Sequence[StreamedLayer], tokens: int = PROMPT_CHUNK) -> None:
+        self._stream.begin(layers, tokens)
 
     def stream_moe_add(
         self,
