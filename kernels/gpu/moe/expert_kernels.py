@@ -75,7 +75,7 @@ def swiglu(
         g = DECODE_GATE(gate, gate_table, expert * gate_bytes, at, lane, mask, slots)
         u = DECODE_UP(up, up_table, expert * up_bytes, at, lane, mask, slots)
         for k in tl.static_range(8):
-            col = block * 32 + 4 * k + lane
+            col = tl.broadcast_to(block * 32 + 4 * k + lane, g[k].shape)
             values = tl.load(x + col, mask=col < cols, other=0.0)
             first += g[k] * values
             second += u[k] * values
@@ -136,7 +136,7 @@ def down_add(
         at = row.to(tl.int64) * blocks + block
         w = DECODE(planes, table, first, at, lane, (row < rows) & here, (0, 1, 2, 3, 4, 5, 6, 7))
         for k in tl.static_range(8):
-            col = block * 32 + 4 * k + lane
+            col = tl.broadcast_to(block * 32 + 4 * k + lane, w[k].shape)
             values = tl.load(hidden + choice * cols + col, mask=here & (col < cols), other=0.0)
             total += w[k] * (values * weight)
     out = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[None, :]

@@ -18,9 +18,12 @@ ROW_BYTES = 128
 MORE = {
     ("Q3_K", "down_add"): 80,
     **{("TQ1_0", name): 1200 for name in ("gemv", "swiglu", "down_add")},
+    **{(f"IQ{n}_KT", name): 700 for n in (1, 2, 3, 4) for name in ("gemv", "swiglu", "down_add")},
+    **{(f"IQ{name}", "down_add"): 560 for name in ("3_K", "5_K", "3_KS")},
 }
 """Q3_K: five loads a block, each of them with an address of its own for each expert, 12 of its 78. TQ1_0: five numbers
-to a byte, digits to the base of three."""
+to a byte, digits to the base of three. IQ*_KT: a number is four bytes' sum of a product that follows the one before
+(the trellis). IQ3_K, IQ5_K, IQ3_KS: bits of a number in two words, and a bit that says which of two tables."""
 
 
 def broken(row: Row) -> Iterator[str]:
