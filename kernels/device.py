@@ -116,9 +116,9 @@ class DeviceOps(Ops[X, W, C], Protocol[X, W, C]):
         """
         ...
 
-    def stream(self, layers: Sequence[StreamedLayer]) -> None:
+    def stream(self, layers: Sequence[StreamedLayer], tokens: int) -> None:
         """Begin to fetch the experts of these layers through buffers, beside the ops and in this order, for calls of
-        `stream_moe_add`; what an earlier call left is forgotten. Waits for nobody."""
+        `stream_moe_add` with a chunk of so many tokens; what an earlier call left is forgotten. Waits for nobody."""
         ...
 
     def stream_moe_add(

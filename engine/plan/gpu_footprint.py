@@ -67,9 +67,18 @@ def prompt_chunk(spec: ModelSpec, free: int) -> int:
     """Tokens of a prompt in one pass where experts stream through GPUs that have `free` bytes each: the longest of
     `STREAM_CHUNKS` that takes no more of them than it is worth."""
     for tokens, part in zip(STREAM_CHUNKS, CHUNK_PARTS, strict=True):
-        if spec.moe is not None and chunk_bytes(spec, tokens) * part <= free:
+        if spec.moe is None:
+            break
+        more = stream_buffers(spec, tokens) - stream_buffers(spec, CHUNK)
+        if (chunk_bytes(spec, tokens) + more) * part <= free:
             return tokens
     return CHUNK
+
+
+def stream_buffers(spec: ModelSpec, tokens: int) -> int:
+    """Bytes of the buffers that experts pass through in chunks of so many tokens."""
+    assert spec.moe is not None
+    return STREAM_BUFFERS * buffer_bytes(_largest_expert(spec), spec.moe.experts, tokens)
 
 
 def chunk_bytes(spec: ModelSpec, tokens: int) -> int:
@@ -137,7 +146,7 @@ def work_bytes(
     total += chunk_bytes(spec, chunk)
     total += attention_bytes(spec, context, flash, chunk)
     if streams and spec.moe is not None:
-        total += STREAM_BUFFERS * buffer_bytes(_largest_expert(spec), spec.moe.experts)
+        total += stream_buffers(spec, chunk)
         if spec.moe.biases:  # whole beside the buffers
             total += 4 * spec.moe.experts * (2 * spec.moe.width + spec.hidden)
     return total

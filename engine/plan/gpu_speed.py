@@ -1,8 +1,8 @@
 """How fast a model will be on GPUs and CPU together, and what limits it.
 
-Decoding: each GPU reads its layers and the experts that are expected in its slots, the CPU reads the
-others', one after the other; then they sync. No locality is assumed: an expert is in a slot as often
-as there are slots. Prefilling: a chunk's other experts are computed by the CPU, or stream to the GPU
+Decoding: each GPU reads its layers; then the CPU reads the experts that are not in slots, and the GPU meanwhile
+those that are, and ahead into its L2 cache what it multiplies by next. No locality is assumed: an expert is in a slot
+as often as there are slots. Prefilling: a chunk's other experts are computed by the CPU, or stream to the GPU
 beside its products and in longer chunks, whichever takes less time. A token's time is bytes over bandwidth plus nodes
 times what one takes. None of this has been measured on a GPU; what is assumed is named so, and figures of real runs
 replace it.
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from engine.common.units import gb_s
-from engine.machine.types import Hardware
+from engine.machine.types import Gpu, Hardware
 from engine.plan.gpu_footprint import FIXED, attention_work, layer_read_bytes
 from engine.plan.placement import LayerPlace, Placement
 from engine.plan.speed import (
@@ -36,13 +36,26 @@ GPU_EFFICIENCY = 0.9
 """Part of a GPU's reading speed that products reach, nodes apart. Assumed: their instructions leave room for more."""
 NODE_SECONDS = 1.85e-6
 """Time that a small node of a graph takes besides reading. Assumed: 1.7 to 2 us; `make gpu-check` measures it."""
-LAYER_NODES, EXPERT_NODES, REQUEST_NODES = 7, 2, 1
+DEPENDENT_NODE_SECONDS = 1.2e-6
+"""The same where kernels are launched before the one before has ended (`kernels.gpu.graph.dependents`). Assumed: so
+launched, a token of gpt-oss-20b took llama.cpp 0.14 to 0.35 ms less (github.com/ggml-org/llama.cpp/pull/22522), which
+is 0.4 to 0.9 us for each of some 400 kernels; `make gpu-check` measures it."""
+DEPENDENT_COMPUTE = 9.0
+"""Compute capability from which on they are."""
+LAYER_NODES, EXPERT_NODES, REQUEST_NODES = 6, 2, 1
 """Nodes of a captured layer with routed experts: of its fixed part, of experts that the GPU has, and a wait where the
 host computes some. Counted (tests/kernels/gpu/test_nodes.py)."""
 JOIN_SECONDS = 0.8e-6
 """What the last program of a launch adds that goes on with the others' results: a router's, which chooses. Assumed."""
 HAND_OVER_SECONDS = 6e-6
 """A layer's way from GPU to CPU and back, or between GPUs. Assumed."""
+L2_BYTES = {8.0: 40 << 20, 8.6: 3 << 20, 8.9: 24 << 20, 9.0: 50 << 20, 12.0: 24 << 20}
+"""L2 cache by compute capability, of the least desktop or server GPU that has it; others: none."""
+L2_SHARE = 0.75
+"""Part of it that is filled ahead (`kernels.gpu.memory.read_ahead`)."""
+L2_SPEED = 3.0
+"""How much faster than from VRAM products read what lies in it. Assumed: an RTX 4090's gives five times as much;
+`make gpu-check` measures it."""
 PCIE_EFFICIENCY = 0.8
 """Part of a link's speed that copies from pinned memory reach. Assumed."""
 OPS_PER_BYTE = 40.0
@@ -67,6 +80,12 @@ class _Work:
     gpu_layers: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     """Numbers of those on each GPU."""
     gpu_bytes: Counter[int] = field(default_factory=Counter)
+    ahead_bytes: Counter[int] = field(default_factory=Counter)
+    """Of them, what comes into the L2 cache while the CPU computes."""
+    beside_bytes: Counter[int] = field(default_factory=Counter)
+    """Not of them: experts in slots of layers whose others the CPU reads meanwhile."""
+    beside_seconds: float = 0.0
+    """What the nodes of those take."""
     host_bytes: float = 0.0
     other_seconds: float = 0.0
     hand_overs: int = 0
@@ -81,20 +100,24 @@ class _Work:
 
 
 def share_of_bound(spec: ModelSpec, hardware: Hardware, placement: Placement) -> float:
-    """Predicted speed of decoding over what reading alone allows, of GPUs and RAM one after the other."""
-    work = _work(spec, placement)
-    reading = sum(
-        count / (hardware.gpus[number].read_gb_s or 1.0) for number, count in work.gpu_bytes.items()
-    )
-    reading += work.host_bytes / (hardware.memory.best_read_gb_s or 1.0)
-    return reading / 1e9 / _total(_decode(hardware, work))
+    """Predicted speed of decoding over what reading alone allows: of GPUs, and then of RAM and slots beside it."""
+    work = _work(spec, hardware, placement)
+
+    def reading(counts: Counter[int]) -> float:
+        return sum(
+            count / (hardware.gpus[number].read_gb_s or 1.0) for number, count in counts.items()
+        )
+
+    host = work.host_bytes / (hardware.memory.best_read_gb_s or 1.0)
+    bound = reading(work.gpu_bytes) + max(host, reading(work.beside_bytes))
+    return bound / 1e9 / _total(_decode(hardware, work))
 
 
 def predict_placed(
     spec: ModelSpec, hardware: Hardware, placement: Placement, device: Computed
 ) -> Speed:
     """The speed of a model where `placement` puts it; measured figures of this machine come first."""
-    work = _work(spec, placement)
+    work = _work(spec, hardware, placement)
     past = {} if hardware.assumed else recorded(spec, hardware, device)
     unknown = _unknown(hardware, placement, work)
     decode = _decode(hardware, work)
@@ -121,7 +144,10 @@ def _unknown(hardware: Hardware, placement: Placement, work: _Work) -> str:
 
 
 def _decode(hardware: Hardware, work: _Work) -> list[_Time]:
-    times = [_Time(work.other_seconds, "limited by launches (assumed, not measured)")]
+    bandwidth = hardware.memory.best_read_gb_s or 1.0
+    host = work.host_bytes / (bandwidth * 1e9 * DECODE_EFFICIENCY["native"])
+    beside = work.beside_seconds
+    times = []
     seconds = work.hand_overs * HAND_OVER_SECONDS
     times.append(
         _Time(seconds, "limited by hand-overs between GPU and CPU (assumed, not measured)")
@@ -129,10 +155,12 @@ def _decode(hardware: Hardware, work: _Work) -> list[_Time]:
     for number, count in work.gpu_bytes.items():
         speed = hardware.gpus[number].read_gb_s or 1.0
         words = f"limited by VRAM bandwidth: {gb_s(speed)}"
+        count -= round(work.ahead_bytes[number] * (1 - 1 / L2_SPEED))
         times.append(_Time(count / (speed * 1e9 * GPU_EFFICIENCY), words))
-    bandwidth = hardware.memory.best_read_gb_s or 1.0
-    seconds = work.host_bytes / (bandwidth * 1e9 * DECODE_EFFICIENCY["native"])
-    return [*times, _Time(seconds, f"limited by RAM bandwidth: {gb_s(bandwidth)}")]
+        beside += work.beside_bytes[number] / (speed * 1e9 * GPU_EFFICIENCY)
+    seconds = work.other_seconds + max(0.0, beside - host)
+    times.append(_Time(seconds, "limited by launches (assumed, not measured)"))
+    return [*times, _Time(host, f"limited by RAM bandwidth: {gb_s(bandwidth)}")]
 
 
 def _prefill(hardware: Hardware, work: _Work, chunk: int) -> tuple[int, list[_Time]]:
@@ -180,8 +208,8 @@ def _products(
     return _Time(seconds, f"limited by {gpu.name}'s arithmetic (assumed, not measured)")
 
 
-def _work(spec: ModelSpec, placement: Placement) -> _Work:
-    work = _Work(spec)
+def _work(spec: ModelSpec, hardware: Hardware, placement: Placement) -> _Work:
+    work, behind_host = _Work(spec), False
     position = min(DECODE_AT, placement.context // 2)
     before = placement.layers[0].gpu
     layers = zip(placement.layers, spec.layer_groups, strict=True)
@@ -196,7 +224,10 @@ def _work(spec: ModelSpec, placement: Placement) -> _Work:
             work.other_seconds += LAYER_SECONDS
         else:
             work.gpu_layers[place.gpu].append(number)
-            _add_layer(work, spec, place, fixed, routed)
+            _add_layer(work, spec, hardware.gpus[place.gpu], place, fixed, routed)
+            if behind_host and place.gpu == before:
+                work.ahead_bytes[place.gpu] += _fetched(hardware.gpus[place.gpu], fixed.device)
+            behind_host = bool(routed.device and spec.moe and place.experts < spec.moe.experts)
             work.gpu_bytes[place.gpu] += layer_read_bytes(spec, number, position, placement.kv)
         work.hand_overs += place.gpu != before
         before = place.gpu
@@ -204,25 +235,45 @@ def _work(spec: ModelSpec, placement: Placement) -> _Work:
     if last is not None:
         output = spec.groups.get("output") or spec.groups.get("embedding") or GroupSize()
         work.gpu_bytes[last] += output.device
+        if behind_host:
+            work.ahead_bytes[last] += _fetched(hardware.gpus[last], output.device)
     return work
 
 
 def _add_layer(
-    work: _Work, spec: ModelSpec, place: LayerPlace, fixed: GroupSize, routed: GroupSize
+    work: _Work,
+    spec: ModelSpec,
+    gpu: Gpu,
+    place: LayerPlace,
+    fixed: GroupSize,
+    routed: GroupSize,
 ) -> None:
     assert place.gpu is not None
+    node = DEPENDENT_NODE_SECONDS if _compute(gpu) >= DEPENDENT_COMPUTE else NODE_SECONDS
     here = place.experts / spec.moe.experts if spec.moe and routed.device else 1.0
-    work.gpu_bytes[place.gpu] += round(fixed.device + here * _used(spec, routed.device))
+    experts = work.gpu_bytes if here == 1 else work.beside_bytes
+    work.gpu_bytes[place.gpu] += fixed.device
+    experts[place.gpu] += round(here * _used(spec, routed.device))
     work.gpu_parameters[place.gpu] += round(
         fixed.parameters + here * _used(spec, routed.parameters)
     )
-    nodes = LAYER_NODES + EXPERT_NODES * (here > 0) + REQUEST_NODES * (here < 1)
-    work.other_seconds += nodes * NODE_SECONDS + JOIN_SECONDS
+    nodes = LAYER_NODES + EXPERT_NODES * (here == 1) + REQUEST_NODES * (here < 1)
+    work.other_seconds += nodes * node + JOIN_SECONDS
     if here < 1:
+        work.beside_seconds += EXPERT_NODES * (here > 0) * node
         work.hand_overs += 1
         work.host_bytes += (1 - here) * _used(spec, routed.resident)
         work.missed_parameters += (1 - here) * _used(spec, routed.parameters)
         work.missed_bytes += (1 - here) * routed.device
+
+
+def _compute(gpu: Gpu) -> float:
+    return float(gpu.compute) if gpu.usable else 0.0
+
+
+def _fetched(gpu: Gpu, size: int) -> int:
+    """Of a layer's fixed bytes, those that come into the L2 cache while the CPU computes the layer before's."""
+    return min(size, int(L2_SHARE * L2_BYTES.get(_compute(gpu), 0)))
 
 
 def _used(spec: ModelSpec, experts: int) -> float:

@@ -14,6 +14,7 @@ from kernels.gpu import elementwise
 from kernels.gpu.attention import grouped, latent
 from kernels.gpu.attention.append import append_latent, rotate_and_append
 from kernels.gpu.attention.batch import Batch
+from kernels.gpu.attention.decode import NewToken, decode, decodes
 from kernels.gpu.attention.kv_cache import GpuCache
 from kernels.gpu.attention.online_softmax import leaves_q8
 from kernels.gpu.attention.plan import (
@@ -57,6 +58,8 @@ class AttentionOps:
         self._plans: WeakKeyDictionary[GpuCache, dict[tuple[int, ...], Prepared]]
         self._plans = WeakKeyDictionary()
         self._heads: dict[int, X] = {}
+        self._new: tuple[NewToken, Batch] | None = None
+        """A token that its attention appends."""
 
     def attention_kernel(self, shape: CacheShape, heads: int) -> str:
         """What attends for prompts with `heads` query heads over such a cache: flashinfer, or Triton and why."""
@@ -67,12 +70,15 @@ class AttentionOps:
         return GpuCache.allocate(shape, self.device)
 
     def copy_page(self, cache: GpuCache, source: int, target: int) -> None:
+        self.append_now()
         cache.copy_page(source, target)
 
     def read_page(self, cache: GpuCache, page: int) -> Bytes:
+        self.append_now()
         return read_planes(cache.page(page))
 
     def write_page(self, cache: GpuCache, page: int, data: Bytes) -> None:
+        self.append_now()
         write_planes(cache.page(page), data)
 
     def rope_append(
@@ -100,7 +106,18 @@ class AttentionOps:
         heads = q.view(n, -1, key), k.view(n, kv_heads, key), v.view(n, kv_heads, -1)
         rows = cache.key_rows(layer), cache.value_rows(layer)
         both = None if q_norm is None or k_norm is None else (q_norm, k_norm)
-        rotate_and_append(*heads, both, values, eps, table, batch, *rows)
+        self.append_now()
+        self._new = NewToken(*heads, both, values, eps, table, *rows), batch
+        if n > 1:
+            self.append_now()
+
+    def append_now(self) -> None:
+        """A new token waits for its attention, whose launch appends it too; do it without."""
+        if self._new is not None:
+            token, batch = self._new
+            self._new = None
+            rest = token.norms, token.norm_values, token.eps, token.table
+            rotate_and_append(token.q, token.k, token.v, *rest, batch, token.keys, token.values)
 
     def attention(
         self,
@@ -133,7 +150,12 @@ class AttentionOps:
         result = out.view(n, heads * value)
         few = n <= gemv.GEMV_MAX_ROWS and leaves_q8(plan)
         q8 = self.known.make(result) if few else None
-        grouped.attention(queries, *rows, batch, scale, plan, scratch, out, window, sink, q8)
+        if self._new is not None and self._new[0].q.data_ptr() == q.data_ptr() and decodes(plan):
+            token, self._new = self._new[0], None
+            decode(token, batch, scale, plan, scratch, out, window, sink, q8)
+        else:
+            self.append_now()
+            grouped.attention(queries, *rows, batch, scale, plan, scratch, out, window, sink, q8)
         return result
 
     def latent_append(

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor as X
 
+from kernels.gpu.graph.dependents import behind_previous, early
 from kernels.gpu.quant.q8 import Q8, store_q8
 from kernels.parameters import ALPHA, LIMIT
 
@@ -54,6 +55,7 @@ def rms_norm(
         BLOCK=block,
         ADD=residual is not None,
         num_warps=warps(block),
+        **early(x.device if residual is None else residual.device),
     )
 
 
@@ -165,6 +167,7 @@ def _rms_norm(
     BLOCK: tl.constexpr,
     ADD: tl.constexpr,
 ) -> None:
+    behind_previous()
     row = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
     inside = d < FEATURES

@@ -26,6 +26,7 @@ from kernels.gpu.attention_ops import (
 from kernels.gpu.graph.gpu_graph import GraphForward, enabled
 from kernels.gpu.graph.host_sync import FLAGS, HostSyncOps
 from kernels.gpu.graph.inputs import Table, to_device
+from kernels.gpu.memory.read_ahead import ReadAhead
 from kernels.gpu.memory.tracked_allocator import TrackedAllocator
 from kernels.gpu.memory.weight_store import WeightStore
 from kernels.gpu.moe.ops import FeedForwardOps, takes_one_launch
@@ -67,6 +68,7 @@ class GpuOps(AttentionOps, RecurrentOps, FeedForwardOps, HostSyncOps):
         FeedForwardOps.__init__(self, ExpertStream(self._allocator, self._store))
         self._pass: GraphForward | None = None
         HostSyncOps.__init__(self, device)
+        self.ahead = ReadAhead(device)
         RecurrentOps.__init__(self, self._allocator)
         with self.active():
             AttentionOps.__init__(self, device)
@@ -142,10 +144,12 @@ class GpuOps(AttentionOps, RecurrentOps, FeedForwardOps, HostSyncOps):
 
     def embed(self, table: Weight, tokens: Ints, factor: float = 1.0) -> X:
         assert isinstance(table, Table), "a table is made by `table`"
+        self.ahead.end()
         rows = self._inputs.rows(table, tokens)
         return rows if factor == 1.0 else rows.mul_(factor)
 
     def set_hidden(self, rows: Floats) -> X:
+        self.ahead.end()
         return self._inputs.set_hidden(rows)
 
     def last_row(self, x: X) -> X:
@@ -155,6 +159,7 @@ class GpuOps(AttentionOps, RecurrentOps, FeedForwardOps, HostSyncOps):
         return to_device(x, self.device)
 
     def to_numpy(self, x: X) -> Floats:
+        self.append_now()
         if x.device == self.device:
             x = x.cpu()
         else:  # a captured pass copies its result itself
@@ -175,6 +180,7 @@ class GpuOps(AttentionOps, RecurrentOps, FeedForwardOps, HostSyncOps):
         return self.linears(x if norm is None else self.norm(x, norm, eps), weights, biases)
 
     def linear_add(self, x: X, weight: Weight, residual: X, bias: Weight | None = None) -> None:
+        self._note(x, [weight])
         if len(x) <= gemv.GEMV_MAX_ROWS:
             added = None if bias is None else [as_vector(bias)]
             gemv.gemv(self.rows_of(x), [as_matrix(weight)], residual, added)
@@ -209,7 +215,10 @@ class GpuOps(AttentionOps, RecurrentOps, FeedForwardOps, HostSyncOps):
             flag = torch.from_numpy(request.submitted if self.capturing else self.spare_flag)
         to_host = torch.from_numpy(request.inputs), flag
         vectors = logit_bias, bias, scales
-        routed = self.route_in_one(x, norm, eps, router, vectors, routing, to_host)
+        ahead = self.ahead.parts(request.address)
+        routed = self.route_in_one(x, norm, eps, router, vectors, routing, to_host, ahead)
+        if not self.capturing:
+            self.ahead.behind(request.address)
         if flag is None and self.capturing:
             self.call_host(request)
         return routed

@@ -102,9 +102,11 @@ BLOCK_BYTES = 8 << 20
 """Bytes of a file that are copied at once."""
 BUFFERS = 4
 """Blocks in pinned memory: some are read while others are copied. The device has room for one."""
-STREAM_BUFFER, STREAM_PART = 64 << 20, 24
+STREAM_BUFFER, STREAM_PART, LONG_PART = 64 << 20, 24, 8
 """Bytes that one of the buffers for streamed experts has, unless one expert or this part of a layer's experts is larger:
-while attention computes, copies go on as long as there are buffers, and large layers belong to long attention;"""
+while attention computes, copies go on as long as there are buffers, and large layers belong to long attention; the
+second part in chunks of more than `LONG` tokens, whose attention takes longer than their copies do;"""
+LONG = 2048
 STREAM_BUFFERS = 4
 """and how many there are: one computes, and the others are filled while attention does. With three,
 `tests/support/prompt_timeline.py` falls to 0.84 of its bound."""
@@ -118,20 +120,21 @@ def expert_bytes(stacks: Sequence[Kind]) -> int:
     return sum(packed_bytes(kind, shape[-2:]) for kind, shape in stacks)
 
 
-def buffer_bytes(expert: int, experts: int) -> int:
-    """Bytes of a buffer for a layer of so many experts of so many bytes."""
-    return max(STREAM_BUFFER, expert, expert * experts // STREAM_PART)
+def buffer_bytes(expert: int, experts: int, tokens: int = PROMPT_CHUNK) -> int:
+    """Bytes of a buffer for a layer of so many experts of so many bytes, in chunks of so many tokens."""
+    part = STREAM_PART if tokens <= LONG else LONG_PART
+    return max(STREAM_BUFFER, expert, expert * experts // part)
 
 
-def experts_at_once(stacks: Sequence[Kind]) -> int:
+def experts_at_once(stacks: Sequence[Kind], tokens: int = PROMPT_CHUNK) -> int:
     """Experts of a layer that one buffer holds."""
     expert = expert_bytes(stacks)
-    return buffer_bytes(expert, stacks[0][1][0]) // expert
+    return buffer_bytes(expert, stacks[0][1][0], tokens) // expert
 
 
-def stream_bytes(layers: Sequence[Sequence[Kind]]) -> int:
+def stream_bytes(layers: Sequence[Sequence[Kind]], tokens: int = PROMPT_CHUNK) -> int:
     """Bytes of the buffers on the device, for layers whose experts have these gates, ups and downs."""
-    sizes = (buffer_bytes(expert_bytes(stacks), stacks[0][1][0]) for stacks in layers)
+    sizes = (buffer_bytes(expert_bytes(stacks), stacks[0][1][0], tokens) for stacks in layers)
     return STREAM_BUFFERS * max(sizes, default=STREAM_BUFFER)
 
 

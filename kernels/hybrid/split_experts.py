@@ -107,18 +107,18 @@ class SplitExperts(Generic[X, W, C]):
             self._slots = ExpertSlots(self._device, adapting)
         streams = self._streams(tokens) and not self.host_rests
         self._slots.move(begins=not (self.host_rests or streams))
-        self._stream_ahead(streams)
+        self._stream_ahead(tokens if streams else 0)
 
-    def _stream_ahead(self, streams: bool) -> None:
-        """The device begins to fetch what a chunk will need of every layer, before any router has chosen."""
+    def _stream_ahead(self, tokens: int) -> None:
+        """The device begins to fetch what a chunk of so many tokens will need of every layer, before a router chooses."""
         layers = []
-        for gate, up, down, *_ in self._layers.values() if streams else ():
+        for gate, up, down, *_ in self._layers.values() if tokens else ():
             if gate.host is not None:
                 assert self._slots is not None, "made by `begin`"
                 experts = self._slots.absent(gate)
                 layers.append(StreamedLayer((gate.tensor, up.tensor, down.tensor), experts))
         if layers or self._fetching:
-            self._device.stream(layers)
+            self._device.stream(layers, tokens)
         self._fetching = bool(layers)
 
     def finish(self) -> None:

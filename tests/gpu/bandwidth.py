@@ -33,7 +33,7 @@ def copy(size: int = 1 << 30) -> float:
 def products(name: str) -> None:
     """Of one row, dense and through the experts of a token."""
     from kernels.gpu.moe import experts
-    from kernels.gpu.quant import matmul
+    from kernels.gpu.quant import gemv
     from kernels.quants import BY_NAME
 
     def weights(*shape: int) -> Any:
@@ -42,8 +42,9 @@ def products(name: str) -> None:
     x = torch.randn(1, HIDDEN, device=CUDA)
     for rows in (HIDDEN, 4 * HIDDEN):
         some = fill(lambda rows=rows: weights(rows, HIDDEN))
-        calls = [lambda w=w: matmul.linear(x, w) for w in some]
+        calls = [lambda w=w: gemv.gemv(x, [w]) for w in some]
         tell({"name": f"{rows} rows", "gb_s": rate(calls, sum(w.nbytes for w in some))})
+        tell({"name": f"{rows} rows in L2", "gb_s": rate(calls[:1] * 64, 64 * some[0].nbytes)})
         del some, calls
         torch.cuda.empty_cache()
     layers = fill(lambda: (*(weights(EXPERTS, INNER, HIDDEN) for _ in "gu"), weights(EXPERTS, HIDDEN, INNER)))  # fmt: skip
@@ -64,7 +65,7 @@ def attention(length: int = 32768, heads: int = 32, kv_heads: int = 4, size: int
     from kernels.gpu.attention.kv_cache import Rows
     from kernels.gpu.attention.plan import plan_attention
     from kernels.gpu.attention.scratch import Scratch
-    from kernels.gpu.quant.matmul import multiprocessors
+    from kernels.gpu.quant.gemv import multiprocessors
 
     page = 32
     pages = length // page

@@ -1,12 +1,14 @@
 """What a captured pass pays beside its kernels, in microseconds: `python -m tests.gpu.hand_over NAME`.
 
 flags: the stream raises a flag, waits for the host's and lowers it. functions: it calls one on the host. nodes: a
-chain of kernels that do nothing to speak of. copies: three to the host against one.
+chain of kernels that do nothing to speak of; and of ours, that begin early where the device can, and that do not.
+copies: three to the host against one.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import statistics
 import sys
 import time
@@ -16,7 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from kernels.gpu.graph.answers import add
 from kernels.gpu.graph.capture import capturing
+from kernels.gpu.graph.dependents import early
 from kernels.gpu.graph.driver import Driver
 from kernels.gpu.graph.host_sync import pinned
 from tests.gpu.children import tell
@@ -65,6 +69,12 @@ def nodes() -> None:
     x = torch.zeros(32, device=CUDA)
     each = timed(lambda n, stream: x.add_(1.0), steps=NODES)
     tell({"name": "nodes", "us": each, "of": NODES})
+    row, more = (torch.zeros(1, HIDDEN, device=CUDA) for _ in range(2))
+    for setting in "01":
+        os.environ["KTCHAT_GPU_DEPENDENTS"] = setting
+        early.cache_clear()
+        each = timed(lambda n, stream: add(row, more), steps=NODES)
+        tell({"name": "nodes of ours", "early": bool(early(CUDA)), "us": each, "of": NODES})
 
 
 def copies() -> None:

@@ -48,7 +48,7 @@ def _products(name: str) -> Iterator[tuple[str, Check, float]]:
 
     from kernels import ggml
     from kernels.gpu.moe import experts
-    from kernels.gpu.quant import matmul
+    from kernels.gpu.quant import gemv, matmul
     from tests.kernels.gpu.gpu_cases import DEVICE, normal
     from tests.kernels.gpu.quantised_cases import random_tensor, repack
 
@@ -59,8 +59,12 @@ def _products(name: str) -> Iterator[tuple[str, Check, float]]:
 
     def linear(n: int) -> Check:
         def check() -> float:
-            x = normal(n, n, 1024)
-            return off(matmul.linear(x, repack(dense, DEVICE)), x.cpu().double() @ values(dense).T)
+            x, weight = normal(n, n, 1024), repack(dense, DEVICE)
+            if n <= gemv.GEMV_MAX_ROWS:
+                (y,) = gemv.gemv(x, [weight])
+            else:
+                y = matmul.gemm(matmul.fp16_activations(x), weight)
+            return off(y, x.cpu().double() @ values(dense).T)
 
         return check
 
@@ -118,6 +122,8 @@ def _attention(name: str) -> Iterator[tuple[str, Check, float]]:
             for size in (64, 128, 256):
                 yield f"decode {size} {kind}", run(of, (70,), (1,), 8, 2, size, kind=kind), 0.0
                 yield f"prefill {size} {kind}", run(of, (70,), (33,), 8, 2, size, kind=kind), 0.0
+    if name == "attention":
+        yield "a new token", _pytest("tests/kernels/gpu/test_decode.py"), 0.0
     if name == "window":
         yield "pytest", _pytest("tests/kernels/gpu/test_gpu_window.py"), 0.0
 

@@ -71,7 +71,7 @@ def overlap(model: ModelSpec, tokens: int, resident: float, chosen: float = 1.0)
         clock[1] += seconds
         return seconds
 
-    layers = [FeedLayer(absent, buffer_bytes(one, experts) // one) for one in size]
+    layers = [FeedLayer(absent, buffer_bytes(one, experts, tokens) // one) for one in size]
     buffers = [Buffer() for _ in range(STREAM_BUFFERS)]
     feed = ExpertFeed(layers, buffers, fill, lambda job: job())
     feed.start()

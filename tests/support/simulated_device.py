@@ -169,7 +169,7 @@ class SimulatedDevice(ReferenceOps):
         size = stack.data.nbytes // stack.shape[0]
         return stack.data[copy.slot * size :][:size]
 
-    def stream(self, layers: Sequence[StreamedLayer]) -> None:
+    def stream(self, layers: Sequence[StreamedLayer], tokens: int) -> None:
         self.ahead = list(layers)
 
     def stream_moe_add(self, x: Any, ids: Any, weights: Any, *rest: Any) -> None:

@@ -22,7 +22,9 @@ from engine.plan.gpu_footprint import (
     chunk_bytes,
     layer_kv_bytes,
     layer_memory_bytes,
+    prompt_chunk,
     reserve_bytes,
+    stream_buffers,
     work_bytes,
 )
 from engine.plan.gpu_ledger import USUAL_CONTEXT
@@ -425,9 +427,22 @@ def test_copies_and_products_overlap(numbers: Numbers, tokens: int, resident: fl
     assert found.share >= OVERLAP > 0.85
 
 
+@pytest.mark.parametrize("tokens", STREAM_CHUNKS)
 @pytest.mark.parametrize("resident", [0.0, 0.25, 0.5])
-def test_copies_go_on_while_long_attention_computes(resident: float) -> None:
-    assert overlap(spec(DEEPSEEK_V3), 2048, resident).share > 0.85
+def test_copies_go_on_while_long_attention_computes(tokens: int, resident: float) -> None:
+    assert overlap(spec(DEEPSEEK_V3), tokens, resident).share > 0.85
+
+
+def test_the_longest_chunk_of_large_layers_is_for_large_gpus() -> None:
+    """Its buffers are an eighth of a layer each: what they take counts before it is chosen."""
+    model, small = spec(DEEPSEEK_V3), spec()
+    assert [stream_buffers(model, tokens) >> 20 for tokens in (512, 2048, 4096)] == [
+        1162,
+        1162,
+        3486,
+    ]
+    assert stream_buffers(small, 4096) == stream_buffers(small, 512)
+    assert prompt_chunk(model, 23 << 30) == 2048 and prompt_chunk(model, 130 << 30) == 4096
 
 
 def test_a_prompt_s_attention_counts() -> None:
@@ -471,12 +486,27 @@ def test_nothing_is_predicted_for_a_gpu_of_unknown_speed() -> None:
     assert any("memory speed of GPU 0 is not known" in line for line in report.words(plan))
 
 
-@pytest.mark.parametrize(("slots", "least"), [(128, 0.65), (0, 0.83)], ids=["whole", "split"])
-def test_decoding_comes_near_what_reading_allows(slots: int, least: float) -> None:
-    """qwen3-30b-a3b on an RTX 4090 beside RAM of 75 GB/s, by the plan's own arithmetic."""
+def beside(slots: int, read_gb_s: float, compute: str) -> float:
+    """The share of the bound of qwen3-30b-a3b on such a GPU beside RAM of 75 GB/s, by the plan's own arithmetic."""
     desktop = machine(64, 24, bandwidth=75)
-    desktop = dataclasses.replace(
-        desktop, gpus=(dataclasses.replace(desktop.gpus[0], read_gb_s=1008),)
-    )
+    gpu = dataclasses.replace(desktop.gpus[0], read_gb_s=read_gb_s, compute=compute)
     placement = Placement((LayerPlace(0, slots),) * 48, 4096, "f16")
-    assert least < share_of_bound(spec(), desktop, placement) < 1
+    return share_of_bound(spec(), dataclasses.replace(desktop, gpus=(gpu,)), placement)
+
+
+@pytest.mark.parametrize(
+    ("slots", "read_gb_s", "compute", "least"),
+    [(128, 1008, "8.9", 0.67), (0, 1008, "8.9", 0.85), (128, 4300, "9.0", 0.45)],
+    ids=["whole, RTX 4090", "split, RTX 4090", "whole, H200"],
+)
+def test_decoding_comes_near_what_reading_allows(
+    slots: int, read_gb_s: float, compute: str, least: float
+) -> None:
+    assert least < beside(slots, read_gb_s, compute) < 1
+
+
+def test_what_devices_can_counts() -> None:
+    """An L2 cache that holds what follows a layer's experts, and kernels that begin early."""
+    assert beside(0, 1008, "8.9") > beside(0, 1008, "8.6") + 0.01
+    assert beside(128, 1008, "9.0") > beside(128, 1008, "8.9") + 0.01
+    assert all(beside(slots, 1008, "8.9") < 1 for slots in range(0, 129, 16))

@@ -13,6 +13,7 @@ from torch import Tensor as X
 from kernels.gpu.attention.batch import Batch, kv_slot, locate
 from kernels.gpu.attention.kv_cache import Rows, store_row
 from kernels.gpu.attention.rope import RopeTable, check_pairs, check_rows, rotated_head
+from kernels.gpu.graph.dependents import behind_previous, early
 from kernels.ops import Q8_BLOCK
 
 
@@ -115,6 +116,7 @@ def _append(
         NORM=norm is not None,
         VALUE_NORM=norm_values,
         num_warps=1,
+        **early(k.device),
     )
 
 
@@ -196,6 +198,7 @@ def _append_heads(
     VALUE_NORM: tl.constexpr,
 ) -> None:
     """Programs of the first HEADS heads rotate queries, the others append keys and values."""
+    behind_previous()
     token = tl.program_id(0)
     sequence, position = locate(token, lengths, offsets, SEQUENCES, SLOTS)
     real = sequence < SEQUENCES

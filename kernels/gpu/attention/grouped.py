@@ -21,6 +21,7 @@ from kernels.gpu.attention.online_softmax import (
 )
 from kernels.gpu.attention.plan import AttentionPlan, feature_block
 from kernels.gpu.attention.scratch import Scratch
+from kernels.gpu.graph.dependents import behind_previous, early
 from kernels.gpu.quant.q8 import Q8
 
 _LOG2_E = tl.constexpr(LOG2_E)
@@ -47,7 +48,7 @@ def attention(
     `q8` gets the result in 8 bits too, where `leaves_q8` says that it does.
     """
     n = len(q)
-    _check_window(plan, keys, window, sinks)
+    check_window(plan, keys, window, sinks)
     if q.shape != (n, plan.heads, plan.key) or out.shape != (n, plan.heads, plan.value):
         raise ValueError(f"q {tuple(q.shape)} and out {tuple(out.shape)} for {plan}")
     if (keys.shape, values.shape) != ((plan.kv_heads, plan.key), (plan.kv_heads, plan.value)):
@@ -85,11 +86,12 @@ def attention(
         HEADS=plan.heads,
         num_warps=plan.warps,
         num_stages=plan.stages,
+        **early(q.device),
     )
     merge(n, batch, plan, scratch, out, q8)
 
 
-def _check_window(plan: AttentionPlan, keys: Rows, window: int, sinks: X | None) -> None:
+def check_window(plan: AttentionPlan, keys: Rows, window: int, sinks: X | None) -> None:
     """Raise ValueError for a ring that does not hold what new tokens see, or sinks of other heads."""
     room = keys.ring * keys.page_size
     if window < 0 or (room and not 0 < window <= room):
@@ -134,6 +136,7 @@ def _attention(
     STAGES: tl.constexpr,
     HEADS: tl.constexpr,
 ) -> None:
+    behind_previous()
     sequence, token, member, visible, begin, end = rows_of_tile(
         lengths, offsets, TILES, GROUP, ROWS, POSITIONS, SPLITS, WINDOW
     )
@@ -143,11 +146,53 @@ def _attention(
     d = tl.arange(0, KEY_BLOCK)[None, :]
     from_q = q + (token * q_token + head * q_head)[:, None] + d
     queries = tl.load(from_q, mask=real[:, None] & (d < KEY), other=0.0).to(tl.float16)
+    running_max, running_sum, attn_out = attend(
+        queries, keys, key_scales, values, value_scales, sinks, sequence, head, kv_head, visible, begin, end,
+        scale, pages, pages_stride, PAGE_SIZE, RING, WINDOW, SINKS, KEY, VALUE, KEY_BLOCK, VALUE_BLOCK, ROWS,
+        POSITIONS, STAGES, HEADS // GROUP,
+    )  # fmt: skip
+    finish(
+        running_max, running_sum, attn_out, token, head, real, out, parts, sums, out_token, out_head,
+        HEADS, VALUE, VALUE_BLOCK, SPLITS,
+    )  # fmt: skip
+
+
+@triton.jit
+def attend(
+    queries: tl.tensor,
+    keys: tl.tensor,
+    key_scales: tl.tensor,
+    values: tl.tensor,
+    value_scales: tl.tensor,
+    sinks: tl.tensor,
+    sequence: tl.tensor,
+    head: tl.tensor,
+    kv_head: tl.tensor,
+    visible: tl.tensor,
+    begin: tl.tensor,
+    end: tl.tensor,
+    scale: tl.tensor,
+    pages: tl.tensor,
+    pages_stride: tl.tensor,
+    PAGE_SIZE: tl.constexpr,
+    RING: tl.constexpr,
+    WINDOW: tl.constexpr,
+    SINKS: tl.constexpr,
+    KEY: tl.constexpr,
+    VALUE: tl.constexpr,
+    KEY_BLOCK: tl.constexpr,
+    VALUE_BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    POSITIONS: tl.constexpr,
+    STAGES: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+) -> tl.tensor:
+    """A tile's running maximum, sum and output over positions begin .. end - 1, of queries (ROWS, KEY_BLOCK)."""
     running_max = tl.full([ROWS], float("-inf"), tl.float32)
     running_sum = tl.zeros([ROWS], tl.float32)
     if SINKS:  # in the first split: what was seen before any position
         first = tl.program_id(2) == 0
-        sink = tl.load(sinks + head, mask=real & first, other=float("-inf"))
+        sink = tl.load(sinks + head, mask=(visible > 0) & first, other=float("-inf"))
         running_max = sink.to(tl.float32) * _LOG2_E
         running_sum = tl.where(first, 1.0, running_sum)
     attn_out = tl.zeros([ROWS, VALUE_BLOCK], tl.float32)
@@ -155,7 +200,7 @@ def _attention(
         position = start + tl.arange(0, POSITIONS)
         inside = position < end
         page, slot = kv_slot(sequence, position, inside, pages, pages_stride, PAGE_SIZE, RING)
-        row = (page * PAGE_SIZE + slot) * (HEADS // GROUP) + kv_head
+        row = (page * PAGE_SIZE + slot) * KV_HEADS + kv_head
         k = load_rows(keys, key_scales, row, inside, KEY, 0, KEY, KEY_BLOCK)
         v = load_rows(values, value_scales, row, inside, VALUE, 0, VALUE, VALUE_BLOCK)
         scores = tl.dot(queries, tl.trans(k)) * scale
@@ -166,7 +211,4 @@ def _attention(
         running_max, running_sum, attn_out = accumulate(
             scores, v, running_max, running_sum, attn_out
         )
-    finish(
-        running_max, running_sum, attn_out, token, head, real, out, parts, sums, out_token, out_head,
-        HEADS, VALUE, VALUE_BLOCK, SPLITS,
-    )  # fmt: skip
+    return running_max, running_sum, attn_out

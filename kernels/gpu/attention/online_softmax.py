@@ -14,6 +14,7 @@ from torch import Tensor as X
 from kernels.gpu.attention.batch import Batch
 from kernels.gpu.attention.plan import AttentionPlan, feature_block
 from kernels.gpu.attention.scratch import Scratch
+from kernels.gpu.graph.dependents import behind_previous, early
 from kernels.gpu.quant.q8 import Q8, store_q8
 from kernels.gpu.sizes import BLOCK
 
@@ -56,6 +57,7 @@ def merge(
         SPLITS=plan.splits,
         SPLIT_BLOCK=triton.next_power_of_2(plan.splits),
         num_warps=4,
+        **early(out.device),
     )
 
 
@@ -163,6 +165,7 @@ def _merge(
     SPLITS: tl.constexpr,
     SPLIT_BLOCK: tl.constexpr,
 ) -> None:
+    behind_previous()
     token = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
     real = token < tl.load(offsets + SEQUENCES)

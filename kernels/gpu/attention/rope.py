@@ -141,6 +141,50 @@ def rotated_head(
     """The normed and rotated features of one head, (BLOCK,) float32. Feature d meets its partner."""
     d = tl.arange(0, BLOCK)
     inside = d < FEATURES
+    rotated, first, pair, partner = _partners(d, OFFSET, PAIRS, INTERLEAVED)
+    x = tl.load(row + d, mask=inside, other=0.0).to(tl.float32)
+    y = tl.load(row + partner, mask=rotated, other=0.0).to(tl.float32)
+    if NORM:
+        scale = tl.rsqrt(tl.sum(x * x, axis=0) / FEATURES + eps)
+        x = x * scale * tl.load(weight + d, mask=inside, other=0.0)
+        y = y * scale * tl.load(weight + partner, mask=rotated, other=0.0)
+    cos, sin = _turn(frequencies, pair, rotated, position, magnitude)
+    return tl.where(rotated, x * cos + tl.where(first, -y, y) * sin, x)
+
+
+@triton.jit
+def rotated_rows(
+    rows: tl.tensor,
+    real: tl.tensor,
+    weight: tl.tensor,
+    frequencies: tl.tensor,
+    position: tl.tensor,
+    eps: tl.tensor,
+    magnitude: tl.tensor,
+    FEATURES: tl.constexpr,
+    BLOCK: tl.constexpr,
+    OFFSET: tl.constexpr,
+    PAIRS: tl.constexpr,
+    INTERLEAVED: tl.constexpr,
+    NORM: tl.constexpr,
+) -> tl.tensor:
+    """The same of several heads at one position, (heads, BLOCK); zeros where not `real`."""
+    d = tl.arange(0, BLOCK)[None, :]
+    inside = d < FEATURES
+    rotated, first, pair, partner = _partners(d, OFFSET, PAIRS, INTERLEAVED)
+    x = tl.load(rows[:, None] + d, mask=real[:, None] & inside, other=0.0).to(tl.float32)
+    y = tl.load(rows[:, None] + partner, mask=real[:, None] & rotated, other=0.0).to(tl.float32)
+    if NORM:
+        scale = tl.rsqrt(tl.sum(x * x, axis=1) / FEATURES + eps)[:, None]
+        x = x * scale * tl.load(weight + d, mask=inside, other=0.0)
+        y = y * scale * tl.load(weight + partner, mask=rotated, other=0.0)
+    cos, sin = _turn(frequencies, pair, rotated, position, magnitude)
+    return tl.where(rotated, x * cos + tl.where(first, -y, y) * sin, x)
+
+
+@triton.jit
+def _partners(d, OFFSET: tl.constexpr, PAIRS: tl.constexpr, INTERLEAVED: tl.constexpr):
+    """Of features d: whether they are rotated, whether they come first in their pair, its number, and the other's."""
     local = d - OFFSET
     rotated = (local >= 0) & (local < 2 * PAIRS)
     if INTERLEAVED:
@@ -151,14 +195,12 @@ def rotated_head(
         first = local < PAIRS
         pair = tl.where(first, local, local - PAIRS)
         partner = d + tl.where(first, PAIRS, -PAIRS)
-    x = tl.load(row + d, mask=inside, other=0.0).to(tl.float32)
-    y = tl.load(row + partner, mask=rotated, other=0.0).to(tl.float32)
-    if NORM:
-        scale = tl.rsqrt(tl.sum(x * x, axis=0) / FEATURES + eps)
-        x = x * scale * tl.load(weight + d, mask=inside, other=0.0)
-        y = y * scale * tl.load(weight + partner, mask=rotated, other=0.0)
+    return rotated, first, pair, partner
+
+
+@triton.jit
+def _turn(frequencies, pair, rotated, position, magnitude):
+    """Cosine and sine of the pairs' angles at a position."""
     fraction = tl.load(frequencies + pair, mask=rotated, other=0) * position.to(tl.int64)
     angle = (fraction >> 32).to(tl.float32) * _RADIANS
-    cos = tl.cos(angle) * magnitude
-    sin = tl.sin(angle) * magnitude
-    return tl.where(rotated, x * cos + tl.where(first, -y, y) * sin, x)
+    return tl.cos(angle) * magnitude, tl.sin(angle) * magnitude

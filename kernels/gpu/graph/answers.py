@@ -7,6 +7,7 @@ import triton.language as tl
 from torch import Tensor as X
 
 from kernels.gpu.elementwise import COLUMNS, check_rows
+from kernels.gpu.graph.dependents import behind_previous, early
 
 
 def add(x: X, y: X, flag: X | None = None) -> None:
@@ -18,6 +19,7 @@ def add(x: X, y: X, flag: X | None = None) -> None:
         FEATURES=features,
         BLOCK=min(COLUMNS, triton.next_power_of_2(features)),
         num_warps=4,
+        **early(x.device),
     )
 
 
@@ -31,6 +33,7 @@ def _add(
     FEATURES: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
+    behind_previous()
     row = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = d < FEATURES

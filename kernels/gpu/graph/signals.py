@@ -25,6 +25,16 @@ def is_last(counter, count):
 
 
 @triton.jit
+def fence():
+    """What this program's threads have stored can be seen by all of its threads, past their own caches too."""
+    if not INTERPRETED:
+        tl.inline_asm_elementwise(
+            "fence.acq_rel.gpu; mov.u32 $0, 0;", "=r", [], dtype=tl.int32, is_pure=False, pack=1
+        )
+    tl.debug_barrier()
+
+
+@triton.jit
 def raise_flag(flag):
     """*flag = 1 in the host's memory, once it can see all that this program has stored there.
 

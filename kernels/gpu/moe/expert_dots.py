@@ -6,10 +6,11 @@ import triton
 import triton.language as tl
 
 from kernels.gpu.elementwise import activated
+from kernels.gpu.graph.dependents import behind_previous
 from kernels.gpu.moe.expert_kernels import matrix_of
 from kernels.gpu.quant.q8 import store_q8
 from kernels.gpu.quant.row_tiles import activations, contract, tile_rows
-from kernels.gpu.quant.words import load_word, wide_product
+from kernels.gpu.quant.words import read_word, wide_product
 
 
 @triton.jit
@@ -47,6 +48,8 @@ def swiglu(
     Without ids there is one matrix for all. With a WIDTH, which is `rows`, y is in 8 bits, its factors
     `y_factors`; else it is float32. For what is not here nothing is read; its row is that of zeros.
     """
+    zero = behind_previous()
+    numbers, factors = numbers + zero, factors + zero
     tile = tl.program_id(0)
     pair = tl.program_id(1).to(tl.int64)
     expert = tl.cast(0, tl.int32)
@@ -115,8 +118,9 @@ def down_add(
     The hidden rows are in 8 bits, (tokens, TOP_K, blocks). The grid is (row tiles, tokens): one program adds up
     a token's experts, whose blocks it takes as one row of TOP_K * BLOCKS, since an expert's alone are few.
     """
+    zero = behind_previous()
     tile = tl.program_id(0)
-    token = tl.program_id(1).to(tl.int64)
+    token = tl.program_id(1).to(tl.int64) + zero
     ids += token * TOP_K
     weights += token * TOP_K
     numbers += token * (TOP_K * BLOCKS * 8)
@@ -134,13 +138,13 @@ def down_add(
     for _ in range(0, tl.where(some < 0, 0, TOP_K * BLOCKS), SPAN):
         inside = choice < TOP_K
         choice = tl.minimum(choice, TOP_K - 1)
-        expert = load_word(ids + choice)
+        expert = read_word(ids + choice)
         if slots is not None:
-            expert = load_word(slots + tl.maximum(expert, 0)) | expert >> 31
+            expert = read_word(slots + zero + tl.maximum(expert, 0)) | expert >> 31
         here = inside & (expert >= 0)
         # What is not here reads where another does, and is nothing.
         matrix = wide_product(tl.where(here, expert, some), matrix_bytes)
-        weight = load_word(weights + choice).to(tl.float32, bitcast=True)
+        weight = read_word(weights + choice).to(tl.float32, bitcast=True)
         at = choice * BLOCKS + block
         first_words, second_words, of_block = activations(numbers, factors, at, inside, True)
         weight = tl.where(here, weight, 0.0)

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from kernels.gpu.elementwise import activated
+from kernels.gpu.graph.dependents import behind_previous
 
 
 @triton.jit
@@ -56,6 +57,7 @@ def swiglu(
     Where there are `slots`, an id's matrix is slots[id]. For those below zero nothing is read, and nobody reads
     the result. `gate` and `up` are planes, their matrices so many bytes apart. The grid is (row tiles, pairs).
     """
+    behind_previous()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[None, None, :, None]
     lane = tl.arange(0, 4)[None, None, None, :]
     pair = tl.program_id(1).to(tl.int64)
@@ -73,7 +75,7 @@ def swiglu(
         g = DECODE_GATE(gate, gate_table, expert * gate_bytes, at, lane, mask, slots)
         u = DECODE_UP(up, up_table, expert * up_bytes, at, lane, mask, slots)
         for k in tl.static_range(8):
-            col = block * 32 + 4 * k + lane
+            col = tl.broadcast_to(block * 32 + 4 * k + lane, g[k].shape)
             values = tl.load(x + col, mask=col < cols, other=0.0)
             first += g[k] * values
             second += u[k] * values
@@ -114,6 +116,7 @@ def down_add(
     hidden is (tokens, top_k, cols). The grid is (row tiles, tokens): one program adds up a token's
     experts, whose blocks it takes as one row of top_k * blocks, since an expert's alone are few.
     """
+    behind_previous()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[None, None, :, None]
     lane = tl.arange(0, 4)[None, None, None, :]
     token = tl.program_id(1).to(tl.int64)
@@ -133,7 +136,7 @@ def down_add(
         at = row.to(tl.int64) * blocks + block
         w = DECODE(planes, table, first, at, lane, (row < rows) & here, (0, 1, 2, 3, 4, 5, 6, 7))
         for k in tl.static_range(8):
-            col = block * 32 + 4 * k + lane
+            col = tl.broadcast_to(block * 32 + 4 * k + lane, w[k].shape)
             values = tl.load(hidden + choice * cols + col, mask=here & (col < cols), other=0.0)
             total += w[k] * (values * weight)
     out = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[None, :]

@@ -10,6 +10,7 @@ import triton
 from torch import Tensor as X
 
 from kernels.gpu import elementwise
+from kernels.gpu.graph.dependents import early
 from kernels.gpu.moe import expert_dots as dots
 from kernels.gpu.moe import expert_kernels as kernels
 from kernels.gpu.quant import matmul
@@ -138,6 +139,7 @@ def expert_hidden(
         EVEN=gate.rows % tile.rows == 0,
         WIDTH=gate.rows if to_q8 else 0,
         num_warps=tile.warps,
+        **early(rows.x.device),
     )
     return made if to_q8 else y
 
@@ -169,6 +171,7 @@ def _hidden_in_float(
         ROWS=tile.rows,
         BLOCKS=tile.blocks,
         num_warps=tile.warps,
+        **early(x.device),
     )
     return y
 
@@ -207,6 +210,7 @@ def down_add(
             ROWS=tile.rows,
             BLOCKS=tile.blocks,
             num_warps=tile.warps,
+            **early(given.device),
         )
         return
     q8 = hidden if isinstance(hidden, Q8) else quantise(hidden)
@@ -223,6 +227,7 @@ def down_add(
         BLOCKS=down.blocks,
         EVEN=down.rows % tile.rows == 0,
         num_warps=tile.warps,
+        **early(given.device),
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor as X
 from kernels.device import StreamedLayer
 from kernels.gpu import elementwise
 from kernels.gpu.attention_ops import Weight, as_matrix, as_vector
+from kernels.gpu.memory.read_ahead import Parts, ReadAhead
 from kernels.gpu.moe import experts
 from kernels.gpu.moe.router import Routed, Router, norm_route
 from kernels.gpu.moe.routing import route as choose_experts
@@ -19,16 +20,18 @@ from kernels.gpu.quant.dense import dense, linears
 from kernels.gpu.quant.q8 import Q8, KnownQ8
 from kernels.gpu.rows.ops import RowOps
 from kernels.ops import ACTIVATIONS, Activation, Biases, Routing, Tensor
+from kernels.sizes import PROMPT_CHUNK
 
 
 class FeedForwardOps(RowOps):
     """The part of `kernels.device.DeviceOps` that multiplies by matrices.
 
-    `known` has activations in 8 bits that norms and attention have left beside theirs.
+    `known` has activations in 8 bits that norms and attention have left beside theirs, `ahead` what follows requests.
     """
 
     device: torch.device
     known: KnownQ8
+    ahead: ReadAhead
 
     def __init__(self, stream: ExpertStream) -> None:
         self._stream = stream
@@ -40,6 +43,7 @@ class FeedForwardOps(RowOps):
     ) -> list[X]:
         """x (n, cols) times each weight, plus its bias: (n, rows) each."""
         packed = [as_matrix(weight) for weight in weights]
+        self._note(x, weights)
         added = [None if b is None else as_vector(b) for b in biases or [None] * len(packed)]
         if len(x) <= gemv.GEMV_MAX_ROWS:
             return gemv.gemvs(self.rows_of(x), packed, added)
@@ -48,6 +52,11 @@ class FeedForwardOps(RowOps):
             if bias is not None:
                 out += bias
         return outs
+
+    def _note(self, x: X, weights: Sequence[Weight]) -> None:
+        """What one token reads between two requests is known when it is read again."""
+        if len(x) == 1:
+            self.ahead.note([as_matrix(weight) for weight in weights])
 
     def rows_of(self, x: X) -> gemv.Rows:
         return gemv.Rows(x, self.known.get(x))
@@ -82,9 +91,11 @@ class FeedForwardOps(RowOps):
         vectors: tuple[Weight | None, Weight | None, Weight | None],
         routing: Routing,
         request: tuple[X, X | None] | None = None,
+        ahead: Parts | None = None,
     ) -> tuple[X, X, X]:
-        """The same for what `takes_one_launch`, with a request that it fills (`router.norm_route`). `vectors` are the
-        logits' bias, the choice's, and the weights' factors."""
+        """The same for what `takes_one_launch`, with a request that it fills and what is fetched meanwhile
+        (`router.norm_route`). `vectors` are the logits' bias, the choice's, and the weights' factors."""
+        self._note(x, [router])
         normed, ids, weights = _outputs(len(x), x.shape[1], routing.top_k, x.device)
         matrix = dense(as_matrix(router))
         others = (None if one is None else as_vector(one) for one in vectors)
@@ -95,7 +106,7 @@ class FeedForwardOps(RowOps):
         ):  # made by the first token, op by op: nothing is made in a capture
             self._counters = torch.zeros(gemv.GEMV_MAX_ROWS, dtype=torch.int32, device=x.device)
         using = Router(as_vector(norm), eps, matrix, routing, *others)
-        norm_route(x, using, out, self._counters, request)
+        norm_route(x, using, out, self._counters, request, ahead)
         return normed, ids, weights
 
     def moe_add(
@@ -134,8 +145,8 @@ class FeedForwardOps(RowOps):
         kind = ACTIVATIONS.index(activation)
         experts.moe_add(self.rows_of(x), ids, weights, stacks, residual, rows, kind, slots)
 
-    def stream(self, layers: Sequence[StreamedLayer]) -> None:
-        self._stream.begin(layers)
+    def stream(self, layers: Sequence[StreamedLayer], tokens: int = PROMPT_CHUNK) -> None:
+        self._stream.begin(layers, tokens)
 
     def stream_moe_add(
         self,
@@ -174,6 +185,7 @@ class FeedForwardOps(RowOps):
             )
         else:
             hidden = experts.activated(self.linears(x, [first, second]), kind)
+        self._note(x, [gate, up, down])
         out = residual if scaler is None else None
         (update,) = (
             gemv.gemv(gemv.Rows.of(hidden), [last], out)

@@ -10,7 +10,9 @@ import triton.language as tl
 from torch import Tensor as X
 
 from kernels.gpu.elementwise import check_rows, check_vector, warps
+from kernels.gpu.graph.dependents import behind_previous, early
 from kernels.gpu.graph.signals import is_last, raise_flag
+from kernels.gpu.memory.read_ahead import Parts, fetch
 from kernels.gpu.moe.routing import check, choose, constants, load_logits, vectors
 from kernels.gpu.quant.q8 import Q8, store_q8
 from kernels.ops import Routing
@@ -46,13 +48,19 @@ class Routed:
 
 
 def norm_route(
-    x: X, router: Router, out: Routed, counters: X, request: tuple[X, X | None] | None = None
+    x: X,
+    router: Router,
+    out: Routed,
+    counters: X,
+    request: tuple[X, X | None] | None = None,
+    ahead: Parts | None = None,
 ) -> None:
     """Norm x (n, hidden) and choose experts for each row.
 
     Every program takes the norm for itself: a row is small beside the launch that it saves. The last to end chooses.
     `counters` are n zeros, int32, and zeros afterwards. `request`, of one row, is where normed row, weights and ids are
-    stored too, in memory of the host, and a flag (1,) int32 that is raised then.
+    stored too, in memory of the host, and a flag (1,) int32 that is raised then. Programs that do not choose fetch
+    what is `ahead` into the L2 cache.
     """
     n, hidden = x.shape
     matrix, routing = router.matrix, router.routing
@@ -71,7 +79,7 @@ def norm_route(
         None if out.q8 is None else out.q8.numbers,
         None if out.q8 is None else out.q8.factors,
         *vectors(router.bias, router.scales, out.logits),
-        *(out.ids, out.weights, counters, requested, flag),
+        *(out.ids, out.weights, counters, requested, flag, ahead),
         *(x.stride(0), matrix.stride(0), out.normed.stride(0), experts, router.eps),
         *(routing.floor, routing.scale),
         FEATURES=hidden,
@@ -79,6 +87,7 @@ def norm_route(
         ROWS=_ROWS,
         **constants(experts, routing, router.bias, router.scales),
         num_warps=warps(block),
+        **early(x.device),
     )
 
 
@@ -99,6 +108,7 @@ def _norm_route(
     counters: tl.tensor,
     requested: tl.tensor,
     flag: tl.tensor,
+    ahead: tl.tensor,
     x_stride: tl.tensor,
     router_stride: tl.tensor,
     out_stride: tl.tensor,
@@ -120,6 +130,7 @@ def _norm_route(
     GROUP_BLOCK: tl.constexpr,
     SIZE_BLOCK: tl.constexpr,
 ) -> None:
+    behind_previous()
     token = tl.program_id(1).to(tl.int64)
     d = tl.arange(0, BLOCK)
     inside = d < FEATURES
@@ -155,3 +166,5 @@ def _norm_route(
             tl.store(requested + FEATURES + TOP_K + rank, number, mask=chosen)
             if flag is not None:
                 raise_flag(flag)
+    elif ahead is not None:
+        fetch(ahead, tl.program_id(0), tl.num_programs(0))

@@ -29,6 +29,7 @@ from kernels.gpu.quant.weight import PackedWeight, packed_bytes
 from kernels.gpu.rows.kernels import add_rows
 from kernels.gpu.sizes import STREAM_BUFFERS, Kind, experts_at_once, stream_bytes
 from kernels.ops import Ints, Tensor
+from kernels.sizes import PROMPT_CHUNK
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +112,8 @@ class ExpertStream:
         self._thread = ThreadPoolExecutor(1, "streamed experts") if on_gpu else None
         self._layers: list[StreamedLayer] = []
         self._feed: ExpertFeed[_Buffer] | None = None
-        self._done = 0
-        """Layers of the feed that were computed."""
+        self._done, self._tokens = 0, PROMPT_CHUNK
+        """Layers of the feed that were computed; tokens of its chunk."""
 
     def close(self) -> None:
         """Stop the thread."""
@@ -120,20 +121,22 @@ class ExpertStream:
         if self._thread is not None:
             self._thread.shutdown()
 
-    def begin(self, layers: Sequence[StreamedLayer]) -> None:
-        """Begin to fetch the experts of these layers, in this order; what an earlier call left is forgotten.
+    def begin(self, layers: Sequence[StreamedLayer], tokens: int = PROMPT_CHUNK) -> None:
+        """Begin to fetch the experts of these layers for a chunk of so many tokens, in this order; what an earlier call
+        left is forgotten.
 
         Raises `DeviceMemoryError` where there is no room for the buffers.
         """
         if self._feed is not None:
             self._feed.stop()
         self._layers, self._feed, self._done = list(layers), None, 0
+        self._tokens = tokens
         if not layers:
             return
         kinds = [_kinds(layer) for layer in layers]
-        self._make_buffers(stream_bytes(kinds) // STREAM_BUFFERS)
+        self._make_buffers(stream_bytes(kinds, tokens) // STREAM_BUFFERS)
         feed = [
-            FeedLayer(layer.experts, experts_at_once(kind))
+            FeedLayer(layer.experts, experts_at_once(kind, tokens))
             for layer, kind in zip(layers, kinds, strict=True)
         ]
         run = _at_once if self._thread is None else self._thread.submit
@@ -159,7 +162,7 @@ class ExpertStream:
         n, top_k = ids.shape
         chosen = Chosen.of(ids.cpu().numpy())
         used = frozenset(chosen.used.tolist())
-        number = self._number(tensors, used)
+        number = self._number(tensors, used, n)
         if not used or number is None:
             return
         few = n <= gemv.GEMV_MAX_ROWS
@@ -184,14 +187,16 @@ class ExpertStream:
             add_rows(results.view(n * top_k, -1), biases[2], ids.view(-1))
         add_weighted(results, weights, residual)
 
-    def _number(self, tensors: tuple[Tensor, Tensor, Tensor], used: frozenset[int]) -> int | None:
+    def _number(
+        self, tensors: tuple[Tensor, Tensor, Tensor], used: frozenset[int], tokens: int
+    ) -> int | None:
         """The place of a layer among those that are fetched; None: nobody needs one of it."""
         left = range(self._done, len(self._layers))
         number = next((n for n in left if self._layers[n].tensors[0] is tensors[0]), None)
         if number is None:
             if not used:
                 return None
-            self.begin([StreamedLayer(tensors, sorted(used))])
+            self.begin([StreamedLayer(tensors, sorted(used))], tokens)
             return 0
         if not used <= set(self._layers[number].experts):
             raise ValueError(f"experts of {tensors[0].name} are chosen that are not fetched")
@@ -216,7 +221,7 @@ class ExpertStream:
         """A part's experts, there for the ops that are asked for next."""
         self._store.staging.stream.current_after(part.filled)
         kinds = [(tensor.type, tensor.shape) for tensor in tensors]
-        return part.buffer.stacks(tensors, experts_at_once(kinds))
+        return part.buffer.stacks(tensors, experts_at_once(kinds, self._tokens))
 
     def _make_buffers(self, size: int) -> None:
         if not self._buffers or len(self._buffers[0].data) < size:

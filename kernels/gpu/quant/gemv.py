@@ -15,6 +15,7 @@ import torch
 import triton
 from torch import Tensor as Buffer
 
+from kernels.gpu.graph.dependents import early
 from kernels.gpu.quant import matmul_kernels as kernels
 from kernels.gpu.quant.q8 import Q8, quantise
 from kernels.gpu.quant.weight import PackedWeight
@@ -127,6 +128,7 @@ def gemv(
         EVEN=all(weight.rows % tile.rows == 0 for weight in weights),
         ADD=out is not None,
         num_warps=tile.warps,
+        **early(x.device),
     )
     return outs
 

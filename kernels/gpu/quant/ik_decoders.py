@@ -208,15 +208,16 @@ def iq4_kss(planes, table, first, at, lane, mask, slots):
     code = _word_bits(w0, 0) | _word_bits(w1, 1) | _word_bits(w2, 2) | _word_bits(w3, 3)
     scale = read(planes, 1, first, at >> 3, mask) * _whole(code & 254, 127)
     moved = _moved(code, _place(at) & 0, 4.0)
-    words, shift = (w0, w1, w2, w3), (lane * 8).to(tl.uint32)
-    return [scale * _values(table, _kss_code(words[k % 4], shift, k // 4), moved) for k in slots]
+    shift = (lane * 8).to(tl.uint32)
+    return [scale * _values(table, _kss_code(w0, w1, w2, w3, shift, k), moved) for k in slots]
 
 
 @triton.jit
-def _kss_code(word, shift, h: tl.constexpr):
-    """The lower or upper code of a lane's byte."""
+def _kss_code(w0, w1, w2, w3, shift, k: tl.constexpr):
+    """Slot k's code of a lane: the lower or upper one of its byte of word k % 4."""
+    word = w0 if k % 4 == 0 else w1 if k % 4 == 1 else w2 if k % 4 == 2 else w3
     plain = word & 0xFFFEFFFE
-    return (plain ^ plain >> 1 & 0x7FFF7FFF) >> shift + 4 * h & 15
+    return (plain ^ plain >> 1 & 0x7FFF7FFF) >> shift + 4 * (k // 4) & 15
 
 
 @triton.jit

@@ -9,6 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from kernels.gpu.graph.dependents import behind_previous
 from kernels.gpu.quant.row_tiles import dot_rows, float_rows
 
 
@@ -87,6 +88,8 @@ def gemv(
     A part is (y, planes, table, bias or None, rows); `tiles` are where the later parts' tiles begin. A
     matrix with a DOT reads the activations in 8 bits. The grid is all parts' tiles.
     """
+    zero = behind_previous()
+    x, numbers, factors = x + zero, numbers + zero, factors + zero
     at = tl.program_id(0)
     if COUNT == 1 or at < tiles[0]:
         _part(parts[0], at, x, numbers, factors, n, cols, x_stride,

@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor as X
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from kernels.gpu.graph.dependents import behind_previous, early
 from kernels.gpu.sizes import BLOCK
 
 _BLOCK = tl.constexpr(BLOCK)
@@ -70,7 +71,11 @@ def quantise(x: X) -> Q8:
     made = Q8.empty(n, cols, x.device)
     columns = min(_COLUMNS, triton.next_power_of_2(cols))
     _quantise[(n, triton.cdiv(cols, columns))](
-        *(x, made.numbers, made.factors, x.stride(0)), COLS=cols, COLUMNS=columns, num_warps=4
+        *(x, made.numbers, made.factors, x.stride(0)),
+        COLS=cols,
+        COLUMNS=columns,
+        num_warps=4,
+        **early(x.device),
     )
     return made
 
@@ -102,6 +107,7 @@ def store_q8(values, first, numbers, factors, COLS: tl.constexpr, COLUMNS: tl.co
 
 @triton.jit
 def _quantise(x, numbers, factors, x_stride, COLS: tl.constexpr, COLUMNS: tl.constexpr):
+    behind_previous()
     row = tl.program_id(0).to(tl.int64)
     first = tl.program_id(1) * COLUMNS
     d = first + tl.arange(0, COLUMNS)

@@ -9,15 +9,15 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.gpu.quant.words import add_products, load_four
+from kernels.gpu.quant.words import add_products, read_four
 
 
 @triton.jit
 def activations(numbers, factors, block, inside, WHOLE: tl.constexpr):
     """Words and factors of blocks (1, blocks) of one row in 8 bits (`q8`); nothing where not `inside`."""
-    first = load_four(numbers + block * 8)
-    second = load_four(numbers + block * 8 + 4)
-    scale, sum0, sum1, sums = load_four(factors + block * 4)
+    first = read_four(numbers + block * 8)
+    second = read_four(numbers + block * 8 + 4)
+    scale, sum0, sum1, sums = read_four(factors + block * 4)
     scale, sum0 = scale.to(tl.float32, bitcast=True), sum0.to(tl.float32, bitcast=True)
     sum1, sums = sum1.to(tl.float32, bitcast=True), sums.to(tl.float32, bitcast=True)
     if not WHOLE:
@@ -117,7 +117,7 @@ def _add_floats(total, w, x, block, lane, cols, n, t: tl.constexpr, N: tl.conste
     """total + w * x[t], elementwise; as it was for a token beyond N."""
     if t < N:
         for k in tl.static_range(8):
-            col = block * 32 + 4 * k + lane
+            col = tl.broadcast_to(block * 32 + 4 * k + lane, w[k].shape)
             values = tl.load(x + col, mask=(col < cols) & (t < n), other=0.0)
             total += w[k] * values.to(tl.float32)
     return total

@@ -33,6 +33,21 @@ def load_four(pointer):
 
 
 @triton.jit
+def read_four(pointer):
+    """The same of words that a kernel before this one has written."""
+    if INTERPRETED:
+        return load_four(pointer)
+    return tl.inline_asm_elementwise(
+        "ld.global.v4.b32 {$0, $1, $2, $3}, [$4];",
+        "=r,=r,=r,=r,l",
+        [pointer],
+        dtype=(tl.int32, tl.int32, tl.int32, tl.int32),
+        is_pure=True,
+        pack=1,
+    )
+
+
+@triton.jit
 def load_two(pointer):
     """Two words that follow each other, from a multiple of 8 bytes; nobody may be writing them."""
     if INTERPRETED:
@@ -58,6 +73,16 @@ def load_word(pointer):
         return tl.load(pointer).to(tl.int32, bitcast=True)
     return tl.inline_asm_elementwise(
         "ld.global.nc.b32 $0, [$1];", "=r,l", [pointer], dtype=tl.int32, is_pure=True, pack=1
+    )
+
+
+@triton.jit
+def read_word(pointer):
+    """The same of a word that a kernel before this one has written."""
+    if INTERPRETED:
+        return tl.load(pointer).to(tl.int32, bitcast=True)
+    return tl.inline_asm_elementwise(
+        "ld.global.b32 $0, [$1];", "=r,l", [pointer], dtype=tl.int32, is_pure=True, pack=1
     )
 
 

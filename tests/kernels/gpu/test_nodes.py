@@ -25,6 +25,7 @@ from engine.spec.reader import read_spec
 from kernels.cpu import CpuOps
 from kernels.gpu.gpu_ops import GpuOps
 from kernels.gpu.graph.host_sync import FLAGS
+from kernels.gpu.moe import ops
 from kernels.hybrid.split import SplitOps
 from kernels.ops import Tensor
 from tests.kernels.gpu.gpu_cases import ON_GPU, unchecked
@@ -106,16 +107,18 @@ def nodes_of(layers: int, slots: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     folder.mkdir(exist_ok=True)
     path = tiny_model("qwen3moe", folder, matrix_type="Q4_K", expert_type="Q4_K")
     device, host, nodes = Capturing(), CpuOps(1), Nodes()
-    ops: SplitOps[Any, Any, Any] = SplitOps(device, host, slots)
+    split: SplitOps[Any, Any, Any] = SplitOps(device, host, slots)
     with GGUFFile.open(path) as file:
-        model: Transformer[Any, Any, Any] = Transformer(file, read_spec(file), ops, len(PAGES), 32)
+        model: Transformer[Any, Any, Any] = Transformer(
+            file, read_spec(file), split, len(PAGES), 32
+        )
     device.streams, token = nodes, np.array([3], np.int32)
     for _ in range(2):  # layers are learnt, then kernels are loaded, as before a capture
         model.forward(token, PAGES, 0)
     device.capturing, nodes.names = True, []
     with launches(nodes, monkeypatch):
         model._pass(model.stages[0], token, PAGES, 1, last=True)
-    for each in (ops, device, host):
+    for each in (split, device, host):
         each.close()
     return nodes.names
 
@@ -143,3 +146,23 @@ def test_a_layer_has_few_nodes(
     with unchecked():
         one, two = (nodes_of(layers, slots, tmp_path, monkeypatch) for layers in (1, 2))
     assert len(two) - len(one) == nodes <= 10, two
+
+
+@pytest.mark.parametrize("slots", [half, none])
+def test_a_request_fetches_what_follows_it(
+    slots: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """q, k, v, output and router of the next layer, and behind the last one the model's output."""
+    asked: list[Any] = []
+    launch = ops.norm_route
+
+    def noted(*arguments: Any) -> None:
+        asked.append(arguments[5])
+        launch(*arguments)
+
+    monkeypatch.setattr(ops, "norm_route", noted)
+    with unchecked():
+        nodes_of(2, slots, tmp_path, monkeypatch)
+    first, last = asked[-2:]
+    assert [len(first), len(last)] == [5, 1]
+    assert asked[:2] == [None, None]  # the first pass does not know yet

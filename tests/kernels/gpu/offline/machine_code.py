@@ -22,6 +22,7 @@ read the same rows is measured with one."""
 _DECODERS = *_DOTS, "DECODE", "DECODE0", "DECODE_GATE", "DECODE_UP"
 _BRANCH = re.compile(r"BRA.*`\((\.L_x_\d+)\)")
 _LOAD = re.compile(r"tt\.load .*: tensor<([\dx]+)x!tt\.ptr<([a-z]+)(\d+)>, (#\w+)>")
+_WORDS = re.compile(r'"ld\.global\.nc\.(?:v(\d)\.)?b32 .*: tensor<([\dx]+)x!tt\.ptr<i\d+>, (#\w+)>')
 _LAYOUT = re.compile(
     r"(#blocked\d*) = #ttg\.blocked<\{sizePerThread = \[([\d, ]+)\], threadsPerWarp = \[([\d, ]+)\]"
 )
@@ -67,16 +68,23 @@ def row_bytes(kernel: Any) -> int | None:
         name: (_numbers(each), _numbers(threads))
         for name, each, threads in _LAYOUT.findall(kernel.asm["ttgir"])
     }
+    loads = [
+        (shape, int(bits) // 8, name)
+        for shape, kind, bits, name in _LOAD.findall(kernel.asm["ttgir"])
+        if kind == "i"
+    ]
+    loads += [
+        (shape, 4 * int(words or 1), name)
+        for words, shape, name in _WORDS.findall(kernel.asm["ttgir"])
+    ]
     widths = []
-    for shape, kind, bits, name in _LOAD.findall(kernel.asm["ttgir"]):
-        sizes = [int(size) for size in shape.split("x")]
-        if kind != "i" or rows not in sizes or name not in layouts:
+    for shape, size, name in loads:
+        sizes = [int(length) for length in shape.split("x")]
+        if rows not in sizes or name not in layouts:
             continue
         each, threads = layouts[name]
         inner = range(sizes.index(rows) + 1, len(sizes))
-        widths.append(
-            math.prod(min(sizes[d], each[d] * threads[d]) for d in inner) * int(bits) // 8
-        )
+        widths.append(math.prod(min(sizes[d], each[d] * threads[d]) for d in inner) * size)
     return max(widths, default=None)
 
 

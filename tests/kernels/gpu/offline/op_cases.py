@@ -10,6 +10,7 @@ import torch
 
 from kernels.gpu.attention.append import append_heads, append_latent
 from kernels.gpu.attention.batch import Batch
+from kernels.gpu.attention.decode import NewToken, decode
 from kernels.gpu.attention.grouped import attention
 from kernels.gpu.attention.kv_cache import Rows
 from kernels.gpu.attention.latent import latent_attention
@@ -52,6 +53,19 @@ def grouped(
     cache = cached(kind, kv_heads, size)
     q, out = rows(queries, heads, size), rows(queries, heads, size)
     attention(q, cache, cache, one_batch(1), 0.1, plan, scratch(plan, queries), out)
+
+
+def decoding(heads: int, kv_heads: int, size: int, kind: str = "f16", window: int = 0) -> None:
+    """A new token's, with norms of its heads or in a window with sinks."""
+    most = 128 + 1 if window else 65536
+    plan = plan_attention(1, 1, heads, kv_heads, size, size, most, 128, kind == "q8")
+    cache = replace(cached(kind, kv_heads, size), ring=7 if window else 0)
+    table = rope_table(Rope((1.0,) * (size // 2), False), "cpu")
+    norms = None if window else (rows(size), rows(size))
+    q, k, out = rows(1, heads, size), rows(1, kv_heads, size), rows(1, heads, size)
+    token = NewToken(q, k, k, norms, False, 1e-6, table, cache, cache)
+    sinks = rows(heads) if window else None
+    decode(token, one_batch(1), 0.1, plan, scratch(plan, 1), out, window, sinks)
 
 
 def windowed(queries: int, kind: str = "f16") -> None:
@@ -109,10 +123,13 @@ def routes(experts: int, routing: Routing, biased: bool) -> None:
     route(rows(2, experts), bias, bias, routing, ids, weights)
     router = Router(rows(2048), 1e-6, rows(experts, 2048), routing, bias, bias, bias)
     flag, inputs = rows(1, dtype=torch.int32), rows(2048 + 2 * top)
+    ahead = tuple((rows(1, 4096, dtype=torch.uint8), 32) for _ in range(5))
     for n, request in ((2, None), (1, (inputs, flag))):
         q8 = Q8.empty(n, 2048, torch.device("cpu"))
         out = Routed(rows(n, 2048), rows(n, experts), ids[:n], weights[:n], q8)
-        norm_route(rows(n, 2048), router, out, rows(2, dtype=torch.int32), request)
+        norm_route(
+            rows(n, 2048), router, out, rows(2, dtype=torch.int32), request, request and ahead
+        )
 
 
 def recurrent(tokens: int, key: int = 128, value: int = 128, tiled: bool = False) -> None:
@@ -132,6 +149,11 @@ CASES: dict[str, Callable[[], None]] = {
     "route, softmax": lambda: routes(128, Routing(8), False),
     "route, of the chosen": lambda: routes(32, Routing(4, "softmax of the chosen"), False),
     "route, groups": lambda: routes(256, Routing(8, "sigmoid", groups=8, top_groups=4), True),
+    "a new token, 8 x 128": lambda: decoding(32, 4, 128),
+    "a new token, 8 x 128, q8": lambda: decoding(32, 4, 128, "q8"),
+    "a new token, 4 x 256": lambda: decoding(8, 2, 256),
+    "a new token, 8 x 512, q8": lambda: decoding(16, 2, 512, "q8"),
+    "a new token, window": lambda: decoding(64, 8, 64, window=128),
     "decode, 8 x 128": lambda: grouped(1, 32, 4, 128, 65536),
     "decode, 5 x 80": lambda: grouped(1, 10, 2, 80, 65536),
     "prefill, 7 x 128": lambda: grouped(512, 28, 4, 128, 4096),

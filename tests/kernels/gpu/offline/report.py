@@ -13,12 +13,17 @@ STACK = 64
 """Bytes of stack a thread: sine and cosine of large angles take 32; more than 64 is spilt registers."""
 PER_32_WEIGHTS, IN_FLOAT = 70, 520
 """Instructions of a vector product's loop for 32 weights: with activations in 8 bits, and in float32."""
+ROW_BYTES = 128
+"""Contiguous bytes of a row that a warp reads with one load, with activations in 8 bits."""
 MORE = {
     ("Q3_K", "down_add"): 80,
     **{("TQ1_0", name): 1200 for name in ("gemv", "swiglu", "down_add")},
+    **{(f"IQ{n}_KT", name): 700 for n in (1, 2, 3, 4) for name in ("gemv", "swiglu", "down_add")},
+    **{(f"IQ{name}", "down_add"): 560 for name in ("3_K", "5_K", "3_KS")},
 }
 """Q3_K: five loads a block, each of them with an address of its own for each expert, 12 of its 78. TQ1_0: five numbers
-to a byte, digits to the base of three."""
+to a byte, digits to the base of three. IQ*_KT: a number is four bytes' sum of a product that follows the one before
+(the trellis). IQ3_K, IQ5_K, IQ3_KS: bits of a number in two words, and a bit that says which of two tables."""
 
 
 def broken(row: Row) -> Iterator[str]:
@@ -28,6 +33,8 @@ def broken(row: Row) -> Iterator[str]:
         yield f"{row['shared'] / 1024:.0f} KB of shared memory, {allowed} allowed"
     if row["stack"] > STACK:
         yield f"{row['stack']} bytes of stack, {STACK} allowed"
+    if row.get("in_8_bits") and (row.get("row_bytes") or 0) < ROW_BYTES:
+        yield f"{row['row_bytes']} contiguous bytes of a row, {ROW_BYTES} asked for"
     if row.get("loop_barriers"):
         yield f"{row['loop_barriers']} barriers in the loop of a vector product"
     most = PER_32_WEIGHTS if row.get("in_8_bits") else IN_FLOAT

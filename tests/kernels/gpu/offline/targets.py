@@ -26,10 +26,11 @@ from kernels.gpu.quant import gemv
 
 TARGETS = (80, 86, 89, 90, 100, 120)
 FIRST = 80
-BEFORE_BLACKWELL = (80, 86, 89, 90)
+OLDER = (80, 86, 89)
+"""Those without kernels that wait for the one before by themselves (`graph.dependents`)."""
 SAME_PTX = (86, 89)
 """Those that assemble the PTX of the first."""
-LIKE = {90: 80, 120: 100}
+LIKE = {120: 100}
 """Of kernels without `tl.dot`: whose TTGIR a target shares."""
 LOOPS_OF = 89
 """The target whose loops are counted: disassembling takes as long as compiling. Others' were within two percent."""
@@ -63,7 +64,8 @@ def launches(handle: Callable[..., Any], arch: int) -> Iterator[None]:
     run = JITFunction.run
 
     def no_run(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
-        compile_it = functools.partial(run, self, *args, grid=grid, warmup=True, **kwargs)
+        options = kwargs if arch in OLDER else kwargs | {"launch_pdl": True}
+        compile_it = functools.partial(run, self, *args, grid=grid, warmup=True, **options)
         return handle(compile_it, self, *args, **kwargs)
 
     driver.set_active(AbsentGpu(target(arch)))
@@ -108,7 +110,7 @@ def binaries(case: Callable[[], Any], archs: Sequence[int] = TARGETS) -> Iterato
 def _binaries(case: Callable[[], Any], archs: Sequence[int]) -> Iterator[Binary]:
     """The same, and maybe what it is made from for another target."""
     dots = False
-    first = (FIRST, {FIRST, *SAME_PTX, *_sharing(FIRST)}), (100, {100, *_sharing(100)})
+    first = (FIRST, {FIRST, *SAME_PTX}), (90, {90}), (100, {100, *LIKE})
     for arch in (arch for arch, serves in first if serves & {*archs}):
         for kernel in compiled(case, arch):
             yield _binary(arch, kernel, kernel)
@@ -116,14 +118,10 @@ def _binaries(case: Callable[[], Any], archs: Sequence[int]) -> Iterator[Binary]
                 if other in archs:
                     yield Binary(other, kernel, assembled(kernel, other), kernel.metadata.shared)
             dots |= (dot := has_dot(kernel))
-            for other in () if dot else filter(archs.__contains__, _sharing(arch)):
+            for other in () if dot or arch != 100 else filter(archs.__contains__, LIKE):
                 yield _binary(other, kernel, from_ttgir(kernel, other))
     for arch in filter(archs.__contains__, LIKE if dots else ()):
         yield from (_binary(arch, one, one) for one in compiled(case, arch) if has_dot(one))
-
-
-def _sharing(arch: int) -> list[int]:
-    return [to for to, of in LIKE.items() if of == arch]
 
 
 def _binary(arch: int, kernel: Any, low: Any) -> Binary:

@@ -1,8 +1,9 @@
 """What is compiled, on each of two versions of Triton; what is written is enough for twelve minutes on two cores.
 
-Every kernel of every type, for GPUs before Blackwell on both versions, for Blackwell on one of them. Of a
-prompt's variants a type has one in turn, of those for few tokens every fourth type. `everything` is all of it, on
-both, and takes an hour.
+Kernels without weights and of types that are multiplied in 8 bits: for GPUs before Hopper on both versions, for
+Hopper and later on one of them. Other types are on one version: a token's products for all GPUs, all else, and what
+only ik_llama.cpp has, for two; of each one product for one GPU on the other version. Of a prompt's variants a type has
+one in turn, of those for few tokens every fourth type. `everything` is all of it, on both, and takes an hour.
 
 A unit is "CASE" of `op_cases` or "TYPE: CASE" of `product_cases`, and "@ ARCH,ARCH" for what.
 """
@@ -17,15 +18,19 @@ from typing import Any
 from triton import knobs
 
 from kernels.gpu.quant.formats import FORMATS
+from kernels.quants import IK_TYPES
 from tests.kernels.gpu.offline import op_cases, product_cases
 from tests.kernels.gpu.offline.targets import (
-    BEFORE_BLACKWELL,
     FIRST,
     LOOPS_OF,
+    OLDER,
     TARGETS,
     launches,
 )
 
+OF_FEW = f"{LOOPS_OF},90"
+"""Targets of types that few files have."""
+FOR_ALL = "one row", "experts of a token"
 SAME = "same: "
 WITNESSES = ("Q4_K: one row", "IQ2_S: experts of a token", "Q6_K: pack", "decode, 8 x 128")
 """Cases that show that what targets share is what each would have got of its own."""
@@ -39,7 +44,18 @@ def units(turn: int = 0, everything: bool = False) -> list[str]:
         found.append(_unit(case, everything or (number + turn) % 2 == 0))
     for number, kind in enumerate(product_cases.TYPES):
         mine = everything or (number + turn) % 2 == 0
-        found += [_unit(f"{kind}: {case}", mine) for case in _of_type(number + turn, everything)]
+        cases = [f"{kind}: {case}" for case in _of_type(number + turn, everything)]
+        if everything or FORMATS[kind].dot is not None:
+            found += [_unit(case, mine) for case in cases]
+        elif mine:
+            found += [
+                _unit(case, True)
+                if kind not in IK_TYPES and case.endswith(FOR_ALL)
+                else f"{case} @ {OF_FEW}"
+                for case in cases
+            ]
+        elif kind not in IK_TYPES:
+            found.append(f"{kind}: one row @ {LOOPS_OF}")
         if FORMATS[kind].dot is not None:
             found.append(f"{kind}: {product_cases.WIDE_TOKEN} @ {LOOPS_OF}")
     return found
@@ -57,7 +73,7 @@ def _of_type(number: int, everything: bool) -> Iterator[str]:
 
 
 def _unit(case: str, everywhere: bool) -> str:
-    return f"{case} @ {','.join(map(str, TARGETS if everywhere else BEFORE_BLACKWELL))}"
+    return f"{case} @ {','.join(map(str, TARGETS if everywhere else OLDER))}"
 
 
 def split(unit: str) -> tuple[str, tuple[int, ...]]:
