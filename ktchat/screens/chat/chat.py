@@ -135,9 +135,11 @@ class ChatScreen(TurnActions):
 
     def action_stop(self) -> None:
         """Esc: close what lies above the conversation; else stop what goes on; else back to the prompt."""
-        if self.insight.close_cover():
+        if self.insight.close(only_cover=True):
             return
         if self.models.take_back() or self.replies.stop() or self.models.stop():
+            return
+        if self.focused is self.prompt and not self._overlay and self.insight.close():
             return
         self.hide_overlay()
         self.screen.clear_selection()

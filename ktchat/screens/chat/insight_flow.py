@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ktchat.screens.chat.frame import Frame
     from ktchat.session.chat import ChatSession
 
-LEAST_CHAT, LEAST_PANEL, MOST_PANEL = 60, 40, 72
+LEAST_CHAT, LEAST_PANEL, MOST_PANEL = 46, 38, 72
 """Columns that stay for the conversation beside the panel, and columns of the panel."""
 
 
@@ -24,6 +24,8 @@ class InsightFlow:
         self._frame = frame
         self._kept: dict[str, tuple[str, Insight]] = {}
         """Of each session its last reply's turn, and how that was computed."""
+        self._from: TurnView | None = None
+        """What had the focus when the panel covered it."""
 
     @property
     def panel(self) -> InsightPanel:
@@ -39,9 +41,9 @@ class InsightFlow:
         """Open the panel, or close it."""
         self._show(not self.panel.display)
 
-    def close_cover(self) -> bool:
-        """Take the panel away where it lies above the conversation; whether it did."""
-        if not self.covers:
+    def close(self, only_cover: bool = False) -> bool:
+        """Take the panel away, or only where it lies above the conversation; whether it did."""
+        if not self.panel.display or (only_cover and not self.covers):
             return False
         self._show(False)
         return True
@@ -65,6 +67,8 @@ class InsightFlow:
         if not self.panel.display:
             return
         chat, focused = self._frame.chat, self._frame.focused
+        if focused is self.panel:
+            focused = self._from
         last = chat.conversation.last if chat is not None else None
         turn = focused.turn if isinstance(focused, TurnView) else last
         kept = self._kept.get(chat.conversation.id) if chat is not None else None
@@ -79,6 +83,9 @@ class InsightFlow:
 
     def _show(self, shown: bool) -> None:
         frame, panel = self._frame, self.panel
+        if shown:
+            self._from = frame.focused if isinstance(frame.focused, TurnView) else None
+        had_focus = frame.focused is panel
         panel.display = shown
         self.place()
         if frame.chat is not None:
@@ -86,8 +93,9 @@ class InsightFlow:
         self.show()
         if self.covers:
             panel.focus()
-        elif not shown or frame.focused is panel:
-            frame.prompt.focus()
+        elif had_focus:
+            back = self._from
+            (back if back is not None and back.is_mounted else frame.prompt).focus()
         frame.refresh_status()
 
     def _width(self) -> int | None:

@@ -11,7 +11,7 @@ from engine.common.units import byte_size, count, gb_s, rate
 from ktchat.widgets.chat.heat_map import SHADES, half_by, heat_map, joined, sparkline
 from ktchat.widgets.lines import styled, wrap
 
-LEAST_MAP, HEAD = 6, 2
+LEAST_MAP, HEAD = 6, 3
 """Rows that a heat map has at least, where there are as many layers, and rows above it."""
 WIDEST_CELL = 3
 """Characters of an expert's cell where there is room."""
@@ -21,7 +21,7 @@ UNTOLD = "llama.cpp computes this model. It does not tell which experts it uses.
 NOTHING = "Nothing yet. It shows while a reply is written, and stays for the last one of a session."
 FORGOTTEN = (
     "How this reply was computed is not known any more: it is kept for the last reply of a session,"
-    " while ktchat runs. Esc, then F12 shows that one."
+    " while ktchat runs."
 )
 LEGEND = (
     f"{SHADES[1]} less often than the average expert, {SHADES[2]} about as often,"
@@ -48,7 +48,7 @@ def lines(insight: Insight, width: int, height: int) -> list[Content]:
         out += [line.content for line in wrap(part, width)]
     legend = [line.content for line in wrap(styled(LEGEND, ".dim"), width)]
     room = max(height - len(out) - len(legend) - HEAD, min(LEAST_MAP, insight.experts.layers))
-    return [*out, *_map(insight.experts, width, room), *legend]
+    return [*out, Content(""), *_map(insight.experts, width, room), *legend]
 
 
 def _speed(insight: Insight, width: int) -> list[Content]:
