@@ -5,7 +5,8 @@ What does not fit is joined: a cell stands for neighbouring layers and experts, 
 
 from __future__ import annotations
 
-import itertools
+import operator
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -43,7 +44,9 @@ def heat_map(counts: Sequence[Sequence[int]], width: int, height: int) -> list[H
     rows = []
     for first in range(0, len(counts), many.layers):
         group = counts[first : first + many.layers]
-        sums = [sum(column) for column in zip(*group, strict=True)] if len(group) > 1 else group[0]
+        sums = group[0]
+        for row in group[1:]:
+            sums = list(map(operator.add, sums, row))
         average = sum(sums) / experts
         cells = (sums[at : at + many.experts] for at in range(0, experts, many.experts))
         shades = "".join(shade(sum(cell) / len(cell), average) for cell in cells)
@@ -60,11 +63,13 @@ def shade(uses: float, average: float) -> str:
 
 def half_by(uses: Sequence[int]) -> int:
     """The fewest experts that had half of the uses; 0: there are none."""
-    total = sum(uses)
-    if not total:
-        return 0
-    sums = itertools.accumulate(sorted(uses, reverse=True))
-    return next(number for number, so_far in enumerate(sums, 1) if 2 * so_far >= total)
+    total, so_far, number = sum(uses), 0, 0
+    for value, experts in sorted(Counter(uses).items(), reverse=True):
+        wanted = -(-(total - 2 * so_far) // (2 * value)) if value else 0
+        if wanted <= experts:
+            return number + wanted
+        so_far, number = so_far + value * experts, number + experts
+    return number
 
 
 def sparkline(values: Sequence[float], width: int) -> str:

@@ -30,34 +30,38 @@ class InsightLines(Widget):
         self.room = 0
         """Rows that are there for the lines."""
         self._said: Insight | str = insight_text.NOTHING
-        self._made: tuple[Insight | str, int, int] | None = None
-        self._content = Content("")
-        self._rows = 1
+        self._made: dict[tuple[int, int], tuple[Content, int]] = {}
+        """Content and its rows by width and room: a layout may ask for several."""
 
     def say(self, said: Insight | str) -> None:
         """Show this, or words in its place."""
         if said != self._said:
+            width = self.content_size.width
+            before = self._made.get((width, self.room))
             self._said = said
-            self.refresh(layout=self.is_mounted)
+            self._made.clear()
+            same = before is not None and self._lines(width)[1] == before[1]
+            self.refresh(layout=not same)  # laying out the screen again costs the most
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        self._make(width)
-        return self._rows
+        return self._lines(width)[1]
 
     def render(self) -> Content:
-        self._make(self.content_size.width)
-        return self._content
+        return self._lines(self.content_size.width)[0]
 
-    def _make(self, width: int) -> None:
-        if self._made == (self._said, width, self.room):
-            return
-        self._made = self._said, width, self.room
+    def _lines(self, width: int) -> tuple[Content, int]:
+        made = self._made.get((width, self.room))
+        if made is None:
+            made = self._made[width, self.room] = self._make(width)
+        return made
+
+    def _make(self, width: int) -> tuple[Content, int]:
         lines = [styled(TITLE, ".strong") + styled(CLOSES, ".dim"), Content("")]
         if isinstance(self._said, str):
             lines += [line.content for line in wrap(Content(self._said), width)]
         else:
             lines += insight_text.lines(self._said, width, self.room - len(lines))
-        self._content, self._rows = Content("\n").join(lines), len(lines)
+        return Content("\n").join(lines), len(lines)
 
 
 class InsightPanel(VerticalScroll):
@@ -77,8 +81,9 @@ class InsightPanel(VerticalScroll):
         yield self.lines
 
     def on_resize(self, event: events.Resize) -> None:
-        self.lines.room = event.size.height
-        self.lines.refresh(layout=True)
+        if event.size.height != self.lines.room:
+            self.lines.room = event.size.height
+            self.lines.refresh(layout=True)
 
     def say(self, said: Insight | str) -> None:
         """Show how a reply is computed, or words in its place."""

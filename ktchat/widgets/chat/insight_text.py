@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from textual.content import Content
 
@@ -44,11 +46,12 @@ def lines(insight: Insight, width: int, height: int) -> list[Content]:
         words = UNTOLD if insight.no_experts == "untold" else DENSE
         return [*out, Content(""), *(line.content for line in wrap(Content(words), width))]
     out.append(Content(""))
-    for part in _experts(insight, insight.experts):
+    layers = _Layers.of(insight.experts)
+    for part in _experts(insight, insight.experts, layers):
         out += [line.content for line in wrap(part, width)]
     legend = [line.content for line in wrap(styled(LEGEND, ".dim"), width)]
     room = max(height - len(out) - len(legend) - HEAD, min(LEAST_MAP, insight.experts.layers))
-    return [*out, Content(""), *_map(insight.experts, width, room), *legend]
+    return [*out, Content(""), *_map(insight.experts, layers, width, room), *legend]
 
 
 def _speed(insight: Insight, width: int) -> list[Content]:
@@ -113,8 +116,24 @@ def _reading(insight: Insight) -> list[Content]:
     return [*out, limit + styled(f" · {' · '.join(parts)} of a token's time", ".dim")]
 
 
-def _experts(insight: Insight, experts: ExpertCounts) -> list[Content]:
-    rows = experts.rows()
+class _Layers(NamedTuple):
+    """What is known of each layer."""
+
+    rows: list[Sequence[int]]
+    uses: list[int]
+    halves: list[int]
+    """Experts that did half of the work."""
+    on_gpu: list[int]
+    """Uses; empty where no GPU takes part."""
+
+    @classmethod
+    def of(cls, experts: ExpertCounts) -> _Layers:
+        rows = experts.rows()
+        there = [sum(row) for row in experts.rows_on_gpu()]
+        return cls(rows, [sum(row) for row in rows], [half_by(row) for row in rows], there)
+
+
+def _experts(insight: Insight, experts: ExpertCounts, layers: _Layers) -> list[Content]:
     words = f"{count(insight.tokens)} token{'s' * (insight.tokens != 1)} of this reply counted, the prompt is not"
     out = [
         styled(
@@ -122,24 +141,22 @@ def _experts(insight: Insight, experts: ExpertCounts) -> list[Content]:
         ),
         styled(words, ".dim"),
     ]
-    halves = [half for half in map(half_by, rows) if half]
-    if halves:
-        typical = statistics.median_low(halves)
+    if any(layers.halves):
+        typical = statistics.median_low(half for half in layers.halves if half)
         out.append(Content(f"half of a layer's work by {typical} of {experts.experts} experts"))
-    if there := experts.rows_on_gpu():
-        uses = sum(map(sum, rows))
-        share = sum(map(sum, there)) / uses if uses else 0.0
+    if layers.on_gpu:
+        share = sum(layers.on_gpu) / max(1, sum(layers.uses))
         out.append(Content(f"{share:.0%} of their work on the GPU, {1 - share:.0%} in RAM"))
     return out
 
 
-def _map(experts: ExpertCounts, width: int, height: int) -> list[Content]:
+def _map(experts: ExpertCounts, layers: _Layers, width: int, height: int) -> list[Content]:
     """A head, then a row for each layer (or some together): its number, its cells, and at the right how many experts
     did half of the work, and how much of it the GPU did. `height`: rows of layers."""
-    rows, there = experts.rows(), experts.rows_on_gpu()
+    there = bool(layers.on_gpu)
     last = experts.first_layer + experts.layers - 1
     label = len(str(last)) + 1
-    tail = 5 + 5 * bool(there)
+    tail = 5 + 5 * there
     room = max(8, width - label - tail)
     many = joined(experts.layers, experts.experts, room, height)
     cells = -(-experts.experts // many.experts)
@@ -147,15 +164,14 @@ def _map(experts: ExpertCounts, width: int, height: int) -> list[Content]:
     head = " " * label + "half".rjust(wide * cells + 5) + (" GPU".rjust(5) if there else "")
     out = [styled(_said(many), ".dim")] if many != (1, 1) else []
     out.append(styled(head, ".dim"))
-    for row in heat_map(rows, room, height):
+    for row in heat_map(layers.rows, room, height):
         group = slice(row.first, row.last + 1)
-        half = round(statistics.mean(map(half_by, rows[group])))
+        half = round(sum(layers.halves[group]) / (row.last + 1 - row.first))
         line = styled(str(experts.first_layer + row.first).rjust(label - 1) + " ", ".dim")
-        line += styled("".join(cell * wide for cell in row.cells), ".heat") + styled(
-            str(half).rjust(5), ".dim"
-        )
+        line += styled("".join(cell * wide for cell in row.cells), ".heat")
+        line += styled(str(half).rjust(5), ".dim")
         if there:
-            uses, on = (sum(map(sum, part[group])) for part in (rows, there))
+            uses, on = (sum(part[group]) for part in (layers.uses, layers.on_gpu))
             line += styled((f"{on / uses:.0%}" if uses else "-").rjust(5), ".dim")
         out.append(line)
     return out
