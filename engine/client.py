@@ -31,6 +31,7 @@ from engine.protocol import (
     Loaded,
     Message,
     Notice,
+    Observe,
     Sampling,
     Think,
 )
@@ -68,6 +69,7 @@ class Engine:
         self._id = 0
         self._running: Generate | Load | None = None
         self._cancelled = False
+        self._observing = False
 
     @property
     def log(self) -> str:
@@ -95,7 +97,7 @@ class Engine:
         *,
         watch: bool = False,
     ) -> AsyncGenerator[Event, None]:
-        """Answer a conversation: Progress, Prefilled, Thinking, Text, WasThinking, Notice, then Finished
+        """Answer a conversation: Progress, Prefilled, Thinking, Text, WasThinking, Notice, Insight, then Finished
         or Failed. `think` is one of `Loaded.think`; None: as the template has it. `session`, `begun`: see `Generate`.
 
         Loads the model again first (Progress) when the child has died since.
@@ -145,6 +147,12 @@ class Engine:
         """End the thinking of the reply that is being written, if it is thinking."""
         if self._child is not None and isinstance(self._running, Generate):
             self._child.send(AnswerNow(self._running.id))
+
+    def observe(self, on: bool) -> None:
+        """Have `Insight` sent while a reply is written, a few times a second, and not at its end alone."""
+        self._observing = on
+        if (child := self._alive()) is not None:
+            child.send(Observe(on))
 
     async def close(self, seconds: float = 0.0) -> None:
         """End the child, whatever it does. The engine cannot be used again.
@@ -241,6 +249,8 @@ class Engine:
         if child is None:
             self.loaded = None
             self._child = child = await Child.start(self._worker)
+            if self._observing:
+                child.send(Observe(True))
         if self._closed:
             child.kill(RequestError("The engine is closed"))
         return child

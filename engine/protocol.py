@@ -5,10 +5,12 @@ How they are framed is `engine.wire`.
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from engine.common.figures import Figures as Figures
+from engine.common.insight import Insight as Insight
 from engine.common.sampling_values import SAMPLING_LIMITS as SAMPLING_LIMITS
 from engine.common.sampling_values import PartialSampling as PartialSampling
 from engine.common.sampling_values import Sampling as Sampling
@@ -109,13 +111,20 @@ class AnswerNow:
 
 
 @dataclass(frozen=True, slots=True)
+class Observe:
+    """Whether somebody watches how replies are computed: then `Insight` comes while they are written, too."""
+
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """Free everything and exit, once what is to go to the disk is there, but within so many `seconds`."""
 
     seconds: float = 0.0
 
 
-Command = Load | Generate | Count | Cancel | AnswerNow | Close
+Command = Load | Generate | Count | Cancel | AnswerNow | Observe | Close
 
 # Events: child -> client.
 
@@ -237,6 +246,7 @@ Event = (
     | Thinking
     | Text
     | WasThinking
+    | Insight
     | Finished
     | Failed
 )
@@ -255,3 +265,19 @@ def coalesced(last: Event | Counted, event: Event | Counted) -> Event | None:
         case Progress(), Progress() if last.stage == event.stage:
             return event
     return None
+
+
+def enqueue(
+    events: MutableSequence[Event] | MutableSequence[Event | Counted], event: Event | Counted
+) -> None:
+    """Add an event behind those that nobody has taken yet: text is joined, and of insights the last one is kept."""
+    if isinstance(event, Insight) and any(isinstance(one, Insight) for one in events):
+        others = [one for one in events if not isinstance(one, Insight)]
+        events.clear()
+        for one in others:
+            enqueue(events, one)
+    both = coalesced(events[-1], event) if events else None
+    if both is None:
+        events.append(event)  # type: ignore[arg-type]
+    else:
+        events[-1] = both

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
+from engine.common.insight import HOPS, MAX_SLICES, ExpertCounts, NoExperts
 from engine.errors import EngineError, KtchatError, RequestError
 from engine.protocol import (
     AnswerNow,
@@ -28,11 +30,13 @@ from engine.protocol import (
     Figures,
     Finished,
     Generate,
+    Insight,
     KvKind,
     Load,
     Loaded,
     Message,
     Notice,
+    Observe,
     PartialSampling,
     Prefilled,
     Progress,
@@ -57,8 +61,9 @@ _LENGTH = struct.Struct(">I")
 _TYPES: dict[str, type[Any]] = {
     cls.__name__: cls
     for cls in (
-        *(Load, Generate, Count, Cancel, AnswerNow, Close, Counted),
-        *(Progress, Notice, Loaded, Prefilled, Thinking, Text, WasThinking, Finished, Failed),
+        *(Load, Generate, Count, Cancel, AnswerNow, Observe, Close, Counted),
+        *(Progress, Notice, Loaded, Prefilled, Thinking, Text, WasThinking, Insight, Finished),
+        Failed,
     )
 }
 
@@ -128,6 +133,14 @@ def _build(cls: type[Any], body: Mapping[str, Any]) -> Any:
             "think": _choices(body.get("think", [])),
             "sampling": _plain(PartialSampling, body.get("sampling", {})),
         }
+    elif cls is Insight:
+        experts = body.get("experts")
+        body = {
+            **body,
+            "experts": None if experts is None else _plain(ExpertCounts, experts),
+            "hop_seconds": _numbers(body.get("hop_seconds", []), len(HOPS), (int, float)),
+            "slices": _numbers(body.get("slices", []), MAX_SLICES, (int,)),
+        }
     elif cls is Finished:
         body = {**body, "figures": _plain(Figures, body["figures"])}
     return _plain(cls, body)
@@ -146,6 +159,15 @@ def _counts(numbers: object) -> tuple[object, ...]:
     if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers):
         raise TypeError("Counted.each")
     return tuple(numbers)
+
+
+def _numbers(values: object, most: int, kinds: tuple[type, ...]) -> tuple[object, ...]:
+    """The numbers of an `Insight`, at most so many and none below 0."""
+    if not isinstance(values, list) or len(values) > most:
+        raise TypeError("Insight: numbers")
+    if not all(type(value) in kinds and 0 <= value < math.inf for value in values):
+        raise TypeError("Insight: numbers")
+    return tuple(values)
 
 
 def _choices(words: object) -> tuple[object, ...]:
@@ -167,6 +189,7 @@ _WORDS: dict[str, tuple[object, ...]] = {
     "Device": get_args(Device),
     "KvKind": get_args(KvKind),
     "Computed": get_args(Computed),
+    "NoExperts": get_args(NoExperts),
     "Think": get_args(Think),
 }
 _PLAIN: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float)}

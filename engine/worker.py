@@ -37,8 +37,9 @@ from engine.protocol import (
     Last,
     Load,
     Notice,
+    Observe,
     Progress,
-    coalesced,
+    enqueue,
 )
 from engine.wire import Frames, Item, encode
 
@@ -77,11 +78,7 @@ class Outbox:
     def emit(self, event: Event | Counted) -> None:
         """Send an event soon."""
         with self._lock:
-            both = coalesced(self._events[-1], event) if self._events else None
-            if both is None:
-                self._events.append(event)
-            else:
-                self._events[-1] = both
+            enqueue(self._events, event)
             due, self._due = self._due, True
         if not due or isinstance(event, Last):
             self._loop.call_soon_threadsafe(self._send)
@@ -123,6 +120,7 @@ class Worker(asyncio.Protocol):
         self._counting = Counting(self._outbox.emit)
         self._frames = Frames()
         self._cancelled, self._answer_now = CancelFlag(), CancelFlag()
+        self._observed = CancelFlag()
         self._running: int | None = None
         self._model: Model | None = None
         self._commands: queue.SimpleQueue[Load | Generate | Close | None] = queue.SimpleQueue()
@@ -172,6 +170,8 @@ class Worker(asyncio.Protocol):
                 self._cancelled.set()
             case AnswerNow() if command.id == self._running:
                 self._answer_now.set()
+            case Observe(on):
+                (self._observed.set if on else self._observed.clear)()
             case Close(seconds):
                 if not seconds or self._model is None or self._model.on_disk is None:
                     os._exit(0)
@@ -224,7 +224,8 @@ class Worker(asyncio.Protocol):
             on_disk = self._model.on_disk
             if on_disk is not None and (words := on_disk.notice()):
                 self._emit(Notice(words))
-            reply(self._model, command, self._cancelled, self._emit, self._answer_now)
+            flags = self._answer_now, self._observed
+            reply(self._model, command, self._cancelled, self._emit, *flags)
             if on_disk is not None and command.session is not None:
                 on_disk.save(command.session)
 

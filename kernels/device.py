@@ -95,6 +95,10 @@ class DeviceOps(Ops[X, W, C], Protocol[X, W, C]):
         """As `kernels.timing.Watched` says, of captured passes. Called inside `active`."""
         ...
 
+    def choices(self) -> Ints:
+        """As `kernels.choices.Chooses` says, of passes of one token."""
+        ...
+
     def memory(self) -> DeviceMemory:
         """Free and total bytes. What a pass allocates for its own time is not free: the next one takes it again."""
         ...

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from engine.errors import ContextError, RequestError
+from engine.generation.observing import Observer
 from engine.generation.repetition import RepetitionWatch
 from engine.generation.resuming import resume
 from engine.generation.sampling import Sampler
@@ -38,15 +39,18 @@ def reply(
     cancelled: CancelFlag,
     emit: Emit,
     answer_now: CancelFlag | None = None,
+    observed: CancelFlag | None = None,
 ) -> None:
-    """Answer `request`: emits Notice, Progress, Prefilled, Thinking, Text and WasThinking, at last
-    `Finished`. Thinking ends when `answer_now` is raised, which lowers it.
+    """Answer `request`: emits Notice, Progress, Prefilled, Thinking, Text, WasThinking and Insight, at last
+    `Finished`. Thinking ends when `answer_now` is raised, which lowers it; while `observed` is, `Insight` comes on
+    the way too.
 
     Raises `RequestError`, `TemplateError` and `ContextError` before anything runs, and whatever the
     runtime raises.
     """
     wish = CancelFlag() if answer_now is None else answer_now
-    turn = _Turn(model, request, cancelled, emit, wish)
+    watched = CancelFlag() if observed is None else observed
+    turn = _Turn(model, request, cancelled, emit, wish, watched)
     logits = turn.prefill()
     reason: Reason = "cancelled" if logits is None else turn.decode(logits)
     emit(Finished(reason, turn.figures))
@@ -91,6 +95,7 @@ class _Turn:
         cancelled: CancelFlag,
         emit: Emit,
         answer_now: CancelFlag,
+        observed: CancelFlag,
     ) -> None:
         self.started = time.perf_counter()
         self.model = model
@@ -101,6 +106,7 @@ class _Turn:
         self.ahead = model.speculation
         self.forced: deque[int] = deque()
         self.prompt, self.splitter = _prompt(model, request, emit)
+        self.observer = Observer(model, len(self.prompt), observed, emit)
         self.thought_before = self.splitter.thinking_tokens
         self.sampler = Sampler(request.sampling, self.prompt)
         self.watch = RepetitionWatch() if request.watch else None
@@ -165,6 +171,12 @@ class _Turn:
 
     def decode(self, logits: Floats) -> Reason:
         """Sample, emit, forward, until the reply ends. Returns why it did."""
+        self.observer.begin()
+        reason = self._decode_ahead(logits)
+        self.observer.end()
+        return reason
+
+    def _decode_ahead(self, logits: Floats) -> Reason:
         if self.ahead is None:
             return self._decode(logits)
         self.ahead.begin(self.prompt)
@@ -252,6 +264,7 @@ class _Turn:
             context_used=self.figures.context_used + 1,
             decode_seconds=elapsed - self.figures.first_token_seconds,
         )
+        self.observer.token(self.figures.decode_seconds)
 
     def _say(self, events: Iterable[Said]) -> None:
         for event in events:

@@ -18,8 +18,9 @@ from engine.generation.own_sampling import own_sampling
 from engine.generation.speculation import Speculation
 from engine.gguf.file import GGUFFile
 from engine.gguf.header import shown
-from engine.machine.probe import available_memory
+from engine.machine.probe import available_memory, here, probe
 from engine.plan.context import choose_context
+from engine.plan.token_reads import TokenReads
 from engine.protocol import Event, Load, Loaded, Notice, Progress
 from engine.runtimes.base import CancelFlag, LoadProgress, Model, OnDisk, Runtime
 from engine.spec.reader import read_spec
@@ -86,8 +87,10 @@ def load_model(load: Load, cancelled: CancelFlag, emit: Emit) -> Model:
             think_default=template.switches.default,
             sampling=own_sampling(file.metadata),
         )
+        reads = _token_reads(runtime, spec)
         return Model(
-            loaded, tokenizer, template, runtime, resources.pop_all(), on_disk, speculation
+            *(loaded, tokenizer, template, runtime),
+            *(resources.pop_all(), on_disk, speculation, reads),
         )
 
 
@@ -117,6 +120,18 @@ def _speculation(runtime: Runtime, tokenizer: Tokenizer, load: Load) -> Speculat
         return None
     runtime.warm_up()
     return Speculation(runtime, tokenizer.is_end)
+
+
+def _token_reads(runtime: Runtime, spec: ModelSpec) -> TokenReads:
+    """What tokens read where the model lies now."""
+    if runtime.name != "native":
+        return TokenReads(spec, here(), "llama.cpp")
+    from engine.runtimes.native import NativeRuntime
+
+    assert isinstance(runtime, NativeRuntime)
+    placement = runtime.placement
+    hardware = here() if placement is None else probe(measure=False)
+    return TokenReads(spec, hardware, "native", placement, runtime.kv)
 
 
 def _runtime_name(load: Load, spec: ModelSpec, emit: Emit) -> str:

@@ -69,9 +69,11 @@ def probe(models: Path | None = None, *, measure: bool = True, fresh: bool = Fal
 
 
 def here() -> Hardware:
-    """The processor and the memory alone, which take a millisecond: what measurements belong to."""
-    memory, _ = memory_probe.memory()
-    return Hardware(cpu=cpu_probe.cpu()[0], memory=memory)
+    """The processor and the memory alone, which take a few milliseconds: what measurements belong to, and the
+    memory's speed where it was measured."""
+    (memory, _), (cpu, _) = memory_probe.memory(), cpu_probe.cpu()
+    speeds, _ = _speeds(machine_key(cpu, memory), Path(), cpu.cores, measure=False, fresh=False)
+    return Hardware(cpu=cpu, memory=dataclasses.replace(memory, read_gb_s=speeds.memory))
 
 
 def _folder(models: Path | None) -> Path:

@@ -163,11 +163,15 @@ def speed_key(spec: ModelSpec, device: Computed = "CPU") -> str:
 def token_bytes(spec: ModelSpec, context: int, kv: KvKind = "f16") -> int:
     """Bytes that decoding one token reads."""
     position = min(DECODE_AT, context // 2)
-    bounded = 2 * spec.state_bytes  # read and written
+    return spec.active_bytes_per_token + memory_read_bytes(spec, position, kv)
+
+
+def memory_read_bytes(spec: ModelSpec, position: int, kv: KvKind = "f16") -> int:
+    """Bytes of KV caches and recurrent states that a token at `position` reads on the CPU, and writes of states."""
+    bounded = 2 * spec.state_bytes
     if spec.windowed is not None:
         bounded += min(position, spec.windowed.window) * kv_row_bytes(spec.window_row_bytes, kv)
-    row = kv_row_bytes(spec.kv_bytes_per_token, kv)
-    return spec.active_bytes_per_token + position * row + bounded
+    return position * kv_row_bytes(spec.kv_bytes_per_token, kv) + bounded
 
 
 def _decode(spec: ModelSpec, bandwidth: float, context: int, kv: KvKind) -> float | None:

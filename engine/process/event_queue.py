@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from engine.protocol import Event, Last, coalesced
+from engine.protocol import Event, Last, enqueue
 
 
 class EventQueue:
@@ -26,11 +26,7 @@ class EventQueue:
             self.ended.set_result(None)
         if self._abandoned:
             return
-        both = coalesced(self._events[-1], event) if self._events else None
-        if both is None:
-            self._events.append(event)
-        else:
-            self._events[-1] = both
+        enqueue(self._events, event)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

@@ -14,7 +14,9 @@ import numpy.typing as npt
 from kernels.cancelling import CancelledError
 
 if TYPE_CHECKING:
+    from engine.plan.token_reads import TokenReads
     from engine.protocol import Computed, Loaded, Message, Think
+    from engine.runtimes.expert_use import ExpertUse
     from engine.text.tokenizer import Part
 
 __all__ = ["CancelFlag", "CancelledError", "Runtime"]
@@ -61,6 +63,8 @@ class Runtime(Protocol):
     vocab_size: int
     weights_bytes: int
     kv_bytes_per_token: int
+    expert_use: ExpertUse | None
+    """Counts which experts are used while a reply is written; None: there are none, or that is not told."""
 
     def begin(self, tokens: Sequence[int], marks: Sequence[int] = ()) -> int:
         """Start a sequence for this prompt; keep the longest cached prefix of it.
@@ -247,6 +251,8 @@ class Model:
     """None: nothing is kept there."""
     speculation: Ahead | None = None
     """None: tokens one by one."""
+    reads: TokenReads | None = None
+    """What tokens read; None: nobody is told how replies are computed."""
 
     def close(self) -> None:
         """Free everything."""

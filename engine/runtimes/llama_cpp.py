@@ -14,6 +14,7 @@ from engine.common.llama_log import capture_log, clear_errors, logged_errors
 from engine.errors import EngineError, MemoryShortError, ModelFileError, UnsupportedModelError
 from engine.protocol import Computed
 from engine.runtimes.base import CancelFlag, CancelledError, Floats, LoadProgress
+from engine.runtimes.expert_use import ExpertUse
 from engine.runtimes.llama_buffers import may_rearrange
 from engine.runtimes.prefix_cache import common_prefix
 
@@ -47,6 +48,7 @@ class LlamaCppRuntime:
 
     name = "llama.cpp"
     device: Computed = "CPU"
+    expert_use: ExpertUse | None = None
 
     def __init__(
         self, library: Any, model: Any, context: Any, tokens: int, kv_bytes_per_token: int

@@ -20,8 +20,10 @@ from engine.model.host_copies import HostCopies
 from engine.model.transformer import RECORDED, Transformer, page_table
 from engine.model.weights import Report
 from engine.plan.footprint import state_slots
+from engine.plan.placement import Placement
 from engine.protocol import Computed
 from engine.runtimes.base import CancelFlag
+from engine.runtimes.expert_use import ExpertUse
 from engine.runtimes.on_disk import OnDisk
 from engine.runtimes.prefix_cache import PrefixCache
 from engine.runtimes.snapshots import CachedSequence, Snapshots
@@ -56,9 +58,10 @@ class NativeRuntime:
         op_sets: Sequence[Any],
         device: Computed = "CPU",
         chunk: int | None = None,
+        placement: Placement | None = None,
     ) -> None:
         """`model` has caches of `pages` pages; `op_sets` are closed with the runtime, in this order. `chunk` None: as
-        many tokens of a prompt at once as the model takes."""
+        many tokens of a prompt at once as the model takes. `placement` None: the CPU computes alone."""
         self._model, self._op_sets = model, op_sets
         self._copies = HostCopies(model)
         snapshots = None
@@ -71,7 +74,10 @@ class NativeRuntime:
         self._heeds: list[Heeds] = each if all(isinstance(ops, Heeds) for ops in each) else []
         self._stops: frozenset[int] = frozenset()
         self._prompt = 0
+        self.expert_use = ExpertUse(model.spec, each) if model.spec.moe_layers else None
+        """None: there are no experts."""
         self.device: Computed = device
+        self.placement, self.kv = placement, model.kv
         self.context = context
         self.chunk = min(model.chunk if chunk is None else chunk, context)
         self._every = max(CHUNK, self.chunk // CHUNK * CHUNK)
@@ -166,6 +172,8 @@ class NativeRuntime:
         """Forget the last `count` tokens, which the last `forward_all` appended: not all of them."""
         length = len(self._sequence.tokens) - count
         self._model.cut_back(length)
+        if self.expert_use is not None:
+            self.expert_use.cut_back(count)
         self._prefixes.cut_back(self._sequence, length)
 
     def _forward(self, tokens: Sequence[int], run: _Pass | None = None) -> Floats:
@@ -181,6 +189,8 @@ class NativeRuntime:
                 self._prefixes.empty(sequence)  # the state is of no position any more
             raise
         sequence.tokens.extend(tokens)
+        if self.expert_use is not None:
+            self.expert_use.count(len(tokens))
         return logits
 
     @contextmanager

@@ -80,7 +80,7 @@ def load_placed(
             model.forward(np.zeros(1, np.int32), page_table(list(range(fitting))), 0)
         chunk = placement.chunk if any(streams) else CHUNK
         what = computed(placement, spec)
-        return NativeRuntime(model, context, fitting, [opened.pop_all()], what, chunk)
+        return NativeRuntime(model, context, fitting, [opened.pop_all()], what, chunk, placement)
 
 
 def computed(placement: Placement, spec: ModelSpec) -> Computed:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels.cancelling import CancelledError, Flag
+from kernels.choices import stacked
 from kernels.cpu import native
 from kernels.cpu.buffers import Array, Cache, expect_ints, rope_struct, routing_struct
 from kernels.cpu.cores import default_threads, physical_cores
@@ -34,6 +35,8 @@ class NativeContext:
         self.times: OpTimes | None = None
         """Is told the times of every op while it is set."""
         self._flag: Flag | None = None
+        self._chosen: list[Ints] = []
+        """What each router of the last pass chose, where it was of few tokens."""
         self._native = native.load()
         self.threads = default_threads() if threads is None else threads
         self.isa = native.choose_isa() if isa is None else isa
@@ -70,20 +73,26 @@ class NativeContext:
         It must do the same ops with the same weights and the same cache each time.
         """
         step: Step | None = None
+        chosen: list[Ints] = []
 
         def run(pass_input: PassInput, pages: Ints, start: int) -> Array:
-            nonlocal step
+            nonlocal step, chosen
             if step is not None:
+                self._chosen = chosen
                 return step.run(self._alive(), pass_input, pages, start, self.times)
             recording = self._recording = Recording()
             try:
                 result = forward(pass_input, pages, start)
             finally:
                 self._recording = None
-            step = Step(recording, result)
+            step, chosen = Step(recording, result), self._chosen
             return result.copy()
 
         return run
+
+    def choices(self) -> Ints:
+        """As `kernels.choices.Chooses` says; a recorded pass leaves them where it was recorded."""
+        return stacked(self._chosen)
 
     def _call(self, name: str, *arguments: Any) -> None:
         """One native op. Raises what its status means."""

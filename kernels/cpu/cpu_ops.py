@@ -69,6 +69,7 @@ class CpuOps(AttentionOps, FeedForwardOps, RecurrentOps, RowOps):
         split([cache.keys[:, page], cache.values[:, page]], data)
 
     def set_hidden(self, rows: Floats) -> Array:
+        self._chosen = []
         buffer = self._buffer(*rows.shape)
         buffer[...] = rows
         return buffer
@@ -83,6 +84,7 @@ class CpuOps(AttentionOps, FeedForwardOps, RecurrentOps, RowOps):
         return x
 
     def embed(self, table: Weight, tokens: Ints, factor: float = 1.0) -> Array:
+        self._chosen = []
         tokens = np.ascontiguousarray(tokens, dtype=np.int32)
         expect_table(table)
         n = tokens.size

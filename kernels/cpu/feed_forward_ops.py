@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kernels.choices import FEW
 from kernels.cpu.buffers import (
     Array,
     Weight,
@@ -53,6 +54,8 @@ class FeedForwardOps(NativeContext):
             address(ids),
             address(weights),
         )
+        if n <= FEW:
+            self._chosen.append(ids)
         return normed, ids, weights
 
     def moe_add(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor as X
 
 from kernels import ggml
+from kernels.choices import stacked
 from kernels.device import Copy, DeviceMemory, DeviceMemoryError, DeviceOps, ExpertRequest
 from kernels.gpu import elementwise
 from kernels.gpu.attention.kv_cache import GpuCache
@@ -129,12 +130,20 @@ class GpuOps(AttentionOps, RecurrentOps, FeedForwardOps, HostSyncOps):
     def upload(self, copies: Sequence[Copy[Weight]]) -> Callable[[], bool]:
         return self._store.upload(copies)
 
+    def choices(self) -> Ints:
+        """As `kernels.choices.Chooses` says, of passes of one token."""
+        chosen = self.gathered_choices() if self._pass is None else self._pass.choices
+        if chosen is None:
+            return stacked([])
+        ids: Ints = chosen.cpu().numpy()
+        return ids[:, None]
+
     # Buffers
 
     def record(self, forward: Forward[X]) -> Forward[X]:
         if not enabled(self.device):
             return forward
-        self._pass = GraphForward(self._inputs, forward, self.states_kept)
+        self._pass = GraphForward(self._inputs, forward, self.states_kept, self.gathered_choices)
         return self._pass
 
     def watch(self, rows: Rows | None) -> None:
@@ -145,11 +154,13 @@ class GpuOps(AttentionOps, RecurrentOps, FeedForwardOps, HostSyncOps):
     def embed(self, table: Weight, tokens: Ints, factor: float = 1.0) -> X:
         assert isinstance(table, Table), "a table is made by `table`"
         self.ahead.end()
+        self.chosen = []
         rows = self._inputs.rows(table, tokens)
         return rows if factor == 1.0 else rows.mul_(factor)
 
     def set_hidden(self, rows: Floats) -> X:
         self.ahead.end()
+        self.chosen = []
         return self._inputs.set_hidden(rows)
 
     def last_row(self, x: X) -> X:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Generic
-
-from kernels.device import DeviceOps
-from kernels.hybrid.split_experts import SplitExperts
+from kernels.hybrid.places import Places
 from kernels.ops import C
 from kernels.recurrent import W, X
 
 
-class RowOps(Generic[X, W, C]):
+class RowOps(Places[X, W, C]):
     """`kernels.rows.RowOps`, passed on to the device."""
-
-    _device: DeviceOps[X, W, C]
-    _experts: SplitExperts[X, W, C]
 
     def zeros(self, x: X) -> X:
         return self._device.zeros(x)

@@ -8,10 +8,12 @@ import sys
 from typing import Any, Protocol
 
 from engine.common import units
+from engine.common.insight import HOPS
 from engine.protocol import (
     Event,
     Failed,
     Finished,
+    Insight,
     Loaded,
     Notice,
     Progress,
@@ -167,12 +169,24 @@ class JsonPrinter:
         """Nothing is left open between lines."""
 
     def _print(self, event: Event) -> None:
-        data = (
-            {"error": event.error.to_dict()}
-            if isinstance(event, Failed)
-            else dataclasses.asdict(event)
-        )
+        if isinstance(event, Failed):
+            data: dict[str, Any] = {"error": event.error.to_dict()}
+        elif isinstance(event, Insight):
+            data = _insight(event)
+        else:
+            data = dataclasses.asdict(event)
         self._line(type(event).__name__.lower(), data)
 
     def _line(self, event: str, data: dict[str, Any]) -> None:
         output.line(json.dumps({"event": event, **data}))
+
+
+def _insight(event: Insight) -> dict[str, Any]:
+    """Counts as lists of numbers, a row a layer, and the seconds of a token by name."""
+    data = dataclasses.asdict(event)
+    if event.experts is not None:
+        data["experts"]["uses"] = [list(row) for row in event.experts.rows()]
+        data["experts"]["on_gpu"] = [list(row) for row in event.experts.rows_on_gpu()]
+    data["hop"] = event.hop
+    data["hop_seconds"] = dict(zip(HOPS, event.hop_seconds, strict=False))
+    return data

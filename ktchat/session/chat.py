@@ -120,6 +120,10 @@ class ChatSession(TitledSession):
         if self._reply is not None:
             self.engine.answer_now()
 
+    def observe(self, on: bool) -> None:
+        """Whether somebody watches how replies are computed: then `Insight` comes while they are written, too."""
+        self.engine.observe(on)
+
     async def wait_idle(self) -> None:
         """Return when no reply is being written."""
         await self._idle.wait()

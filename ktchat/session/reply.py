@@ -53,7 +53,7 @@ class Engine(Protocol):
         *,
         watch: bool = False,
     ) -> AsyncIterator[Event]:
-        """Progress, Prefilled, Thinking, Text, WasThinking, Notice, Quiet, then Finished or Failed."""
+        """Progress, Prefilled, Thinking, Text, WasThinking, Notice, Insight, Quiet, then Finished or Failed."""
 
     async def count(
         self, messages: Sequence[Message], think: Think | None = None, /
@@ -62,6 +62,9 @@ class Engine(Protocol):
 
     def answer_now(self) -> None:
         """End the thinking of the reply that is being written, if it is thinking."""
+
+    def observe(self, on: bool, /) -> None:
+        """Have `Insight` sent while a reply is written, and not at its end alone."""
 
     def cancel(self) -> None:
         """Stop what is running, if anything."""

@@ -5,7 +5,7 @@ Runs the real program in a pseudo-terminal on a scripted engine (about 200 token
 is written by the program. Also measures the first frame from the start of the process. The last
 line on stdout is JSON: milliseconds, nearest-rank percentiles.
 
-    python -m tests.bench.typing [--keys 200] [--model FILE] [--idle] [--size 80x24]
+    python -m tests.bench.typing [--keys 200] [--model FILE] [--idle] [--size 80x24] [--inside]
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ QUESTION = "What is a mixture of experts and which keys are there?"
 KEYS_A_QUESTION = 4
 CLEAR = "\x15" + "\x7f" * 4
 """Ctrl+U and backspaces: the prompt is empty again."""
+F12 = "\x1b[24~"
 
 
 def key_to_paint(terminal: Terminal, letter: str, limit: float = 2.0) -> float:
@@ -65,6 +66,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     try:
         first_frame = terminal.sees("Enter send")
         terminal.sees("0 of", 120)  # the context meter: the model is there
+        if arguments.inside:
+            terminal.type(F12)
+            terminal.sees("Inside the model")
         times = type_letters(terminal, arguments)
     finally:
         terminal.close()
@@ -77,6 +81,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         },
         "keys": len(times),
         "streaming": not arguments.idle,
+        "inside": arguments.inside,
         "model": Path(arguments.model).name if arguments.model else "scripted, 200 tok/s",
         "size": arguments.size,
         "load": round(os.getloadavg()[0], 1),
@@ -125,6 +130,9 @@ def main() -> None:
     parser.add_argument("--model", default="", help="a GGUF file; default: the scripted engine")
     parser.add_argument("--idle", action="store_true", help="type while nothing streams")
     parser.add_argument("--size", default="80x24")
+    parser.add_argument(
+        "--inside", action="store_true", help="with F12's panel open, of 94 layers of 512 experts"
+    )
     print(json.dumps(measure(parser.parse_args())))
 
 

@@ -9,21 +9,25 @@ import struct
 import pytest
 
 from engine import wire
+from engine.common.insight import ExpertCounts, encoded
 from engine.errors import ContextError, EngineError, RequestError
 from engine.protocol import (
     AnswerNow,
     Cancel,
     Close,
     Command,
+    Counted,
     Event,
     Failed,
     Figures,
     Finished,
     Generate,
+    Insight,
     Load,
     Loaded,
     Message,
     Notice,
+    Observe,
     PartialSampling,
     Prefilled,
     Progress,
@@ -32,9 +36,15 @@ from engine.protocol import (
     Thinking,
     WasThinking,
     coalesced,
+    enqueue,
 )
 from engine.wire import Frames, encode
 
+COUNTS = struct.pack("<6I", 1, 0, 5, 1 << 31, 7, 2)
+INSIGHT = Insight(
+    *(9, 7, ExpertCounts(3, 2, 3, 1, encoded(COUNTS), encoded(bytes(24)))),
+    *("", 10, 20, (0.5, 0.0, 0.25, 1.0), 40.5, 900.0, 0.1, 0.5, (4, 6)),
+)
 ITEMS: list[Command | Event] = [
     Load("/models/\udce9.gguf", context=5, runtime="native"),
     Load("m", context="auto", device="gpu", kv="q8"),
@@ -43,6 +53,7 @@ ITEMS: list[Command | Event] = [
     Load("m", cache_folder="/kv", cache_budget=5),
     Cancel(3),
     AnswerNow(3),
+    Observe(True),
     Close(1.5),
     Progress("load", 1, 2, 0.5),
     Notice("中文"),
@@ -55,6 +66,8 @@ ITEMS: list[Command | Event] = [
     WasThinking(),
     Thinking("hm", 2),
     Text("\ud800"),
+    INSIGHT,
+    Insight(0, 0, no_experts="dense"),
     Finished("stop", Figures(prompt_tokens=4, decode_seconds=1.5)),
 ]
 
@@ -89,7 +102,33 @@ def _loaded(**changes: object) -> bytes:
     return json.dumps(["Loaded", {**body, **changes}]).encode()
 
 
+def _insight(**changes: object) -> bytes:
+    return json.dumps(["Insight", {**dataclasses.asdict(INSIGHT), **changes}]).encode()
+
+
+def _counts(**changes: object) -> bytes:
+    assert INSIGHT.experts is not None
+    return _insight(experts={**dataclasses.asdict(INSIGHT.experts), **changes})
+
+
 BAD = {
+    "counts of fewer experts": _counts(experts=2),
+    "counts of more layers": _counts(layers=1 << 20),
+    "no layers": _counts(layers=0, uses="", on_gpu=""),
+    "a layer before the first": _counts(first_layer=-1),
+    "more chosen than there are": _counts(top_k=4),
+    "counts that are no base64": _counts(uses="*" * 32),
+    "counts that end early": _counts(uses=encoded(COUNTS)[:-4] + "===="),
+    "counts as list": _counts(uses=[1, 2]),
+    "counts as text": _insight(experts="x"),
+    "unknown why": _insight(no_experts="secret"),
+    "more hops": _insight(hop_seconds=[1.0] * 5),
+    "a hop below 0": _insight(hop_seconds=[-1.0]),
+    "a hop without end": _insight(hop_seconds=[float("inf")]),
+    "many slices": _insight(slices=[1] * 65),
+    "part of a token": _insight(slices=[0.5]),
+    "a slice as boolean": _insight(slices=[True]),
+    "slices as text": _insight(slices="12"),
     "no json": b"{",
     "no pair": b"[]",
     "a list as name": b"[[], {}]",
@@ -166,3 +205,20 @@ def test_neighbouring_events_are_coalesced() -> None:
     assert coalesced(Text("a"), Thinking("b")) is None
     assert coalesced(Text("a"), WasThinking()) is None
     assert coalesced(Notice("a"), Notice("b")) is None
+
+
+def test_counts_come_out_as_they_went_in() -> None:
+    assert INSIGHT.experts is not None
+    assert [list(row) for row in INSIGHT.experts.rows()] == [[1, 0, 5], [1 << 31, 7, 2]]
+    assert [list(row) for row in INSIGHT.experts.rows_on_gpu()] == [[0] * 3] * 2
+    assert INSIGHT.hop == "arithmetic" and INSIGHT.hop_share == 1 / 1.75
+    assert Insight(0, 0).hop is None and Insight(0, 0).hop_share == 0.0
+
+
+def test_of_insights_that_nobody_took_the_last_one_is_kept() -> None:
+    events: list[Event | Counted] = []
+    for number in range(100):
+        enqueue(events, Text("a"))
+        enqueue(events, Insight(number, number))
+    enqueue(events, Thinking("b"))
+    assert events == [Text("a" * 100, 100), Insight(99, 99), Thinking("b")]

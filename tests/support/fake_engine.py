@@ -127,6 +127,7 @@ class FakeEngine:
     requests: list[Request] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
     closed: bool = False
+    observed: bool = False
 
     def __post_init__(self) -> None:
         self._replies = [Reply(text=r) if isinstance(r, str) else r for r in self.script]
@@ -200,6 +201,10 @@ class FakeEngine:
         """Leave out the rest of the thinking."""
         self._answer_now = True
         self._going.set()
+
+    def observe(self, on: bool) -> None:
+        """Remember whether somebody watches."""
+        self.observed = on
 
     def go_on(self) -> None:
         """Let what is held (`hold_after`, `hold_load`) go on."""

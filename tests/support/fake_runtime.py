@@ -120,6 +120,7 @@ class FakeRuntime:
     vocab_size: int = VOCAB
     weights_bytes: int = 0
     kv_bytes_per_token: int = 0
+    expert_use: None = None
     closed: bool = False
     sequence: list[int] = field(default_factory=list)
     forwarded: list[int] = field(default_factory=list)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kernels.choices import stacked
 from kernels.device import (
     Copy,
     DeviceMemory,
@@ -60,6 +61,8 @@ class SimulatedDevice(ReferenceOps):
         self.loaded: set[tuple[str, ...]] = set()
         """Ops that were done op by op: a GPU's driver loads no kernel while it captures."""
         self.streamed = self.replays = 0
+        self.chosen: list[Any] = []
+        self._captured_choice: list[Any] | None = None
         self.ahead: list[StreamedLayer] = []
         """What was to be fetched for the last pass."""
         self._total, self._polls = total, polls
@@ -204,6 +207,37 @@ class SimulatedDevice(ReferenceOps):
     def from_numpy(self, x: Floats) -> Any:
         return torch.from_numpy(x).clone()
 
+    # What routers chose
+
+    def embed(self, table: Weight, tokens: Ints, factor: float = 1.0) -> Any:
+        self.chosen = []
+        return super().embed(table, tokens, factor)
+
+    def set_hidden(self, rows: Floats) -> Any:
+        self.chosen = []
+        return super().set_hidden(rows)
+
+    def route(
+        self,
+        x: Any,
+        norm: Any,
+        eps: float,
+        router: Any,
+        bias: Any,
+        routing: Routing,
+        logit_bias: Any = None,
+        scales: Any = None,
+    ) -> Any:
+        routed = super().route(x, norm, eps, router, bias, routing, logit_bias, scales)
+        if len(routed[1]) == 1:
+            self.chosen.append(routed[1])
+        return routed
+
+    def choices(self) -> Ints:
+        self.drain()
+        captured = self._captured_choice
+        return stacked([ids.numpy() for ids in (self.chosen if captured is None else captured)])
+
     # Captured passes
 
     @property
@@ -221,6 +255,7 @@ class SimulatedDevice(ReferenceOps):
             nonlocal graph
             if graph is not None:
                 self.replays += 1
+                self._captured_choice = graph.chosen
                 return graph.launch(tokens, pages, start)
             known = [state() for state in self._states]
             before = [(state, state.clone()) for state in known if state is not None]
@@ -229,6 +264,7 @@ class SimulatedDevice(ReferenceOps):
             graph = self._graph = Graph(self, tokens, pages)
             try:
                 graph.result = forward(tokens, pages, start)
+                graph.chosen = self.chosen
             finally:
                 self._graph = None
             for state, was in before:
@@ -302,6 +338,7 @@ class Graph:
         self.inside = False
         self._thread = ThreadPoolExecutor(1)
         self.result: Any = None
+        self.chosen: list[Any] = []
 
     def call(self, op: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         """One captured op; what synchronises with the host is not done now."""

@@ -23,6 +23,9 @@ from kernels.timing import OpTimes
 Unchanged = Callable[[], AbstractContextManager[None]]
 """Makes a context in which passes leave recurrent states as they were."""
 
+Gathered = Callable[[], X | None]
+"""What the routers of the last pass chose, on the device; None: there are none."""
+
 _WARM_UPS = 2
 """Passes on a side stream before capture, as torch asks for: libraries make their workspaces."""
 
@@ -36,19 +39,29 @@ class GraphForward:
     """`forward` of one token, captured at its first call. One stream and one thread at a time."""
 
     def __init__(
-        self, inputs: Inputs, forward: Forward[X], unchanged: Unchanged = nullcontext
+        self,
+        inputs: Inputs,
+        forward: Forward[X],
+        unchanged: Unchanged = nullcontext,
+        gathered: Gathered = lambda: None,
     ) -> None:
         self._inputs, self._forward, self._unchanged = inputs, forward, unchanged
+        self._gathered = gathered
         self._captured: Captured | None = None
+        self.choices: X | None = None
+        """What `gathered` gave for the last call, on the host once its result is."""
 
     def __call__(self, pass_input: PassInput, pages: Ints, start: int) -> X:
         """The result for one token at position `start`, which the device or a replay has copied to the host."""
         if self._captured is None:
             result = self._forward(pass_input, pages, start)
+            chosen = self._gathered()
+            self.choices = None if chosen is None else chosen.cpu()
             arguments = pass_input, pages, start
             with self._unchanged():
-                self._captured = Captured(self._inputs, self._forward, arguments)
+                self._captured = Captured(self._inputs, self._forward, arguments, self._gathered)
             return result
+        self.choices = self._captured.choices
         return self._captured.replay(pass_input, pages, start)
 
     def watch(self, times: OpTimes | None) -> None:
@@ -65,7 +78,11 @@ class Captured:
     """
 
     def __init__(
-        self, inputs: Inputs, forward: Forward[X], arguments: tuple[PassInput, Ints, int]
+        self,
+        inputs: Inputs,
+        forward: Forward[X],
+        arguments: tuple[PassInput, Ints, int],
+        gathered: Gathered,
     ) -> None:
         assert inputs.source is not None, "a pass begins with `embed` or `set_hidden`"
         self._input: Any = inputs.source
@@ -77,12 +94,15 @@ class Captured:
                 result = forward(*arguments)
         here.wait_stream(side)
         self._host = torch.empty(result.shape, pin_memory=result.is_cuda)
+        self.choices = _room_for(gathered())
         self._graph = torch.cuda.CUDAGraph()
         self._marks = Marks()
         self._times: PassTimes | None = None
         with capturing(self._graph, side):
             self._marks.begun.record()
             self._host.copy_(forward(*arguments), non_blocking=True)
+            if self.choices is not None and (chosen := gathered()) is not None:
+                self.choices.copy_(chosen, non_blocking=True)
             self._marks.ended.record()
 
     def watch(self, times: OpTimes | None) -> None:
@@ -104,3 +124,10 @@ class Captured:
             self._times.launch()
         self._graph.replay()
         return self._host
+
+
+def _room_for(chosen: X | None) -> X | None:
+    """Memory of the host for as much: none can be had in a capture."""
+    if chosen is None:
+        return None
+    return torch.empty(chosen.shape, dtype=chosen.dtype, pin_memory=chosen.is_cuda)

@@ -35,6 +35,9 @@ class FeedForwardOps(RowOps):
 
     def __init__(self, stream: ExpertStream) -> None:
         self._stream = stream
+        self.chosen: list[X] = []
+        """What each router of the last pass chose, (1, top_k), where it was of one token. Kept alive: a captured pass
+        writes them anew every time."""
         self._counters: X | None = None
         """Of programs that have ended (`graph.signals`): zeros between launches."""
 
@@ -80,6 +83,7 @@ class FeedForwardOps(RowOps):
         (logits,) = self.linears(normed, [router], [logit_bias])
         biases, factors = (None if one is None else as_vector(one) for one in (bias, scales))
         choose_experts(logits, biases, factors, routing, ids, weights)
+        self._keep_choice(ids)
         return normed, ids, weights
 
     def route_in_one(
@@ -107,7 +111,16 @@ class FeedForwardOps(RowOps):
             self._counters = torch.zeros(gemv.GEMV_MAX_ROWS, dtype=torch.int32, device=x.device)
         using = Router(as_vector(norm), eps, matrix, routing, *others)
         norm_route(x, using, out, self._counters, request, ahead)
+        self._keep_choice(ids)
         return normed, ids, weights
+
+    def _keep_choice(self, ids: X) -> None:
+        if len(ids) == 1:
+            self.chosen.append(ids)
+
+    def gathered_choices(self) -> X | None:
+        """What all routers of the last pass of one token chose, (routers, top_k); None: there are none."""
+        return torch.cat(self.chosen) if self.chosen else None
 
     def moe_add(
         self,

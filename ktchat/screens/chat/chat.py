@@ -16,6 +16,7 @@ from ktchat.screens.chat import keys
 from ktchat.screens.chat.branch_flow import BranchFlow
 from ktchat.screens.chat.download_flow import DownloadFlow
 from ktchat.screens.chat.file_flow import FileFlow
+from ktchat.screens.chat.insight_flow import InsightFlow
 from ktchat.screens.chat.model_flow import ModelFlow
 from ktchat.screens.chat.overflow_flow import OverflowFlow
 from ktchat.screens.chat.replies import Replies
@@ -53,7 +54,17 @@ class ChatScreen(TurnActions):
         self.overflow = OverflowFlow(self, self.activity, self.models, self.sessions)
         self.replies.overflow, self.overflow.send = self.overflow, self.replies.send
         self.thinking = ThinkingFlow(self, self.activity)
+        self.insight = InsightFlow(self)
+        self.replies.insight = self.insight.take
         self.downloads = DownloadFlow(self, self.activity, self.models)
+
+    def place_parts(self, overlay: bool | None = None) -> None:
+        super().place_parts(overlay)
+        self.insight.place()
+
+    def refresh_status(self) -> None:
+        super().refresh_status()
+        self.insight.show()
 
     # What the widgets say.
 
@@ -118,9 +129,17 @@ class ChatScreen(TurnActions):
 
     # Actions.
 
+    def action_toggle_insight(self) -> None:
+        """Show or hide how replies are computed."""
+        self.insight.toggle()
+
     def action_stop(self) -> None:
-        """Esc: stop what goes on; else back to the prompt."""
+        """Esc: close what lies above the conversation; else stop what goes on; else back to the prompt."""
+        if self.insight.close(only_cover=True):
+            return
         if self.models.take_back() or self.replies.stop() or self.models.stop():
+            return
+        if self.focused is self.prompt and not self._overlay and self.insight.close():
             return
         self.hide_overlay()
         self.screen.clear_selection()

@@ -16,6 +16,7 @@ from ktchat.screens.chat import keys
 from ktchat.screens.chat.activity import Activity
 from ktchat.screens.chat.draft_counting import DraftCounting
 from ktchat.widgets.bars import Header, KeyBar, Status
+from ktchat.widgets.chat.insight_panel import InsightPanel
 from ktchat.widgets.chat.message import MessageView
 from ktchat.widgets.chat.prompt import Prompt
 from ktchat.widgets.chat.session_list import SessionList
@@ -67,6 +68,7 @@ class Frame(Screen[None]):
         self.status = Status()
         self.prompt = Prompt("Ask anything")
         self.key_bar = KeyBar(keys.IDLE)
+        self.insight_panel = InsightPanel()
         self._draft = DraftCounting(self.prompt, self.activity)
         self._overlay = False  # the list is shown above the conversation, on a narrow screen
 
@@ -80,6 +82,7 @@ class Frame(Screen[None]):
                 with Column(id="foot"):
                     yield self.status
                     yield self.prompt
+            yield self.insight_panel
         yield self.key_bar
         yield TooSmall()
 
@@ -214,6 +217,8 @@ class Frame(Screen[None]):
     def _show_keys(self) -> None:
         if isinstance(self.focused, SessionList):
             shown = keys.SESSIONS
+        elif isinstance(self.focused, InsightPanel):
+            shown = keys.INSIGHT
         elif isinstance(self.focused, TurnView):
             view = self.focused
             shown = keys.of_turn(view.place.of > 1, view.turn.can_go_on)

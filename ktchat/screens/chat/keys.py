@@ -57,6 +57,13 @@ KEYS = (
         "Thinking on, off, more or less, where the model offers it",
     ),
     Key("f8", "F8", "answer_now", "answer now", "End the thinking: the model goes on and answers"),
+    Key(
+        "f12",
+        "F12",
+        "toggle_insight",
+        "inside",
+        "Inside the model: experts, bytes a token, what limits, speed over time",
+    ),
     Key("ctrl+o", "Ctrl+O", "models", "models", "Models: open, download, check and delete them"),
     Key("f5", "F5", "load_on_cpu", "on the CPU", "Load the model on the CPU, without the GPU"),
     Key(
@@ -107,6 +114,7 @@ IDLE: tuple[Shown, ...] = (
     ("F4", "edit", "screen.edit"),
     ("F3", "copy", "screen.copy_reply"),
     ("Ctrl+N", "new", "screen.new_session"),
+    ("F12", "inside", "screen.toggle_insight"),
     ("Ctrl+Q", "quit", "app.quit"),
 )
 STREAMING: tuple[Shown, ...] = (("Esc", "stop", "screen.stop"), *IDLE)
@@ -143,6 +151,12 @@ MESSAGE: tuple[Shown, ...] = (
     ("Up Down", "walk", "screen.nothing"),
     ("Esc", "back", "screen.stop"),
     ("t", "thinking", "screen.message_action('fold')"),
+)
+INSIGHT: tuple[Shown, ...] = (
+    ("F12", "close", "screen.toggle_insight"),
+    ("Up Down", "scroll", "screen.nothing"),
+    ("Esc", "back", "screen.stop"),
+    *IDLE[4:6],
 )
 UNREAD: tuple[Shown, ...] = (
     ("u", "bring back", "screen.bring_back"),

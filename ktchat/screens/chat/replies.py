@@ -14,6 +14,7 @@ from engine.protocol import (
     Failed,
     Figures,
     Finished,
+    Insight,
     Loaded,
     Prefilled,
     Quiet,
@@ -40,10 +41,9 @@ class Replies:
     """What is being said, and what will be said next."""
 
     def __init__(self, frame: Frame, activity: Activity, listing: SessionListing) -> None:
-        self._frame = frame
-        self._activity = activity
+        self._frame, self._activity, self._listing = frame, activity, listing
         self._context = activity.context
-        self._listing = listing
+        self.insight: Callable[[ChatSession, Insight], None] = lambda chat, insight: None
         self._tokens = 0
         self._header_at = 0.0
         self.overflow: Guard | None = None
@@ -241,6 +241,9 @@ class Replies:
             return
         if isinstance(update, Quiet):
             frame.show_quiet(update.quiet)
+            return
+        if isinstance(update, Insight):
+            self.insight(chat, update)
             return
         frame.transcript.feed(update)
         if isinstance(update, Text | Thinking | WasThinking):
