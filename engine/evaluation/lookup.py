@@ -164,7 +164,8 @@ def bench_lookup(
         context = max(len(replay.prompt) + len(replay.reply) for replay in replays) + 1
         if context > spec.context:
             raise RequestError(
-                f"{context} tokens do not fit", f"{path.name} has a context of {spec.context}"
+                f"{count(context)} tokens do not fit",
+                f"{path.name} has a context of {count(spec.context)}",
             )
         request = Load(str(path), context, count, device="cpu")
         runtime = open_native(

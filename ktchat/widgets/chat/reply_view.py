@@ -18,6 +18,7 @@ from ktchat.store.tree import Part, Place
 from ktchat.widgets.chat.markdown import Document
 from ktchat.widgets.chat.message import actions
 from ktchat.widgets.chat.plain import PlainText
+from ktchat.widgets.chat.program_lines import MARK, marked, note, said
 from ktchat.widgets.chat.turn_view import ALONE, TurnView
 from ktchat.widgets.formats import counted, first_token, whole_seconds
 from ktchat.widgets.lines import BLANK, Line, indent, styled, wrap
@@ -190,10 +191,10 @@ class ReplyView(TurnView):
         return styled(" · ".join(parts), ".dim")
 
     def body(self, width: int) -> list[Line]:
-        rows = [_note(notice) for notice in self._notices]
+        rows = [row for notice in self._notices for row in note(notice, width)]
         rows.extend(self._thinking_rows(width))
         if self._live is not None and self._live.activity and not self._live.thinking_since:
-            rows.append(Line(styled(self._live.activity, ".note")))
+            rows.extend(note(self._live.activity, width))
         rows.extend(self.document.lines(width))
         ending = self._ending(width)
         if ending and self.document.source:
@@ -231,23 +232,23 @@ class ReplyView(TurnView):
             return self._failure(width)
         ending = _ENDINGS.get(turn.state) or _REASONS.get(turn.reason or "")
         if ending is None:
-            return [] if turn.raw_reply or turn.raw_thinking else [_note("an empty reply")]
-        words = styled(*ending)
+            empty = not (turn.raw_reply or turn.raw_thinking)
+            return note("an empty reply", width) if empty else []
+        words, style = styled(*ending), ending[1]
         if self.last and turn.can_go_on:
             words += styled(" · ", ".note") + styled("F9 goes on", ".action", ("go_on", ()))
-        return wrap(words, width)
+        return said(words, style, width)
 
     def _failure(self, width: int) -> list[Line]:
         error = self.turn.error
         assert error is not None
-        rows = wrap(styled(one_line(error.what, 400), ".error"), width - 2)
+        rows = wrap(styled(one_line(error.what, 400), ".error"), width - len(MARK))
         for sentence in (error.why, error.todo):
             if sentence:
-                rows.extend(wrap(Content(one_line(sentence, 400)), width - 2))
+                rows.extend(wrap(Content(one_line(sentence, 400)), width - len(MARK)))
         if self.last:
             rows.append(Line(styled("Ctrl+R try again", ".action", ("regenerate", ()))))
-        bar = styled("▌ ", ".error")
-        return indent(rows, bar, bar)
+        return marked(rows, ".error")
 
     # Actions.
 
@@ -288,7 +289,3 @@ _REASONS = {
     "context": ("the context is full", ".warning"),
     "repeats": ("stopped: it said the same again and again", ".warning"),
 }
-
-
-def _note(text: str) -> Line:
-    return Line(styled(text, ".note"))
