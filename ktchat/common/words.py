@@ -24,6 +24,16 @@ def progress(event: Progress) -> str:
     return words if left is None else f"{words} · {duration(left)} left"
 
 
+ENDINGS = {
+    "stopped": "stopped",
+    "interrupted": "interrupted: the program ended before the reply did",
+    "length": "the reply reached its limit of tokens",
+    "context": "the context is full",
+    "repeats": "stopped: it said the same again and again",
+}
+"""How a reply ended, by its state or its reason, where it is not at its end."""
+
+
 def counted(number: int, noun: str) -> str:
     """`1 token`, `2,310 tokens`."""
     return f"{count(number)} {noun}{'' if number == 1 else 's'}"

@@ -230,14 +230,15 @@ class ReplyView(TurnView):
             return []
         if turn.state == TurnState.FAILED and turn.error is not None:
             return self._failure(width)
-        ending = _ENDINGS.get(turn.state) or _REASONS.get(turn.reason or "")
-        if ending is None:
+        how = turn.state if turn.state in words.ENDINGS else turn.reason or ""
+        if how not in words.ENDINGS:
             empty = not (turn.raw_reply or turn.raw_thinking)
             return note("an empty reply", width) if empty else []
-        words, style = styled(*ending), ending[1]
+        style = ".warning" if how in _WARNINGS else ".note"
+        ending = styled(words.ENDINGS[how], style)
         if self.last and turn.can_go_on:
-            words += styled(" · ", ".note") + styled("F9 goes on", ".action", ("go_on", ()))
-        return said(words, style, width)
+            ending += styled(" · ", ".note") + styled("F9 goes on", ".action", ("go_on", ()))
+        return said(ending, style, width)
 
     def _failure(self, width: int) -> list[Line]:
         error = self.turn.error
@@ -280,12 +281,4 @@ _EVENTS: dict[type, Callable[..., None]] = {
     Notice: ReplyView._noticed,
 }
 _ACTIONS = {"continue": "go_on"}
-_ENDINGS = {
-    TurnState.STOPPED: ("stopped", ".note"),
-    TurnState.INTERRUPTED: ("interrupted: the program ended before the reply did", ".note"),
-}
-_REASONS = {
-    "length": ("the reply reached its limit of tokens", ".note"),
-    "context": ("the context is full", ".warning"),
-    "repeats": ("stopped: it said the same again and again", ".warning"),
-}
+_WARNINGS = ("context", "repeats")
