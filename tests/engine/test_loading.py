@@ -249,7 +249,7 @@ async def test_a_context_that_cannot_fit_is_refused(folder: Path) -> None:
 async def test_a_context_beyond_the_training_is_noticed(folder: Path) -> None:
     (loading,) = await talk(tiny_model("qwen3moe", folder), context=2000)
     assert loading[-1].context == 2000
-    assert any(isinstance(e, Notice) and "trained for 1024" in e.text for e in loading)
+    assert any(isinstance(e, Notice) and "trained for 1,024" in e.text for e in loading)
 
 
 async def test_a_file_that_changed_since_its_check_is_told_of_before_it_is_loaded(

@@ -1,7 +1,8 @@
 """`python -m tests.support.fake_cli SCRIPT ARGUMENT...`: the command line over a scripted engine.
 
 SCRIPT is a JSON object: the fields of a `Reply`, how many `times` its text comes, and
-`load_seconds` and `think`, what the model offers. At the end the names of the
+`load_seconds`, `think`, what the model offers, and `context`, its tokens; or `replies`, such objects one
+after another (none: the message comes back). At the end the names of the
 imported modules are written to the file in KTCHAT_TEST_MODULES, if set. With KTCHAT_TEST_READY set,
 that file appears as soon as the program's first line has run.
 """
@@ -29,10 +30,14 @@ def main() -> int:
 
         load_seconds = script.pop("load_seconds", 0.0)
         think = tuple(script.pop("think", ()))
-        script["text"] = script.get("text", "") * script.pop("times", 1)
-        if words := script.pop("error", ""):
-            script["error"] = ContextError(words)
-        return FakeEngine([Reply(**script)], load_seconds=load_seconds, think=think)
+        context = script.pop("context", 4096)
+        replies = []
+        for fields in script.pop("replies", [script]):
+            fields["text"] = fields.get("text", "") * fields.pop("times", 1)
+            if words := fields.pop("error", ""):
+                fields["error"] = ContextError(words)
+            replies.append(Reply(**fields))
+        return FakeEngine(replies, context, load_seconds, think=think)
 
     code = ktchat.__main__.main(engine)  # type: ignore[arg-type]
     if report := os.environ.get("KTCHAT_TEST_MODULES"):

@@ -95,8 +95,6 @@ MESSAGES = (
     "A message that begins with / is sent with a blank before it.",
 )
 BY_NAME = {command.name: command for command in COMMANDS}
-AT_ONCE = ("/answer", "/stop")
-"""What is taken while a reply is being written; all else waits for its end."""
 
 
 async def take(plain: PlainChat, text: str) -> None:

@@ -164,13 +164,19 @@ class Program:
             plain.leaving = 0
             self._loop.call_soon_threadsafe(plain.stop)
             return False
-        for text in typed:
-            if text.strip() == "/stop":
-                self._loop.call_soon_threadsafe(plain.stop)
-            elif text.strip() == "/answer" and plain.thinking:
-                self._loop.call_soon_threadsafe(plain.chat.answer_now)
-            elif text.strip():
-                self._reader.wait_with(text)
+        for lines in typed:
+            self._reader.wait_with([line for line in lines if not self._taken_at_once(line)])
+        return True
+
+    def _taken_at_once(self, line: str) -> bool:
+        """Whether a line is a command for what goes on now; all else waits for its end."""
+        plain, command = self._plain, line.strip()
+        if command == "/stop":
+            self._loop.call_soon_threadsafe(plain.stop)
+        elif command == "/answer" and plain.thinking:
+            self._loop.call_soon_threadsafe(plain.chat.answer_now)
+        else:
+            return False
         return True
 
     def _listen(self) -> None:

@@ -33,7 +33,7 @@ class Reader:
         self.pasted = 0
         """Lines of the last message that came at once; 0: they were typed."""
         self._bytes = b""  # read, and no whole line yet
-        self._waiting: list[str] = []  # messages that were typed ahead
+        self._ahead: list[tuple[str, bool]] = []  # lines typed ahead; whether with the one before
         self._over = False
         if self.edits:
             os.environ["TERM"] = "dumb"
@@ -50,6 +50,8 @@ class Reader:
 
     def line(self, prompt: str, prefill: str = "") -> str:
         """One line. Raises `EOFError` at the end of the input; an interrupt passes through."""
+        if self._ahead:
+            return self._ahead.pop(0)[0]
         if self.edits:
             return self._edited(prompt, prefill)
         if self.at_terminal:
@@ -91,8 +93,6 @@ class Reader:
         """The next message: a line, or several: a line ends with a backslash, or all stands between two `\"\"\"`,
         or they were pasted at once. Raises `EOFError`."""
         self.unfinished, self.pasted = "", 0
-        if self._waiting:
-            return self._waiting.pop(0)
         lines: list[str] = []
         try:
             for line in self._lines(prefill):
@@ -139,12 +139,14 @@ class Reader:
         return []
 
     def _more_at_once(self) -> bool:
+        if self._ahead:
+            return self._ahead[0][1]
         return b"\n" in self._bytes or bool(select.select([0], [], [], PASTE_SECONDS)[0])
 
     # While something else goes on, the terminal itself takes lines.
 
-    def typed(self) -> list[str]:
-        """Messages that were typed while something went on; reads what is there. Raises `EOFError`."""
+    def typed(self) -> list[list[str]]:
+        """What was typed while something went on, lines that came at once together. Raises `EOFError`."""
         while select.select([0], [], [], 0)[0]:
             data = os.read(0, 1 << 16)
             if not data:
@@ -153,22 +155,23 @@ class Reader:
         whole, end, self._bytes = self._bytes.rpartition(b"\n")
         if not end:
             return []
-        text = _text(whole)
-        return text.split("\n") if text.startswith("/") else [text]
+        lines = _text(whole).split("\n")
+        return [[line] for line in lines] if lines[0].startswith("/") else [lines]
 
-    def wait_with(self, message: str) -> None:
-        """Keep a message that was typed ahead: it is the next one."""
-        self._waiting.append(message)
+    def wait_with(self, lines: Sequence[str]) -> None:
+        """Keep lines that were typed ahead: they come next."""
+        self._ahead += [(line, number > 0) for number, line in enumerate(lines)]
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a message was typed ahead."""
-        return bool(self._waiting)
+        """Whether the next message was typed ahead, at least its beginning."""
+        return bool(self._ahead)
 
     @property
     def left(self) -> str:
         """All that was typed and is no message yet."""
-        parts = [*self._waiting, self.unfinished, _text(self._bytes) if self.at_terminal else ""]
+        ahead = (line for line, _ in self._ahead)
+        parts = [self.unfinished, *ahead, _text(self._bytes) if self.at_terminal else ""]
         return "\n".join(part for part in parts if part.strip())
 
     # Editing.
