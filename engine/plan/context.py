@@ -76,7 +76,7 @@ def _too_large(spec: ModelSpec, context: int, free: int, most: int, kv: KvKind) 
         f"{spec.name} does not fit into memory",
         f"Its weights take {byte_size(weights)} and a context of {count(context)} tokens {byte_size(cache)}, "
         f"with {byte_size(reserve_bytes(spec))} to work in; {byte_size(free)} are free",
-        f"Use a context of at most {most} tokens"
+        f"Use a context of at most {count(most)} tokens"
         if most >= CONTEXT_STEP
         else "Close other programs, or choose a smaller model or quantisation",
     )

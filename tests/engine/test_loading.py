@@ -87,9 +87,9 @@ def test_a_context_asked_for_is_kept_or_refused_with_numbers(spec: ModelSpec) ->
         choose_context(20000, model, 16 * GIB)
     page = 32 * kv_row_bytes(1 << 20, "f16")
     most = ((16 * GIB - 2 * GIB - RESERVE) // page - 1) * 32  # one of the pages is spare
-    assert f"at most {most} tokens" in caught.value.todo
+    assert f"at most {most:,} tokens" in caught.value.todo
     assert "2.1 GB" in caught.value.why
-    assert "20000 tokens 21.3 GB" in caught.value.why
+    assert "20,000 tokens 21.3 GB" in caught.value.why
     assert "17.2 GB are free" in caught.value.why
     assert choose_context(most, model, 16 * GIB) == most
     for bad in (0, -5):

@@ -88,8 +88,13 @@ class Program:
         """Read the next message or command, and see it done."""
         plain, reader = self._plain, self._reader
         ahead, prefill = reader.is_waiting, plain.prefill
+        if ahead or not reader.fits(prefill):
+            prefill = ""
+            if plain.prefill and not ahead:
+                reader.remember([plain.prefill])
+                self._voice.say("Up brings the message into the line")
         try:
-            text = self._read(lambda: reader.message("" if ahead else prefill))
+            text = self._read(lambda: reader.message(prefill))
         except EOFError:
             plain.leaving = 0
             return

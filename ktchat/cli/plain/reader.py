@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from unicodedata import east_asian_width
 
 from ktchat.cli import output
 
@@ -175,6 +177,11 @@ class Reader:
         return "\n".join(part for part in parts if part.strip())
 
     # Editing.
+
+    def fits(self, text: str) -> bool:
+        """Whether a text can stand in the line from its beginning: a longer one would be shown from its end."""
+        width = sum(2 if east_asian_width(char) in "WF" else 1 for char in text)
+        return "\n" not in text and len(YOU) + width < shutil.get_terminal_size().columns - 1
 
     def remember(self, messages: Sequence[str]) -> None:
         """Put messages behind the history, the newest last."""
