@@ -16,6 +16,9 @@ from tests.tui.terminal import Terminal
 ENTER, UP, CTRL_C, CTRL_D, CTRL_U = "\r", "\x1b[A", "\x03", "\x04", "\x15"
 PROMPT = "You: "
 
+RUNNING: list[Terminal] = []
+"""Chats of the test that runs: closed at its end, whatever becomes of it."""
+
 
 class Chat(Terminal):
     """`Chat(home, text="a reply")` on a scripted engine; without a reply it says the message again."""
@@ -27,6 +30,7 @@ class Chat(Terminal):
             script["replies"] = []
         command = ("-m", "tests.support.fake_cli", json.dumps(script), "--plain", *options)
         super().__init__(*command, home=home, **(env or {}))
+        RUNNING.append(self)
         self.home = home
         self._seen = 0  # bytes that an earlier `sees` has gone past
 

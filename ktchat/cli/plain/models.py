@@ -78,6 +78,8 @@ async def model(plain: PlainChat, argument: str) -> None:
     named = argument.strip("'\"")
     if named.isdecimal() and not Path(named).exists():
         number = int(named)
+        if not plain.models:
+            plain.models = [entry.path for entry in await ask(_found, _recent(plain))]
         if not 1 <= number <= len(plain.models):
             plain.say(f"there is no model {number} in the list: /model shows it")
             return
@@ -90,7 +92,7 @@ async def model(plain: PlainChat, argument: str) -> None:
 async def _list(plain: PlainChat) -> None:
     loaded = plain.chat.loaded
     plain.say(f"model: {_facts(loaded)}" if loaded else "no model is loaded")
-    entries = await ask(_found, plain.settings.settings.recent_models)
+    entries = await ask(_found, _recent(plain))
     plain.models = [entry.path for entry in entries]
     plain.say("models here; /model N or /model FILE opens one, ktchat models pull gets others")
     for number, entry in enumerate(entries, 1):
@@ -98,6 +100,10 @@ async def _list(plain: PlainChat) -> None:
         facts = entry.error or " · ".join(filter(None, (entry.quantisation, size)))
         guide = ", the built-in guide" if paths.is_guide(entry.path) else ""
         plain.voice.item(f"{number}. {entry.name}{guide} · {facts}")
+
+
+def _recent(plain: PlainChat) -> tuple[str, ...]:
+    return plain.settings.settings.recent_models
 
 
 def _found(recent: tuple[str, ...]) -> list[ModelEntry]:

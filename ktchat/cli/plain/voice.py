@@ -15,8 +15,8 @@ PROGRESS_SECONDS = 5.0
 MOST_HELD = 400
 """Characters without a break that are held back."""
 
-_BREAK = re.compile(r"[\s\u2e80-\uffdc\U00020000-\U0003ffff](?=[^\s]*$)")
-"""The last place where a line of text may be cut: behind white space, or a character that is a word by itself."""
+_BREAK = re.compile(r".*[\s\u2e80-\uffdc\U00020000-\U0003ffff]", re.DOTALL)
+"""Text up to the last place where it may be cut: behind white space, or a character that is a word by itself."""
 
 
 class Voice:
@@ -55,7 +55,7 @@ class Voice:
         if not self._by_words:
             end = self._held.rfind("\n") + 1
         else:
-            found = _BREAK.search(self._held)
+            found = _BREAK.match(self._held)
             end = found.end() if found else 0
         self._write(self._held[: end or (len(self._held) if len(self._held) > MOST_HELD else 0)])
 
