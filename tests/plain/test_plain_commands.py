@@ -207,8 +207,10 @@ def test_nothing_is_sent_where_the_person_leaves_it(tmp_path: Path) -> None:
         chat.next("all stays as it was; nothing was sent")
         chat.next("Up brings the message into the line")
         chat.next(PROMPT)
+    chat.say("/sessions")
     assert chat.leave() == 0
     assert len(saved(tmp_path)[0].turns) == 2
+    Chat(tmp_path).next("ktchat: a message was not sent: more more")
 
 
 def test_the_choice_can_be_kept(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ if ready := os.environ.get("KTCHAT_TEST_READY"):
 def main() -> int:
     """Run the command line with a scripted engine in the engine's place."""
     script = json.loads(sys.argv.pop(1))
+    if "--plain" in sys.argv:
+        _be_patient()
 
     def engine() -> object:
         from engine.errors import ContextError
@@ -43,6 +45,14 @@ def main() -> int:
     if report := os.environ.get("KTCHAT_TEST_MODULES"):
         Path(report).write_text("\n".join(sorted(sys.modules)))
     return code
+
+
+def _be_patient() -> None:
+    """The plain chat waits as long as a busy hour needs: for the second Ctrl+C, and for the end."""
+    from ktchat.cli.plain import program
+    from tests.support.clock import PATIENCE
+
+    program.QUIT_SECONDS = program.CLOSE_SECONDS = program.LEAVE_SECONDS = PATIENCE
 
 
 if __name__ == "__main__":

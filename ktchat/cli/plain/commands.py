@@ -104,6 +104,8 @@ async def take(plain: PlainChat, text: str) -> None:
         return
     command = _named(text)
     if command is None:
+        if plain.chat.draft != text:  # it was taken out of the line
+            plain.chat.keep_draft("")
         await send(plain, text)
         return
     name, argument = command

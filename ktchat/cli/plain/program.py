@@ -27,12 +27,13 @@ from ktchat.cli.plain.state import PlainChat
 from ktchat.cli.plain.voice import Voice
 from ktchat.common import paths
 from ktchat.common.settings import SettingsFile
+from ktchat.common.text import one_line
 from ktchat.session.chat import ChatSession, Engine
 from ktchat.store.store import Store
 
 QUIT_SECONDS = 2.0
 """Time within which a second Ctrl+C leaves."""
-CLOSE_SECONDS, WRITE_SECONDS = 1.5, 1.0
+CLOSE_SECONDS, WRITE_SECONDS = 10.0, 1.0
 """Time that saving and ending the engine may take on the way out, and of it the writing of the KV cache."""
 LEAVE_SECONDS = 1.8
 """How long a program that was told to end may take."""
@@ -58,6 +59,7 @@ class Program:
         self._ended = 0  # the signal that ends the program
         self._interrupted_at = 0.0
         self._put_away = ""  # what was typed when the line was left
+        self._aside = ""  # what was not sent and is in the history
         self.unsaved = ""
         """Words on what could not be saved."""
 
@@ -73,7 +75,7 @@ class Program:
                 while self._plain.leaving is None and not self._ended:
                     self._next()
         finally:
-            left = self._reader.left or self._plain.prefill or self._put_away
+            left = self._reader.left or self._plain.prefill or self._put_away or self._aside
             self._wait(self._close(left), takes_lines=False)
             self._loop.call_soon_threadsafe(self._loop.stop)
             thread.join(CLOSE_SECONDS)
@@ -91,7 +93,8 @@ class Program:
         if ahead or not reader.fits(prefill):
             prefill = ""
             if plain.prefill and not ahead:
-                reader.remember([plain.prefill])
+                self._aside = plain.prefill
+                reader.remember([self._aside])
                 self._voice.say("Up brings the message into the line")
         try:
             text = self._read(lambda: reader.message(prefill))
@@ -108,7 +111,15 @@ class Program:
             self._voice.echo(f"You: {text}")
         if reader.pasted:
             self._voice.say(f"{reader.pasted} lines came at once: they are one message")
-        self._wait(commands.take(plain, text))
+        if not text.startswith("/"):
+            self._aside = ""
+        try:
+            self._wait(commands.take(plain, text))
+        except output.OutputClosedError:
+            raise
+        except Exception as error:  # a fault of our own: said, not hidden, and the chat goes on
+            plain.failed = True
+            self._voice.say(f"an internal error: {type(error).__name__}: {one_line(str(error))}")
 
     def _read(self, read: Any) -> str:
         if self._ended:

@@ -59,7 +59,7 @@ class Reader:
         if self.at_terminal:
             output.write(prompt)
         while b"\n" not in self._bytes:
-            data = b"" if self._over else os.read(0, 1 << 16)
+            data = b"" if self._over else _read()
             if not data:
                 self._over = True
                 break
@@ -150,7 +150,7 @@ class Reader:
     def typed(self) -> list[list[str]]:
         """What was typed while something went on, lines that came at once together. Raises `EOFError`."""
         while select.select([0], [], [], 0)[0]:
-            data = os.read(0, 1 << 16)
+            data = _read()
             if not data:
                 raise EOFError
             self._bytes += data.replace(b"\r", b"\n")
@@ -204,6 +204,14 @@ class Reader:
             readline.set_completer_delims(" \n")
             readline.set_completer(completed)
             readline.parse_and_bind("tab: complete")
+
+
+def _read() -> bytes:
+    """What is there of standard input; nothing: it is at its end, or its terminal is gone."""
+    try:
+        return os.read(0, 1 << 16)
+    except OSError:
+        return b""
 
 
 def _text(data: bytes) -> str:

@@ -57,11 +57,15 @@ class Voice:
         else:
             found = _BREAK.match(self._held)
             end = found.end() if found else 0
-        self._write(self._held[: end or (len(self._held) if len(self._held) > MOST_HELD else 0)])
+        if not end and len(self._held) > MOST_HELD:
+            end = len(self._held)
+        text, self._held = self._held[:end], self._held[end:]
+        self._write(text)
 
     def finish(self) -> None:
         """Write what is held, and end its line."""
-        self._write(self._held)
+        text, self._held = self._held, ""
+        self._write(text)
         if not self._at_line_start:
             self._write("\n")
 
@@ -77,12 +81,10 @@ class Voice:
             self.say(words)
 
     def _write(self, text: str) -> None:
-        if not text:
-            return
-        self._held = self._held[len(text) :] if self._held.startswith(text) else self._held
         lines = []
         for line in text.splitlines(keepends=True):
             forged = self._at_line_start and line.startswith(MARK.strip())
             lines.append(f" {line}" if forged else line)
             self._at_line_start = line.endswith("\n")
-        output.write("".join(lines))
+        if text:
+            output.write("".join(lines))
