@@ -180,7 +180,7 @@ def _check(path: Path, spec: ModelSpec, context: int, versus: bool) -> None:
     if context > spec.context:
         raise RequestError(
             f"{count(context)} tokens do not fit",
-            f"{path.name} has a context of {spec.context}",
+            f"{path.name} has a context of {count(spec.context)}",
             "Use a smaller --prompt, --gen or --context-fill",
         )
 

@@ -141,7 +141,7 @@ def _opened(path: Path, request: Request, cache: CacheFolder, report: Report) ->
         if request.context > spec.context:
             raise RequestError(
                 f"{count(request.context)} tokens do not fit",
-                f"{path.name} has a context of {spec.context}",
+                f"{path.name} has a context of {count(spec.context)}",
                 f"Use --restore {spec.context - MORE - 1}",
             )
         runtime = open_native(

@@ -157,6 +157,7 @@ class Frame(Screen[None]):
         self.show_thinking(chat)
         if model is None:
             self.header.show_model("no model")
+            self.welcome.show_model("", False)
             self.header.show_context(0, 0)
             return
         name, quantisation = one_line(model.name, 60), one_line(model.quantisation, 20)
