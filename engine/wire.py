@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 from engine.common.insight import HOPS, MAX_SLICES, ExpertCounts, NoExperts
+from engine.common.units import byte_size
 from engine.errors import EngineError, KtchatError, RequestError
 from engine.protocol import (
     AnswerNow,
@@ -73,7 +74,9 @@ def encode(item: Item) -> bytes:
     body = item.error.to_dict() if isinstance(item, Failed) else dataclasses.asdict(item)
     data = json.dumps([type(item).__name__, body], ensure_ascii=True).encode()
     if len(data) > MAX_FRAME:
-        raise RequestError("The conversation is too long to be sent", f"It takes {len(data)} bytes")
+        raise RequestError(
+            "The conversation is too long to be sent", f"It takes {byte_size(len(data))}"
+        )
     return _LENGTH.pack(len(data)) + data
 
 

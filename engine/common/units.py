@@ -10,14 +10,14 @@ MANY_TOKENS_A_SECOND = 1000
 
 
 def count(number: int) -> str:
-    """A whole number with its thousands apart: `2 310`."""
-    return f"{number:,}".replace(",", " ")
+    """A whole number with its thousands apart: `2,310`. Every number that people read is written so."""
+    return f"{number:,}"
 
 
 def short_count(number: int) -> str:
     """A number of tokens in at most four characters: `512`, `3.1k`, `41k`, `1.2M`.
 
-    Whole multiples of 1024 are shown as such, since contexts are: 32 768 is `32k`.
+    Whole multiples of 1024 are shown as such, since contexts are: 32,768 is `32k`.
     """
     if number >= 1024 and number % 1024 == 0 and number < 1 << 20:
         return f"{number >> 10}k"
@@ -34,23 +34,23 @@ def byte_size(number: int) -> str:
         if value < 999.5 or unit == "TB":
             break
         value /= 1000
-    return f"{value:.0f} {unit}" if value >= 99.95 or unit == "B" else f"{value:.1f} {unit}"
+    return f"{value:,.0f} {unit}" if value >= 99.95 or unit == "B" else f"{value:.1f} {unit}"
 
 
 def gb_s(speed: float) -> str:
-    """A reading speed: `42 GB/s`, `4.2 GB/s`."""
-    return f"{speed:.0f} GB/s" if speed >= 9.95 else f"{speed:.1f} GB/s"
+    """A reading speed: `3,350 GB/s`, `42 GB/s`, `4.2 GB/s`."""
+    return f"{speed:,.0f} GB/s" if speed >= 9.95 else f"{speed:.1f} GB/s"
 
 
 def rate(tok_s: float, measured: bool) -> str:
-    """`18.4 tok/s` or `2 120 tok/s` when measured, `~18 tok/s` or `> 1000 tok/s` when predicted.
+    """`18.4 tok/s` or `2,120 tok/s` when measured, `~18 tok/s` or `> 1,000 tok/s` when predicted.
 
     Models that fit the processor's cache are faster than what the memory's speed foretells.
     """
     if measured:
         return f"{tok_s:.1f} tok/s" if tok_s < 99.95 else f"{count(round(tok_s))} tok/s"
     if tok_s >= MANY_TOKENS_A_SECOND:
-        return f"> {MANY_TOKENS_A_SECOND} tok/s"
+        return f"> {count(MANY_TOKENS_A_SECOND)} tok/s"
     return f"~{tok_s:.0f} tok/s" if tok_s >= 9.95 else f"~{tok_s:.1f} tok/s"
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.common.units import byte_size
+from engine.common.units import byte_size, count
 from engine.errors import MemoryShortError, RequestError, UnsupportedModelError
 from engine.evaluation import bench_trace
 from engine.evaluation.bench_result import BenchResult, Load, Round, Speed
@@ -157,7 +157,7 @@ def _load(
     if runtime.context < context:
         runtime.close()
         raise MemoryShortError(
-            f"{context} tokens do not fit into the GPU's memory",
+            f"{count(context)} tokens do not fit into the GPU's memory",
             f"{runtime.context} do",
             "Use a smaller --prompt, --gen or --context-fill",
         )
@@ -179,8 +179,8 @@ def _check(path: Path, spec: ModelSpec, context: int, versus: bool) -> None:
         )
     if context > spec.context:
         raise RequestError(
-            f"{context} tokens do not fit",
-            f"{path.name} has a context of {spec.context}",
+            f"{count(context)} tokens do not fit",
+            f"{path.name} has a context of {count(spec.context)}",
             "Use a smaller --prompt, --gen or --context-fill",
         )
 

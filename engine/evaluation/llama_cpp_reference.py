@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from engine.common.llama_log import capture_log, logged_errors
+from engine.common.units import count
 from engine.errors import EngineError
 from engine.runtimes.llama_buffers import may_rearrange
 from kernels.ops import CacheKind, Floats
@@ -86,7 +87,7 @@ class LlamaCppReference:
         self._context = self._lib.llama_init_from_model(self._model, params)
         if not self._context:
             self.close()
-            raise EngineError("llama.cpp cannot make a context", f"{context} tokens")
+            raise EngineError("llama.cpp cannot make a context", f"{count(context)} tokens")
         self.clear()
 
     def clear(self) -> None:

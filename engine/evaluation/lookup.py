@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.common.json_files import assets_folder
+from engine.common.units import count as grouped
 from engine.errors import RequestError, UnsupportedModelError
 from engine.evaluation.bench import REST
 from engine.evaluation.conditions import Conditions, conditions
@@ -164,7 +165,8 @@ def bench_lookup(
         context = max(len(replay.prompt) + len(replay.reply) for replay in replays) + 1
         if context > spec.context:
             raise RequestError(
-                f"{context} tokens do not fit", f"{path.name} has a context of {spec.context}"
+                f"{grouped(context)} tokens do not fit",
+                f"{path.name} has a context of {grouped(spec.context)}",
             )
         request = Load(str(path), context, count, device="cpu")
         runtime = open_native(

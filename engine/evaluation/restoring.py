@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.common.units import count
 from engine.disk_cache.folder import CacheFolder
 from engine.errors import KtchatError, RequestError, UnsupportedModelError
 from engine.gguf.file import GGUFFile
@@ -139,8 +140,8 @@ def _opened(path: Path, request: Request, cache: CacheFolder, report: Report) ->
         assert isinstance(request.context, int)
         if request.context > spec.context:
             raise RequestError(
-                f"{request.context} tokens do not fit",
-                f"{path.name} has a context of {spec.context}",
+                f"{count(request.context)} tokens do not fit",
+                f"{path.name} has a context of {count(spec.context)}",
                 f"Use --restore {spec.context - MORE - 1}",
             )
         runtime = open_native(

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from engine.common.units import count
 from engine.errors import ContextError, RequestError
 from engine.generation.observing import Observer
 from engine.generation.repetition import RepetitionWatch
@@ -61,7 +62,7 @@ def _prompt(model: Model, request: Generate, emit: Emit) -> tuple[list[int], Spl
     if not request.messages:
         raise RequestError("There is nothing to answer", "The conversation holds no message")
     if request.max_tokens is not None and request.max_tokens < 1:
-        raise RequestError(f"A reply of {request.max_tokens} tokens is not possible")
+        raise RequestError(f"A reply of {count(request.max_tokens)} tokens is not possible")
     told = model.template.notice
     parts = model.template.render(request.messages, request.think)
     if (notice := model.template.notice) not in (None, told):
@@ -79,8 +80,8 @@ def _prompt(model: Model, request: Generate, emit: Emit) -> tuple[list[int], Spl
     if len(prompt) >= context:
         raise ContextError(
             "The conversation is longer than the model's context",
-            f"It has {len(prompt)} tokens; the context holds {context}, the reply included",
-            f"Cut at least {len(prompt) - context + 1} tokens, or start a new session",
+            f"It has {count(len(prompt))} tokens; the context holds {count(context)}, the reply included",
+            f"Cut at least {count(len(prompt) - context + 1)} tokens, or start a new session",
         )
     return prompt, splitter
 

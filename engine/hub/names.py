@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
+from engine.common.model_names import QUANTISATION
 from engine.common.split_names import Part, split_part
 from engine.hub.errors import NoModelError, UnsafeNameError
 from kernels.quants import IK_TYPES
@@ -22,13 +23,6 @@ MAX_PARTS = 1024
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"[\w][\w./-]{0,199}", re.ASCII)
-_QUANTISATION = re.compile(
-    r"(?<![A-Za-z0-9])"
-    r"(UD-)?((?:IQ[1-4]_(?:XXS|XS|S|M|NL)|IQ[1-6]_K(?:SS|S|L|T)?|Q[2-8]_K(?:_(?:XXS|XS|XL|S|M|L))?|Q[1-8]_[01]"
-    r"|TQ[12]_0|MXFP4(?:_MOE)?|NVFP4|BF16|F16|FP16|F32|FP32)(?:_R(?:4|8|16))?)"
-    r"(?![A-Za-z0-9])",
-    re.IGNORECASE,
-)
 _NOT_A_MODEL = re.compile(
     r"mmproj|imatrix|^mtp-|(?:^|[-._])(?:vocab|adapter|eagle-?3|dflash)(?:[-._]|$)", re.IGNORECASE
 )
@@ -196,7 +190,7 @@ def _unsafe(part: str) -> str:
 def quantisation_of(path: str) -> str:
     """The quantisation in a file's name, else in the names of its folders; empty if none."""
     for part in reversed(path.split("/")):
-        found = list(_QUANTISATION.finditer(part))
+        found = list(QUANTISATION.finditer(part))
         if found:
             prefix, kind = found[-1].groups()
             kind = {"FP16": "F16", "FP32": "F32"}.get(kind.upper(), kind.upper())

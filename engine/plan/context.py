@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.common.units import byte_size
+from engine.common.units import byte_size, count
 from engine.errors import MemoryShortError, RequestError
 from engine.plan.footprint import PAGE, kv_row_bytes, memory_bytes, weight_bytes, workspace_bytes
 from engine.protocol import Auto, KvKind
@@ -74,9 +74,9 @@ def _too_large(spec: ModelSpec, context: int, free: int, most: int, kv: KvKind) 
     )
     return MemoryShortError(
         f"{spec.name} does not fit into memory",
-        f"Its weights take {byte_size(weights)} and a context of {context} tokens {byte_size(cache)}, "
+        f"Its weights take {byte_size(weights)} and a context of {count(context)} tokens {byte_size(cache)}, "
         f"with {byte_size(reserve_bytes(spec))} to work in; {byte_size(free)} are free",
-        f"Use a context of at most {most} tokens"
+        f"Use a context of at most {count(most)} tokens"
         if most >= CONTEXT_STEP
         else "Close other programs, or choose a smaller model or quantisation",
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.common.units import byte_size
+from engine.common.units import byte_size, count
 from engine.machine.probes.software import gpu_obstacle
 from engine.machine.types import Gpu, Hardware, Problem
 from engine.plan.context import CONTEXT_STEP, KV_SHARE, MAX_CHOSEN_CONTEXT
@@ -36,7 +36,9 @@ def gpu_plan(
     tokens = _choose(room, context)
     if room.on_cpu(tokens) == spec.layers:
         most = largest(spec.context, lambda count: room.on_cpu(count) < spec.layers)
-        return Problem(f"VRAM has no room for a context of {tokens} tokens: {most} fit")
+        return Problem(
+            f"VRAM has no room for a context of {count(tokens)} tokens: {count(most)} fit"
+        )
     return _plan(room, tokens)
 
 
@@ -137,7 +139,7 @@ def _why(room: GpuRoom, placement: Placement, computed: Computed, slots: int) ->
     if placement.kv == "q8":
         yield "The KV cache is kept in 8 bits"
     if placement.context > spec.context:
-        yield f"The model was trained for {spec.context} tokens; beyond, it may fail"
+        yield f"The model was trained for {count(spec.context)} tokens; beyond, it may fail"
     yield from filter(None, map(others, room.gpus))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from engine.common.units import byte_size
+from engine.common.units import byte_size, count
 from engine.plan.context import RESERVE
 from engine.plan.footprint import CHUNK, workspace_bytes
 from engine.plan.placement import Placement
@@ -175,7 +175,7 @@ def window_words(spec: ModelSpec) -> list[str]:
     """That some layers see a window only, and what follows for the KV cache; nothing where none does."""
     if spec.windowed is None:
         return []
-    of = f"{sum(spec.windows)} of {spec.layers} layers see the last {spec.windowed.window} tokens"
+    of = f"{sum(spec.windows)} of {spec.layers} layers see the last {count(spec.windowed.window)} tokens"
     return [f"{of} only: their KV cache does not grow with the context"]
 
 

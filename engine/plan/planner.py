@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from engine.common.units import count
 from engine.errors import ON_CPU, RequestError
 from engine.machine.types import Hardware, Problem
 from engine.plan.context import check_context, largest_context, wanted_context
@@ -84,7 +85,7 @@ def _on_cpu(
             f"llama.cpp runs it: {spec.unsupported or 'its architecture is not one of ours'}"
         )
     if tokens > spec.context:
-        why.append(f"The model was trained for {spec.context} tokens; beyond, it may fail")
+        why.append(f"The model was trained for {count(spec.context)} tokens; beyond, it may fail")
     return MemoryPlan(
         model=spec.name,
         quantisation=spec.quantisation,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from engine.common.units import count
 from engine.errors import EngineError, GpuUnusableError, MemoryShortError, RequestError
 from engine.gguf.file import GGUFFile
 from engine.machine.probe import available_memory, probe
@@ -74,7 +75,7 @@ def kv_kind(load: Load, spec: ModelSpec) -> KvKind:
 def say_longer(context: int, spec: ModelSpec, say: Say) -> None:
     """Say that a context is longer than the model was trained for, where it is."""
     if context > spec.context:
-        say(f"This model was trained for {spec.context} tokens; beyond, it may fail")
+        say(f"This model was trained for {count(spec.context)} tokens; beyond, it may fail")
 
 
 def plan_for_load(load: Load, spec: ModelSpec, say: Say = lambda words: None) -> MemoryPlan | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from engine.common.units import byte_size
+from engine.common.units import byte_size, count
 from engine.errors import GpuUnusableError, MemoryShortError, RequestError
 from engine.gguf.file import GGUFFile
 from engine.machine.types import Hardware
@@ -70,7 +70,7 @@ def load_on_gpus(
         return first
     release_cached()
     say(f"The GPU's memory ran out: {first}. Trying again with a shorter context")
-    hardware, tried = _with_less(look()), f"A context of {plan.context} tokens was tried"
+    hardware, tried = _with_less(look()), f"A context of {count(plan.context)} tokens was tried"
     try:
         again = make_plan(spec, hardware, max(1, plan.context // 2), "gpu", load.kv)
     except RequestError as error:
@@ -112,7 +112,8 @@ def _load(
     wanted = load.context if isinstance(load.context, int) else plan.context
     if runtime.context < wanted:
         say(
-            f"The context is {runtime.context} tokens and not {wanted}: so many fit beside the weights"
+            f"The context is {count(runtime.context)} tokens and not {count(wanted)}:"
+            " so many fit beside the weights"
         )
     return runtime
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from engine.common.llama_log import capture_log, clear_errors, logged_errors
+from engine.common.units import count
 from engine.errors import EngineError, MemoryShortError, ModelFileError, UnsupportedModelError
 from engine.protocol import Computed
 from engine.runtimes.base import CancelFlag, CancelledError, Floats, LoadProgress
@@ -187,7 +188,7 @@ def _open_context(
     context = library.llama_init_from_model(model, params)
     if not context:
         raise MemoryShortError(
-            f"llama.cpp cannot make room for {tokens} tokens",
+            f"llama.cpp cannot make room for {count(tokens)} tokens",
             _complaint("It does not say why"),
             "Use a smaller context",
         )

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from engine.common.model_names import model_name
 from engine.errors import UnsupportedModelError
 from engine.gguf.file import GGUFFile
 from engine.gguf.header import shown
@@ -69,13 +70,8 @@ def read_spec(file: GGUFFile) -> ModelSpec:
         ik_types=ik_types,
         groups=sizes.groups,
         layer_groups=sizes.layers,
-        name=_name(file),
+        name=model_name(file.metadata.get("general.name"), file.path.name),
     )
-
-
-def _name(file: GGUFFile) -> str:
-    value = file.metadata.get("general.name")
-    return value if isinstance(value, str) and value.strip() else file.path.stem
 
 
 def _shape(keys: Keys, known: Architecture) -> ModelSpec:

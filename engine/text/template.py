@@ -16,6 +16,7 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
+from engine.common.model_names import model_name
 from engine.errors import TemplateError
 from engine.gguf.file import GGUFFile
 from engine.protocol import Message, Think
@@ -45,7 +46,7 @@ class ChatTemplate:
             name: _token_text(file, f"tokenizer.ggml.{key}_token_id")
             for name, key in (("bos_token", "bos"), ("eos_token", "eos"), ("unk_token", "unknown"))
         }
-        self._name = str(file.metadata.get("general.name") or "This model")
+        self._name = model_name(file.metadata.get("general.name"), file.path.name)
         self._source = ""
         self._lock = threading.Lock()
         self._process: TemplateProcess | None = None

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from engine.common.units import count
 from engine.errors import TemplateError
 from engine.gguf.header import shown
 
@@ -38,7 +39,9 @@ class TemplateProcess:
         self.kills = 0
         """How often the template had to be stopped."""
         if len(source) > MAX_TEMPLATE:
-            raise TemplateError("The chat template is too long", f"It has {len(source)} characters")
+            raise TemplateError(
+                "The chat template is too long", f"It has {count(len(source))} characters"
+            )
         self._start()
 
     def _start(self) -> None:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from engine.common.units import count
 from engine.errors import ModelFileError
 from engine.gguf.file import GGUFFile
 from engine.gguf.header import DOWNLOAD, shown
@@ -59,7 +60,7 @@ def checked_names(file: GGUFFile) -> list[bytes]:
             f"{shown(file.path.name)} has no vocabulary", "", "Use another version of the model"
         )
     if len(tokens) > MAX_TOKENS:
-        raise _damaged(file, f"Its vocabulary has {len(tokens)} tokens")
+        raise _damaged(file, f"Its vocabulary has {count(len(tokens))} tokens")
     wanted: tuple[tuple[str, tuple[str, ...]], ...] = (
         (TOKENS, ("string",)),
         (TYPES, ("i32",)),
@@ -68,7 +69,7 @@ def checked_names(file: GGUFFile) -> list[bytes]:
     for key, elements in wanted:
         array = file.array(key)
         if array is not None and (array.element not in elements or len(array) < len(tokens)):
-            raise _damaged(file, f"{key} does not hold a value for each of {len(tokens)} tokens")
+            raise _damaged(file, f"{key} does not hold a value for each of {count(len(tokens))} tokens")
     names = [name.partition(b"\0")[0] if b"\0" in name else name for name in tokens.raw()]
     if len(set(names)) < len(names):
         names = [name or b"[EMPTY_%d]" % token for token, name in enumerate(names)]

@@ -89,6 +89,8 @@ def _run(arguments: list[str], engine_factory: Callable[[], Engine] | None) -> i
     parser = _parser(command)
     try:
         args = parser.parse_args(arguments)
+        if args.plain and args.command:
+            parser.error(f"--plain is the chat without a screen: it goes without {args.command}")
     except SystemExit as end:  # argparse: help, version or wrong usage, already printed
         return end.code if isinstance(end.code, int) else WRONG_USAGE
     args.engine_factory = engine_factory
@@ -138,6 +140,11 @@ def _parser(command: str) -> Parser:
     parser.add_argument("--version", action="version", version=f"ktchat {__version__}")
     parser.add_argument(
         "-m", "--model", metavar="FILE", type=model_path, help="the model file (GGUF) to chat with"
+    )
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="chat line by line, without a screen: for screen readers, dumb terminals and logs",
     )
     load_options.add(parser, None)
     subparsers = parser.add_subparsers(

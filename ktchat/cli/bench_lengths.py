@@ -90,4 +90,4 @@ def table(results: Sequence[BenchResult]) -> list[str]:
 
 
 def _speed(tok_s: float) -> str:
-    return f"{f'{tok_s:.1f} tok/s':>16}"
+    return f"{f'{tok_s:,.1f} tok/s':>16}"

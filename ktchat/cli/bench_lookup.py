@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.common.units import count
 from ktchat.cli import background
 from ktchat.common import paths
 from ktchat.common.errors import UsageError
@@ -49,15 +50,15 @@ def table(result: LookupResult) -> list[str]:
         "",
         f"{'':<16}{'tokens':>8}{'without':>16}{'lookup':>16}{'ratio':>8}{'drafts right':>16}",
         *(
-            f"{kind.kind:<16}{kind.tokens:>8}{f'{kind.plain_tok_s:.1f} tok/s':>16}"
-            f"{f'{kind.lookup_tok_s:.1f} tok/s':>16}{kind.ratio:>8.2f}{_right(kind.counted):>16}"
+            f"{kind.kind:<16}{count(kind.tokens):>8}{f'{kind.plain_tok_s:,.1f} tok/s':>16}"
+            f"{f'{kind.lookup_tok_s:,.1f} tok/s':>16}{kind.ratio:>8.2f}{_right(kind.counted):>16}"
             for kind in result.kinds
         ),
         "",
         f"The least ratio is {result.least_ratio:.3f}."
         + (f" A pass costs, in passes of one token: {costs}." if costs else ""),
         *(
-            f"not counted: {kind.kind} {pair.plain_tok_s:.1f} and {pair.lookup_tok_s:.1f} tok/s:"
+            f"not counted: {kind.kind} {pair.plain_tok_s:,.1f} and {pair.lookup_tok_s:,.1f} tok/s:"
             f" {pair.disturbance.words}"
             for kind in result.kinds
             if len(kind.counted) < len(kind.pairs)

@@ -65,7 +65,7 @@ def _left_out(result: BenchResult) -> list[str]:
     if len(result.counted) == len(result.rounds):
         return []
     return [
-        f"not counted: prefill {one.ours.prefill_tok_s:.1f}, decode {one.ours.decode_tok_s:.1f} tok/s:"
+        f"not counted: prefill {one.ours.prefill_tok_s:,.1f}, decode {one.ours.decode_tok_s:,.1f} tok/s:"
         f" {one.disturbance.words}"
         for one in result.rounds
         if not one.disturbance.quiet
@@ -77,7 +77,7 @@ def _of_its(ratio: float | None) -> str:
 
 
 def _row(name: str, prefill: float, decode: float) -> str:
-    return f"{name:<20}" + "".join(f"{f'{speed:.1f} tok/s':>16}" for speed in (prefill, decode))
+    return f"{name:<20}" + "".join(f"{f'{speed:,.1f} tok/s':>16}" for speed in (prefill, decode))
 
 
 def _spread(ratios: list[float]) -> str:

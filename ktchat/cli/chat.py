@@ -1,4 +1,4 @@
-"""`ktchat` without a command: checks the terminal, then starts the full-screen chat."""
+"""`ktchat` without a command: checks the terminal, then starts the full-screen chat, or the plain one."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ from ktchat.common.errors import UsageError
 FRAMES_A_SECOND = "120"
 """A key waits for at most one frame while a reply streams: 8 ms instead of Textual's 17."""
 
+OTHERS = "The same chat line by line: ktchat --plain; for one reply: ktchat run PROMPT"
+
 
 def main(args: argparse.Namespace) -> int:
-    """Start the screen; returns its exit code."""
+    """Start the screen, or the chat line by line; returns its exit code."""
+    if args.plain or os.environ.get("KTCHAT_PLAIN", "") not in ("", "0"):
+        return _plain(args)
     streams = (sys.stdin, sys.stdout, sys.stderr)
     if not all(output.is_terminal(stream) for stream in streams):
         raise UsageError(
             "The full-screen chat needs a terminal",
             "Its input or output is a file or a pipe",
-            "For one reply without the screen: ktchat run PROMPT",
+            OTHERS,
         )
     if os.environ.get("TERM", "") in ("", "dumb"):
         raise UsageError(
             "The full-screen chat needs a terminal that can move the cursor",
             "TERM is empty or dumb",
-            "For one reply without the screen: ktchat run PROMPT",
+            OTHERS,
         )
     os.environ.setdefault("TEXTUAL_FPS", FRAMES_A_SECOND)  # read when Textual is imported
     from ktchat.app import KtchatApp
@@ -42,3 +46,16 @@ def main(args: argparse.Namespace) -> int:
     if app.unsaved:
         output.complain(app.unsaved)
     return app.return_code or 0
+
+
+def _plain(args: argparse.Namespace) -> int:
+    from ktchat.cli.plain.program import Program
+    from ktchat.common.settings import SettingsFile
+
+    settings = SettingsFile(paths.settings_file(), load_options.overrides(args))
+    engine = args.engine_factory() if args.engine_factory else None
+    program = Program(args.model, settings, engine)
+    code = program.main()
+    if program.unsaved:
+        output.complain(program.unsaved)
+    return code

@@ -111,7 +111,7 @@ def _cache(store: Store, args: argparse.Namespace) -> int:
 
 def _line(session: SessionSummary) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(session.updated))
-    turns = f"{session.turns} turn" + ("" if session.turns == 1 else "s")
+    turns = words.counted(session.turns, "turn")
     model = one_line(session.model_name, 24)
     return f"{session.id[:ID_LENGTH]}  {when}  {turns:>9}  {model:<24}  {session.shown_title}"
 

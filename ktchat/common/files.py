@@ -30,3 +30,15 @@ def name_for(title: str, suffix: str) -> str:
     """A file name from a title: its letters, digits, blanks and hyphens."""
     words = " ".join(_UNFIT.sub(" ", title).split())[:60].strip()
     return f"{words or 'session'}{suffix}"
+
+
+def free(path: Path) -> str:
+    """The path, or one with a number where there is a file of this name; `~` stays."""
+    for number in range(1, 1000):
+        named = path if number == 1 else path.with_stem(f"{path.stem} {number}")
+        try:
+            if not named.expanduser().exists():
+                return str(named)
+        except (OSError, RuntimeError):
+            break
+    return str(path)

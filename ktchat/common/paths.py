@@ -67,6 +67,12 @@ def guide_model() -> Path | None:
     return guide if guide.is_file() else None
 
 
+def is_guide(path: str) -> bool:
+    """Whether a model file is the built-in guide."""
+    guide = guide_model()
+    return guide is not None and os.path.realpath(path) == str(guide)
+
+
 def private_folder(path: Path) -> Path:
     """Create `path` for this user only (mode 0700) and return it. Raises `OSError`."""
     if not path.is_dir():

@@ -10,18 +10,33 @@ from ktchat.common.text import one_line
 
 
 def speed(tokens_a_second: float) -> str:
-    """A speed that was measured: `18.4 tok/s`, `2 120 tok/s`."""
+    """A speed that was measured: `18.4 tok/s`, `2,120 tok/s`."""
     return rate(tokens_a_second, True)
 
 
 def progress(event: Progress) -> str:
-    """Work in progress: `reading 2 310 of 4 096 tokens · 9 s left`."""
+    """Work in progress: `reading 2,310 of 4,096 tokens · 9 s left`."""
     if event.stage == "load":
         words = f"loading {byte_size(event.done)} of {byte_size(event.total)}"
     else:
         words = f"reading {count(event.done)} of {count(event.total)} tokens"
     left = seconds_left(event)
     return words if left is None else f"{words} · {duration(left)} left"
+
+
+ENDINGS = {
+    "stopped": "stopped",
+    "interrupted": "interrupted: the program ended before the reply did",
+    "length": "the reply reached its limit of tokens",
+    "context": "the context is full",
+    "repeats": "stopped: it said the same again and again",
+}
+"""How a reply ended, by its state or its reason, where it is not at its end."""
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 token`, `2,310 tokens`."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
 
 
 def seconds_left(event: Progress) -> float | None:
@@ -66,7 +81,7 @@ def lookup(turn: Figures) -> str:
 
 def read_again(tokens: int, tokens_a_second: float) -> str:
     """What a change costs: `reads 412 tokens again · 3 s`; no seconds where no speed was measured."""
-    said = f"reads {count(tokens)} token{'' if tokens == 1 else 's'} again"
+    said = f"reads {counted(tokens, 'token')} again"
     if not tokens_a_second:
         return said
     seconds = tokens / tokens_a_second
@@ -82,7 +97,7 @@ def figures(turn: Figures) -> str:
     parts += filter(None, [lookup(turn)])
     parts.append(f"first {duration(turn.first_token_seconds)}")
     parts += filter(None, [restored(turn)])
-    parts.append(f"{count(turn.reply_tokens)} token" + "s" * (turn.reply_tokens != 1))
+    parts.append(counted(turn.reply_tokens, "token"))
     if turn.context_size:
         used, whole = short_count(turn.context_used), short_count(turn.context_size)
         parts.append(f"context {used} of {whole}")

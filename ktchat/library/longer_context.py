@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.common.units import count
 from ktchat.library.plans import machine
 
 if TYPE_CHECKING:
@@ -46,14 +47,14 @@ def longer_context(loaded: Loaded, load: Load, needed: int) -> LongerContext:
     tokens = min(tokens, spec.context)
     if tokens < needed:
         return LongerContext(
-            prefill_tok_s=speed, obstacle=f"the model was trained for {spec.context} tokens"
+            prefill_tok_s=speed, obstacle=f"the model was trained for {count(spec.context)} tokens"
         )
     plan = make_plan(spec, hardware, tokens, load.device, load.kv)
     if not plan.fits and plan.max_context >= needed:
         plan = make_plan(spec, hardware, plan.max_context, load.device, load.kv)
     if not plan.fits:
         return LongerContext(
-            prefill_tok_s=speed, obstacle=f"{plan.context} tokens: {plan.fit_words}"
+            prefill_tok_s=speed, obstacle=f"{count(plan.context)} tokens: {plan.fit_words}"
         )
     return LongerContext(plan.context, max(0, _resident(plan) - _resident(present)), speed)
 

@@ -65,7 +65,7 @@ def _turn_lines(turn: Turn, thinking: bool) -> list[str]:
     if turn.reply.strip():
         lines += [turn.reply.strip(), ""]
     if said := notes(turn):
-        lines += [f"*{' · '.join(said)}*", ""]
+        lines += [f"*[ktchat: {' · '.join(said)}]*", ""]
     return lines
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from engine.common.units import count
+
 MAX_NODES = 50_000
 MAX_TEXT = 8 << 20
 
@@ -177,7 +179,7 @@ def string(data: dict[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise MalformedError(f"{name!r} is no text")
     if len(value) > MAX_TEXT:
-        raise MalformedError(f"{name!r} has {len(value)} characters")
+        raise MalformedError(f"{name!r} has {count(len(value))} characters")
     return value
 
 

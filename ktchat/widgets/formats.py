@@ -6,13 +6,9 @@ import contextlib
 import time
 from pathlib import Path
 
-from engine.common.units import count, duration
+from engine.common.units import duration
 from ktchat.common.text import one_line
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 token`, `2 310 tokens`."""
-    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+from ktchat.common.words import counted as counted
 
 
 def first_token(seconds: float) -> str:

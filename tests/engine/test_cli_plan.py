@@ -201,7 +201,7 @@ def test_the_doctor_says_what_is_there(tmp_path: Path) -> None:
 
 def test_the_doctor_says_whether_the_gpu_is_used(program: Program) -> None:
     done = program.run("doctor", "--profile", "4090-64gb")
-    assert "reads up to 1008 GB/s · PCIe 4 x16, 32 GB/s" in done.stdout
+    assert "reads up to 1,008 GB/s · PCIe 4 x16, 32 GB/s" in done.stdout
     assert any(
         line.startswith("GPU use") and line.endswith("ktchat computes on the GPU")
         for line in done.stdout.splitlines()

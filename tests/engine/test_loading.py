@@ -87,9 +87,9 @@ def test_a_context_asked_for_is_kept_or_refused_with_numbers(spec: ModelSpec) ->
         choose_context(20000, model, 16 * GIB)
     page = 32 * kv_row_bytes(1 << 20, "f16")
     most = ((16 * GIB - 2 * GIB - RESERVE) // page - 1) * 32  # one of the pages is spare
-    assert f"at most {most} tokens" in caught.value.todo
+    assert f"at most {most:,} tokens" in caught.value.todo
     assert "2.1 GB" in caught.value.why
-    assert "20000 tokens 21.3 GB" in caught.value.why
+    assert "20,000 tokens 21.3 GB" in caught.value.why
     assert "17.2 GB are free" in caught.value.why
     assert choose_context(most, model, 16 * GIB) == most
     for bad in (0, -5):
@@ -249,7 +249,7 @@ async def test_a_context_that_cannot_fit_is_refused(folder: Path) -> None:
 async def test_a_context_beyond_the_training_is_noticed(folder: Path) -> None:
     (loading,) = await talk(tiny_model("qwen3moe", folder), context=2000)
     assert loading[-1].context == 2000
-    assert any(isinstance(e, Notice) and "trained for 1024" in e.text for e in loading)
+    assert any(isinstance(e, Notice) and "trained for 1,024" in e.text for e in loading)
 
 
 async def test_a_file_that_changed_since_its_check_is_told_of_before_it_is_loaded(

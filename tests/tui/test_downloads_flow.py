@@ -64,7 +64,7 @@ async def test_a_split_model_is_searched_planned_pulled_killed_twice_verified_an
     await run.sees(REPO)
     await run.press("enter")
     await run.until(lambda: isinstance(run.app.screen, ChooseScreen))
-    await run.sees("Q4_K", "suits this machine", "runs on the CPU", "experts", "Writes > 1000")
+    await run.sees("Q4_K", "suits this machine", "runs on the CPU", "experts", "Writes > 1,000")
     assert hub.bodies < size / 2  # only headers were read
     hub.rate = SLOW
     hub.hold(size // 2)

@@ -113,7 +113,7 @@ async def test_the_list_says_where_a_model_runs_how_fast_and_when_it_was_used(
     run = await start("ok", size=(80, 24))
     screen = await opened(run)
     await to_model(run, screen, path)
-    await run.sees("CPU", "> 1000 tok/s", "last used", "runs on the CPU", "experts", "left of")
+    await run.sees("CPU", "> 1,000 tok/s", "last used", "runs on the CPU", "experts", "left of")
     await run.pilot.resize_terminal(120, 30)
     await run.sees("quantisation", "context", " 1k", "last used")
     await run.press("enter")

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+from pathlib import Path
 
+import pytest
 from textual import events
+from textual.selection import Selection
 
 from engine.errors import EngineError
+from ktchat.common import paths
+from ktchat.store.export import to_markdown
 from tests.support.clock import soon
 from tests.support.fake_engine import FakeEngine, Reply
 from tests.tui.conftest import Start
@@ -312,10 +317,36 @@ async def test_an_empty_message_is_not_sent(start: Start) -> None:
     await run.sees("Ask Fake")
 
 
-async def test_a_question_of_the_empty_screen_is_asked_by_a_click(start: Start) -> None:
+async def test_a_question_of_the_guides_empty_screen_is_asked_by_a_click(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "guide_model", lambda: Path("/models/fake.gguf"))
     run = await start("an answer")
+    await run.sees("What can you do?")
     row = next(y for y, line in enumerate(run.lines()) if "What can you do?" in line)
     column = run.lines()[row].index("What can") + 2
     await run.pilot.click(offset=(column, row))
     await run.sees("an answer")
     assert run.last.raw_prompt == "What can you do?"
+
+
+async def test_another_model_gets_no_questions_of_ours(start: Start) -> None:
+    run = await start("an answer")
+    await run.sees("Ask Fake")
+    assert "What can you do?" not in run.text()
+
+
+async def test_what_the_program_says_never_looks_like_the_reply(start: Start) -> None:
+    said = "This model runs on llama.cpp"
+    run = await start(Reply("▌ it may try\n\nand so on", notice=said, reason="length"))
+    await run.ask("go")
+    await run.sees(f"▌ {said}", "▌ the reply reached its limit of tokens")
+    lines = [line for line in run.lines() if "▌" in line]
+    reply = run.screen.transcript.last_reply()
+    assert reply is not None
+    rows = [row.content.plain for row in reply.rows(reply.size.width)]
+    assert f"▌ {said}" in rows and len(lines) >= 3
+    whole = reply.get_selection(Selection(None, None))
+    assert whole is not None and whole[0].strip() == "▌ it may try\n\nand so on"
+    assert reply.copy_text() == run.last.reply
+    assert said not in to_markdown(run.chat.conversation)

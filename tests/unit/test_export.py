@@ -39,7 +39,7 @@ def test_markdown_reads_well_and_is_safe() -> None:
     assert text.startswith("# On experts\n\n")
     assert "## System\n\nBe short.\n\n## You\n\nWhy experts?\n\n## Qwen3\n\nBecause.\n" in text
     assert "19.0 tok/s · first 0.6 s · 20 tokens · context 30 of 4k · seed 42" in text
-    assert "*interrupted*" in text and "*failed · It died. Killed.*" in text
+    assert "*[ktchat: interrupted]*" in text and "*[ktchat: failed · It died. Killed.]*" in text
     assert "think" not in text and "\x1b" not in text
     assert "> let me\n> think\n" in to_markdown(a_session(), thinking=True)
 

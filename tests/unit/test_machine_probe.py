@@ -579,7 +579,7 @@ def test_a_machine_in_words() -> None:
         ),
     )
     assert machine_report.lines(found)[2][1] == (
-        "RTX 4090 · 24.0 GB, 22.9 GB free (firefox 600 MB) · reads up to 1008 GB/s"
+        "RTX 4090 · 24.0 GB, 22.9 GB free (firefox 600 MB) · reads up to 1,008 GB/s"
         " · PCIe 4 x16, 32 GB/s · compute 8.9"
     )
     assert "Not installed" in machine_report.gpu_use(found)[1]

@@ -101,7 +101,7 @@ def test_impossible_contexts_are_refused_and_long_ones_warned_of() -> None:
         with pytest.raises(RequestError):
             make_plan(spec(), machine(), bad)
     plan = make_plan(spec(MIXTRAL), machine(500), 40000)
-    assert plan.context == 40000 and any("32768 tokens" in line for line in report.words(plan))
+    assert plan.context == 40000 and any("32,768 tokens" in line for line in report.words(plan))
 
 
 def test_a_machine_whose_memory_is_unknown_promises_nothing_false() -> None:
@@ -115,7 +115,7 @@ def test_a_context_beyond_the_training_is_no_longer_than_the_longest() -> None:
     model = dataclasses.replace(spec(), context=1024)
     plan = make_plan(model, machine(64), 4096)
     assert plan.fits and plan.context == plan.max_context == 4096
-    assert any("trained for 1024 tokens" in line for line in report.words(plan))
+    assert any("trained for 1,024 tokens" in line for line in report.words(plan))
     assert make_plan(model, machine(64)).max_context == 1024
 
 

@@ -110,10 +110,10 @@ def test_figures_of_the_cpu_are_not_those_of_a_gpu() -> None:
 
 
 def test_predictions_beyond_a_thousand_are_not_told_exactly() -> None:
-    told = {5.04: "~5.0", 42.4: "~42", 999.0: "~999", 1000.0: "> 1000", 67657.0: "> 1000"}
+    told = {5.04: "~5.0", 42.4: "~42", 999.0: "~999", 1000.0: "> 1,000", 67657.0: "> 1,000"}
     for value, words in told.items():
         assert rate(value, False) == f"{words} tok/s"
-    measured = {18.44: "18.4", 99.96: "100", 2403.4: "2 403"}
+    measured = {18.44: "18.4", 99.96: "100", 2403.4: "2,403"}
     for value, words in measured.items():
         assert rate(value, True) == f"{words} tok/s"
 

@@ -37,8 +37,8 @@ def test_durations(seconds: float, text: str) -> None:
 
 def test_progress() -> None:
     reading = Progress("prefill", 2310, 4096, 12.0)
-    assert words.progress(reading) == "reading 2 310 of 4 096 tokens · 9.3 s left"
-    assert words.progress(Progress("prefill", 0, 4096, 0.0)) == "reading 0 of 4 096 tokens"
+    assert words.progress(reading) == "reading 2,310 of 4,096 tokens · 9.3 s left"
+    assert words.progress(Progress("prefill", 0, 4096, 0.0)) == "reading 0 of 4,096 tokens"
     loading = Progress("load", 1_000_000_000, 4_000_000_000, 2.0)
     assert words.progress(loading) == "loading 1.0 GB of 4.0 GB · 6.0 s left"
 

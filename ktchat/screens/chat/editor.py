@@ -15,6 +15,7 @@ from typing import Any
 
 from textual.app import App, SuspendNotSupported
 
+from engine.common.units import count
 from engine.errors import KtchatError
 
 _FALLBACKS = ("sensible-editor", "nano", "vim", "vi")
@@ -87,5 +88,7 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise EditorError("The edited text cannot be read", error.strerror or "", "") from error
     if len(data) > MAX_BYTES:
-        raise EditorError("The edited text is too long", f"It has {len(data)} bytes", "Shorten it")
+        raise EditorError(
+            "The edited text is too long", f"It has {count(len(data))} bytes", "Shorten it"
+        )
     return data.decode("utf-8", errors="replace").removesuffix("\n")

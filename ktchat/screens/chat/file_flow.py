@@ -24,7 +24,7 @@ class FileFlow:
 
     def export(self, form: str) -> None:
         """Ask where to, and write the open session there."""
-        from ktchat.common.files import name_for
+        from ktchat.common.files import free, name_for
         from ktchat.library.exporting import SUFFIXES
         from ktchat.screens.dialogs.file_dialog import FileDialog
 
@@ -33,7 +33,7 @@ class FileFlow:
             self._frame.status.say("there is nothing to export yet")
             return
         suffix = SUFFIXES[form]
-        proposed = _free(Path("~") / name_for(chat.conversation.shown_title, suffix))
+        proposed = free(Path("~") / name_for(chat.conversation.shown_title, suffix))
         dialog = FileDialog(f"Export as {form}", proposed, suffix, new=True)
         self._frame.app.push_screen(
             dialog, lambda path: self._run(self._export(form, path)) if path else None
@@ -83,15 +83,3 @@ class FileFlow:
         else:
             status.say(done.words, "warning" if done.refused else "information", seconds=30.0)
         await self._listing.refresh()
-
-
-def _free(path: Path) -> str:
-    """The path, or one with a number where there is a file of this name."""
-    for number in range(1, 1000):
-        named = path if number == 1 else path.with_stem(f"{path.stem} {number}")
-        try:
-            if not named.expanduser().exists():
-                return str(named)
-        except (OSError, RuntimeError):
-            break
-    return str(path)

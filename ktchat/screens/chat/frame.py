@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
 
-from ktchat.common import words
+from ktchat.common import paths, words
 from ktchat.common.text import one_line
 from ktchat.screens.chat import keys
 from ktchat.screens.chat.activity import Activity
@@ -160,6 +160,7 @@ class Frame(Screen[None]):
         self.show_thinking(chat)
         if model is None:
             self.header.show_model("no model")
+            self.welcome.show_model("", False)
             self.header.show_context(0, 0)
             return
         name, quantisation = one_line(model.name, 60), one_line(model.quantisation, 20)
@@ -167,7 +168,7 @@ class Frame(Screen[None]):
         parts = (quantisation, other, words.place(model.device))
         self.header.show_model(name, " · ".join(filter(None, parts)))
         self.header.show_context(chat.context_used, chat.context_size)
-        self.welcome.show_model(name)
+        self.welcome.show_model(name, paths.is_guide(model.path))
 
     def show_quiet(self, quiet: bool) -> None:
         """Say that the engine does not answer, or that it does again."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from engine.common.threads import ask
 from engine.errors import ON_CPU, EngineError, KtchatError
 from engine.protocol import Event, Failed, Load, Loaded, Notice, Progress, Quiet
-from ktchat.common import usage, words
+from ktchat.common import paths, usage, words
 from ktchat.screens.chat import presets
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ class ModelFlow:
         load = self._context.settings.load(path)
         name = words.model_file(path)
         self._frame.header.show_model(name, busy="loading")
+        self._frame.welcome.show_model("", paths.is_guide(path))
         self._frame.refresh_status()
         try:
             async for event in chat.load(load):

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from ktchat.screens.chat.frame import Frame
     from ktchat.screens.chat.model_flow import ModelFlow
     from ktchat.screens.chat.session_flow import SessionFlow
-    from ktchat.screens.dialogs.overflow_sheet import Way
     from ktchat.session.chat import ChatSession
     from ktchat.session.compaction import Overflow, Room
+    from ktchat.session.ways import Way
     from ktchat.store.conversation import Conversation
 
 UNDO = ("undo", "screen.bring_back")
@@ -119,7 +119,7 @@ class OverflowFlow:
 
     async def _decide(self, chat: ChatSession, overflow: Overflow, text: str) -> bool:
         """Make room as the setting says, or as the person chooses; whether there is some."""
-        from ktchat.screens.chat import ways
+        from ktchat.session import ways
         from ktchat.session.compaction import Compactor
 
         policy, status = self._context.settings.settings.overflow, self._frame.status
@@ -152,8 +152,8 @@ class OverflowFlow:
         self._choose(chat, Compaction(room.compaction.unread, summary), room)
 
     async def _ask(self, chat: ChatSession, overflow: Overflow, text: str) -> bool:
-        from ktchat.screens.chat import ways
         from ktchat.screens.dialogs.overflow_sheet import OverflowSheet
+        from ktchat.session import ways
 
         loaded = chat.loaded
         if loaded is None:

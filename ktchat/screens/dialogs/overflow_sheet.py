@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from textual import events
 from textual.app import ComposeResult
@@ -18,30 +17,13 @@ from textual.widgets.option_list import Option
 
 from ktchat.common.text import one_line
 from ktchat.screens.once import LeftOnce
-from ktchat.session.compaction import Room
+from ktchat.session.ways import Way
 from ktchat.store.conversation import Turn
 from ktchat.widgets.formats import counted
 from ktchat.widgets.lines import styled
 
-Kind = Literal["drop", "summarise", "longer", "new", "send"]
-
 SHOWN_TURNS = 4
 """Of the turns that a way leaves unread, so many are named."""
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """One way to make room: what it is called, what it costs, and why it cannot be taken."""
-
-    kind: Kind
-    title: str
-    figures: str
-    room: Room | None = None
-    tokens: int = 0
-    """Of a longer context."""
-    possible: bool = True
-    always: bool = False
-    """From now on without asking."""
 
 
 class OverflowSheet(LeftOnce[Way | None], ModalScreen[Way | None]):

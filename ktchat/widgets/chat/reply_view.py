@@ -18,6 +18,7 @@ from ktchat.store.tree import Part, Place
 from ktchat.widgets.chat.markdown import Document
 from ktchat.widgets.chat.message import actions
 from ktchat.widgets.chat.plain import PlainText
+from ktchat.widgets.chat.program_lines import MARK, marked, note, said
 from ktchat.widgets.chat.turn_view import ALONE, TurnView
 from ktchat.widgets.formats import counted, first_token, whole_seconds
 from ktchat.widgets.lines import BLANK, Line, indent, styled, wrap
@@ -190,10 +191,10 @@ class ReplyView(TurnView):
         return styled(" · ".join(parts), ".dim")
 
     def body(self, width: int) -> list[Line]:
-        rows = [_note(notice) for notice in self._notices]
+        rows = [row for notice in self._notices for row in note(notice, width)]
         rows.extend(self._thinking_rows(width))
         if self._live is not None and self._live.activity and not self._live.thinking_since:
-            rows.append(Line(styled(self._live.activity, ".note")))
+            rows.extend(note(self._live.activity, width))
         rows.extend(self.document.lines(width))
         ending = self._ending(width)
         if ending and self.document.source:
@@ -229,25 +230,26 @@ class ReplyView(TurnView):
             return []
         if turn.state == TurnState.FAILED and turn.error is not None:
             return self._failure(width)
-        ending = _ENDINGS.get(turn.state) or _REASONS.get(turn.reason or "")
-        if ending is None:
-            return [] if turn.raw_reply or turn.raw_thinking else [_note("an empty reply")]
-        words = styled(*ending)
+        how = turn.state if turn.state in words.ENDINGS else turn.reason or ""
+        if how not in words.ENDINGS:
+            empty = not (turn.raw_reply or turn.raw_thinking)
+            return note("an empty reply", width) if empty else []
+        style = ".warning" if how in _WARNINGS else ".note"
+        ending = styled(words.ENDINGS[how], style)
         if self.last and turn.can_go_on:
-            words += styled(" · ", ".note") + styled("F9 goes on", ".action", ("go_on", ()))
-        return wrap(words, width)
+            ending += styled(" · ", ".note") + styled("F9 goes on", ".action", ("go_on", ()))
+        return said(ending, style, width)
 
     def _failure(self, width: int) -> list[Line]:
         error = self.turn.error
         assert error is not None
-        rows = wrap(styled(one_line(error.what, 400), ".error"), width - 2)
+        rows = wrap(styled(one_line(error.what, 400), ".error"), width - len(MARK))
         for sentence in (error.why, error.todo):
             if sentence:
-                rows.extend(wrap(Content(one_line(sentence, 400)), width - 2))
+                rows.extend(wrap(Content(one_line(sentence, 400)), width - len(MARK)))
         if self.last:
             rows.append(Line(styled("Ctrl+R try again", ".action", ("regenerate", ()))))
-        bar = styled("▌ ", ".error")
-        return indent(rows, bar, bar)
+        return marked(rows, ".error")
 
     # Actions.
 
@@ -279,16 +281,4 @@ _EVENTS: dict[type, Callable[..., None]] = {
     Notice: ReplyView._noticed,
 }
 _ACTIONS = {"continue": "go_on"}
-_ENDINGS = {
-    TurnState.STOPPED: ("stopped", ".note"),
-    TurnState.INTERRUPTED: ("interrupted: the program ended before the reply did", ".note"),
-}
-_REASONS = {
-    "length": ("the reply reached its limit of tokens", ".note"),
-    "context": ("the context is full", ".warning"),
-    "repeats": ("stopped: it said the same again and again", ".warning"),
-}
-
-
-def _note(text: str) -> Line:
-    return Line(styled(text, ".note"))
+_WARNINGS = ("context", "repeats")

@@ -17,6 +17,7 @@ QUESTIONS = (
     "How do I open a model of my own?",
     "What is a mixture of experts?",
 )
+"""What the built-in guide can be asked; another model gets no questions of ours."""
 
 
 class Welcome(Widget):
@@ -34,10 +35,12 @@ class Welcome(Widget):
         super().__init__()
         self.auto_links = False
         self._model = ""
+        self._questions: tuple[str, ...] = ()
 
-    def show_model(self, name: str) -> None:
-        """Name the model that answers."""
+    def show_model(self, name: str, guide: bool) -> None:
+        """Name the model that answers; questions are offered where it is the guide."""
         self._model = name
+        self._questions = QUESTIONS if guide else ()
         self.refresh(layout=True)
 
     def render(self) -> Content:
@@ -46,9 +49,9 @@ class Welcome(Widget):
             Line(styled("ktchat", ".name") + styled(f" {__version__}", ".dim")),
             *wrap(styled("Chat with mixture-of-experts models on this machine.", ".dim"), width),
             BLANK,
-            Line(styled(f"Ask {self._model}" if self._model else "Ask", ".dim")),
+            *wrap(styled(f"Ask {self._model or 'anything'}", ".dim"), width),
         ]
-        for question in QUESTIONS:
+        for question in self._questions:
             ask = styled(question, ".action", ("ask", (question,)))
             lines.append(Line(Content("  ") + ask))
         lines.append(BLANK)

@@ -32,7 +32,7 @@ def fit_cell(plan: MemoryPlan | None, rough: str = "") -> Content:
 
 
 def speed_cell(plan: MemoryPlan | None) -> Content:
-    """`~6 tok/s` or `> 1000 tok/s`; `6.1 tok/s` when it was measured here."""
+    """`~6 tok/s` or `> 1,000 tok/s`; `6.1 tok/s` when it was measured here."""
     if plan is None or plan.decode_tok_s is None:
         return Content("")
     from engine.common.units import rate

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from engine.common.units import byte_size, count, duration, short_count
 from engine.errors import KtchatError
+from ktchat.common.words import counted
 from ktchat.library.longer_context import LongerContext, longer_context
-from ktchat.screens.dialogs.overflow_sheet import Kind, Way
 from ktchat.session.compaction import Compactor, Overflow, Room, speeds
-from ktchat.widgets.formats import counted
 
 if TYPE_CHECKING:
     from engine.protocol import Load, Loaded
@@ -18,6 +17,24 @@ if TYPE_CHECKING:
 
 ALONE = "even without the turns before it, it is too long"
 LONGER = "A longer context"
+
+
+Kind = Literal["drop", "summarise", "longer", "new", "send"]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to make room: what it is called, what it costs, and why it cannot be taken."""
+
+    kind: Kind
+    title: str
+    figures: str
+    room: Room | None = None
+    tokens: int = 0
+    """Of a longer context."""
+    possible: bool = True
+    always: bool = False
+    """From now on without asking."""
 
 
 @dataclass(frozen=True, slots=True)
