@@ -128,9 +128,7 @@ class KtchatApp(App[None]):
         chat = ChatSession(
             self._engine,
             store,
-            sampling=self.context.settings.sampling,
-            max_tokens=settings.token_limit,
-            system=settings.system,
+            layers=self.context.settings.layers,
             notify=self.context.notify,
         )
         self.context.chat = chat
