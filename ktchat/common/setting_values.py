@@ -33,9 +33,10 @@ def _setting(default: Any, words: str, choices: tuple[str, ...] = ()) -> Any:
 def _sampled(name: str, words: str) -> Any:
     """A sampling value: a model's file goes before it, and it may be left to ktchat."""
     own = getattr(Sampling(), name)
+    help_ = words
     old = f'{words} "{MODEL}": as its file says, else {own:g}.'
     words = f'{words} For models whose file says nothing of it; "{MODEL}": ktchat\'s own, {own:g}.'
-    metadata = {"words": words, "choices": (MODEL,), "own": own, "old": old}
+    metadata = {"words": words, "choices": (MODEL,), "own": own, "old": old, "help": help_}
     return field(default=MODEL, metadata=metadata)
 
 
@@ -128,7 +129,9 @@ class Settings:
 FIELDS = dataclasses.fields(Settings)
 BY_NAME = {item.name: item for item in FIELDS}
 WORDS = {item.name: str(item.metadata["words"]) for item in FIELDS}
-"""The help of each setting."""
+"""What stands above each in the file."""
+HELP = {item.name: str(item.metadata.get("help", WORDS[item.name])) for item in FIELDS}
+"""The help of each on the screen."""
 OLD_WORDS = {item.metadata["old"]: WORDS[item.name] for item in FIELDS if "old" in item.metadata}
 """What older versions said in its place."""
 SAMPLED = tuple(item.name for item in FIELDS if "own" in item.metadata)

@@ -58,6 +58,13 @@ KEYS = (
     ),
     Key("f8", "F8", "answer_now", "answer now", "End the thinking: the model goes on and answers"),
     Key("ctrl+o", "Ctrl+O", "models", "models", "Models: open, download, check and delete them"),
+    Key(
+        "ctrl+s,ctrl+comma",
+        "Ctrl+S",
+        "settings",
+        "settings",
+        "Settings: sampling, presets, system message, context, theme; Ctrl+, too, where the terminal sends it",
+    ),
     Key("f5", "F5", "load_on_cpu", "on the CPU", "Load the model on the CPU, without the GPU"),
     Key(
         "",
@@ -103,6 +110,7 @@ IDLE: tuple[Shown, ...] = (
     ("Ctrl+O", "models", "screen.models"),
     ("Ctrl+P", "all", "app.command_palette"),
     ("F1", "keys", "screen.help"),
+    ("Ctrl+S", "settings", "screen.settings"),
     ("Ctrl+R", "regenerate", "screen.regenerate"),
     ("F4", "edit", "screen.edit"),
     ("F3", "copy", "screen.copy_reply"),
