@@ -54,6 +54,13 @@ SHIPPED = (
     ),
 )
 
+NONE = Preset(
+    "the model's own",
+    {},
+    "Takes your sampling away here: what the model's file says holds, else what holds everywhere.",
+)
+"""No preset."""
+
 
 def presets(own: Mapping[str, Values]) -> list[Preset]:
     """All of them: ours, then the person's by name."""

@@ -120,12 +120,12 @@ class ModelFlow:
         chat, loaded = self._context.chat, self._loaded
         if loaded is None or chat is None or chat.loaded is None:
             return ()
-        now = self._context.settings.load(loaded.path)
+        now = self._context.settings.load(chat.loaded.path)
         names = {"cache_folder": "disk_cache", "cache_budget": "disk_cache_gb"}
         return tuple(
             names.get(field.name, field.name)
             for field in fields(now)
-            if getattr(now, field.name) != getattr(loaded, field.name)
+            if field.name != "path" and getattr(now, field.name) != getattr(loaded, field.name)
         )
 
     @property

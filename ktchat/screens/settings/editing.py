@@ -25,6 +25,9 @@ from ktchat.widgets.chat.prompt import Prompt
 from ktchat.widgets.field import Field
 from ktchat.widgets.lines import styled
 
+LOW = 20
+"""Rows under which a box leaves its blank lines out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -64,6 +67,9 @@ class Editing(LeftOnce["Answer | None"], ModalScreen["Answer | None"]):
 
     def on_mount(self) -> None:
         self._show_scope()
+
+    def on_resize(self) -> None:
+        self.set_class(self.app.size.height < LOW, "-low")
 
     def on_click(self, event: events.Click) -> None:
         if event.widget is self:

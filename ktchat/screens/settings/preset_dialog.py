@@ -13,7 +13,7 @@ from textual.widgets.option_list import Option
 
 from engine.errors import KtchatError
 from ktchat.common import presets
-from ktchat.common.presets import MAX_NAME, SHIPPED, Preset
+from ktchat.common.presets import MAX_NAME, NONE, SHIPPED, Preset
 from ktchat.common.setting_values import Values
 from ktchat.common.text import one_line
 from ktchat.screens.dialogs.dialogs import Question, RenameDialog
@@ -23,15 +23,9 @@ from ktchat.widgets.lines import styled
 if TYPE_CHECKING:
     from ktchat.session.choosing import Chooser
 
-NONE = Preset(
-    "the model's own",
-    {},
-    "Takes your sampling away here: the model's file, else what holds everywhere.",
-)
-
 
 class PresetDialog(Editing):
-    """Answered with the values of a preset, and for what they are kept."""
+    """Answered with a preset, and for what its values are kept."""
 
     AUTO_FOCUS = "OptionList"
     HINT = "Enter apply · s save as · F2 rename · Del forget · u undo"
@@ -67,22 +61,20 @@ class PresetDialog(Editing):
     def _show(self, at: str) -> None:
         listed = self.query_one(OptionList)
         self._listed = [NONE, *self._presets]
-        listed.set_options(Option(self._line(preset)) for preset in self._listed)
+        listed.set_options(Option(Content(one_line(p.name, MAX_NAME))) for p in self._listed)
         names = [preset.name for preset in self._listed]
         listed.highlighted = names.index(at) if at in names else 0
-
-    def _line(self, preset: Preset) -> Content:
-        name = Content(one_line(preset.name, MAX_NAME))
-        return name + styled(f"  {preset.words}", "$foreground 60%") if preset.values else name
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
         """Say what the preset is for."""
         preset = self._listed[event.option_index]
-        self.query_one("#preset-words", Static).update(styled(preset.help, "$foreground 70%"))
+        parts = (styled(preset.words, "$foreground 85%"), styled(preset.help, "$foreground 60%"))
+        words = Content("\n").join(part for part in parts if part)
+        self.query_one("#preset-words", Static).update(words)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Apply it."""
-        self.answer(dict(self._listed[event.option_index].values))
+        self.answer(self._listed[event.option_index])
 
     # The person's own.
 

@@ -5,6 +5,7 @@ A setting that the screen is to show needs a row here, and nothing else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -98,9 +99,11 @@ class Row:
             return values[at % len(values)] if values else None
         if self.kind != "number" or not self.step:
             return None
-        number = value if isinstance(value, int | float) else 0
+        number = float(value) if isinstance(value, int | float) else 0.0
         low, high = self.limits
-        new = min(high, max(low, round((number + direction * self.step) / self.step) * self.step))
+        at = round(number / self.step, 6)  # in steps; what lies between two goes to the next one
+        steps = math.floor(at) + 1 if direction > 0 else math.ceil(at) - 1
+        new = min(high, max(low, steps * self.step))
         return round(new) if type(low) is int else round(new, 6)
 
 

@@ -17,6 +17,7 @@ from textual.widgets import Static
 from engine.errors import KtchatError
 from ktchat.common import presets
 from ktchat.common.precedence import SOURCES, Held
+from ktchat.common.presets import NONE
 from ktchat.common.text import one_line
 from ktchat.screens.once import LeftOnce
 from ktchat.screens.settings import editing
@@ -39,9 +40,9 @@ INTERVAL = 1.0
 """Seconds between looks at what holds: an edit of the file, a command, may change it."""
 KEYS = (
     ("Enter", "change", "screen.edit"),
-    ("← →", "less, more", "screen.step(1)"),
     ("Del", "reset", "screen.reset"),
     ("Esc", "back", "screen.leave"),
+    ("← →", "less, more", "screen.step(1)"),
     ("p", "presets", "screen.presets"),
 )
 RELOAD = ("l", "load the model again", "screen.load_again")
@@ -229,15 +230,14 @@ class SettingsScreen(LeftOnce[bool]):
 
         if not self._try(choose):
             return
-        held = self.chooser.held(row.name)
-        said = f"{row.title}: {self._row(row).shown(value)} for {SOURCES[scope]}"
-        if scope == "everywhere":
-            said = f"{row.title}: {self._row(row).shown(value)} everywhere"
+        known, held = self._row(row), self.chooser.held(row.name)
+        where = "everywhere" if scope == "everywhere" else f"for {SOURCES[scope]}"
+        said = f"{row.title}: {one_line(known.shown(value), 60)} {where}"
         if gone:
             said += f"; what was set for {' and '.join(SOURCES[g] for g in gone)} is taken away"
         if held.source == "file" and held.value != value:
-            said += f", but the model's file says {self._row(row).shown(held.value)} and goes before it: Tab, this model"
-            self.status.say(said, "warning")
+            said += f", but the model's file says {known.shown(held.value)} and goes before it"
+            self.status.say(f"{said}: Tab in the box keeps it for this model", "warning")
         else:
             self.status.say(said)
 
@@ -259,7 +259,7 @@ class SettingsScreen(LeftOnce[bool]):
         if row is None:
             return
         if row.kind == "preset":
-            self._apply(editing.Answer({}, "session" if self.chooser.chat else "everywhere"))
+            self._apply(editing.Answer(NONE, self.chooser.scopes("temperature")[0]))
             return
         before = self.chooser.held(row.name)
         if before.source in ("file", "built-in"):
@@ -277,10 +277,10 @@ class SettingsScreen(LeftOnce[bool]):
 
     def _apply(self, answer: editing.Answer | None) -> None:
         if answer is not None and self._try(
-            partial(self.chooser.apply, answer.value, answer.scope)
+            partial(self.chooser.apply, answer.value.values, answer.scope)
         ):
-            words = self.chooser.layers.words
-            self.status.say(words)
+            where = "everywhere" if answer.scope == "everywhere" else f"for {SOURCES[answer.scope]}"
+            self.status.say(f"preset: {one_line(answer.value.name, 60)}, {where}")
 
     def _try(self, change: Callable[[], object]) -> bool:
         """Change something; False, and why, where that is not possible."""
