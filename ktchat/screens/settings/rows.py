@@ -101,8 +101,8 @@ class Row:
             return None
         number = float(value) if isinstance(value, int | float) else 0.0
         low, high = self.limits
-        at = round(number / self.step, 6)  # in steps; what lies between two goes to the next one
-        steps = math.floor(at) + 1 if direction > 0 else math.ceil(at) - 1
+        place = round(number / self.step, 6)  # in steps; what lies between two goes to the next one
+        steps = math.floor(place) + 1 if direction > 0 else math.ceil(place) - 1
         new = min(high, max(low, steps * self.step))
         return round(new) if type(low) is int else round(new, 6)
 
