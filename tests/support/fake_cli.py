@@ -1,7 +1,7 @@
 """`python -m tests.support.fake_cli SCRIPT ARGUMENT...`: the command line over a scripted engine.
 
 SCRIPT is a JSON object: the fields of a `Reply`, how many `times` its text comes, and
-`load_seconds` and `think`, what the model offers. At the end the names of the
+`load_seconds`, `think`, what the model offers, and `sampling`, what its file says. At the end the names of the
 imported modules are written to the file in KTCHAT_TEST_MODULES, if set. With KTCHAT_TEST_READY set,
 that file appears as soon as the program's first line has run.
 """
@@ -25,14 +25,17 @@ def main() -> int:
 
     def engine() -> object:
         from engine.errors import ContextError
+        from engine.protocol import PartialSampling
         from tests.support.fake_engine import FakeEngine, Reply
 
         load_seconds = script.pop("load_seconds", 0.0)
         think = tuple(script.pop("think", ()))
+        own = PartialSampling(**script.pop("sampling", {}))
         script["text"] = script.get("text", "") * script.pop("times", 1)
         if words := script.pop("error", ""):
             script["error"] = ContextError(words)
-        return FakeEngine([Reply(**script)], load_seconds=load_seconds, think=think)
+        reply = Reply(**script)
+        return FakeEngine([reply], load_seconds=load_seconds, think=think, own_sampling=own)
 
     code = ktchat.__main__.main(engine)  # type: ignore[arg-type]
     if report := os.environ.get("KTCHAT_TEST_MODULES"):
