@@ -44,7 +44,7 @@ __all__ = [
 ]  # fmt: skip
 
 MAX_BYTES = 1 << 20
-HEAD = "Settings of ktchat. Edit them here or on its screen (Ctrl+S): it notices, and keeps your comments."
+HEAD = "Settings of ktchat. Edit them here or on its screen (Ctrl+L): it notices, and keeps your comments."
 RENEWED = OLD_WORDS | {
     "Settings of ktchat. Edit them here while it does not run, or on its screen.": HEAD
 }

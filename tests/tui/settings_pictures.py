@@ -25,7 +25,7 @@ async def take_all(folder: Path) -> None:
         file.update_model(chat.model_path, context=4096)
         file.keep_preset("for Grandmother", {"temperature": 0.9, "system": "Be warm."})
         chat.choose(temperature=1.1, system="Answer in two sentences.")
-        await run.pilot.press("ctrl+s")
+        await run.pilot.press("ctrl+l")
         await asyncio.sleep(0.5)
         run.shoot(folder, "settings")
         await run.pilot.press("enter")

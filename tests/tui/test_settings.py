@@ -20,7 +20,7 @@ ORDER = [row.name for row in ROWS]
 
 async def opened(run: Running, at: str = "temperature") -> None:
     """Open the settings and go to one."""
-    await run.press("ctrl+s")
+    await run.press("ctrl+l")
     await run.until(lambda: "Settings" in run.lines()[0])
     await walk(run, at)
 
@@ -314,11 +314,7 @@ async def test_a_theme_is_seen_before_it_is_kept(start: Start) -> None:
 async def test_the_palette_opens_the_same(start: Start) -> None:
     run = await start("a", size=(80, 24))
     commands = {c.title: c for c in run.app.get_system_commands(run.screen)}
-    for title, words in (
-        ("Theme", LIGHT),
-        ("System message", "Ctrl+J line"),
-        ("Presets", "creative"),
-    ):
+    for title, words in (("Theme", LIGHT), ("Temperature", "0 to 10"), ("Presets", "creative")):
         commands[title].callback()
         await run.sees(words)
         await run.press("escape")

@@ -45,7 +45,6 @@ def commands(screen: ChatScreen) -> Iterator[SystemCommand]:
         yield SystemCommand(title, words, partial(later, choose))
     yield SystemCommand("Sampling", "Which values hold, and where from", thinking.say_sampling)
     for title, words, at in (
-        ("System message", "What the model is told before everything else", "system"),
         ("Temperature", "How varied it writes, in this session or elsewhere", "temperature"),
         ("Presets", "Sampling under a name: precise, balanced, creative, your own", "preset"),
     ):

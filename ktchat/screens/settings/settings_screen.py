@@ -53,7 +53,7 @@ class SettingsScreen(LeftOnce[bool]):
 
     AUTO_FOCUS = "Rows"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,ctrl+s,ctrl+comma,q", "leave", "Leave", show=False),
+        Binding("escape,ctrl+l,ctrl+comma,q", "leave", "Leave", show=False),
         Binding("left,minus", "step(-1)", show=False),
         Binding("right,plus,space", "step(1)", show=False),
         Binding("delete,backspace", "reset", show=False),
