@@ -128,9 +128,7 @@ class KtchatApp(App[None]):
         chat = ChatSession(
             self._engine,
             store,
-            sampling=self.context.settings.sampling,
-            max_tokens=settings.token_limit,
-            system=settings.system,
+            layers=self.context.settings.layers,
             notify=self.context.notify,
         )
         self.context.chat = chat
@@ -144,8 +142,9 @@ class KtchatApp(App[None]):
         await opening
         with contextlib.suppress(KtchatError):  # without a history the prompt works too
             screen.prompt.earlier = await store.call(store.recent_prompts)
-        self.watch(self, "theme", self._theme_changed, init=False)
+        self.watch(self, "theme", screen.settings.keep_theme, init=False)
         self.run_worker(screen.downloads.follow(), group="downloads", exit_on_error=False)
+        self.run_worker(screen.settings.watch(), group="settings", exit_on_error=False)
         self.run_worker(index(store), group="index", exit_on_error=False)
         await asyncio.to_thread(_import_rest)
         gc.freeze()  # what is loaded now stays: a full collection over it would stall the keys
@@ -183,8 +182,9 @@ class KtchatApp(App[None]):
         """Open the model that was downloaded last."""
         self.chat_screen.downloads.open(self.chat_screen.downloads.arrived)
 
-    def _theme_changed(self, theme: str) -> None:
-        self.context.remember(theme=theme)
+    def action_change_theme(self) -> None:
+        """Choose the colours; each is shown as the cursor comes to it."""
+        self.chat_screen.settings.open("theme")
 
     async def action_interrupt(self) -> None:
         """Ctrl+C: copy a selection, else stop the reply, else (twice) quit."""

@@ -60,8 +60,8 @@ def _file(args: argparse.Namespace, path: Path) -> int:
     kind = " · ".join(filter(None, (entry_.architecture, entry_.quantisation)))
     output.line(f"{entry_.name} · {kind} · {byte_size(entry_.size)}")
     output.line(one_line(f"{entry_.shown_path}  {checksum}".rstrip(), 1200))
-    sampling = SettingsFile(paths.settings_file()).sampling
-    output.line(f"sampling: {sampling.words(entry_.sampling)}")
+    layers = SettingsFile(paths.settings_file()).layers(entry_.path)
+    output.line(f"sampling: {layers.with_file(entry_.sampling).words}")
     for text in report.words(local.plan) if local.plan is not None else ():
         output.line(one_line(text, 400))
     return 0

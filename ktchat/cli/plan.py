@@ -13,7 +13,8 @@ from engine.plan import report
 from ktchat.cli import background, load_options, output
 from ktchat.common import paths
 from ktchat.common.errors import UsageError
-from ktchat.common.settings import Settings, SettingsFile
+from ktchat.common.precedence import Layers
+from ktchat.common.settings import Settings, SettingsFile, load_command
 from ktchat.common.text import one_line
 from ktchat.library import versions
 
@@ -75,8 +76,10 @@ def main(args: argparse.Namespace) -> int:
 
 def _load(args: argparse.Namespace) -> Load:
     """How the model would be loaded here, as the settings say too; on another machine as asked for."""
-    settings = Settings() if args.profile else SettingsFile(paths.settings_file()).settings
-    return settings.load(args.plan_model, load_options.overrides(args))
+    said = load_options.overrides(args)
+    if args.profile:
+        return load_command(args.plan_model, Layers(command=said.values), Settings())
+    return SettingsFile(paths.settings_file(), said).load(args.plan_model)
 
 
 def hardware(profile: str | None) -> Hardware:

@@ -100,7 +100,8 @@ def main(args: argparse.Namespace) -> int:
     settings = SettingsFile(paths.settings_file(), load_options.overrides(args))
     if settings.notice:
         output.complain(settings.notice)
-    asked = request(args, settings.settings)
+    asked = request(args, settings.settings, settings.overrides)
+    settings.overrides = asked.said
     printer: Printer = JsonPrinter() if args.json else TextPrinter(args.thinking, args.verbose)
     with asyncio.Runner() as runner:
         return runner.run(_Run(asked, settings, printer, args.engine_factory).main())
@@ -130,9 +131,7 @@ class _Run:
         self.chat = ChatSession(
             self.engine,
             (Store if self.request.save else UnsavedStore)(paths.database()),
-            sampling=self.request.sampling,
-            max_tokens=self.request.max_tokens,
-            system=self.request.system,
+            layers=self.settings.layers,
             notify=lambda words, severity: self.printer.note(words),
         )
         work = asyncio.create_task(self._work())

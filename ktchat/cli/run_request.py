@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from engine.errors import RequestError
 from engine.protocol import PartialSampling, Think
 from ktchat.cli import standard_input
-from ktchat.common import sampling
 from ktchat.common.errors import UsageError
-from ktchat.common.sampling import SamplingSources
-from ktchat.common.settings import OverflowPolicy, Settings
+from ktchat.common.precedence import NAMES
+from ktchat.common.settings import OverflowPolicy, Overrides, Settings
 
 
 @dataclass(frozen=True)
@@ -23,19 +22,20 @@ class Request:
     prompt: str
     model: str | None
     last: bool
-    system: str
-    sampling: SamplingSources
-    max_tokens: int | None
+    said: Overrides
+    """What the command line says of the settings."""
     think: Think | None
     overflow: OverflowPolicy
     save: bool
     """Whether the conversation is saved, and what was read goes to the disk."""
 
 
-def request(args: argparse.Namespace, settings: Settings) -> Request:
-    """The request; what is piped in is read. Raises `UsageError` and `RequestError`."""
+def request(args: argparse.Namespace, settings: Settings, said: Overrides) -> Request:
+    """The request; what is piped in is read. `said`: what of the command line was read before. Raises `UsageError` and
+    `RequestError`."""
+    values = {name: getattr(args, name) for name in NAMES}
     try:
-        command = PartialSampling(**{name: getattr(args, name) for name in sampling.NAMES})
+        PartialSampling(**values)
     except RequestError as error:
         raise UsageError(error.what, error.why, error.todo) from error
     if args.max_tokens is not None and not 1 <= args.max_tokens <= 1 << 30:
@@ -48,13 +48,15 @@ def request(args: argparse.Namespace, settings: Settings) -> Request:
         prompt=_prompt(args.prompt, args.stdin),
         model=args.model,
         last=args.last,
-        system=settings.system if args.system is None else _decoded(args.system),
-        sampling=SamplingSources(command, settings.sampling),
+        said=replace(said, **values, max_tokens=args.max_tokens, system=_system(args)),
         think=args.think,
         overflow=args.overflow or cast(OverflowPolicy, settings.overflow),
-        max_tokens=args.max_tokens or settings.token_limit,
         save=not args.no_save,
     )
+
+
+def _system(args: argparse.Namespace) -> str | None:
+    return None if args.system is None else _decoded(args.system)
 
 
 def _prompt(argument: str | None, stdin: bool) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ktchat.common.paths import models_folder, settings_file
-from ktchat.common.settings import Overrides, SettingsFile
+from ktchat.common.settings import SettingsFile
 
 if TYPE_CHECKING:
     from engine.machine.types import Hardware
@@ -51,4 +51,4 @@ def plan_of(spec: ModelSpec, hardware: Hardware) -> MemoryPlan:
 
 def load_settings() -> Load:
     """How the settings have models loaded."""
-    return SettingsFile(settings_file()).settings.load("", Overrides())
+    return SettingsFile(settings_file()).load("")

@@ -80,6 +80,7 @@ class BranchingSession(OpenSession):
             model_name=source.model_name,
             system=source.system,
             think=source.think,
+            choices=dict(source.choices),
             turns=turns,
         )
         await self.store.call(self.store.claim, self.conversation.id)

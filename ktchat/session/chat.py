@@ -13,9 +13,8 @@ import time
 from collections.abc import AsyncGenerator
 
 from engine.errors import RequestError
-from engine.protocol import PartialSampling
-from ktchat.common.sampling import SamplingSources
 from ktchat.common.text import one_line
+from ktchat.session.open_session import LayersOf
 from ktchat.session.reply import Engine, Reply, Started, Update
 from ktchat.session.titles import TitledSession
 from ktchat.store import tree
@@ -32,8 +31,8 @@ CLOSE_SECONDS = 0.5
 class ChatSession(TitledSession):
     """The chat of one running program: the session that is open, and the replies in it.
 
-    Create it inside a running event loop. Set `sampling`, `max_tokens` and `system` at any time;
-    they hold from the next message (`system`: the next new session) on. All text in the events is
+    Create it inside a running event loop. `layers` says what holds of the settings for the model at a path;
+    it is asked at each message, and at each new session for its system message. All text in the events is
     safe to draw; raw text is in the turn. `notify` is told what concerns no single reply: saving
     failed, saving works again.
     """
@@ -43,14 +42,10 @@ class ChatSession(TitledSession):
         engine: Engine,
         store: Store,
         *,
-        sampling: SamplingSources | None = None,
-        max_tokens: int | None = None,
-        system: str = "",
+        layers: LayersOf | None = None,
         notify: Notify | None = None,
     ) -> None:
-        super().__init__(engine, store, system, notify)
-        self.sampling = sampling or SamplingSources()
-        self.max_tokens = max_tokens
+        super().__init__(engine, store, layers, notify)
         self.watch = True
         """Whether a reply is stopped when it repeats itself."""
         self._reply: Reply | None = None
@@ -203,11 +198,11 @@ class ChatSession(TitledSession):
             tree.cut(conversation, replaced)
         if (model := self.engine.loaded) is not None:
             conversation.model_path, conversation.model_name = model.path, one_line(model.name)
-        last = conversation.last
+        last, layers = conversation.last, self.layers
         turn = Turn(
             raw_prompt=text,
-            sampling=self.sampling.resolved(model.sampling if model else PartialSampling()),
-            max_tokens=self.max_tokens,
+            sampling=layers.sampling,
+            max_tokens=layers.token_limit,
             model=conversation.model_name,
             parent=last.id if last else None,
             compaction=compaction,

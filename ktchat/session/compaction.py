@@ -169,7 +169,7 @@ class Compactor:
 
     def _reply(self, context: int) -> int:
         wanted = min(REPLY_TOKENS, context // REPLY_SHARE)
-        return max(1, min(wanted, self._chat.max_tokens or wanted))
+        return max(1, min(wanted, self._chat.layers.token_limit or wanted))
 
     async def _room(self, overflow: Overflow, summary: str, more: int) -> Room | None:
         """The fewest turns without which, but with a summary and `more` tokens, there is room."""

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import Any
 
 from engine.errors import RequestError, thinking_not_offered
 from engine.protocol import Counted, Event, Failed, Load, Loaded, Message, Think
+from ktchat.common.errors import SettingsError
+from ktchat.common.precedence import Layers
+from ktchat.common.setting_values import chosen
 from ktchat.common.text import one_line
 from ktchat.session.branching import BranchingSession
+from ktchat.session.open_session import LayersOf
 from ktchat.session.reply import Engine, shown
 from ktchat.store.saver import Notify
 from ktchat.store.store import Store
@@ -19,10 +25,14 @@ class ModelSession(BranchingSession):
     """The open session with an engine; `chat` adds the replies."""
 
     def __init__(
-        self, engine: Engine, store: Store, system: str = "", notify: Notify | None = None
+        self,
+        engine: Engine,
+        store: Store,
+        layers: LayersOf | None = None,
+        notify: Notify | None = None,
     ) -> None:
-        super().__init__(store, system, notify)
         self.engine = engine
+        super().__init__(store, layers, notify)
         self._occupied = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -31,6 +41,23 @@ class ModelSession(BranchingSession):
     def loaded(self) -> Loaded | None:
         """The model that answers."""
         return self.engine.loaded
+
+    @property
+    def model_path(self) -> str:
+        """Of the model that answers; empty: there is none."""
+        return self.engine.loaded.path if self.engine.loaded else ""
+
+    @property
+    def layers(self) -> Layers:
+        """What is said of the settings for the open session, and by whom."""
+        conversation, loaded = self.conversation, self.engine.loaded
+        own = dict(conversation.choices)
+        if conversation.think is not None:
+            own["think"] = conversation.think
+        if conversation.system != self.system:
+            own["system"] = conversation.system
+        layers = dataclasses.replace(self.layers_of(self.model_path), session=own)
+        return layers if loaded is None else layers.with_file(loaded.sampling)
 
     @property
     def context_used(self) -> int:
@@ -45,13 +72,28 @@ class ModelSession(BranchingSession):
 
     @property
     def think(self) -> Think | None:
-        """What holds of the model's thinking: the choice for this session, else the template's own;
-        None: there is no choice, or what the template does by itself is none of them."""
+        """What holds of the model's thinking: what was chosen, else the template's own; None: there is no
+        choice, or what the template does by itself is none of them."""
         loaded = self.engine.loaded
-        if loaded is None:
-            return None
-        chosen = self.conversation.think
-        return chosen if chosen in loaded.think else loaded.think_default
+        return None if loaded is None else self.offered_think or loaded.think_default
+
+    def choose(self, **choices: Any) -> None:
+        """Choose for this session, from the next message on: `setting_values.PER_SESSION` and `system`. None: what
+        holds without a choice.
+
+        Raises `SettingsError` for what is not possible, `SessionBusyError` for a session that is only read.
+        """
+        self._must_be_ours("The setting was not changed")
+        conversation = self.conversation
+        if "system" in choices:
+            text = choices.pop("system")
+            conversation.system = self.system if text is None else text
+        found, wrong = chosen(choices, [n for n, value in choices.items() if value is not None])
+        if wrong:
+            raise SettingsError(f"The setting {wrong[0]} cannot have that value", "", "")
+        kept = {n: value for n, value in conversation.choices.items() if n not in choices}
+        conversation.choices = kept | found
+        self.saver.touch(conversation)
 
     def choose_thinking(self, think: Think | None) -> None:
         """Choose for this session, from the next message on; None: as the template has it.
@@ -67,9 +109,12 @@ class ModelSession(BranchingSession):
 
     @property
     def offered_think(self) -> Think | None:
-        """The session's choice, if the model knows it: another one may have been loaded since."""
-        loaded, think = self.engine.loaded, self.conversation.think
-        return think if loaded is not None and think in loaded.think else None
+        """What was chosen of thinking, the nearest that the model knows: another one may have been loaded since."""
+        loaded = self.engine.loaded
+        if loaded is None:
+            return None
+        think: Think | None = self.layers.held("think", lambda value: value in loaded.think).value
+        return think
 
     async def count(self, messages: Sequence[Message]) -> Counted | None:
         """The tokens of messages as the model would read them, and how many of them are cached."""
@@ -83,6 +128,8 @@ class ModelSession(BranchingSession):
             yield Failed(error)
             return
         async for event in self.engine.load(command):
+            if isinstance(event, Loaded):
+                self.follow_settings()
             yield shown(event)
 
     @contextlib.contextmanager

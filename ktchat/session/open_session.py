@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from engine.errors import KtchatError, RequestError
+from ktchat.common.precedence import Layers
 from ktchat.common.text import one_line
 from ktchat.store.conversation import Conversation, TurnState
 from ktchat.store.saver import Notify, Saver, Severity
 from ktchat.store.store import UNDO_SECONDS, Store
+
+LayersOf = Callable[[str], Layers]
 
 
 class OpenSession:
@@ -21,11 +25,14 @@ class OpenSession:
     `notify` is told what concerns no single call: saving failed, saving works again, a repair.
     """
 
-    def __init__(self, store: Store, system: str = "", notify: Notify | None = None) -> None:
+    def __init__(
+        self, store: Store, layers: LayersOf | None = None, notify: Notify | None = None
+    ) -> None:
         self.store = store
-        self.system = system
-        """The system message with which a new session begins."""
-        self.conversation = Conversation(system=system)
+        self.layers_of: LayersOf = layers or (lambda path: Layers())
+        """What is said of the settings for the model at a path; asked whenever it matters, since it may change."""
+        self.conversation = Conversation(system=self.system)
+        self._began_with: str | None = self.conversation.system
         self.read_only = False
         """Another ktchat has this session open: it is shown, and cannot be continued here."""
         self.draft = ""
@@ -35,6 +42,22 @@ class OpenSession:
         self._closed = False
         self._tidied = False
         self._purging: asyncio.Task[None] | None = None
+
+    @property
+    def model_path(self) -> str:
+        """Of the model that answers; empty: there is none."""
+        return ""
+
+    @property
+    def system(self) -> str:
+        """The system message with which a new session begins."""
+        return str(self.layers_of(self.model_path).value("system"))
+
+    def follow_settings(self) -> None:
+        """A session that has not begun takes the system message with which new ones begin now, unless it was given
+        one of its own."""
+        if not self.conversation.turns and self.conversation.system == self._began_with:
+            self._began_with = self.conversation.system = self.system
 
     @property
     def busy(self) -> bool:
@@ -50,6 +73,7 @@ class OpenSession:
         self._must_be_idle()
         await self._leave()
         self.conversation, self.read_only, self.draft = Conversation(system=self.system), False, ""
+        self._began_with = self.conversation.system
         with contextlib.suppress(KtchatError):  # unreadable sessions do not hinder a new one
             await self._tidy()
             orphan = await self.store.call(self.store.orphan_draft)
@@ -83,6 +107,7 @@ class OpenSession:
         with contextlib.suppress(KtchatError):  # it is done at the next start
             await self._tidy()
         self.conversation, self.read_only, self.draft = conversation, not held, draft or ""
+        self._began_with = None
         if held:
             self._mark_interrupted()
         return conversation

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from engine.errors import RequestError
-from engine.protocol import Failed, Finished, Message, PartialSampling, Text, Thinking, WasThinking
+from engine.protocol import Failed, Finished, Message, Text, Thinking, WasThinking
 from ktchat.common.text import sanitise
 from ktchat.store.conversation import Compaction, Conversation, Turn
 
@@ -59,9 +59,8 @@ async def _written(
     """The model's words so far; too many of them are cut at a sentence's end."""
     loaded, engine = chat.loaded, chat.engine
     think = "off" if loaded is not None and "off" in loaded.think else chat.offered_think
-    sampling = chat.sampling.resolved(loaded.sampling if loaded else PartialSampling())
     await chat.give_way()
-    stream = engine.generate(messages, sampling, None, think, None, None, watch=True)
+    stream = engine.generate(messages, chat.layers.sampling, None, think, None, None, watch=True)
     raw, tokens, thought = "", 0, 0
     try:
         async for event in stream:

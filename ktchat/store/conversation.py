@@ -11,6 +11,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from engine.errors import KtchatError
 from engine.protocol import Figures, Message, Reason, Sampling, Think
@@ -143,6 +144,8 @@ class Conversation:
     system: str = ""
     think: Think | None = None
     """What was chosen of the model's thinking; None: as its template has it."""
+    choices: dict[str, Any] = field(default_factory=dict)
+    """What else was chosen for this session: `setting_values.PER_SESSION`."""
     turns: list[Turn] = field(default_factory=list)
     """The turns that are shown, and sent."""
     others: list[Turn] = field(default_factory=list)

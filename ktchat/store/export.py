@@ -52,6 +52,7 @@ def to_json(
         "model": {"name": conversation.model_name, "path": conversation.model_path} | (facts or {}),
         "system": conversation.system,
         "think": conversation.think,
+        "choices": conversation.choices,
         "turns": [_turn_data(turn, orders[id(turn)]) for turn in conversation.turns],
         "replaced": [_turn_data(turn, orders[id(turn)]) for turn in replaced],
     }

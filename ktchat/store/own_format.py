@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from engine.errors import KtchatError
+from ktchat.common.setting_values import PER_SESSION, chosen
 from ktchat.common.text import one_line
 from ktchat.store.conversation import Conversation, Turn, TurnState
 from ktchat.store.foreign import MAX_NODES, MalformedError, items, moment, optional, string
@@ -28,6 +29,7 @@ def own_session(data: dict[str, Any]) -> Conversation:
         model_name=one_line(optional(model or {}, "name")),
         system=optional(data, "system"),
         think=think if think in ("off", "on", "low", "medium", "high", "max") else None,
+        choices=chosen(data.get("choices"), PER_SESSION)[0],
         turns=[turn for _, turn in shown],
         others=[turn for _, turn in others],
     )

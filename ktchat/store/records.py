@@ -15,6 +15,7 @@ from typing import Any, get_args
 from engine.errors import KtchatError
 from engine.protocol import Figures, Reason, Sampling, Think
 from ktchat.common.errors import shown_error
+from ktchat.common.setting_values import PER_SESSION, chosen
 from ktchat.common.text import one_line, sanitise
 from ktchat.store.conversation import (
     TITLE_LENGTH,
@@ -29,7 +30,7 @@ Row = Mapping[str, Any] | sqlite3.Row
 
 SESSION_COLUMNS = (
     "id", "title", "created", "updated", "model_path", "model_name", "system", "head", "think",
-    "compaction",
+    "compaction", "choices",
 )  # fmt: skip
 TURN_COLUMNS = (
     "id", "session", "parent", "created", "state", "reason", "prompt", "thinking", "reply",
@@ -70,6 +71,7 @@ def session_values(conversation: Conversation) -> tuple[Any, ...]:
             last.id if last else None,
             conversation.think,
             _compaction_text(conversation.next_compaction, last),
+            json.dumps(conversation.choices) if conversation.choices else None,
         )
     )
 
@@ -128,12 +130,13 @@ def conversation_from(row: Row, turns: Iterable[Row]) -> tuple[Conversation, lis
         model_name=one_line(str(row["model_name"])),
         system=str(row["system"]),
         think=_THINKS.get(str(_maybe(row, "think"))),
+        choices=chosen(_mapping(_maybe(row, "choices")), PER_SESSION)[0],
         turns=shown[::-1],
         others=list(by_id.values()),
     )
-    chosen = _mapping(_maybe(row, "compaction"))
-    if conversation.last is not None and chosen.get("after") == conversation.last.id:
-        conversation.next_compaction = _compaction(chosen)
+    following = _mapping(_maybe(row, "compaction"))
+    if conversation.last is not None and following.get("after") == conversation.last.id:
+        conversation.next_compaction = _compaction(following)
     return conversation, sorted(by_id.values(), key=lambda turn: turn.created)
 
 

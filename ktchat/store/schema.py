@@ -68,6 +68,9 @@ MIGRATIONS: list[str] = [
     ALTER TABLE turns ADD COLUMN compaction TEXT;     -- JSON; NULL: as at the turn before
     ALTER TABLE sessions ADD COLUMN compaction TEXT;  -- JSON: chosen for the next message
     """,
+    """
+    ALTER TABLE sessions ADD COLUMN choices TEXT;  -- JSON: sampling and the like; NULL: none
+    """,
 ]
 """Scripts from one version to the next; the schema's version is how many have run."""
 

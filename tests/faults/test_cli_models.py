@@ -139,7 +139,7 @@ def test_the_catalogue_and_files_are_known_without_a_network(
     info = program.run("models", "info", str(file), **away)
     assert info.returncode == 0 and "runs on the CPU" in info.stdout and str(file) in info.stdout
     assert json.loads(program.run("models", "info", str(file), "--json", **away).stdout)["plan"]
-    assert "sampling: temperature 0.7 (ktchat) · top-k 40 (ktchat)" in info.stdout
+    assert "sampling: temperature 0.7 (built in) · top-k 40 (built in)" in info.stdout
     (program.home / "settings.toml").write_text("temperature = 0.2\n")
     again = program.run("models", "info", str(file), **away)
     assert "temperature 0.2 (your settings) · top-k 40 (ktchat)" in again.stdout

@@ -1,8 +1,8 @@
 """`python -m tests.support.fake_cli SCRIPT ARGUMENT...`: the command line over a scripted engine.
 
 SCRIPT is a JSON object: the fields of a `Reply`, how many `times` its text comes, and
-`load_seconds`, `think`, what the model offers, and `context`, its tokens; or `replies`, such objects one
-after another (none: the message comes back). At the end the names of the
+`load_seconds`, `think`, what the model offers, `sampling`, what its file says, and `context`, its tokens; or
+`replies`, such objects one after another (none: the message comes back). At the end the names of the
 imported modules are written to the file in KTCHAT_TEST_MODULES, if set. With KTCHAT_TEST_READY set,
 that file appears as soon as the program's first line has run.
 """
@@ -28,10 +28,12 @@ def main() -> int:
 
     def engine() -> object:
         from engine.errors import ContextError
+        from engine.protocol import PartialSampling
         from tests.support.fake_engine import FakeEngine, Reply
 
         load_seconds = script.pop("load_seconds", 0.0)
         think = tuple(script.pop("think", ()))
+        own = PartialSampling(**script.pop("sampling", {}))
         context = script.pop("context", 4096)
         replies = []
         for fields in script.pop("replies", [script]):
@@ -39,7 +41,7 @@ def main() -> int:
             if words := fields.pop("error", ""):
                 fields["error"] = ContextError(words)
             replies.append(Reply(**fields))
-        return FakeEngine(replies, context, load_seconds, think=think)
+        return FakeEngine(replies, context, load_seconds, think=think, own_sampling=own)
 
     code = ktchat.__main__.main(engine)  # type: ignore[arg-type]
     if report := os.environ.get("KTCHAT_TEST_MODULES"):

@@ -10,7 +10,7 @@ from engine.errors import EngineError, KtchatError, MemoryShortError, ModelFileE
 from engine.machine.probes import gpu as gpu_probe
 from engine.machine.types import Gpu
 from ktchat.common.settings import Overrides
-from ktchat.screens.chat.presets import PRESETS
+from ktchat.screens.chat.loading_choices import CHOICES
 from tests.support.fake_engine import FakeEngine, Reply
 from tests.tui.conftest import Running, Start
 
@@ -139,7 +139,7 @@ async def test_while_a_reply_is_written_nothing_is_loaded(start: Start) -> None:
     await run.press("f5")
     await run.sees("a reply is being written")
     assert run.screen.context.settings.load("").device == "auto"
-    run.screen.models.change(next(preset for preset in PRESETS if preset.change == {"kv": "q8"}))
+    run.screen.models.change(next(preset for preset in CHOICES if preset.change == {"kv": "q8"}))
     await run.sees("kept: it holds when a model is loaded next")
     assert run.screen.context.settings.load("").kv == "q8" and len(engine.loads) == 1
     await run.press("escape")

@@ -101,7 +101,7 @@ async def test_a_split_model_is_searched_planned_pulled_killed_twice_verified_an
     assert record_of(path) is not None
     await run.press("enter")
     await run.until(lambda: run.chat.loaded is not None and run.chat.loaded.path == str(path))
-    run.chat.max_tokens = 8
+    run.chat.choose(max_tokens=8)
     await run.type("hi")
     await run.press("enter")
     await run.until(lambda: run.chat.conversation.last and not run.chat.busy)

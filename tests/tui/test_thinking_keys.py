@@ -151,13 +151,14 @@ async def test_text_that_proves_to_be_thinking_is_folded_away(start: Start) -> N
 async def test_the_sampling_and_where_it_comes_from_are_said(start: Start) -> None:
     own = PartialSampling(temperature=0.6, top_k=20)
     run = await start(engine=FakeEngine(["a"], own_sampling=own))
-    run.screen.context.settings.update(top_k=5)
+    run.screen.context.settings.update(top_k=5, top_p=0.5)
     again = await start(engine=FakeEngine(["a"], own_sampling=own))
     commands = {c.title: c for c in again.app.get_system_commands(again.screen)}
     commands["Sampling"].callback()
     await again.sees("temperature 0.6 (the")
     words = again.screen.status.words
-    assert "temperature 0.6 (the model) · top-k 5 (your settings) · top-p 0.95 (ktchat)" in words
+    assert "temperature 0.6 (the model's file) · top-k 20 (the model's file) · top-p 0.5" in words
+    assert "top-p 0.5 (everywhere) · min-p 0.05 (built in)" in words
 
 
 def test_the_help_has_both_keys() -> None:

@@ -25,7 +25,7 @@ from engine.protocol import (
     WasThinking,
 )
 from ktchat.common.errors import SessionBusyError, UnknownSessionError
-from ktchat.common.sampling import SamplingSources
+from ktchat.common.precedence import Layers
 from ktchat.session.chat import ChatSession, Started, Update
 from ktchat.store import store as stores
 from ktchat.store.store import Store
@@ -105,7 +105,7 @@ async def test_the_third_message_carries_the_first_two(start: Start) -> None:
 
 async def test_sampling_and_limit_reach_the_engine(start: Start) -> None:
     chat = await start("a b c d e")
-    chat.sampling, chat.max_tokens = SamplingSources(PartialSampling(seed=7)), 2
+    chat.layers_of = lambda path: Layers(command={"seed": 7}, everywhere={"max_tokens": 2})
     updates = await all_of(chat.send("hi"))
     assert isinstance(updates[-1], Finished) and updates[-1].reason == "length"
     request = chat.engine.requests[0]  # type: ignore[attr-defined]
@@ -628,7 +628,7 @@ async def test_the_model_s_own_sampling_holds_unless_the_person_says_otherwise(
     chat.engine.own_sampling = PartialSampling(temperature=0.6, top_k=20)  # type: ignore[attr-defined]
     async for _ in chat.load(Load("/m/Fake.gguf")):
         pass
-    chat.sampling = SamplingSources(settings=PartialSampling(top_k=5))
+    chat.layers_of = lambda path: Layers(everywhere={"top_k": 5, "top_p": 0.5})
     await all_of(chat.send("hi"))
     sampling = chat.conversation.turns[0].sampling
-    assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.6, 5, 0.95)
+    assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.6, 20, 0.5)

@@ -11,6 +11,7 @@ import pytest
 
 from engine.errors import ContextError, EngineError, KtchatError, RequestError
 from engine.protocol import Failed, Finished, Load
+from ktchat.common.precedence import Layers
 from ktchat.session.chat import ChatSession, Update
 from ktchat.session.compaction import Compactor, Overflow, Room, going_on, unsent
 from ktchat.store.conversation import EVERYTHING, Compaction
@@ -21,13 +22,17 @@ Begin = Callable[..., Awaitable[ChatSession]]
 CONTEXT = 400
 
 
+def _brief(path: str) -> Layers:
+    return Layers(everywhere={"system": "Be short."})
+
+
 @pytest.fixture
 async def begin(tmp_path: Path) -> AsyncIterator[Begin]:
     started: list[ChatSession] = []
 
     async def chat(*script: Reply | str, turns: int = 0, context: int = CONTEXT) -> ChatSession:
         engine = FakeEngine([*["reply " * 20] * turns, *script], context=context)
-        started.append(ChatSession(engine, Store(tmp_path / "ktchat.db"), system="Be short."))
+        started.append(ChatSession(engine, Store(tmp_path / "ktchat.db"), layers=_brief))
         async for _ in started[-1].load(Load("/m/Fake.gguf")):
             pass
         for number in range(turns):

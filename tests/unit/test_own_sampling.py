@@ -7,7 +7,8 @@ import pytest
 
 from engine.generation.own_sampling import own_sampling
 from engine.protocol import PartialSampling, Sampling
-from ktchat.common.sampling import SamplingSources
+from ktchat.common.precedence import NAMES, ORDER, Held, Layers, Source
+from ktchat.common.setting_values import BUILT_IN
 
 FILE = {
     "general.sampling.temp": float(np.float32(0.6)),
@@ -39,27 +40,50 @@ def test_all_tokens_are_zero_here(value: object, top_k: int | None) -> None:
 
 
 def test_the_nearest_source_wins() -> None:
-    own = own_sampling(FILE)
-    sources = SamplingSources(
-        command=PartialSampling(temperature=0.1, seed=7),
-        settings=PartialSampling(temperature=0.2, top_k=3),
-    )
-    assert sources.resolved(own) == Sampling(0.1, 3, 0.95, 0.0, 1.05, 7)
-    assert SamplingSources().resolved() == Sampling()
-    origin = {name: source for name, _, source in sources.origins(own)}
-    assert origin == {
-        "temperature": "command line",
-        "top_k": "your settings",
-        "top_p": "the model",
-        "min_p": "the model",
-        "repeat_penalty": "the model",
-        "seed": "command line",
+    layers = Layers(
+        command={"temperature": 0.1, "seed": 7},
+        session={"temperature": 0.3, "top_p": 0.8},
+        model={"top_p": 0.7, "min_p": 0.2},
+        everywhere={"temperature": 0.2, "top_k": 3, "repeat_penalty": 1.1, "min_p": 0.3},
+    ).with_file(PartialSampling(temperature=0.6, top_k=20, top_p=0.95, min_p=0.0))
+    assert layers.sampling == Sampling(0.1, 20, 0.8, 0.2, 1.1, 7)
+    origins = {name: layers.held(name).source for name in NAMES}
+    assert origins == {
+        "temperature": "command",
+        "top_k": "file",
+        "top_p": "session",
+        "min_p": "model",
+        "repeat_penalty": "everywhere",
+        "seed": "command",
     }
-    assert SamplingSources().words(own).startswith("temperature 0.6 (the model) · top-k 20")
-    assert "temperature 0.7 (ktchat)" in SamplingSources().words()
+    assert Layers().sampling == Sampling() and Layers().token_limit is None
+    assert layers.words == (
+        "temperature 0.1 (command line) · top-k 20 (the model's file) · top-p 0.8 (this session)"
+        " · min-p 0.2 (this model) · repeat-penalty 1.1 (everywhere) · seed 7 (command line)"
+    )
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+def test_each_source_goes_before_those_behind_it(name: str) -> None:
+    """The order is the one that is written down, for every setting: taking the sources away one by one."""
+    order: list[Source] = ["command", "session", "model", "file", "everywhere"]
+    said: dict[str, dict[str, object]] = {source: {name: f"of {source}"} for source in order}
+    for source in order:
+        assert Layers(**said).held(name) == Held(f"of {source}", source)
+        del said[source]
+    assert Layers(**said).held(name) == Held(BUILT_IN[name], "built-in")
+    assert order == [source for source in ORDER if source != "built-in"]
+
+
+def test_a_value_that_is_not_possible_here_gives_way_to_the_next() -> None:
+    layers = Layers(session={"think": "high"}, everywhere={"think": "off"})
+    assert layers.held("think", lambda value: value in ("on", "off")) == Held("off", "everywhere")
+    assert layers.held("think", lambda value: value == "on") == Held(None, "built-in")
 
 
 def test_zero_is_a_value_too() -> None:
-    sources = SamplingSources(command=PartialSampling(temperature=0.0, seed=0))
-    assert sources.resolved(PartialSampling(temperature=0.6)).temperature == 0.0
-    assert sources.resolved().seed == 0
+    layers = Layers(command={"temperature": 0.0, "seed": 0}, session={"max_tokens": 0})
+    layers = layers.with_file(PartialSampling(temperature=0.6))
+    assert layers.sampling.temperature == 0.0 and layers.sampling.seed == 0
+    silent = Layers(session={"seed": -1, "max_tokens": 0}, everywhere={"seed": 5, "max_tokens": 9})
+    assert silent.sampling.seed is None and silent.token_limit is None

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from engine.protocol import Load, PartialSampling
+from engine.protocol import Load, Sampling
 from ktchat import cli
 from ktchat.cli import load_options
 from ktchat.common.errors import SettingsError
 from ktchat.common.paths import kv_folder
+from ktchat.common.precedence import Layers
 from ktchat.common.settings import MAX_RECENT, Overrides, Settings, SettingsFile
 
 
@@ -27,8 +28,8 @@ def path(tmp_path: Path) -> Path:
 def test_without_a_file_the_defaults_hold(path: Path) -> None:
     file = SettingsFile(path)
     assert file.settings == Settings() and file.notice == ""
-    assert file.settings.sampling == PartialSampling()
-    assert file.settings.token_limit is None and file.settings.context_limit is None
+    assert file.layers("/m.gguf") == Layers() and file.settings.said == {}
+    assert file.load("/m.gguf").context is None
     assert not path.exists()
 
 
@@ -46,8 +47,9 @@ def test_what_is_set_comes_back(path: Path) -> None:
     again = SettingsFile(path)
     assert again.notice == ""
     assert again.settings == dataclasses.replace(Settings(), **changes)
-    assert again.settings.sampling == PartialSampling(temperature=0.0, seed=7)
-    assert again.settings.token_limit == 100
+    assert again.settings.said == changes
+    layers = again.layers()
+    assert (layers.sampling, layers.token_limit) == (Sampling(temperature=0.0, seed=7), 100)
 
 
 def test_every_value_has_a_comment_in_the_file(path: Path) -> None:
@@ -99,28 +101,32 @@ def test_an_impossible_value_becomes_the_default_and_is_named(
     assert "\n" not in file.notice
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"theme = ",
-        b"\xff\xfe\x00",
-        b"a = 1\na = 2",
-        b"[" * 100_000,
-        b"x = " + b"[" * 50_000,
-        b"theme = '\x1b]52;c;QQ==\x07",
-        b"\x00" * 4096,
-    ],
-)
-def test_a_damaged_file_is_said_once_and_replaced_by_the_next_change(
-    path: Path, data: bytes
-) -> None:
+DAMAGED = [
+    b"theme = ",
+    b"\xff\xfe\x00",
+    b"a = 1\na = 2",
+    b"[" * 100_000,
+    b"x = " + b"[" * 50_000,
+    b"theme = '\x1b]52;c;QQ==\x07",
+    b"\x00" * 4096,
+    b"# much\n" * 200_000,
+]
+
+
+@pytest.mark.parametrize("data", DAMAGED)
+def test_a_damaged_file_is_said_and_never_written_over(path: Path, data: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(data)
     file = SettingsFile(path)
     assert file.settings == Settings()
     assert "damaged" in file.notice and "\x1b" not in file.notice and "\n" not in file.notice
-    file.update(theme="paper")
-    assert SettingsFile(path).settings.theme == "paper"
+    with pytest.raises(SettingsError, match="cannot be saved"):
+        file.update(theme="paper")
+    assert file.settings.theme == "paper", "it holds until the end"
+    assert path.read_bytes() == data
+    path.write_text("theme = 'mended'")
+    assert file.update(seed=5).theme == "mended" and file.notice == ""
+    assert SettingsFile(path).settings.seed == 5
 
 
 @pytest.mark.parametrize("context", ["auto", 4096])
@@ -161,23 +167,25 @@ def test_sampling_that_nobody_set_is_the_model_s(path: Path) -> None:
     path.parent.mkdir()
     path.write_text(OLD)  # as older versions wrote it for everybody
     file = SettingsFile(path)
-    assert file.settings.sampling == PartialSampling() and file.notice == ""
+    assert file.settings.said == {} and file.notice == ""
     file.update(theme="paper")
     assert 'temperature = "model"' in path.read_text()
     file.update(temperature=0.7)
-    assert SettingsFile(path).settings.sampling == PartialSampling(temperature=0.7)
+    assert SettingsFile(path).settings.said == {"theme": "paper", "temperature": 0.7}
     path.write_text(OLD.replace("0.7", "0.2"))
-    assert SettingsFile(path).settings.sampling == PartialSampling(0.2, 40, 0.95, 0.05, 1.0)
+    assert SettingsFile(path).layers().sampling == Sampling(temperature=0.2)
     path.write_text('temperature = "hot"\ntop_k = "model"\nmin_p = 0')
     file = SettingsFile(path)
-    assert file.settings.sampling == PartialSampling(min_p=0.0) and "temperature" in file.notice
+    assert file.settings.said == {"min_p": 0.0} and "temperature (line 1)" in file.notice
 
 
-def test_unknown_names_are_left_out(path: Path) -> None:
+def test_unknown_names_are_passed_over_and_stay(path: Path) -> None:
     path.parent.mkdir()
     path.write_text('from_the_future = 1\ntheme = "paper"\n')
     file = SettingsFile(path)
     assert file.settings.theme == "paper" and file.notice == ""
+    file.update(seed=5)
+    assert tomllib.loads(path.read_text())["from_the_future"] == 1
 
 
 def test_an_impossible_change_is_refused(path: Path) -> None:

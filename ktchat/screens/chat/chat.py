@@ -23,6 +23,7 @@ from ktchat.screens.chat.replies import Replies
 from ktchat.screens.chat.search_flow import SearchFlow
 from ktchat.screens.chat.session_flow import SessionFlow
 from ktchat.screens.chat.session_listing import SessionListing
+from ktchat.screens.chat.settings_flow import SettingsFlow
 from ktchat.screens.chat.thinking_flow import ThinkingFlow
 from ktchat.screens.chat.turn_actions import TurnActions
 from ktchat.widgets.chat.message import MessageView
@@ -57,6 +58,7 @@ class ChatScreen(TurnActions):
         self.insight = InsightFlow(self)
         self.replies.insight = self.insight.take
         self.downloads = DownloadFlow(self, self.activity, self.models)
+        self.settings = SettingsFlow(self, self.activity, self.models)
 
     def place_parts(self, overlay: bool | None = None) -> None:
         super().place_parts(overlay)
@@ -253,6 +255,14 @@ class ChatScreen(TurnActions):
     def action_load_on_cpu(self) -> None:
         """Load the model on the CPU, until the program ends."""
         self.models.load_on_cpu()
+
+    def action_load_again(self) -> None:
+        """Load the model as the settings say now."""
+        self.models.load_again()
+
+    def action_settings(self, at: str = "") -> None:
+        """The settings, at one that is to be changed."""
+        self.settings.open(at)
 
     def action_help(self) -> None:
         """All keys."""

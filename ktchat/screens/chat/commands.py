@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from textual.app import SystemCommand
 
-from ktchat.screens.chat import presets
+from ktchat.screens.chat import loading_choices
 from ktchat.screens.chat.keys import KEYS
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def commands(screen: ChatScreen) -> Iterator[SystemCommand]:
         if key.action and not key.action.startswith("app.") and thinking.offers(key.action):
             title = key.name[:1].upper() + key.name[1:]
             yield SystemCommand(title, f"{key.help} ({key.shown})", run(f"screen.{key.action}"))
-    for preset, words in presets.offered(screen.context.settings):
-        yield SystemCommand(preset.title, words, partial(later, screen.models.change, preset))
+    for choice, words in loading_choices.offered(screen.context.settings, screen.models.present):
+        yield SystemCommand(choice.title, words, partial(later, screen.models.change, choice))
     for policy, words in OVERFLOW.items():
         keep = partial(screen.context.remember, overflow=policy)
         yield SystemCommand(f"Context is full: {policy}", words, partial(later, keep))
@@ -44,6 +44,11 @@ def commands(screen: ChatScreen) -> Iterator[SystemCommand]:
     for title, words, choose in thinking.commands():
         yield SystemCommand(title, words, partial(later, choose))
     yield SystemCommand("Sampling", "Which values hold, and where from", thinking.say_sampling)
+    for title, words, at in (
+        ("Temperature", "How varied it writes, in this session or elsewhere", "temperature"),
+        ("Presets", "Sampling under a name: precise, balanced, creative, your own", "preset"),
+    ):
+        yield SystemCommand(title, words, run(f"screen.settings({at!r})"))
     words = "Undo the last deletion"
     yield SystemCommand("Bring back session", words, run("screen.undo_delete"))
     for title, words, action in (

@@ -65,6 +65,13 @@ KEYS = (
         "Inside the model: experts, bytes a token, what limits, speed over time",
     ),
     Key("ctrl+o", "Ctrl+O", "models", "models", "Models: open, download, check and delete them"),
+    Key(
+        "ctrl+l,ctrl+comma",
+        "Ctrl+L",
+        "settings",
+        "settings",
+        "Settings: sampling, presets, system message, context, theme; Ctrl+, too, where the terminal sends it",
+    ),
     Key("f5", "F5", "load_on_cpu", "on the CPU", "Load the model on the CPU, without the GPU"),
     Key(
         "",
@@ -110,6 +117,7 @@ IDLE: tuple[Shown, ...] = (
     ("Ctrl+O", "models", "screen.models"),
     ("Ctrl+P", "all", "app.command_palette"),
     ("F1", "keys", "screen.help"),
+    ("Ctrl+L", "settings", "screen.settings"),
     ("Ctrl+R", "regenerate", "screen.regenerate"),
     ("F4", "edit", "screen.edit"),
     ("F3", "copy", "screen.copy_reply"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from engine.common.threads import ask
 from engine.errors import ON_CPU, EngineError, KtchatError
 from engine.protocol import Event, Failed, Load, Loaded, Notice, Progress, Quiet
 from ktchat.common import paths, usage, words
-from ktchat.screens.chat import presets
+from ktchat.screens.chat import loading_choices
 
 if TYPE_CHECKING:
     from ktchat.screens.chat.activity import Activity
@@ -29,6 +30,7 @@ class ModelFlow:
         self._context = activity.context
         self._notices: list[str] = []
         self._hint = ""
+        self._loaded: Load | None = None  # how the model that is there was loaded
 
     def load(self, path: str) -> None:
         """Load a model in place of the present one."""
@@ -77,30 +79,57 @@ class ModelFlow:
         """Load the model that is there, or that was refused, on the CPU, as all until the program ends."""
         chat, status = self._context.chat, self._frame.status
         loaded = chat.loaded if chat is not None else None
-        if not self._present:
+        if not self.present:
             status.say("no model is loaded: choose one with Ctrl+O", "warning")
         elif not self._activity.refused and loaded is not None and loaded.device == "CPU":
             status.say("the model runs on the CPU already")
         elif self._activity.replying:
             status.say("a reply is being written: stop it first, with Esc", "warning")
         elif self._activity.loading:
-            self.load(self._present)  # says why not
+            self.load(self.present)  # says why not
         else:
-            presets.on_cpu(self._context.settings)
-            self.load(self._present)
+            loading_choices.on_cpu(self._context.settings)
+            self.load(self.present)
             self._hint = 'models are loaded on the CPU now · Ctrl+P, "Device: CPU", keeps it so'
 
-    def change(self, preset: presets.Preset) -> None:
+    def change(self, choice: loading_choices.LoadingChoice) -> None:
         """Keep how models are loaded, and load the present one again."""
-        presets.forget_override(self._context.settings, preset)
-        self._context.remember(**preset.change)
+        from ktchat.session.choosing import Chooser
+
+        chooser = Chooser(self._context.settings, self._context.chat, self.present)
+        for name, value in choice.change.items():
+            try:
+                chooser.choose(name, value, "everywhere")
+            except KtchatError as error:
+                self._frame.status.say(str(error), "warning")
         if self._activity.busy:
             self._frame.status.say("kept: it holds when a model is loaded next")
-        elif self._present:
-            self.load(self._present)
+        elif self.present:
+            self.load(self.present)
+
+    def load_again(self) -> None:
+        """Load the present model as the settings say now."""
+        if self.present:
+            self.load(self.present)
+        else:
+            self._frame.status.say("no model is loaded: choose one with Ctrl+O", "warning")
 
     @property
-    def _present(self) -> str:
+    def outdated(self) -> tuple[str, ...]:
+        """The settings that the model was loaded with otherwise than they are now."""
+        chat, loaded = self._context.chat, self._loaded
+        if loaded is None or chat is None or chat.loaded is None:
+            return ()
+        now = self._context.settings.load(chat.loaded.path)
+        names = {"cache_folder": "disk_cache", "cache_budget": "disk_cache_gb"}
+        return tuple(
+            names.get(field.name, field.name)
+            for field in fields(now)
+            if field.name != "path" and getattr(now, field.name) != getattr(loaded, field.name)
+        )
+
+    @property
+    def present(self) -> str:
         """Path of the model that was refused, or that is there, or that comes with the next message."""
         chat = self._context.chat
         loaded = chat.loaded if chat is not None else None
@@ -141,6 +170,7 @@ class ModelFlow:
         except KtchatError as error:
             await self._refuse(load, error)
             return False
+        self._loaded = load
         return True
 
     def _take(self, name: str, event: Event) -> None:

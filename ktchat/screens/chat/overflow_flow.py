@@ -232,7 +232,8 @@ class OverflowFlow:
             if chat.conversation is left:  # it is said why
                 self._frame.prompt.put_before(text)
                 return
-            chat.conversation.think = left.think
+            chat.conversation.think, chat.conversation.system = left.think, left.system
+            chat.conversation.choices = dict(left.choices)
             chat.conversation.choose_compaction(Compaction(0, summary))
             self.send(text)
 

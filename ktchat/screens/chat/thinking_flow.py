@@ -79,5 +79,4 @@ class ThinkingFlow:
         """Say which sampling values hold, and where each comes from."""
         chat = self._context.chat
         if chat is not None:
-            known = (chat.loaded.sampling,) if chat.loaded is not None else ()
-            self._frame.status.say(chat.sampling.words(*known), seconds=30.0)
+            self._frame.status.say(chat.layers.words, seconds=30.0)

@@ -39,15 +39,15 @@ class Dialog(LeftOnce[str | None], ModalScreen[str | None]):
 
 
 class RenameDialog(Dialog):
-    """Ask for a session's title."""
+    """Ask for the title of a session, or another name."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, heading: str = "Title of the session") -> None:
         super().__init__()
-        self._title = title
+        self._title, self._heading = title, heading
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="box"):
-            yield Static(Content("Title of the session"), classes="title")
+            yield Static(Content(self._heading), classes="title")
             yield Field(self._title, compact=True)
             yield Static(Content("Enter keep · Esc leave as it was"), classes="hint")
 

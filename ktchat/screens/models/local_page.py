@@ -249,7 +249,7 @@ class LocalPage(Page):
         """Everything about the model under the cursor."""
         local = self.chosen
         if local is not None:
-            rows = details(local, self.host.context.settings.sampling)
+            rows = details(local, self.host.context.settings.layers(local.entry.path))
             self.app.push_screen(Details(local.entry.name, rows))
 
     def on_unmount(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.common.units import byte_size
 from engine.plan.report import words as plan_lines
-from ktchat.common.sampling import SamplingSources
+from ktchat.common.precedence import Layers
 from ktchat.library.local_models import LocalModel
 from ktchat.library.models import Source
 from ktchat.widgets.formats import short_path
@@ -28,7 +28,7 @@ class Check:
         self.words = f"checking {100 * done // max(1, total)} % of {byte_size(total)} · v stops"
 
 
-def details(local: LocalModel, sampling: SamplingSources) -> list[tuple[str, str]]:
+def details(local: LocalModel, layers: Layers) -> list[tuple[str, str]]:
     """Everything known of a model, a name and a text a line; not safe to draw."""
     from engine.common.units import byte_size
 
@@ -39,7 +39,7 @@ def details(local: LocalModel, sampling: SamplingSources) -> list[tuple[str, str
         ("architecture", entry.architecture),
         ("quantisation", entry.quantisation),
         ("runs on", "our engine" if entry.runtime == "native" else entry.runtime),
-        ("sampling", "" if entry.error else sampling.words(entry.sampling)),
+        ("sampling", "" if entry.error else layers.with_file(entry.sampling).words),
         ("belongs to", local.program),
         ("fault", entry.error),
     ]

@@ -1,0 +1,1 @@
+"""The settings on the screen: what holds, where it comes from, and changing it."""
