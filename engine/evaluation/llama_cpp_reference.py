@@ -18,15 +18,15 @@ import numpy as np
 from engine.common.llama_log import capture_log, logged_errors
 from engine.common.units import count
 from engine.errors import EngineError
-from engine.runtimes.llama_buffers import may_rearrange
+from engine.runtimes.llama_buffers import has_amx, may_rearrange
 from kernels.ops import CacheKind, Floats
 
 BASELINE = "llama.cpp"
 
 
 def baseline_version() -> str:
-    """The version of llama-cpp-python."""
-    return version("llama-cpp-python")
+    """The version of llama-cpp-python, and what it goes without."""
+    return version("llama-cpp-python") + (" without AMX" if has_amx() else "")
 
 
 def _quiet_library() -> Any:
@@ -68,7 +68,7 @@ class LlamaCppReference:
     def _load(self, path: Path, repack: bool) -> None:
         params = self._lib.llama_model_default_params()
         params.n_gpu_layers = 0
-        params.use_extra_bufts = repack and may_rearrange(path)
+        params.use_extra_bufts = repack and may_rearrange()
         self._model = self._lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise EngineError(f"llama.cpp cannot load {path.name}", "; ".join(logged_errors()[:2]))

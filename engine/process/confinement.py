@@ -15,13 +15,16 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 _MACHINES = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
 """AUDIT_ARCH and the number of socket(2)."""
 _IO_URING_SETUP = 425
+_ARCH_PRCTL, _REQUEST_PERMISSION = 158, 0x1023
+_SECCOMP, _SECCOMP_SET_FILTER, _ALL_THREADS = 317, 1, 1
+"""On x86-64."""
 _X32 = 0x40000000
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.EACCES
 
@@ -62,12 +65,40 @@ def without_network(local: bool) -> bool:
         (back, 0, 0, _REFUSE),
         (back, 0, 0, _ALLOW),
     ]
+    held = _filtered(code)
+    _landlock(files=False, readable=())
+    return held
+
+
+def without_amx() -> bool:
+    """Refuse the permission for AMX's tiles; whether that is possible. All threads, all children, for ever.
+
+    What asks for it then takes its other way.
+    """
+    if platform.machine() != "x86_64" or not _no_new_privileges():
+        return False
+    load, equal, back = 0x20, 0x15, 0x06
+    code = [
+        (load, 0, 0, 4),
+        (equal, 0, 5, _MACHINES["x86_64"][0]),
+        (load, 0, 0, 0),
+        (equal, 0, 3, _ARCH_PRCTL),
+        (load, 0, 0, 16),
+        (equal, 0, 1, _REQUEST_PERMISSION),
+        (back, 0, 0, _REFUSE),
+        (back, 0, 0, _ALLOW),
+    ]
+    return _filtered(code, _ALL_THREADS)
+
+
+def _filtered(code: Sequence[tuple[int, int, int, int]], flags: int = 0) -> bool:
+    """Let system calls pass this filter; whether the kernel took it."""
     program = b"".join(struct.pack("HBBI", *line) for line in code)
     filters = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("HxxxxxxP", len(code), ctypes.addressof(filters))
-    refused = _libc().prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0) != 0
-    _landlock(files=False, readable=())
-    return not refused
+    if flags:
+        return bool(_libc().syscall(_SECCOMP, _SECCOMP_SET_FILTER, flags, header) == 0)
+    return bool(_libc().prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0) == 0)
 
 
 def without_files(readable: Iterable[str]) -> bool:

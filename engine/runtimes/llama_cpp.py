@@ -151,7 +151,7 @@ def _load_model(library: Any, path: Path, progress: LoadProgress) -> Any:
 
     params = library.llama_model_default_params()
     params.n_gpu_layers = 0
-    params.use_extra_bufts = may_rearrange(path)
+    params.use_extra_bufts = may_rearrange()
     params.progress_callback = report
     clear_errors()
     model = library.llama_model_load_from_file(bytes(path), params)

@@ -69,7 +69,9 @@ def checked_names(file: GGUFFile) -> list[bytes]:
     for key, elements in wanted:
         array = file.array(key)
         if array is not None and (array.element not in elements or len(array) < len(tokens)):
-            raise _damaged(file, f"{key} does not hold a value for each of {count(len(tokens))} tokens")
+            raise _damaged(
+                file, f"{key} does not hold a value for each of {count(len(tokens))} tokens"
+            )
     names = [name.partition(b"\0")[0] if b"\0" in name else name for name in tokens.raw()]
     if len(set(names)) < len(names):
         names = [name or b"[EMPTY_%d]" % token for token, name in enumerate(names)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +18,6 @@ from engine.runtimes.base import CancelFlag, CancelledError, Floats
 from engine.runtimes.llama_cpp import CHUNK, LlamaCppRuntime
 from tests.support.clock import within
 from tests.support.foreign import internlm2, mamba
-from tests.support.tiny import quantise, tiny_model
 
 PROMPT = [(7 * i * i + 3 * i) % 250 for i in range(40)]
 
@@ -184,13 +185,22 @@ def test_a_token_outside_the_vocabulary_is_a_typed_error(runtime: LlamaCppRuntim
     assert close(run(runtime, PROMPT), whole)
 
 
-def test_stacked_matrices_are_left_alone_where_amx_would_take_them(
-    models: Path, monkeypatch: pytest.MonkeyPatch
+def test_no_program_of_ours_gets_amx_tiles_once_llama_cpp_is_there() -> None:
+    code = (
+        "import ctypes\n"
+        "from engine.process.confinement import without_amx\n"
+        "ask = lambda: ctypes.CDLL(None).syscall(158, 0x1023, 18)\n"
+        "print(without_amx(), ask())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    held, answer = done.stdout.split()
+    assert held == "False" or answer == "-1"
+
+
+@pytest.mark.parametrize(("amx", "refused"), [(True, True), (True, False), (False, False)])
+def test_weights_are_rearranged_where_amx_cannot_be_used(
+    amx: bool, refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    latent = tiny_model("deepseek2", models, variant="v3-split", expert_type="F32")
-    quantised = quantise(latent, "Q5_K", only_experts=False)
-    grouped = tiny_model("qwen3moe", models, expert_type="Q4_K")
-    monkeypatch.setattr(llama_buffers, "_has_amx", lambda: True)
-    assert not llama_buffers.may_rearrange(quantised) and llama_buffers.may_rearrange(grouped)
-    monkeypatch.setattr(llama_buffers, "_has_amx", lambda: False)
-    assert llama_buffers.may_rearrange(quantised)
+    monkeypatch.setattr(llama_buffers, "has_amx", lambda: amx)
+    monkeypatch.setattr(llama_buffers, "without_amx", lambda: refused)
+    assert llama_buffers.may_rearrange.__wrapped__() == (refused or not amx)
