@@ -70,7 +70,7 @@ KEYS = (
         "Ctrl+L",
         "settings",
         "settings",
-        "Settings: sampling, presets, system message, context, theme; Ctrl+, too, where the terminal sends it",
+        "Settings: sampling, presets, context, theme; Ctrl+, too, where it is sent",
     ),
     Key("f5", "F5", "load_on_cpu", "on the CPU", "Load the model on the CPU, without the GPU"),
     Key(

@@ -21,6 +21,7 @@ from ktchat.common.presets import NONE
 from ktchat.common.text import one_line
 from ktchat.screens.once import LeftOnce
 from ktchat.screens.settings import editing
+from ktchat.screens.settings.keys import KEYS, RELOAD
 from ktchat.screens.settings.rows import ROWS, Row, with_choices
 from ktchat.session.choosing import SCOPES, Chooser, Scope
 from ktchat.themes import THEMES
@@ -38,14 +39,6 @@ LOW = 20
 """Rows under which the help has two lines and the headings none."""
 INTERVAL = 1.0
 """Seconds between looks at what holds: an edit of the file, a command, may change it."""
-KEYS = (
-    ("Enter", "change", "screen.edit"),
-    ("Del", "reset", "screen.reset"),
-    ("Esc", "back", "screen.leave"),
-    ("← →", "less, more", "screen.step(1)"),
-    ("p", "presets", "screen.presets"),
-)
-RELOAD = ("l", "load the model again", "screen.load_again")
 
 
 class SettingsScreen(LeftOnce[bool]):
@@ -126,10 +119,9 @@ class SettingsScreen(LeftOnce[bool]):
         cell = styled(one_line(value, 60), "bold" if mine else "")
         if row.name in self._outdated():
             cell += styled("  not yet: l", "$warning")
-        low = self.app.size.height < LOW
+        group = "" if self.app.size.height < LOW else row.group
         source = styled(SOURCES[held.source], "" if mine else "$foreground 60%")
-        cells = (Content(row.title), cell, source)
-        return TableRow(row.name, cells, "" if low else row.group, marked=mine)
+        return TableRow(row.name, (Content(row.title), cell, source), group, marked=mine)
 
     def _row(self, row: Row) -> Row:
         """The row with the choices that are known only now."""
