@@ -62,14 +62,15 @@ inline IntVec group_sum(const Bytes* w, const int8_t* x, const int16_t* pairs, I
         for (int k = 0; Type::kOffset != 0 && k < kSteps; k += 4) {
             sum[k / 4] = (IntVec)_mm256_madd_epi16(same_four(pairs + k / 2), less);
         }
-        for (int k = 0; k < kSteps; k++) sum[k % 2] = dot4<Type::kWide>(sum[k % 2], w[k], x + 4 * k);
+        for (int k = 0; k < kSteps; k++) {
+            sum[k % 2] = dot4<Type::kWide>(sum[k % 2], w[k], x + 4 * k);
+        }
         sum[0] += sum[1];
         return kScaled<Type> ? sum[0] * whole : sum[0];
     } else {
         constexpr int kRun = Type::kWide ? 1 : offset_steps<Type>(kSteps);
         static_assert(Type::kWide || Type::kOffset == 0 || kRun >= 4, "an offset is of 16 columns");
-        const __m256i factor =
-            kScaled<Type> ? twice_in_16_bits(whole) : _mm256_set1_epi16(1);
+        const __m256i factor = kScaled<Type> ? twice_in_16_bits(whole) : _mm256_set1_epi16(1);
         IntVec sum = {};
 #pragma GCC unroll 8
         for (int run = 0; run < kSteps; run += kRun) {
@@ -95,8 +96,9 @@ struct BlockSums {
 };
 
 template <class Type, int T>
-[[gnu::always_inline]] inline void add_slice(const typename Type::Header& h, const uint8_t* block, int64_t b, int lane,
-                      const ActivationRow* x, int64_t slice, BlockSums<T>& sums) {
+[[gnu::always_inline]] inline void add_slice(const typename Type::Header& h, const uint8_t* block,
+                                             int64_t b, int lane, const ActivationRow* x,
+                                             int64_t slice, BlockSums<T>& sums) {
     constexpr int kGroups = 32 / Type::kGroup, kSteps = Type::kGroup / 4;
     Bytes w[8];
     unpack_slice<Type>(h, block, b, lane, w);
