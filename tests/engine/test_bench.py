@@ -296,7 +296,7 @@ def test_failures_are_one_line_and_exit_code_1(
 
 
 def test_what_does_not_fit_is_refused_first(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RequestError, match=r"2064 tokens do not fit.*context of 1024"):
+    with pytest.raises(RequestError, match=r"2,064 tokens do not fit.*context of 1,024"):
         bench.bench(model, bench.Load(prompt=2000))
     monkeypatch.setattr(bench, "available_memory", lambda: 1000)
     with pytest.raises(MemoryShortError, match=r"into memory twice.*leave out --vs"):

@@ -249,5 +249,5 @@ def test_words_say_where_the_trace_is_and_the_json_has_the_overhead(
 def test_a_context_without_room_for_the_tokens_is_refused(folder: Path) -> None:
     path = tiny_model("qwen3moe", folder)
     load = bench.Load(prompt=1020, generate=1, rounds=1)
-    with pytest.raises(KtchatError, match="1030 tokens do not fit"):
+    with pytest.raises(KtchatError, match="1,030 tokens do not fit"):
         bench.bench(path, load, threads=1, traced=True)
