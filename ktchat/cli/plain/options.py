@@ -25,14 +25,12 @@ async def system(plain: PlainChat, argument: str) -> None:
         if chat.conversation.system:
             plain.voice.tell(chat.conversation.system)
         return
-    chat.conversation.system = "" if argument == "-" else argument
-    if chat.conversation.turns and not chat.read_only:
-        chat.saver.touch(chat.conversation)
+    chat.choose(system="" if argument == "-" else argument)
     plain.say("kept; it holds in this session, from the next message on")
 
 
 async def temperature(plain: PlainChat, argument: str) -> None:
-    """Which sampling values hold; or another temperature, until the program ends."""
+    """Which sampling values hold; or another temperature for this session."""
     chat = plain.chat
     if argument:
         try:
@@ -40,10 +38,8 @@ async def temperature(plain: PlainChat, argument: str) -> None:
         except ValueError:
             plain.say(f"{argument} is no number: 0 takes always the likeliest token, 1 is varied")
             return
-        command = replace(chat.sampling.command, temperature=value)
-        chat.sampling = replace(chat.sampling, command=command)
-    known = (chat.loaded.sampling,) if chat.loaded is not None else ()
-    plain.say(chat.sampling.words(*known))
+        chat.choose(temperature=value)
+    plain.say(chat.layers.words)
 
 
 async def think(plain: PlainChat, argument: str) -> None:
@@ -91,11 +87,8 @@ async def change(plain: PlainChat, argument: str) -> None:
         now = getattr(plain.settings.settings, name)
         if not plain.remember(**{name: _value(value.strip(), now)}):
             return
-        if name in ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed"):
-            command = replace(plain.chat.sampling.command, **{name: None})
-            plain.chat.sampling = replace(plain.settings.sampling, command=command)
-        plain.chat.max_tokens = plain.settings.settings.token_limit
-        plain.chat.system = plain.settings.settings.system
+        if name in plain.chat.conversation.choices:  # what the session chose would go before it
+            plain.chat.choose(**{name: None})
     since = "; it holds when a model is loaded next: /model" if name in _LOADING and value else ""
     plain.say(f"{name}: {_shown(plain, name)}{since}")
     plain.voice.item(items[name].metadata["words"])

@@ -225,14 +225,8 @@ class Program:
             from engine.client import Engine as ChildEngine
 
             self._engine = ChildEngine()
-        settings = self._settings.settings
-        chat = ChatSession(
-            self._engine,
-            Store(paths.database()),
-            sampling=self._settings.sampling,
-            max_tokens=settings.token_limit,
-            system=settings.system,
-        )
+        store = Store(paths.database())
+        chat = ChatSession(self._engine, store, layers=self._settings.layers)
         asks = self._question if self._reader.at_terminal else None
         plain = PlainChat(chat, self._settings, self._voice, asks)
         chat.notify = plain.notify
