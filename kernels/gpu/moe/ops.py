@@ -36,7 +36,7 @@ class FeedForwardOps(RowOps):
     def __init__(self, stream: ExpertStream) -> None:
         self._stream = stream
         self._counters: X | None = None
-        """Of programs that have ended (`graph.signals`): zeros between launches."""
+        """Of programs that have ended (`memory.signals`): zeros between launches."""
 
     def linears(
         self, x: X, weights: Sequence[Weight], biases: Sequence[Weight | None] | None = None
