@@ -37,7 +37,7 @@ GPU_EFFICIENCY = 0.9
 NODE_SECONDS = 1.85e-6
 """Time that a small node of a graph takes besides reading. Assumed: 1.7 to 2 us; `make gpu-check` measures it."""
 DEPENDENT_NODE_SECONDS = 1.2e-6
-"""The same where kernels are launched before the one before has ended (`kernels.gpu.graph.dependents`). Assumed: so
+"""The same where kernels are launched before the one before has ended (`kernels.gpu.dependents`). Assumed: so
 launched, a token of gpt-oss-20b took llama.cpp 0.14 to 0.35 ms less (github.com/ggml-org/llama.cpp/pull/22522), which
 is 0.4 to 0.9 us for each of some 400 kernels; `make gpu-check` measures it."""
 DEPENDENT_COMPUTE = 9.0

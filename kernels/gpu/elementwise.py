@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor as X
 
-from kernels.gpu.graph.dependents import behind_previous, early
+from kernels.gpu.dependents import behind_previous, early
 from kernels.gpu.quant.q8 import Q8, store_q8
 from kernels.parameters import ALPHA, LIMIT
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from kernels.gpu.dependents import early
 from kernels.gpu.graph.answers import add
 from kernels.gpu.graph.capture import capturing
-from kernels.gpu.graph.dependents import early
 from kernels.gpu.graph.driver import Driver
 from kernels.gpu.graph.host_sync import pinned
 from tests.gpu.children import tell

@@ -13,7 +13,7 @@ from torch import Tensor as X
 from kernels.gpu.attention.batch import Batch, kv_slot, locate
 from kernels.gpu.attention.kv_cache import Rows, store_row
 from kernels.gpu.attention.rope import RopeTable, check_pairs, check_rows, rotated_head
-from kernels.gpu.graph.dependents import behind_previous, early
+from kernels.gpu.dependents import behind_previous, early
 from kernels.ops import Q8_BLOCK
 
 

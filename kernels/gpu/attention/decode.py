@@ -32,8 +32,8 @@ from kernels.gpu.attention.rope import (
     rotated_rows,
 )
 from kernels.gpu.attention.scratch import Scratch
-from kernels.gpu.graph.dependents import behind_previous, early
-from kernels.gpu.graph.signals import fence
+from kernels.gpu.dependents import behind_previous, early
+from kernels.gpu.memory.signals import fence
 from kernels.gpu.quant.q8 import Q8
 
 

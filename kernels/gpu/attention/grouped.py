@@ -21,7 +21,7 @@ from kernels.gpu.attention.online_softmax import (
 )
 from kernels.gpu.attention.plan import AttentionPlan, feature_block
 from kernels.gpu.attention.scratch import Scratch
-from kernels.gpu.graph.dependents import behind_previous, early
+from kernels.gpu.dependents import behind_previous, early
 from kernels.gpu.quant.q8 import Q8
 
 _LOG2_E = tl.constexpr(LOG2_E)

@@ -14,7 +14,7 @@ from torch import Tensor as X
 from kernels.gpu.attention.batch import Batch
 from kernels.gpu.attention.plan import AttentionPlan, feature_block
 from kernels.gpu.attention.scratch import Scratch
-from kernels.gpu.graph.dependents import behind_previous, early
+from kernels.gpu.dependents import behind_previous, early
 from kernels.gpu.quant.q8 import Q8, store_q8
 from kernels.gpu.sizes import BLOCK
 

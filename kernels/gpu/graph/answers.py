@@ -6,8 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor as X
 
+from kernels.gpu.dependents import behind_previous, early
 from kernels.gpu.elementwise import COLUMNS, check_rows
-from kernels.gpu.graph.dependents import behind_previous, early
 
 
 def add(x: X, y: X, flag: X | None = None) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from kernels.gpu.dependents import behind_previous
 from kernels.gpu.elementwise import activated
-from kernels.gpu.graph.dependents import behind_previous
 from kernels.gpu.moe.expert_kernels import matrix_of
 from kernels.gpu.quant.q8 import store_q8
 from kernels.gpu.quant.row_tiles import activations, contract, tile_rows

@@ -11,8 +11,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from kernels.gpu.dependents import behind_previous
 from kernels.gpu.elementwise import activated
-from kernels.gpu.graph.dependents import behind_previous
 
 
 @triton.jit

@@ -10,7 +10,7 @@ import triton
 from torch import Tensor as X
 
 from kernels.gpu import elementwise
-from kernels.gpu.graph.dependents import early
+from kernels.gpu.dependents import early
 from kernels.gpu.moe import expert_dots as dots
 from kernels.gpu.moe import expert_kernels as kernels
 from kernels.gpu.quant import matmul

@@ -39,7 +39,7 @@ class FeedForwardOps(RowOps):
         """What each router of the last pass chose, (1, top_k), where it was of one token. Kept alive: a captured pass
         writes them anew every time."""
         self._counters: X | None = None
-        """Of programs that have ended (`graph.signals`): zeros between launches."""
+        """Of programs that have ended (`memory.signals`): zeros between launches."""
 
     def linears(
         self, x: X, weights: Sequence[Weight], biases: Sequence[Weight | None] | None = None

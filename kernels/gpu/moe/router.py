@@ -9,10 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor as X
 
+from kernels.gpu.dependents import behind_previous, early
 from kernels.gpu.elementwise import check_rows, check_vector, warps
-from kernels.gpu.graph.dependents import behind_previous, early
-from kernels.gpu.graph.signals import is_last, raise_flag
 from kernels.gpu.memory.read_ahead import Parts, fetch
+from kernels.gpu.memory.signals import is_last, raise_flag
 from kernels.gpu.moe.routing import check, choose, constants, load_logits, vectors
 from kernels.gpu.quant.q8 import Q8, store_q8
 from kernels.ops import Routing

@@ -15,7 +15,7 @@ import torch
 import triton
 from torch import Tensor as Buffer
 
-from kernels.gpu.graph.dependents import early
+from kernels.gpu.dependents import early
 from kernels.gpu.quant import matmul_kernels as kernels
 from kernels.gpu.quant.q8 import Q8, quantise
 from kernels.gpu.quant.weight import PackedWeight

@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.gpu.graph.dependents import behind_previous
+from kernels.gpu.dependents import behind_previous
 from kernels.gpu.quant.row_tiles import dot_rows, float_rows
 
 

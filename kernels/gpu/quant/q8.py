@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor as X
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from kernels.gpu.graph.dependents import behind_previous, early
+from kernels.gpu.dependents import behind_previous, early
 from kernels.gpu.sizes import BLOCK
 
 _BLOCK = tl.constexpr(BLOCK)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import kernels
-from kernels.gpu.graph import dependents
+from kernels.gpu import dependents
 
 SOURCES = Path(kernels.__file__).parent / "gpu"
 

@@ -27,7 +27,7 @@ from kernels.gpu.quant import gemv
 TARGETS = (80, 86, 89, 90, 100, 120)
 FIRST = 80
 OLDER = (80, 86, 89)
-"""Those without kernels that wait for the one before by themselves (`graph.dependents`)."""
+"""Those without kernels that wait for the one before by themselves (`kernels.gpu.dependents`)."""
 SAME_PTX = (86, 89)
 """Those that assemble the PTX of the first."""
 LIKE = {120: 100}

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from triton.language.target_info import cuda_capability_geq
 
-from kernels.gpu.quant.words import INTERPRETED
+INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 
 LEAST_COMPUTE = 9, 0
 
