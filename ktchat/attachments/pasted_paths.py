@@ -38,6 +38,16 @@ def existing(text: str) -> list[Path]:
     return []
 
 
+def typed_path(text: str) -> Path:
+    """A path as a person types it: quoted or not, `~` for the home folder, relative to the working folder."""
+    found = candidates(text) or _shell(text)
+    word = found[0] if len(found) == 1 else text.strip()
+    try:
+        return Path(word).expanduser().absolute()
+    except (OSError, RuntimeError):
+        return Path(word)
+
+
 def _alone(text: str) -> list[str]:
     """The whole text as one path: some terminals paste spaces as they are."""
     path = _path(text.strip()) if len(text) <= MAX_LENGTH and "\n" not in text.strip() else ""

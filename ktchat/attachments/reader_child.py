@@ -64,7 +64,9 @@ def read(data_limit: int) -> dict[str, object]:
         raise RefusedError(f"It has more than {most >> 20} MiB", "Attach a part of it")
     text = pdf_text(data, data_limit) if pdf else plain_text(data)
     if len(text) > data_limit:
-        raise RefusedError(f"Its text has {len(text):,} characters, and {data_limit:,} are the most")
+        raise RefusedError(
+            f"Its text has {len(text):,} characters, and {data_limit:,} are the most"
+        )
     digest = hashlib.sha256(data).hexdigest()
     return {"kind": "pdf" if pdf else "text", "text": text, "sha256": digest, "size": len(data)}
 
@@ -126,7 +128,9 @@ def pdf_text(data: bytes, limit: int) -> str:
         if text:
             pages.append(f"[page {number}]\n{text}")
     if not pages:
-        raise RefusedError("There is no text in the PDF", "Its pages may be pictures: run OCR first")
+        raise RefusedError(
+            "There is no text in the PDF", "Its pages may be pictures: run OCR first"
+        )
     return "\n\n".join(pages) + "\n"
 
 

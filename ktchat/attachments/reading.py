@@ -69,9 +69,7 @@ def is_model(path: Path) -> bool:
         return False
 
 
-def _read_file(
-    handle: int, path: Path, name: str, seconds: int, memory: int
-) -> Attachment:
+def _read_file(handle: int, path: Path, name: str, seconds: int, memory: int) -> Attachment:
     command = [sys.executable, "-P", "-m", "ktchat.attachments.reader_child"]
     child = subprocess.Popen(
         [*command, str(seconds), str(memory), str(MAX_CHARACTERS)],
@@ -108,9 +106,7 @@ def _attachment(data: bytes, path: Path, name: str) -> Attachment:
     text = sanitise(answer["text"])
     if not text.strip():
         raise _refused(name, "There is nothing in it")
-    return Attachment(
-        name, text, answer["kind"], answer["sha256"], answer["size"], path=str(path)
-    )
+    return Attachment(name, text, answer["kind"], answer["sha256"], answer["size"], path=str(path))
 
 
 def _listed(path: Path, name: str) -> Attachment:

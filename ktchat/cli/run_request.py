@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 from engine.errors import RequestError
 from engine.protocol import PartialSampling, Think
+from ktchat.attachments import reading
+from ktchat.attachments.attachment import MAX_ATTACHMENTS, Attachment, Draft, shown_name
 from ktchat.cli import standard_input
 from ktchat.common import sampling
 from ktchat.common.errors import UsageError
@@ -20,7 +24,8 @@ from ktchat.common.settings import OverflowPolicy, Settings
 class Request:
     """One message, and how it is to be answered."""
 
-    prompt: str
+    draft: Draft
+    """What is written, and the files that go with it."""
     model: str | None
     last: bool
     system: str
@@ -33,7 +38,7 @@ class Request:
 
 
 def request(args: argparse.Namespace, settings: Settings) -> Request:
-    """The request; what is piped in is read. Raises `UsageError` and `RequestError`."""
+    """The request; what is piped in is read. Raises `UsageError`, `RequestError` and `AttachmentError`."""
     try:
         command = PartialSampling(**{name: getattr(args, name) for name in sampling.NAMES})
     except RequestError as error:
@@ -45,7 +50,7 @@ def request(args: argparse.Namespace, settings: Settings) -> Request:
     if args.last and args.no_save:
         raise UsageError("--no-save goes with a new session", "", "Leave out -c or --no-save")
     return Request(
-        prompt=_prompt(args.prompt, args.stdin),
+        draft=_draft(args.prompt, args.stdin, args.files),
         model=args.model,
         last=args.last,
         system=settings.system if args.system is None else _decoded(args.system),
@@ -57,14 +62,33 @@ def request(args: argparse.Namespace, settings: Settings) -> Request:
     )
 
 
-def _prompt(argument: str | None, stdin: bool) -> str:
+def _draft(argument: str | None, stdin: bool, files: Sequence[str]) -> Draft:
     parts = [] if argument is None else [_decoded(argument)]
     if stdin:
         parts.append(standard_input.piped())
-    prompt = "\n\n".join(part for part in parts if part.strip())
-    if not prompt:
+    draft = Draft("\n\n".join(part for part in parts if part.strip()), _attachments(files))
+    if not draft:
         raise UsageError("There is no prompt", "", "Give one: ktchat run PROMPT, or pipe text in")
-    return prompt
+    return draft
+
+
+def _attachments(files: Sequence[str]) -> tuple[Attachment, ...]:
+    if len(files) > MAX_ATTACHMENTS:
+        raise UsageError(
+            f"A message takes {MAX_ATTACHMENTS} files at most", f"There are {len(files)}"
+        )
+    found = []
+    for file in files:
+        path = (
+            Path(file).expanduser().absolute() if file.startswith("~/") else Path(file).absolute()
+        )
+        if reading.is_model(path):
+            name = shown_name(str(path))
+            raise UsageError(
+                f"{name} is a model", "-f attaches texts", f"Name it with -m: -m {name}"
+            )
+        found.append(reading.read(path))
+    return tuple(found)
 
 
 def _decoded(argument: str) -> str:

@@ -112,6 +112,7 @@ class Settings:
     last_model: str = _setting("", "The model file that was used last.")
     last_session: str = _setting("", "The session that was open last.")
     recent_models: tuple[str, ...] = _setting((), "Model files that were opened, the last first.")
+    recent_files: tuple[str, ...] = _setting((), "Files that were attached, the last first.")
     setup_done: bool = _setting(False, "Whether the first start's questions were answered.")
 
     @property
