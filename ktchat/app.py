@@ -166,12 +166,9 @@ class KtchatApp(App[None]):
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The command palette: every action, and what has no key."""
         if screen is self.chat_screen:
-            from ktchat.screens.chat.commands import commands
-
-            yield from commands(self.chat_screen)
-            yield SystemCommand(
-                "Set up", "This machine, and a model that suits it", self.action_setup
-            )
+            titled = (command for command in self._commands() if command.title)
+            yield from (SystemCommand(c.title, c.help, c.run) for c in titled)
+            return
         yield SystemCommand("Theme", "Dark, light, 16 colours and more", self.action_change_theme)
         yield SystemCommand("Quit", "Everything is saved (Ctrl+Q)", self.action_quit)
 

@@ -73,9 +73,13 @@ class ChatSession(TitledSession):
 
         Sending again what failed before its first word replaces the failed turn.
         """
-        draft, last = Draft(text, tuple(attachments)), self.conversation.last
-        retried = last if last and last.without_reply and last.draft == draft else None
-        return self._answer(draft, retried)
+        draft = Draft(text, tuple(attachments))
+        return self._answer(draft, self.retried(draft))
+
+    def retried(self, draft: Draft) -> Turn | None:
+        """The turn that sending this message replaces: it failed before its first word."""
+        last = self.conversation.last
+        return last if last and last.without_reply and last.draft == draft else None
 
     def regenerate(self, turn: Turn | None = None) -> AsyncGenerator[Update, None]:
         """Write another reply to a turn that is shown (default: the last); the old one stays a version of it.

@@ -15,6 +15,7 @@ from ktchat.attachments.attachment import Draft
 from ktchat.screens.chat import keys
 from ktchat.screens.chat.attach_flow import AttachFlow
 from ktchat.screens.chat.branch_flow import BranchFlow
+from ktchat.screens.chat.compact_flow import CompactFlow
 from ktchat.screens.chat.complete_flow import CompleteFlow
 from ktchat.screens.chat.download_flow import DownloadFlow
 from ktchat.screens.chat.file_flow import FileFlow
@@ -54,6 +55,7 @@ class ChatScreen(PromptActions):
         self.files = FileFlow(self, context, self.listing)
         self.models = ModelFlow(self, self.activity)
         self.overflow = OverflowFlow(self, self.activity, self.models, self.sessions)
+        self.compacting = CompactFlow(self, self.activity, self.overflow)
         self.replies.overflow, self.overflow.send = self.overflow, self.replies.send
         self.thinking = ThinkingFlow(self, self.activity)
         self.system = SystemFlow(self, self.activity)

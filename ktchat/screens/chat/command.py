@@ -16,7 +16,7 @@ class Command:
     """Something that can be done on the chat screen."""
 
     title: str
-    """In the palette; empty: it is not there, or the program itself puts it there."""
+    """In the palette; empty: it is not there."""
     help: str
     """One line."""
     run: Callable[[], object]

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from textual.app import SystemCommand
-
 from ktchat.screens.chat import presets
 from ktchat.screens.chat.command import Command, nothing
 from ktchat.screens.chat.keys import KEYS
@@ -30,13 +28,6 @@ EXPORTS = (
     ("json", "Everything, to import elsewhere"),
     ("html", "One page for a browser"),
 )
-
-
-def commands(screen: ChatScreen) -> Iterator[SystemCommand]:
-    """What the palette shows."""
-    for command in listed(screen):
-        if command.title:
-            yield SystemCommand(command.title, command.help, command.run)
 
 
 def listed(screen: ChatScreen) -> Iterator[Command]:
@@ -61,7 +52,7 @@ def listed(screen: ChatScreen) -> Iterator[Command]:
         keep = partial(screen.context.remember, overflow=policy)
         yield Command(f"Context is full: {policy}", words, partial(later, keep))
     words = "Have the model summarise all turns but the last, which then go unread"
-    yield Command("Compact", words, partial(later, screen.overflow.compact), "compact")
+    yield Command("Compact", words, partial(later, screen.compacting.compact), "compact")
     words = "From the next message on, what was dropped or summarised"
     yield Command("Bring back turns", words, run("screen.bring_back"), "bring-back")
     for title, words, choose in thinking.commands():
@@ -95,9 +86,9 @@ def listed(screen: ChatScreen) -> Iterator[Command]:
     yield Command("Import sessions", words, partial(later, screen.files.take_in), "import")
     words = "What the KV cache of sessions takes, and how to empty it"
     yield Command("Sessions on disk", words, screen.sessions.say_on_disk, "disk")
-    yield Command("", "Dark, light, 16 colours and more", run("app.change_theme"), "theme")
-    yield Command("", "This machine, and a model that suits it", run("app.setup"), "setup")
-    yield Command("", "Quit; everything is saved (Ctrl+Q)", run("app.quit"), "quit")
+    yield Command("Set up", "This machine, and a model that suits it", run("app.setup"), "setup")
+    yield Command("Theme", "Dark, light, 16 colours and more", run("app.change_theme"), "theme")
+    yield Command("Quit", "Everything is saved (Ctrl+Q)", run("app.quit"), "quit")
 
 
 def _for_the_message(screen: ChatScreen) -> Iterator[Command]:

@@ -222,7 +222,9 @@ class Frame(Screen[None]):
         return ""
 
     def _show_keys(self) -> None:
-        if isinstance(self.focused, SessionList):
+        if self.suggestions.is_open:
+            shown = keys.CHOOSING
+        elif isinstance(self.focused, SessionList):
             shown = keys.SESSIONS
         elif isinstance(self.focused, TurnView):
             view = self.focused

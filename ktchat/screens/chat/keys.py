@@ -222,6 +222,12 @@ UNREAD: tuple[Shown, ...] = (
     ("c", "copy", "screen.message_action('copy')"),
     *MESSAGE[4:6],
 )
+CHOOSING: tuple[Shown, ...] = (
+    ("Enter", "take", "screen.take_suggestion(False)"),
+    ("Tab", "complete", "screen.take_suggestion(True)"),
+    ("Up Down", "choose", "screen.nothing"),
+    ("Esc", "close", "screen.close_suggestions"),
+)
 CHIPS: tuple[Shown, ...] = (
     ("Enter", "open", "screen.chip_action('open')"),
     ("Del", "remove", "screen.chip_action('remove')"),

@@ -42,7 +42,8 @@ class OverflowFlow:
         self._context = activity.context
         self._models = models
         self._sessions = sessions
-        self._news = ""  # what was done, to be said once the reply begins
+        self.news = ""
+        """What was done, to be said once the reply begins."""
         self.send: Callable[[Draft], None] = lambda draft: None
         """Sends a message in the session that is open then."""
 
@@ -82,44 +83,32 @@ class OverflowFlow:
         else:
             before = chat.conversation.compaction
             self._frame.prompt.focus()  # before the line goes that may have the focus
-            self._choose(chat, earlier)
+            self.choose(chat, earlier)
             turns = counted(before.unread - earlier.unread, "turn")
             status.say(f"from the next message on {turns} more are read again")
 
-    def compact(self) -> None:
-        """Have the model summarise all turns but the last, as the person asked for."""
-        chat, activity = self._context.chat, self._activity
-        if chat is None or not chat.conversation.turns:
-            self._frame.status.say("there is nothing to summarise yet")
-        elif not activity.ready or activity.editing or chat.read_only:
-            self._frame.status.say("not yet: something is still going on", "warning")
-        else:
-            activity.making_room = "counting tokens"
-            self._frame.run_worker(self._compact(chat), group="room", exit_on_error=False)
+    async def written(self, chat: ChatSession, asked: Conversation, room: Room) -> str | None:
+        """The summary that the model wrote, as the person left it; None: all stays as it was."""
+        from ktchat.screens.dialogs.summary_sheet import SummarySheet
+        from ktchat.session.compaction import Compactor
+
+        texts = Compactor(chat).write(room, asked)
+        sheet = SummarySheet(f"Summary of {room.oldest}", texts)
+        written = await self._frame.app.push_screen_wait(sheet)
+        await chat.wait_idle()
+        return written
+
+    def choose(self, chat: ChatSession, compaction: Compaction, room: Room | None = None) -> None:
+        """Have turns go unread from the next message on; `news` says it."""
+        if room is not None:
+            are = "is" if len(room.turns) == 1 else "are"
+            what = "summarised" if compaction.summary and room.summary else "no longer read"
+            self.news = f"{room.oldest} {are} {what}"
+        chat.choose_compaction(compaction)
+        self._frame.transcript.mark_unread()
+        self._frame.count_draft()
 
     # Inside.
-
-    async def _compact(self, chat: ChatSession) -> None:
-        from ktchat.session.compaction import Compactor, unsent
-
-        activity, status = self._activity, self._frame.status
-        self._news = ""
-        try:
-            room = await Compactor(chat).everything(chat.conversation)
-            if room is None:
-                status.say("there is nothing to summarise: the last turn is read as it is")
-                return
-            self._say("writing a summary")
-            written = await self._summary(chat, unsent(chat.conversation, Draft(".")), room)
-            if written is not None:
-                self._choose(chat, Compaction(room.compaction.unread, written), room)
-                status.say(self._news, "information", UNDO, SECONDS)
-        except KtchatError as error:
-            status.say(str(error), "error")
-        finally:
-            activity.making_room = ""
-            self._frame.refresh_status()
-            activity.changed()
 
     async def _make_room(
         self, chat: ChatSession, unsent: Conversation, draft: Draft, begin: Callable[[], None]
@@ -127,7 +116,7 @@ class OverflowFlow:
         from ktchat.session.compaction import Compactor
 
         activity, goes_on, shown = self._activity, False, False
-        self._news = ""
+        self.news = ""
         try:
             overflow = await Compactor(chat).overflow(unsent)
             if overflow is None:
@@ -148,8 +137,8 @@ class OverflowFlow:
             if shown:
                 self._take_out(draft)
             begin()
-            if self._news:
-                self._frame.status.say(self._news, "information", UNDO, SECONDS)
+            if self.news:
+                self._frame.status.say(self.news, "information", UNDO, SECONDS)
 
     async def _decide(self, chat: ChatSession, overflow: Overflow, draft: Draft) -> bool:
         """Make room as the setting says, or as the person chooses; whether there is some."""
@@ -183,7 +172,7 @@ class OverflowFlow:
             self._say(f"summarising {turns}")
             async for summary in Compactor(chat).write(room, chat.conversation):
                 self._say(f"summarising {turns} · {counted(len(summary.split()), 'word')}")
-        self._choose(chat, Compaction(room.compaction.unread, summary), room)
+        self.choose(chat, Compaction(room.compaction.unread, summary), room)
 
     async def _ask(self, chat: ChatSession, overflow: Overflow, draft: Draft) -> bool:
         from ktchat.screens.chat import ways
@@ -219,26 +208,15 @@ class OverflowFlow:
         assert way.room is not None
         summary = way.room.compaction.summary
         if way.room.summary:
-            written = await self._summary(chat, overflow.conversation, way.room)
+            written = await self.written(chat, overflow.conversation, way.room)
             if written is None:
                 return False
             summary = written
         if way.kind == "new":
             self._begin_anew(chat, summary, draft or overflow.conversation.turns[-1].draft)
             return False
-        self._choose(chat, Compaction(way.room.compaction.unread, summary), way.room)
+        self.choose(chat, Compaction(way.room.compaction.unread, summary), way.room)
         return True
-
-    async def _summary(self, chat: ChatSession, asked: Conversation, room: Room) -> str | None:
-        """The summary that the model wrote, as the person left it; None: all stays as it was."""
-        from ktchat.screens.dialogs.summary_sheet import SummarySheet
-        from ktchat.session.compaction import Compactor
-
-        texts = Compactor(chat).write(room, asked)
-        sheet = SummarySheet(f"Summary of {room.oldest}", texts)
-        written = await self._frame.app.push_screen_wait(sheet)
-        await chat.wait_idle()
-        return written
 
     async def _load_longer(self, chat: ChatSession, tokens: int) -> bool:
         """Load the model with a longer context; where that fails, again as it was."""
@@ -273,15 +251,6 @@ class OverflowFlow:
             self.send(draft)
 
         self._frame.run_worker(begin(), group="sessions", exit_on_error=False)
-
-    def _choose(self, chat: ChatSession, compaction: Compaction, room: Room | None = None) -> None:
-        if room is not None:
-            are = "is" if len(room.turns) == 1 else "are"
-            what = "summarised" if compaction.summary and room.summary else "no longer read"
-            self._news = f"{room.oldest} {are} {what}"
-        chat.choose_compaction(compaction)
-        self._frame.transcript.mark_unread()
-        self._frame.count_draft()
 
     def _say(self, words: str) -> None:
         self._activity.making_room = words

@@ -11,6 +11,7 @@ from ktchat.screens.chat.turn_actions import TurnActions
 from ktchat.widgets.chat.chips import Chips
 from ktchat.widgets.chat.prompt import Prompt
 from ktchat.widgets.chat.prompt_view import PromptView
+from ktchat.widgets.chat.suggestions import Suggestions
 from ktchat.widgets.formats import counted
 
 if TYPE_CHECKING:
@@ -73,6 +74,9 @@ class PromptActions(TurnActions):
             self.chat.keep_draft(self.prompt.draft)
         self.count_draft()
 
+    def on_suggestions_toggled(self, message: Suggestions.Toggled) -> None:
+        self.refresh_status()
+
     # What the chips say.
 
     def on_chips_changed(self, message: Chips.Changed) -> None:
@@ -101,6 +105,14 @@ class PromptActions(TurnActions):
 
     # Actions.
 
+    def action_take_suggestion(self, complete: bool) -> None:
+        """A key of the list that was clicked."""
+        self.suggestions.take(complete)
+
+    def action_close_suggestions(self) -> None:
+        """The same: close it."""
+        self.suggestions.close()
+
     def action_chip_action(self, name: str) -> None:
         """A key of the chips that was clicked."""
         self.app.call_later(self.chips.run_action, name)
@@ -108,6 +120,7 @@ class PromptActions(TurnActions):
     def action_undo_draft(self) -> None:
         """Bring back what was taken out of the message last."""
         self.prompt.action_undo_draft()
+        self.status.hush()
         self.prompt.focus()
 
     def action_history(self) -> None:

@@ -190,7 +190,7 @@ class Replies:
                 conversation = going_on(chat.conversation, turn)
             else:
                 asked = draft or (turn.draft if turn else draft)
-                conversation = unsent(chat.conversation, asked, turn or _retried(chat, asked))
+                conversation = unsent(chat.conversation, asked, turn or chat.retried(asked))
             if not self.overflow.guard(
                 chat, conversation, draft, lambda: self._start(chat, answer, draft)
             ):
@@ -295,9 +295,3 @@ class Replies:
 
 def _send(chat: ChatSession) -> Answer:
     return lambda draft: chat.send(draft.text, draft.attachments)
-
-
-def _retried(chat: ChatSession, draft: Draft) -> Turn | None:
-    """The turn that failed before its first word and is sent again."""
-    last = chat.conversation.last
-    return last if last is not None and last.without_reply and last.draft == draft else None

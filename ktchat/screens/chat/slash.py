@@ -21,6 +21,8 @@ NAME = re.compile(r"/([A-Za-z][\w-]*)?\Z")
 """A name that is being typed."""
 CALL = re.compile(r"/([A-Za-z][\w-]*)(?:\s+(.*))?\Z", re.DOTALL)
 """A whole command; `/etc/hosts` is none."""
+USUAL = ("new", "model", "system", "temp", "settings", "think", "file", "export", "compact", "help")
+"""Those that are offered first."""
 
 
 def unknown(text: str) -> str:
@@ -88,7 +90,7 @@ class Slash:
 
     def _begun(self, begun: str) -> list[Command]:
         """Those whose name begins with this, then those that have it in name or title; the usual ones first."""
-        commands = list(self._all())
+        commands = sorted(self._all(), key=lambda command: _place(command.slash))
         first = [command for command in commands if command.slash.startswith(begun)]
         words = [c for c in commands if c not in first and begun in f"{c.slash} {c.title}".lower()]
         return [*first, *words]
@@ -99,6 +101,10 @@ class Slash:
     def _row(self, command: Command) -> Suggestion:
         complete = partial(self._frame.prompt.put, f"/{command.slash} ") if command.take else None
         return Suggestion(_shown(command), command.help, partial(self._do, command, ""), complete)
+
+
+def _place(name: str) -> int:
+    return USUAL.index(name) if name in USUAL else len(USUAL)
 
 
 def _shown(command: Command) -> str:

@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from textual.content import Content
+from textual.message import Message
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from ktchat.common.text import one_line
-from ktchat.widgets.lines import ends, styled
+from ktchat.widgets.lines import styled
 
-MAX_ROWS = 7
+LEAST_WORDS = 10
+"""Cells that are left for what a row is about."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Suggestion:
 
     name: str
     words: str
-    """What it is, at the right; safe to draw or not."""
+    """What it is; safe to draw or not."""
     take: Callable[[], object]
     """Enter."""
     complete: Callable[[], object] | None = None
@@ -33,6 +36,9 @@ class Suggestion:
 
 class Suggestions(OptionList, can_focus=False):
     """Open while there is something to choose."""
+
+    class Toggled(Message):
+        """The list was opened or closed."""
 
     def __init__(self) -> None:
         super().__init__(markup=False, compact=True)
@@ -50,6 +56,8 @@ class Suggestions(OptionList, can_focus=False):
         """Offer these, the first one chosen; none: close."""
         at = self.highlighted
         kept = self._items[at].name if self._items and at is not None else ""
+        if bool(items) != bool(self._items):
+            self.post_message(self.Toggled())
         self._items = list(items)
         self.display = bool(items)
         self._fill()
@@ -92,10 +100,13 @@ class Suggestions(OptionList, can_focus=False):
 
     def _fill(self) -> None:
         width = max(12, self.scrollable_content_region.width - 2)
-        self.set_options([Option(self._row(item, width)) for item in self._items])
+        lead = max((cell_len(one_line(item.name, 200)) for item in self._items), default=0)
+        lead = min(lead, width - LEAST_WORDS if any(item.words for item in self._items) else width)
+        self.set_options([Option(self._row(item, lead, width)) for item in self._items])
 
-    def _row(self, item: Suggestion, width: int) -> Content:
-        name, words = one_line(item.name, 200), one_line(item.words, 200)
-        room = width - len(name) - 2
-        hint = Content(words).truncate(max(0, room), ellipsis=True) if room > 8 else Content("")
-        return ends(Content(name), styled(hint.plain, "$foreground 60%"), width)
+    def _row(self, item: Suggestion, lead: int, width: int) -> Content:
+        """The name, and behind the longest of them what it is."""
+        name = Content(one_line(item.name, 200)).truncate(lead, ellipsis=True)
+        words = styled(one_line(item.words, 200), "$foreground 60%")
+        row = name + Content(" " * (lead - name.cell_length + 2)) + words
+        return row.truncate(width, ellipsis=True)
