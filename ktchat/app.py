@@ -166,8 +166,7 @@ class KtchatApp(App[None]):
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The command palette: every action, and what has no key."""
         if screen is self.chat_screen:
-            titled = (command for command in self._commands() if command.title)
-            yield from (SystemCommand(c.title, c.help, c.run) for c in titled)
+            yield from (SystemCommand(c.title, c.help, c.run) for c in self._commands() if c.title)
             return
         yield SystemCommand("Theme", "Dark, light, 16 colours and more", self.action_change_theme)
         yield SystemCommand("Quit", "Everything is saved (Ctrl+Q)", self.action_quit)

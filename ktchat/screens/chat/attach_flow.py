@@ -126,4 +126,5 @@ class AttachFlow:
         name = shown_name(str(path))
         leave = Suggestion("keep it as text" if pasted else "leave it", "", prompt.focus)
         self._frame.suggestions.show([Suggestion(f"open the model {name}", "", take), leave])
-        self._frame.status.say(f"{name} is a model: Enter opens it")
+        if not pasted:
+            self._frame.status.say(f"{name} is a model: Enter opens it")
