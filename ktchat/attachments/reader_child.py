@@ -28,6 +28,11 @@ BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+COMMON = (
+    *("gb18030", "cp1252", "cp1250", "cp1251", "koi8_r", "big5", "shift_jis", "euc_jp", "cp949"),
+    *("cp1253", "cp1254", "cp1255", "cp1256", "cp874"),
+)
+"""Encodings that files really have; of equally likely ones the first is meant."""
 FORMS = (
     (b"\x89PNG", "a picture"),
     (b"\xff\xd8\xff", "a picture"),
@@ -92,12 +97,12 @@ def _encoding(data: bytes) -> str:
         return wide
     if b"\0" in sample:
         raise RefusedError("It is no text: there are zero bytes in it")
-    found = from_bytes(sample, preemptive_behaviour=True).best()
-    if found is None:
+    found = list(from_bytes(sample, cp_isolation=list(COMMON)))
+    if not found:
         raise RefusedError("It is no text, or in no known encoding")
-    if len(data) > SAMPLE:
-        return {"gb2312": "gb18030", "gbk": "gb18030"}.get(found.encoding, found.encoding)
-    return found.encoding
+    best = (found[0].chaos, found[0].coherence)
+    likely = {match.encoding for match in found if (match.chaos, match.coherence) == best}
+    return next((encoding for encoding in COMMON if encoding in likely), found[0].encoding)
 
 
 def _without_marks(sample: bytes) -> str:

@@ -39,8 +39,9 @@ def listed(screen: ChatScreen) -> Iterator[Command]:
 
     with_argument = _with_argument(screen)
     for key in KEYS:
-        if key.action and not key.action.startswith("app.") and thinking.offers(key.action):
-            title = key.name[:1].upper() + key.name[1:]
+        if key.action and not key.action.startswith("app."):
+            offered = thinking.offers(key.action)  # else its name says why not
+            title = key.name[:1].upper() + key.name[1:] if offered else ""
             argument, take, choices = with_argument.get(key.slash, ("", None, nothing))
             words = f"{key.help} ({key.shown})"
             do = run(f"screen.{key.action}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.common.threads import ask
+from ktchat.attachments.attachment import shown_name
 from ktchat.widgets.chat.suggestions import Suggestion
 from ktchat.widgets.formats import short_path
 
@@ -89,8 +90,11 @@ class CompleteFlow:
 
     def _row(self, found: Found) -> Suggestion:
         take = partial(self._take, found.path)
-        words = "folder" if found.is_folder else "used before" if found.recent else ""
+        if found.recent:
+            place = short_path(str(Path(found.path).parent))
+            return Suggestion(shown_name(found.path), f"used before · {place}", take)
         complete = partial(self._go_into, found.typed) if found.is_folder else None
+        words = "folder" if found.is_folder else ""
         return Suggestion(short_path(found.typed), words, take, complete)
 
     def _replace(self, text: str) -> None:

@@ -187,7 +187,7 @@ class PromptActions(TurnActions):
             return False
         self._unknown = text
         self.prompt.put(text)
-        words = f"there is no command /{name}: it was not sent · Enter again sends it as it is"
+        words = f"there is no command /{name} · Enter again sends it as text"
         self.status.say(words, "warning", seconds=30.0)
         return True
 
