@@ -196,7 +196,7 @@ async def test_help_names_every_key(start: Start) -> None:
     await run.press("f1")
     await run.sees("Keys", "Ctrl+J", "Esc Esc")
     await run.press("pagedown")
-    await run.sees("F6", "Regenerate the last reply")
+    await run.sees("F6", "Copy the last code block")
     await run.press("end")
     await run.sees("/theme", "/undelete")
     await run.press("escape")

@@ -256,3 +256,9 @@ async def test_every_name_is_one_and_has_help(start: Start) -> None:
     for command in named:
         assert command.help and command.slash.replace("-", "").isalpha()
         assert bool(command.argument) == (command.take is not None)
+
+
+async def test_the_list_leaves_room_for_the_prompt_on_a_small_screen(start: Start) -> None:
+    run = await start("ok", size=(40, 12))
+    await run.type("/")
+    await run.sees("/new", "/model NAME", "│ /", "Enter take")
