@@ -292,9 +292,16 @@ async def test_a_queued_message_comes_back_whole(start: Start, work: Path) -> No
     await run.press("enter")
     await run.sees("your message is sent when this reply ends")
     assert names(run) == []
+    run.screen.attach.attach(work / "a b.txt")  # for the message after it
     await run.press("escape")
-    await attached(run, "notes.md")
+    await attached(run, "notes.md", "a b.txt")
     assert run.screen.prompt.text == "second"
+    await run.press("ctrl+u")
+    await run.press("ctrl+n")
+    await run.until(lambda: not run.chat.conversation.turns)
+    await run.until(lambda: not run.screen.activity.switching)
+    await run.press("ctrl+z")
+    assert names(run) == [], "what was cleared in another session stays there"
 
 
 async def test_what_is_attached_counts_for_the_context(start: Start, work: Path) -> None:

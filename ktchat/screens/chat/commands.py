@@ -31,22 +31,38 @@ EXPORTS = (
 
 
 def listed(screen: ChatScreen) -> Iterator[Command]:
-    """What the chat screen can do, the usual first."""
-    later, thinking = screen.app.call_later, screen.thinking
+    """What the chat screen can do, what has a key first."""
+    yield from _with_keys(screen)
+    yield from _for_the_message(screen)
+    yield from _for_the_context(screen)
+    yield from _for_sessions(screen)
+    yield Command(
+        "Set up", "This machine, and a model that suits it", _run(screen, "app.setup"), "setup"
+    )
+    yield Command(
+        "Theme", "Dark, light, 16 colours and more", _run(screen, "app.change_theme"), "theme"
+    )
+    yield Command("Quit", "Everything is saved (Ctrl+Q)", _run(screen, "app.quit"), "quit")
 
-    def run(action: str) -> Callable[[], object]:
-        return partial(later, screen.app.run_action, action)
 
+def _run(screen: ChatScreen, action: str) -> Callable[[], object]:
+    return partial(screen.app.call_later, screen.app.run_action, action)
+
+
+def _with_keys(screen: ChatScreen) -> Iterator[Command]:
     with_argument = _with_argument(screen)
     for key in KEYS:
         if key.action and not key.action.startswith("app."):
-            offered = thinking.offers(key.action)  # else its name says why not
+            offered = screen.thinking.offers(key.action)  # else its name says why not
             title = key.name[:1].upper() + key.name[1:] if offered else ""
             argument, take, choices = with_argument.get(key.slash, ("", None, nothing))
-            words = f"{key.help} ({key.shown})"
-            do = run(f"screen.{key.action}")
+            words, do = f"{key.help} ({key.shown})", _run(screen, f"screen.{key.action}")
             yield Command(title, words, do, key.slash, argument, take, choices)
-    yield from _for_the_message(screen)
+
+
+def _for_the_context(screen: ChatScreen) -> Iterator[Command]:
+    """How models are loaded and think, and what becomes of a full context."""
+    later, thinking = screen.app.call_later, screen.thinking
     for preset, words in presets.offered(screen.context.settings):
         yield Command(preset.title, words, partial(later, screen.models.change, preset))
     for policy, words in OVERFLOW.items():
@@ -55,41 +71,30 @@ def listed(screen: ChatScreen) -> Iterator[Command]:
     words = "Have the model summarise all turns but the last, which then go unread"
     yield Command("Compact", words, partial(later, screen.compacting.compact), "compact")
     words = "From the next message on, what was dropped or summarised"
-    yield Command("Bring back turns", words, run("screen.bring_back"), "bring-back")
+    yield Command("Bring back turns", words, _run(screen, "screen.bring_back"), "bring-back")
     for title, words, choose in thinking.commands():
         yield Command(title, words, partial(later, choose))
-    yield Command(
-        "Sampling", "Which values hold, and where from", thinking.say_sampling, "sampling"
-    )
-    words = "Undo the last deletion"
-    yield Command("Bring back session", words, run("screen.undo_delete"), "undelete")
+    words = "Which values hold, and where from"
+    yield Command("Sampling", words, thinking.say_sampling, "sampling")
+
+
+def _for_sessions(screen: ChatScreen) -> Iterator[Command]:
+    """What is done with whole sessions, and the ways through one."""
+    later = screen.app.call_later
     for title, words, action, name in (
-        (
-            "Search sessions",
-            "In all titles and texts (/ in the session list)",
-            "search_all",
-            "find",
-        ),
-        (
-            "Branch",
-            "A new session with all up to the last turn (b on a message)",
-            "branch",
-            "branch",
-        ),
+        ("Bring back session", "Undo the last deletion", "undo_delete", "undelete"),
+        ("Search sessions", "In all titles and texts (/ in the session list)", "search_all", "find"),
+        ("Branch", "A new session with all up to the last turn (b on a message)", "branch", "branch"),
         ("Version before", "Of the last turn that has versions (Left on it)", "version(-1)", ""),
         ("Version after", "Of the last turn that has versions (Right on it)", "version(1)", ""),
-    ):
-        yield Command(title, words, run(f"screen.{action}"), name)
+    ):  # fmt: skip
+        yield Command(title, words, _run(screen, f"screen.{action}"), name)
     for form, words in EXPORTS:
-        export = partial(later, screen.files.export, form)
-        yield Command(f"Export as {form}", words, export)
+        yield Command(f"Export as {form}", words, partial(later, screen.files.export, form))
     words = "A JSON file of ktchat, llama.cpp, Open WebUI or ChatGPT"
     yield Command("Import sessions", words, partial(later, screen.files.take_in), "import")
     words = "What the KV cache of sessions takes, and how to empty it"
     yield Command("Sessions on disk", words, screen.sessions.say_on_disk, "disk")
-    yield Command("Set up", "This machine, and a model that suits it", run("app.setup"), "setup")
-    yield Command("Theme", "Dark, light, 16 colours and more", run("app.change_theme"), "theme")
-    yield Command("Quit", "Everything is saved (Ctrl+Q)", run("app.quit"), "quit")
 
 
 def _for_the_message(screen: ChatScreen) -> Iterator[Command]:

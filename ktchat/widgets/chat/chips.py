@@ -124,9 +124,17 @@ class Chips(Widget, can_focus=True):
         return len(self.chips) >= MAX_ATTACHMENTS
 
     def put(self, attachments: Iterable[Attachment]) -> None:
-        """Show these instead."""
+        """Show these instead: of what was there before, nothing is brought back any more."""
         known = {chip.attachment: chip for chip in self.chips}
+        self._removed.clear()
         self._set([known.get(item) or Chip(item.name, item) for item in attachments])
+
+    def put_first(self, attachments: Iterable[Attachment]) -> None:
+        """Show these before those that are there, and those that are still being read."""
+        there = {chip.attachment for chip in self.chips}
+        first = [Chip(item.name, item) for item in attachments if item not in there]
+        if first:
+            self._set([*first, *self.chips])
 
     def add(self, chip: Chip) -> None:
         """One more."""

@@ -118,8 +118,7 @@ class Prompt(TextArea):
         if draft.text:
             self.put(f"{draft.text}\n{self.text}" if self.text.strip() else draft.text)
         if self.chips is not None:
-            later = [item for item in self.chips.attachments if item not in draft.attachments]
-            self.chips.put((*draft.attachments, *later))
+            self.chips.put_first(draft.attachments)
 
     def show_tokens(self, words: str, warning: bool = False) -> None:
         """Show what the text takes of the context, in the border below it; empty: nothing."""
