@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ktchat.attachments.finding import below, matches
+from ktchat.attachments.finding import below, matches, narrowed, ranked
 
 MOST = 50
 MAX_ENTRIES = 5000
@@ -32,29 +32,32 @@ class Found:
         return self.typed.endswith("/")
 
 
-def files_here() -> list[str]:
-    """What is below the working folder."""
-    try:
-        return list(below(Path.cwd()))
-    except OSError:  # the working folder is gone
-        return []
+class Index:
+    """What is below the working folder, as it was when this was made."""
 
+    def __init__(self) -> None:
+        try:
+            self._folder: Path | None = Path.cwd()
+            self._files = list(below(self._folder))
+        except OSError:  # the working folder is gone
+            self._folder, self._files = None, []
+        self._narrowed = ("", self._files)  # what was looked for last, and what matches it
 
-def complete(wanted: str, files: Sequence[str], recent: Sequence[str]) -> list[Found]:
-    """The likeliest meanings, the best first."""
-    if wanted.startswith(("/", "~", "./", "../")):
-        return _typed_out(wanted)
-    used = [path for path in matches(wanted, recent, 5) if Path(path).exists()]
-    found = [Found(path, path, recent=True) for path in used]
-    try:
-        here = Path.cwd()
-    except OSError:
+    def complete(self, wanted: str, recent: Sequence[str]) -> list[Found]:
+        """The likeliest meanings, the best first."""
+        if wanted.startswith(("/", "~", "./", "../")):
+            return _typed_out(wanted)
+        used = [path for path in matches(wanted, recent, 5) if Path(path).exists()]
+        found = [Found(path, path, recent=True) for path in used]
+        before, files = self._narrowed
+        if not wanted.startswith(before):
+            files = self._files
+        self._narrowed = wanted, narrowed(wanted, files)
+        for path in ranked(wanted, self._narrowed[1], MOST):
+            whole = str((self._folder or Path()) / path)
+            if whole not in used:
+                found.append(Found(whole, path))
         return found
-    for path in matches(wanted, files, MOST):
-        whole = str(here / path)
-        if whole not in used:
-            found.append(Found(whole, path))
-    return found
 
 
 def _typed_out(wanted: str) -> list[Found]:

@@ -5,6 +5,7 @@ Everything here blocks and is bounded in time and number: call it in a thread. N
 
 from __future__ import annotations
 
+import heapq
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,8 @@ from pathspec import GitIgnoreSpec
 
 MAX_PATHS = 20_000
 MAX_DEPTH = 12
+PATHS_AT_ONCE = 200
+"""Paths that are looked at in one go."""
 SECONDS = 2.0
 MAX_IGNORE = 256 << 10
 """Bytes of a .gitignore that are read."""
@@ -33,6 +36,7 @@ def below(folder: Path, *, most: int = MAX_PATHS, seconds: float = SECONDS) -> I
     waiting: list[tuple[str, int, tuple[_Ignored, ...]]] = [("", 0, ())]
     number = 0
     while waiting and time.monotonic() < deadline:
+        time.sleep(0)
         inside, depth, rules = waiting.pop(0)
         rules = (*rules, *_rules_in(folder, inside))
         for name, is_folder in _entries(folder / inside):
@@ -93,13 +97,34 @@ def matches(wanted: str, paths: Sequence[str], most: int) -> list[str]:
 
     Better is: in the name before in the folders, together before scattered, at a word's beginning, short.
     """
+    return ranked(wanted, narrowed(wanted, paths), most)
+
+
+def narrowed(wanted: str, paths: Sequence[str]) -> list[str]:
+    """The paths that match at all. What matches a longer text matches its beginning too: search on in these."""
     characters = wanted.lower().replace(" ", "")
-    scored = ((score, path) for path in paths if (score := _score(characters, path)) is not None)
-    return [path for _, path in sorted(scored)[:most]]
+    found = []
+    for number, path in enumerate(paths):
+        if number % PATHS_AT_ONCE == 0:
+            time.sleep(0)  # the screen's thread need not wait for its turn
+        if _scattered(characters, path.lower()):
+            found.append(path)
+    return found
 
 
-def _score(wanted: str, path: str) -> tuple[int, int, int] | None:
-    """The smaller the better; None: it does not match."""
+def ranked(wanted: str, paths: Sequence[str], most: int) -> list[str]:
+    """Paths that match, the best first."""
+    characters = wanted.lower().replace(" ", "")
+    scored = []
+    for number, path in enumerate(paths):
+        if number % PATHS_AT_ONCE == 0:
+            time.sleep(0)
+        scored.append((_score(characters, path), path))
+    return [path for _, path in heapq.nsmallest(most, scored)]
+
+
+def _score(wanted: str, path: str) -> tuple[int, int, int]:
+    """Of a path that matches: the smaller the better."""
     text = path.lower()
     if not wanted:
         return 0, text.count("/"), len(text)
@@ -111,12 +136,8 @@ def _score(wanted: str, path: str) -> tuple[int, int, int] | None:
         rank = 2 if name[at - 1].isalnum() else 1
     elif wanted in text:
         rank = 3
-    elif _scattered(wanted, name):
-        rank = 4
-    elif _scattered(wanted, text):
-        rank = 5
     else:
-        return None
+        rank = 4 if _scattered(wanted, name) else 5
     return rank, text.count("/"), len(text)
 
 

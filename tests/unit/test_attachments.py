@@ -233,28 +233,29 @@ def test_the_likeliest_path_comes_first(tmp_path: Path, monkeypatch: pytest.Monk
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     monkeypatch.chdir(tmp_path)
-    files = completing.files_here()
-    assert [f.typed for f in completing.complete("chat", files, [])] == [
+    index = completing.Index()
+    assert index.complete("zzz", []) == []
+    assert index.complete("c", [])[0].typed == "cxhxaxt"
+    assert [f.typed for f in index.complete("chat", [])] == [
         "src/chat.py",
         "src/deep/chatter.py",
         "old/a-chat.txt",
         "cxhxaxt",
     ]
     recent = (str(tmp_path / "src" / "chat.py"), str(tmp_path / "gone.txt"))
-    first = completing.complete("", files, recent)[0]
+    first = index.complete("", recent)[0]
     assert (first.path, first.recent) == (recent[0], True)
-    assert len([f for f in completing.complete("", files, recent) if f.path == recent[0]]) == 1
-    inside = completing.complete(f"{tmp_path}/sr", files, [])
+    assert len([f for f in index.complete("", recent) if f.path == recent[0]]) == 1
+    inside = index.complete(f"{tmp_path}/sr", [])
     assert [(f.typed, f.is_folder) for f in inside] == [(f"{tmp_path}/src/", True)]
-    assert completing.complete("/no/such/folder/", files, []) == []
+    assert index.complete("/no/such/folder/", []) == []
 
 
 def test_the_working_folder_may_be_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    assert completing.files_here() == []
-    assert completing.complete("x", [], []) == []
+    assert completing.Index().complete("x", []) == []
 
 
 def test_the_readers_limits_are_those_of_its_arguments(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from ktchat.widgets.chat.suggestions import Suggestion
 from ktchat.widgets.formats import short_path
 
 if TYPE_CHECKING:
-    from ktchat.attachments.completing import Found
+    from ktchat.attachments.completing import Found, Index
     from ktchat.screens.chat.activity import Activity
     from ktchat.screens.chat.attach_flow import AttachFlow
     from ktchat.screens.chat.frame import Frame
@@ -34,7 +34,7 @@ class CompleteFlow:
         self._attach, self._slash = attach, slash
         self._wanted: str | None = None
         self._searching = False
-        self._files: list[str] = []  # below the working folder, as they were when `@` was typed
+        self._index: Index | None = None  # of the working folder, as it was when `@` was typed
         self._shown_for = ""
 
     def changed(self) -> None:
@@ -64,7 +64,7 @@ class CompleteFlow:
         fresh = self._wanted is None
         self._wanted = wanted
         if fresh and not self._searching:
-            self._files = []
+            self._index = None
         if not self._searching:
             self._searching = True
             self._frame.run_worker(self._work(), group="files", exit_on_error=False)
@@ -78,9 +78,9 @@ class CompleteFlow:
         try:
             while self._wanted is not None and self._wanted != done:
                 done = self._wanted
-                if not self._files:
-                    self._files = await ask(completing.files_here)
-                found = await ask(completing.complete, done, self._files, recent)
+                if self._index is None:
+                    self._index = await ask(completing.Index)
+                found = await ask(self._index.complete, done, recent)
                 if self._wanted == done:
                     listed.show([self._row(item) for item in found])
         finally:

@@ -56,6 +56,8 @@ class Suggestions(OptionList, can_focus=False):
         """Offer these, the first one chosen; none: close."""
         at = self.highlighted
         kept = self._items[at].name if self._items and at is not None else ""
+        if not items and not self._items:
+            return
         if bool(items) != bool(self._items):
             self.post_message(self.Toggled())
         self._items = list(items)
