@@ -79,9 +79,7 @@ def _attachments(files: Sequence[str]) -> tuple[Attachment, ...]:
         )
     found = []
     for file in files:
-        path = (
-            Path(file).expanduser().absolute() if file.startswith("~/") else Path(file).absolute()
-        )
+        path = Path(os.path.expanduser(file)).absolute()  # noqa: PTH111  # never raises
         if reading.is_model(path):
             name = shown_name(str(path))
             raise UsageError(

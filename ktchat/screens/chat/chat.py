@@ -112,11 +112,11 @@ class ChatScreen(PromptActions):
         """Esc: stop what goes on; else back to the prompt."""
         if self.models.take_back() or self.replies.stop() or self.models.stop():
             return
-        if self.clear_by_second_escape():
-            return
+        selected = bool(self.screen.selections)
         self.hide_overlay()
         self.screen.clear_selection()
-        self.prompt.focus()
+        if selected or not self.clear_by_second_escape():
+            self.prompt.focus()
 
     def action_send(self) -> None:
         """Send the prompt."""

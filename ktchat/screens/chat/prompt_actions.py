@@ -138,7 +138,7 @@ class PromptActions(TurnActions):
         self.app.push_screen(HistoryDialog(find, self.prompt.text.strip()), self._recall)
 
     def clear_by_second_escape(self) -> bool:
-        """Whether this Esc cleared the prompt: the one before it came with the same text."""
+        """Whether this Esc was about the prompt: the first says what the second does, which clears it."""
         prompt = self.prompt
         if not prompt.has_focus or not (prompt.text or self.chips.chips):
             return False
