@@ -111,7 +111,8 @@ class AttachFlow:
             return
         names = ", ".join(shown_name(str(path)) for path in found)
         keep = Suggestion("keep it as text", "", prompt.focus)
-        listed.show([Suggestion(f"attach {names}", short_path(str(found[0].parent)), take), keep])
+        place = short_path(str(found[0].parent))
+        listed.show([Suggestion(f"attach {names}", place, take), keep], prompt.text)
 
     def _offer_model(self, path: Path, pasted: str = "") -> None:
         """A GGUF file is no text: open it as the model."""
@@ -125,6 +126,7 @@ class AttachFlow:
 
         name = shown_name(str(path))
         leave = Suggestion("keep it as text" if pasted else "leave it", "", prompt.focus)
-        self._frame.suggestions.show([Suggestion(f"open the model {name}", "", take), leave])
+        opened = Suggestion(f"open the model {name}", "", take)
+        self._frame.suggestions.show([opened, leave], prompt.text)
         if not pasted:
             self._frame.status.say(f"{name} is a model: Enter opens it")

@@ -51,12 +51,12 @@ class CompleteFlow:
             offered = self._slash.offered(before)
             if offered is not None:
                 self._wanted = None
-                listed.show(offered)
+                listed.show(offered, before)
                 return
         found = AT.search(before)
         if found is None:
             self._wanted = None
-            listed.close()
+            listed.text_changed(prompt.text)
         else:
             self._search(found[1])
 
@@ -82,7 +82,7 @@ class CompleteFlow:
                     self._index = await ask(completing.Index)
                 found = await ask(self._index.complete, done, recent)
                 if self._wanted == done:
-                    listed.show([self._row(item) for item in found])
+                    listed.show([self._row(item) for item in found], self._frame.prompt.text)
         finally:
             self._searching = False
             if self._wanted != done and self._wanted is not None:

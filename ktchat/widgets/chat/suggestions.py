@@ -43,6 +43,7 @@ class Suggestions(OptionList, can_focus=False):
     def __init__(self) -> None:
         super().__init__(markup=False, compact=True)
         self._items: list[Suggestion] = []
+        self._text = ""
 
     def on_mount(self) -> None:
         self.display = False
@@ -52,8 +53,9 @@ class Suggestions(OptionList, can_focus=False):
         """Whether there is something to choose."""
         return bool(self._items)
 
-    def show(self, items: Sequence[Suggestion]) -> None:
-        """Offer these, the first one chosen; none: close."""
+    def show(self, items: Sequence[Suggestion], text: str = "") -> None:
+        """Offer these while `text` stands in the prompt, the first one chosen; none: close."""
+        self._text = text
         at = self.highlighted
         kept = self._items[at].name if self._items and at is not None else ""
         if not items and not self._items:
@@ -68,6 +70,11 @@ class Suggestions(OptionList, can_focus=False):
             self.highlighted = names.index(kept) if kept in names and self._moved else 0
 
     _moved = False  # the person chose; else the best one stays chosen
+
+    def text_changed(self, text: str) -> None:
+        """Close what belongs to another text; the news of a change may be older than what is offered."""
+        if text != self._text:
+            self.close()
 
     def close(self) -> None:
         """Offer nothing."""
