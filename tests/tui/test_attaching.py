@@ -163,6 +163,11 @@ async def test_chips_are_chosen_opened_and_removed_by_keys(start: Start, work: P
     await run.press("ctrl+z")
     await attached(run, "notes.md", "deep.py", "a b.txt")
     assert run.screen.prompt.text == "words"
+    await run.press("ctrl+u")
+    run.screen.attach.attach(work / "src")
+    await attached(run, "src/")
+    await run.press("ctrl+z")
+    await attached(run, "notes.md", "deep.py", "a b.txt", "src/")
 
 
 async def test_what_cannot_be_attached_is_told(start: Start, work: Path) -> None:
@@ -197,7 +202,10 @@ async def test_a_message_waits_for_what_is_being_read(
     await run.press("enter")
     await run.sees("notes.md is still being read")
     assert run.screen.prompt.text == "why" and not run.engine.requests
+    await run.press("home", "backspace", "delete")
+    assert not run.screen.chips.chips
     go_on.set()
+    await run.press("ctrl+z")
     await attached(run, "notes.md")
     await run.press("enter")
     await run.until(lambda: run.engine.requests)

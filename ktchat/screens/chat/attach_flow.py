@@ -83,9 +83,8 @@ class AttachFlow:
             chips.drop(chip)
             status.say(str(error), "error")
         else:
-            if any(shown is chip for shown in chips.chips):
-                chips.read(chip, attachment)
-                self._remember(path)
+            chips.read(chip, attachment)  # also one that was taken away: it may be brought back
+            self._remember(path)
 
     def _remember(self, path: Path) -> None:
         kept = self._context.settings.settings.recent_files

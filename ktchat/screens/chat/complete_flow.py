@@ -38,7 +38,7 @@ class CompleteFlow:
         self._shown_for = ""
 
     def changed(self) -> None:
-        """The text has changed, or the cursor has moved."""
+        """The text has changed."""
         prompt = self._frame.prompt
         if prompt.text == self._shown_for:
             return

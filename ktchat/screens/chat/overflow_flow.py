@@ -266,9 +266,9 @@ class OverflowFlow:
     def _take_out(self, draft: Draft) -> None:
         """The message is on its way; what was typed behind it stays."""
         prompt = self._frame.prompt
-        left = [item for item in prompt.draft.attachments if item not in draft.attachments]
         rest = prompt.text
         if draft.text and rest.startswith(draft.text):
             rest = rest[len(draft.text) :].removeprefix("\n")
         if draft:
-            prompt.put_draft(Draft(rest, tuple(left)))
+            prompt.put(rest)
+            self._frame.chips.take_out(draft.attachments)

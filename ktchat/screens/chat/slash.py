@@ -1,4 +1,4 @@
-"""Commands by name: `/temp 0.7` at the beginning of the prompt does what the palette does.
+"""Commands by name: `/system Be short.` at the beginning of the prompt does what the palette does.
 
 Their table is `keys.KEYS` and `commands.listed`: whatever has a `slash` there is a command here.
 """

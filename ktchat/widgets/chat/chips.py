@@ -136,6 +136,10 @@ class Chips(Widget, can_focus=True):
         if first:
             self._set([*first, *self.chips])
 
+    def take_out(self, attachments: Sequence[Attachment]) -> None:
+        """These are on their way."""
+        self._set([chip for chip in self.chips if chip.attachment not in attachments])
+
     def add(self, chip: Chip) -> None:
         """One more."""
         self._set([*self.chips, chip])
@@ -147,6 +151,9 @@ class Chips(Widget, can_focus=True):
 
     def drop(self, chip: Chip) -> None:
         """Take one away that cannot be read."""
+        for _, removed in self._removed:
+            if chip in removed:
+                removed.remove(chip)
         self._set([other for other in self.chips if other is not chip])
 
     def clear(self, with_text: bool) -> None:
@@ -169,7 +176,7 @@ class Chips(Widget, can_focus=True):
         if (then or "") != text:
             return False
         self._removed.pop()
-        self._set(chips)
+        self._set([*chips, *(chip for chip in self.chips if chip not in chips)])
         return then is not None
 
     def counted(self, chip: Chip, tokens: int | None) -> None:
