@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -64,6 +63,8 @@ class Attachment:
 
 def digest_of(text: str) -> str:
     """SHA-256 of a text, in hexadecimal digits."""
+    import hashlib  # it loads a large library: not before the first frame
+
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
