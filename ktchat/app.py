@@ -35,6 +35,7 @@ from ktchat.terminal.hang_up import watch_terminal
 from ktchat.themes import DARK, THEMES
 
 if TYPE_CHECKING:
+    from ktchat.screens.chat.command import Command
     from ktchat.session.chat import Engine
     from ktchat.store.store import Store
 
@@ -87,6 +88,7 @@ class KtchatApp(App[None]):
         self.theme = wanted if wanted in self.available_themes else DARK
         self.chat_screen = ChatScreen(self.context)
         self.context.notify = self.chat_screen.status.say
+        self.chat_screen.slash.listed = self._commands
 
     def get_default_screen(self) -> Screen[None]:
         """The chat."""
@@ -163,14 +165,15 @@ class KtchatApp(App[None]):
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The command palette: every action, and what has no key."""
         if screen is self.chat_screen:
-            from ktchat.screens.chat.commands import commands
-
-            yield from commands(self.chat_screen)
-            yield SystemCommand(
-                "Set up", "This machine, and a model that suits it", self.action_setup
-            )
+            yield from (SystemCommand(c.title, c.help, c.run) for c in self._commands() if c.title)
+            return
         yield SystemCommand("Theme", "Dark, light, 16 colours and more", self.action_change_theme)
         yield SystemCommand("Quit", "Everything is saved (Ctrl+Q)", self.action_quit)
+
+    def _commands(self) -> Iterable[Command]:
+        from ktchat.screens.chat.commands import listed
+
+        return listed(self.chat_screen)
 
     def action_setup(self) -> None:
         """The wizard: this machine, a model, getting it."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from engine.common.units import count
 from engine.errors import ContextError
+from ktchat.attachments.attachment import Draft
 from ktchat.common.settings import OverflowPolicy
 from ktchat.session.chat import ChatSession
 from ktchat.session.compaction import Compactor, Overflow, Room, unsent
@@ -14,13 +15,13 @@ from ktchat.store.conversation import Compaction
 Say = Callable[[str], None]
 
 
-async def make_room(chat: ChatSession, text: str, policy: OverflowPolicy, say: Say) -> None:
-    """Let the oldest turns go unread where `text` would not fit; `say` is told what was done.
+async def make_room(chat: ChatSession, draft: Draft, policy: OverflowPolicy, say: Say) -> None:
+    """Let the oldest turns go unread where `draft` would not fit; `say` is told what was done.
 
     Raises `ContextError` where nothing may or can be done, and what the engine raises. Nothing has changed then.
     """
     compactor = Compactor(chat)
-    overflow = await compactor.overflow(unsent(chat.conversation, text))
+    overflow = await compactor.overflow(unsent(chat.conversation, draft))
     if overflow is None:
         return
     drop, summarise = await compactor.drop(overflow), await compactor.summarise(overflow)

@@ -149,7 +149,11 @@ class JsonPrinter:
     def show(self, update: Update, turn: Turn, session: str) -> None:
         """An event of the reply."""
         if isinstance(update, Started):
-            self._line("started", {"session": session, "turn": turn.id, "model": turn.model})
+            data: dict[str, Any] = {"session": session, "turn": turn.id, "model": turn.model}
+            if turn.attachments:
+                known = [{"name": a.name, "sha256": a.sha256} for a in turn.attachments]
+                data["attachments"] = known
+            self._line("started", data)
             return
         if isinstance(update, Text):
             update = dataclasses.replace(update, text=turn.raw_reply[self._replied :])

@@ -69,6 +69,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     keep = argparse.SUPPRESS  # what was given before the command holds
     add("-m", "--model", metavar="FILE", type=model_path, default=keep, help="the model (GGUF)")
     load_options.add(parser, keep)
+    add(
+        "-f",
+        "--file",
+        dest="files",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="attach a text, a PDF, or a folder's list; again for more",
+    )
     add("-c", "--continue", dest="last", action="store_true", help="go on with the last session")
     add("--no-save", action="store_true", help="keep nothing of this conversation on the disk")
     add(
@@ -157,16 +166,15 @@ class _Run:
             self.chat.choose_thinking(self.request.think)
         self.chat.watch = False  # nobody is there with a key to go on
         try:
-            await make_room(
-                self.chat, self.request.prompt, self.request.overflow, self.printer.note
-            )
+            draft = self.request.draft
+            await make_room(self.chat, draft, self.request.overflow, self.printer.note)
         except KtchatError as error:
             self.printer.load(Failed(error))
             if not self.signal:
                 self.printer.note(str(error))
             return 1
         code = 0
-        async with aclosing(self.chat.send(self.request.prompt)) as updates:
+        async with aclosing(self.chat.send(draft.text, draft.attachments)) as updates:
             async for update in updates:
                 if isinstance(update, Started):
                     turn = update.turn

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import cast
 
 from engine.errors import RequestError
 from engine.protocol import PartialSampling, Think
+from ktchat.attachments import reading
+from ktchat.attachments.attachment import MAX_ATTACHMENTS, Attachment, Draft, shown_name
 from ktchat.cli import standard_input
 from ktchat.common.errors import UsageError
 from ktchat.common.precedence import NAMES
@@ -19,7 +23,8 @@ from ktchat.common.settings import OverflowPolicy, Overrides, Settings
 class Request:
     """One message, and how it is to be answered."""
 
-    prompt: str
+    draft: Draft
+    """What is written, and the files that go with it."""
     model: str | None
     last: bool
     said: Overrides
@@ -31,8 +36,8 @@ class Request:
 
 
 def request(args: argparse.Namespace, settings: Settings, said: Overrides) -> Request:
-    """The request; what is piped in is read. `said`: what of the command line was read before. Raises `UsageError` and
-    `RequestError`."""
+    """The request; what is piped in is read. `said`: what of the command line was read before. Raises `UsageError`,
+    `RequestError` and `AttachmentError`."""
     values = {name: getattr(args, name) for name in NAMES}
     try:
         PartialSampling(**values)
@@ -45,7 +50,7 @@ def request(args: argparse.Namespace, settings: Settings, said: Overrides) -> Re
     if args.last and args.no_save:
         raise UsageError("--no-save goes with a new session", "", "Leave out -c or --no-save")
     return Request(
-        prompt=_prompt(args.prompt, args.stdin),
+        draft=_draft(args.prompt, args.stdin, args.files),
         model=args.model,
         last=args.last,
         said=replace(said, **values, max_tokens=args.max_tokens, system=_system(args)),
@@ -59,14 +64,31 @@ def _system(args: argparse.Namespace) -> str | None:
     return None if args.system is None else _decoded(args.system)
 
 
-def _prompt(argument: str | None, stdin: bool) -> str:
+def _draft(argument: str | None, stdin: bool, files: Sequence[str]) -> Draft:
     parts = [] if argument is None else [_decoded(argument)]
     if stdin:
         parts.append(standard_input.piped())
-    prompt = "\n\n".join(part for part in parts if part.strip())
-    if not prompt:
+    draft = Draft("\n\n".join(part for part in parts if part.strip()), _attachments(files))
+    if not draft:
         raise UsageError("There is no prompt", "", "Give one: ktchat run PROMPT, or pipe text in")
-    return prompt
+    return draft
+
+
+def _attachments(files: Sequence[str]) -> tuple[Attachment, ...]:
+    if len(files) > MAX_ATTACHMENTS:
+        raise UsageError(
+            f"A message takes {MAX_ATTACHMENTS} files at most", f"There are {len(files)}"
+        )
+    found = []
+    for file in files:
+        path = Path(os.path.expanduser(file)).absolute()  # noqa: PTH111  # never raises
+        if reading.is_model(path):
+            name = shown_name(str(path))
+            raise UsageError(
+                f"{name} is a model", "-f attaches texts", f"Name it with -m: -m {name}"
+            )
+        found.append(reading.read(path))
+    return tuple(found)
 
 
 def _decoded(argument: str) -> str:

@@ -34,6 +34,10 @@ class SessionFileError(KtchatError):
     """A file that was to be imported holds no session that can be read."""
 
 
+class AttachmentError(KtchatError):
+    """A file or folder that cannot go with a message."""
+
+
 class UnknownSessionError(KtchatError):
     """No saved session, or more than one, answers to that name."""
 

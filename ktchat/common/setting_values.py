@@ -103,6 +103,7 @@ class Settings:
     last_model: str = _setting("", "The model file that was used last.")
     last_session: str = _setting("", "The session that was open last.")
     recent_models: tuple[str, ...] = _setting((), "Model files that were opened, the last first.")
+    recent_files: tuple[str, ...] = _setting((), "Files that were attached, the last first.")
     setup_done: bool = _setting(False, "Whether the first start's questions were answered.")
 
     @property
@@ -139,7 +140,7 @@ BUILT_IN: dict[str, Any] = {
     item.name: item.metadata.get("own", getattr(Settings(), item.name)) for item in FIELDS
 } | {"think": None}
 """What holds where nobody says anything."""
-KEPT_BY_ITSELF = ("last_model", "last_session", "recent_models", "setup_done")
+KEPT_BY_ITSELF = ("last_model", "last_session", "recent_models", "recent_files", "setup_done")
 """What the program notes without being asked."""
 
 PER_SESSION = (*SAMPLED, "seed", "max_tokens")

@@ -5,6 +5,7 @@ Each is described by its header. A file that cannot be read is listed too, with 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -99,6 +100,29 @@ def describe(path: str, source: Source = Source.RECENT) -> ModelEntry:
         size=size,
         runtime=spec.runtime,
         sampling=sampling,
+    )
+
+
+def model_named(name: str, recent: Sequence[str] = ()) -> str:
+    """The path of the model on this machine with this file name, or the beginning or a part of it; or a path itself.
+
+    Raises `ModelFileError` when none or several have it.
+    """
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        if (path := Path(name).expanduser()).is_file():
+            return str(path.absolute())
+    wanted = name.lower().removesuffix(".gguf")
+    names = {path: Path(path).name.lower().removesuffix(".gguf") for path, _ in find_models(recent)}
+    tests = (wanted.__eq__, lambda known: known.startswith(wanted), lambda known: wanted in known)
+    for fits in tests:
+        found = [path for path, known in names.items() if fits(known)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            several = ", ".join(one_line(Path(path).name, 60) for path in found[:4])
+            raise ModelFileError("More than one model is called so", several, "Write more of it")
+    raise ModelFileError(
+        f"There is no model {one_line(name, 60)} here", "", "Choose one with Ctrl+O"
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from engine.errors import RequestError
 from engine.protocol import Counted, Message
+from ktchat.attachments.attachment import Draft
 from ktchat.common.errors import SessionBusyError
 from ktchat.session.open_session import OpenSession
 from ktchat.store import tree
@@ -73,7 +74,7 @@ class BranchingSession(OpenSession):
             turns.append(tree.copied(shown, parent))
             parent = turns[-1].id
         await self._leave()
-        self.read_only, self.draft = False, ""
+        self.read_only, self.draft = False, Draft()
         self.conversation = Conversation(
             title=f"{source.title.removesuffix(BRANCH)}{BRANCH}",
             model_path=source.model_path,
@@ -115,11 +116,11 @@ class BranchingSession(OpenSession):
         most = max(known, key=lambda f: f.prompt_tokens - f.cached_tokens, default=None)
         return most.prefill_tok_s if most is not None else 0.0
 
-    def messages_for(self, turn: Turn, text: str | None = None) -> list[Message]:
-        """What the model would read to answer a turn of the path anew, or `text` in the place of its message."""
+    def messages_for(self, turn: Turn) -> list[Message]:
+        """What the model would read to answer a turn of the path anew."""
         at = self.conversation.turns.index(turn)
-        words = turn.raw_prompt if text is None else text
-        turns = [*self.conversation.turns[:at], Turn(words, compaction=turn.compaction)]
+        asked = Turn(turn.raw_prompt, compaction=turn.compaction, attachments=turn.attachments)
+        turns = [*self.conversation.turns[:at], asked]
         return Conversation(system=self.conversation.system, turns=turns).messages()
 
     def _must_be_shown(self, turn: Turn) -> None:

@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from engine.errors import RequestError
+from ktchat.attachments.attachment import Attachment, Draft
 from ktchat.common.text import one_line
 from ktchat.session.open_session import LayersOf
 from ktchat.session.reply import Engine, Reply, Started, Update
 from ktchat.session.titles import TitledSession
 from ktchat.store import tree
-from ktchat.store.conversation import Turn, TurnState, title_of
+from ktchat.store.conversation import Turn, TurnState, title_of_draft
 from ktchat.store.saver import Notify, Severity
 from ktchat.store.store import Store
 
@@ -60,14 +61,20 @@ class ChatSession(TitledSession):
     # Replies. Each of the four raises `RequestError` or `SessionBusyError` before anything is
     # changed; a failure of the engine is the event `Failed`.
 
-    def send(self, text: str) -> AsyncGenerator[Update, None]:
-        """Send a message; yields what becomes of it.
+    def send(
+        self, text: str, attachments: Sequence[Attachment] = ()
+    ) -> AsyncGenerator[Update, None]:
+        """Send a message with what goes with it; yields what becomes of it.
 
         Sending again what failed before its first word replaces the failed turn.
         """
+        draft = Draft(text, tuple(attachments))
+        return self._answer(draft, self.retried(draft))
+
+    def retried(self, draft: Draft) -> Turn | None:
+        """The turn that sending this message replaces: it failed before its first word."""
         last = self.conversation.last
-        retried = last if last and last.without_reply and last.raw_prompt == text else None
-        return self._answer(text, retried)
+        return last if last and last.without_reply and last.draft == draft else None
 
     def regenerate(self, turn: Turn | None = None) -> AsyncGenerator[Update, None]:
         """Write another reply to a turn that is shown (default: the last); the old one stays a version of it.
@@ -78,15 +85,17 @@ class ChatSession(TitledSession):
         turn = turn or self.conversation.last
         if turn is None:
             raise RequestError("There is no reply to regenerate", "", "Send a message first")
-        return self._answer(turn.raw_prompt, turn)
+        return self._answer(turn.draft, turn)
 
-    def edit(self, text: str, turn: Turn | None = None) -> AsyncGenerator[Update, None]:
-        """Put `text` in the place of a message that is shown (default: the last) and answer it; the old turn
-        stays a version, with all that follows it."""
+    def edit(
+        self, text: str, turn: Turn | None = None, attachments: Sequence[Attachment] = ()
+    ) -> AsyncGenerator[Update, None]:
+        """Put `text`, with what goes with it, in the place of a message that is shown (default: the last) and
+        answer it; the old turn stays a version, with all that follows it."""
         turn = turn or self.conversation.last
         if turn is None:
             raise RequestError("There is no message to edit", "", "Send a message first")
-        return self._answer(text, turn)
+        return self._answer(Draft(text, tuple(attachments)), turn)
 
     def go_on(self, turn: Turn | None = None) -> AsyncGenerator[Update, None]:
         """Let a reply that is shown (default: the last) go on from its end; one that was stopped because it
@@ -101,7 +110,7 @@ class ChatSession(TitledSession):
                 "It is at its end" if turn and turn.raw_reply else "There is nothing of it",
                 "Regenerate it, or send another message",
             )
-        return self._answer(turn.raw_prompt, turn, goes_on=True)
+        return self._answer(turn.draft, turn, goes_on=True)
 
     def stop(self) -> None:
         """Stop the reply; what came is kept. Its last event is `Finished("cancelled")`."""
@@ -141,18 +150,18 @@ class ChatSession(TitledSession):
     # Inside.
 
     def _answer(
-        self, text: str, replaced: Turn | None, goes_on: bool = False
+        self, draft: Draft, replaced: Turn | None, goes_on: bool = False
     ) -> AsyncGenerator[Update, None]:
         self._must_be_idle()
-        if not text.strip() and not goes_on:
+        if not draft and not goes_on:
             raise RequestError("There is nothing to send", "The message is empty", "")
         self._must_be_ours("The message was not sent")
         if replaced is not None:
             self._must_be_shown(replaced)
-        return self._updates(text, replaced, goes_on)
+        return self._updates(draft, replaced, goes_on)
 
     async def _updates(
-        self, text: str, replaced: Turn | None, goes_on: bool
+        self, draft: Draft, replaced: Turn | None, goes_on: bool
     ) -> AsyncGenerator[Update, None]:
         self._must_be_idle()
         await self.give_way()
@@ -161,7 +170,7 @@ class ChatSession(TitledSession):
         if goes_on and replaced is not None:
             turn = self._resume(replaced)
         else:
-            turn = self._begin(text, replaced)
+            turn = self._begin(draft, replaced)
         reply = Reply(
             self.engine,
             turn,
@@ -190,7 +199,7 @@ class ChatSession(TitledSession):
             self._reply = None
             self._idle.set()
 
-    def _begin(self, text: str, replaced: Turn | None) -> Turn:
+    def _begin(self, draft: Draft, replaced: Turn | None) -> Turn:
         conversation = self.conversation
         compaction = conversation.next_compaction or (replaced.compaction if replaced else None)
         conversation.next_compaction = None
@@ -200,21 +209,22 @@ class ChatSession(TitledSession):
             conversation.model_path, conversation.model_name = model.path, one_line(model.name)
         last, layers = conversation.last, self.layers
         turn = Turn(
-            raw_prompt=text,
+            raw_prompt=draft.text,
             sampling=layers.sampling,
             max_tokens=layers.token_limit,
             model=conversation.model_name,
             parent=last.id if last else None,
             compaction=compaction,
+            attachments=draft.attachments,
         )
-        if replaced is not None and replaced.raw_prompt == text:
+        if replaced is not None and replaced.draft == draft:
             turn.created = replaced.created  # the message is as old as it was
-        conversation.title = conversation.title or title_of(text)
+        conversation.title = conversation.title or title_of_draft(draft)
         conversation.updated = time.time()
         conversation.turns.append(turn)
         self.saver.touch(conversation, turn)
-        if self.draft == text:
-            self.keep_draft("")
+        if self.draft == draft:
+            self.keep_draft(Draft())
         return turn
 
     def _resume(self, turn: Turn) -> Turn:
@@ -237,7 +247,7 @@ class ChatSession(TitledSession):
         """The reply has ended; a regeneration that brought nothing gives the old conversation back."""
         conversation = self.conversation
         conversation.updated = time.time()
-        again = replaced is not None and replaced.raw_prompt == turn.raw_prompt
+        again = replaced is not None and replaced.draft == turn.draft
         nothing = turn.state in (TurnState.FAILED, TurnState.STOPPED) and not turn.raw_reply
         if replaced is not None and again and nothing and replaced.raw_reply:
             tree.set_path(conversation, before)

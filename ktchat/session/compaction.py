@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from engine.common.units import count
 from engine.protocol import Counted
+from ktchat.attachments.attachment import Draft
 from ktchat.session.summary import summary_of
 from ktchat.store.conversation import Compaction, Conversation, Turn
 
@@ -72,12 +73,15 @@ class Room:
         return "the oldest turn" if number == 1 else f"the {count(number)} oldest turns"
 
 
-def unsent(conversation: Conversation, text: str, replaced: Turn | None = None) -> Conversation:
+def unsent(conversation: Conversation, draft: Draft, replaced: Turn | None = None) -> Conversation:
     """A conversation with a message that is not sent yet, in the place of `replaced` where that is given."""
     turns = conversation.turns
     at = next((i for i, turn in enumerate(turns) if turn is replaced), len(turns))
     chosen = conversation.next_compaction or (replaced.compaction if replaced else None)
-    return _view(conversation, [*turns[:at], Turn(text, compaction=chosen)])
+    return _view(
+        conversation,
+        [*turns[:at], Turn(draft.text, compaction=chosen, attachments=draft.attachments)],
+    )
 
 
 def going_on(conversation: Conversation, turn: Turn) -> Conversation:
@@ -144,6 +148,22 @@ class Compactor:
         ):
             return None
         return self._priced(overflow, Compaction(len(turns)), room, limit)
+
+    async def everything(self, conversation: Conversation) -> Room | None:
+        """A summary in the place of all turns but the last; None: there are none, or the model is not there."""
+        turns, loaded = conversation.turns, self._chat.loaded
+        chosen = Compaction(len(turns) - 1)
+        if loaded is None or chosen.unread <= conversation.compaction.unread:
+            return None
+        asked = unsent(conversation, Draft("."))
+        before = await self._count(asked)
+        if before is None or before.tokens is None:
+            return None
+        overflow = Overflow(asked, before.tokens, loaded.context, self._reply(loaded.context))
+        after = await self._tokens(overflow, Compaction(chosen.unread, "."))
+        if after is None or after.tokens is None:
+            return None
+        return self._priced(overflow, chosen, after, self.summary_tokens)
 
     @property
     def summary_tokens(self) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from engine.common.whole_files import write_whole
+from ktchat.attachments.attachment import Draft
 from ktchat.store.conversation import Conversation
 from ktchat.store.export import to_json
 from ktchat.store.saver import Saver
@@ -16,9 +17,7 @@ from ktchat.store.saver import Saver
 def keep_unsaved(saver: Saver) -> str:
     """Keep what `saver` could not write, beside its file or elsewhere; words on it, empty when all was saved."""
     conversations, drafts = saver.left()
-    if not saver.store.keeps or not (
-        conversations or any(text.strip() for text in drafts.values())
-    ):
+    if not saver.store.keeps or not (conversations or any(drafts.values())):
         return ""
     folders = [saver.store.path.parent, *_home(), Path(tempfile.gettempdir())]
     place = keep_elsewhere(conversations, drafts, folders)
@@ -36,12 +35,12 @@ def _home() -> list[Path]:
 
 
 def keep_elsewhere(
-    conversations: Iterable[Conversation], drafts: Mapping[str, str], folders: Sequence[Path]
+    conversations: Iterable[Conversation], drafts: Mapping[str, Draft], folders: Sequence[Path]
 ) -> Path | None:
     """Write conversations, as `ktchat sessions import` reads them, and unsent texts into a new folder in the first
     of `folders` that takes them all; that new folder, or None."""
     texts = {f"{conversation.id[:8]}.json": to_json(conversation) for conversation in conversations}
-    texts |= {f"{session[:8]}.txt": text for session, text in drafts.items() if text.strip()}
+    texts |= {f"{session[:8]}.txt": draft.message for session, draft in drafts.items() if draft}
     if not texts:
         return None
     for folder in folders:

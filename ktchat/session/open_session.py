@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable
 
 from engine.errors import KtchatError, RequestError
+from ktchat.attachments.attachment import Draft
 from ktchat.common.precedence import Layers
 from ktchat.common.text import one_line
 from ktchat.store.conversation import Conversation, TurnState
@@ -35,8 +36,8 @@ class OpenSession:
         self._began_with: str | None = self.conversation.system
         self.read_only = False
         """Another ktchat has this session open: it is shown, and cannot be continued here."""
-        self.draft = ""
-        """The unsent text of the session; report changes by `keep_draft`."""
+        self.draft = Draft()
+        """The unsent message of the session; report changes by `keep_draft`."""
         self.notify: Notify = notify or _silent
         self.saver = Saver(store, lambda words, severity: self.notify(words, severity))
         self._closed = False
@@ -72,8 +73,8 @@ class OpenSession:
         """
         self._must_be_idle()
         await self._leave()
-        self.conversation, self.read_only, self.draft = Conversation(system=self.system), False, ""
-        self._began_with = self.conversation.system
+        self.conversation, self.read_only = Conversation(system=self.system), False
+        self.draft, self._began_with = Draft(), self.conversation.system
         with contextlib.suppress(KtchatError):  # unreadable sessions do not hinder a new one
             await self._tidy()
             orphan = await self.store.call(self.store.orphan_draft)
@@ -106,8 +107,8 @@ class OpenSession:
         await self._leave()
         with contextlib.suppress(KtchatError):  # it is done at the next start
             await self._tidy()
-        self.conversation, self.read_only, self.draft = conversation, not held, draft or ""
-        self._began_with = None
+        self.conversation, self.read_only = conversation, not held
+        self.draft, self._began_with = draft or Draft(), None
         if held:
             self._mark_interrupted()
         return conversation
@@ -146,11 +147,11 @@ class OpenSession:
         """Bring back a deleted session, within `store.UNDO_SECONDS`."""
         await self.store.call(self.store.restore, session)
 
-    def keep_draft(self, text: str) -> None:
+    def keep_draft(self, draft: Draft) -> None:
         """Note what stands in the prompt box, so that it survives anything. Cheap."""
-        if not self.read_only and text != self.draft:
-            self.draft = text
-            self.saver.keep_draft(self.conversation.id, text)
+        if not self.read_only and draft != self.draft:
+            self.draft = draft
+            self.saver.keep_draft(self.conversation.id, draft)
 
     async def saved(self, seconds: float) -> bool:
         """Save everything; whether that was possible within so many seconds."""

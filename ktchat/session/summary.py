@@ -128,7 +128,9 @@ def _shortened(turn: Turn, share: float) -> Turn:
         keep = int(len(text) * share) // 2
         return text[:keep] + CUT + text[len(text) - keep :]
 
-    return dataclasses.replace(turn, raw_prompt=cut(turn.raw_prompt), raw_reply=cut(turn.raw_reply))
+    return dataclasses.replace(
+        turn, raw_prompt=cut(turn.message), raw_reply=cut(turn.raw_reply), attachments=()
+    )
 
 
 def _whole_sentences(text: str) -> str:

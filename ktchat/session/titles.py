@@ -15,7 +15,7 @@ from engine.errors import KtchatError
 from engine.protocol import Event, Failed, Load, Message, Sampling, Text
 from ktchat.common.text import one_line
 from ktchat.session.model_session import ModelSession
-from ktchat.store.conversation import TITLE_LENGTH, Conversation, TurnState, title_of
+from ktchat.store.conversation import TITLE_LENGTH, Conversation, TurnState, title_of_draft
 
 ASK = (
     "Write a title for this conversation, of at most seven words, in the language of the conversation."
@@ -42,7 +42,7 @@ class TitledSession(ModelSession):
             len(turns) == 1
             and turns[0].state == TurnState.COMPLETE
             and bool(turns[0].raw_reply)
-            and self.conversation.title == title_of(turns[0].raw_prompt)
+            and self.conversation.title == title_of_draft(turns[0].draft)
             and not (self.busy or self.read_only)
             and self.store.keeps
             and self.loaded is not None

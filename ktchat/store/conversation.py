@@ -15,6 +15,7 @@ from typing import Any
 
 from engine.errors import KtchatError
 from engine.protocol import Figures, Message, Reason, Sampling, Think
+from ktchat.attachments.attachment import Attachment, Draft, with_blocks
 from ktchat.common.text import one_line, sanitise
 
 
@@ -94,6 +95,18 @@ class Turn:
     """Grows with every turn that is made or read: versions of a turn are in this order."""
     compaction: Compaction | None = None
     """Holds from this turn on; None: what holds at the turn before it."""
+    attachments: tuple[Attachment, ...] = ()
+    """What goes with the message; the model reads it before the message's own text."""
+
+    @property
+    def message(self) -> str:
+        """The person's message as the model reads it, with what is attached."""
+        return with_blocks(self.raw_prompt, self.attachments)
+
+    @property
+    def draft(self) -> Draft:
+        """The person's message, to be sent again or changed. Two turns with equal ones are versions of a reply."""
+        return Draft(self.raw_prompt, self.attachments)
 
     @property
     def prompt(self) -> str:
@@ -209,7 +222,7 @@ class Conversation:
         for turn in self.turns[compaction.unread :]:
             if turn.without_reply:
                 continue
-            said.append(("user", turn.raw_prompt))
+            said.append(("user", turn.message))
             if turn.raw_reply:
                 said.append(("assistant", turn.raw_reply))
         messages = [Message("system", self.system)] if self.system.strip() else []
@@ -231,6 +244,12 @@ def title_of(text: str) -> str:
         if words:
             return _at_word(words)
     return ""
+
+
+def title_of_draft(draft: Draft) -> str:
+    """A session's title from its first message; where nothing was written, from what is attached."""
+    names = [attachment.name for attachment in draft.attachments]
+    return title_of(draft.text) or (one_line(", ".join(names), TITLE_LENGTH) if names else "")
 
 
 def _at_word(text: str) -> str:

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from ktchat import __version__
+from ktchat.common.text import sanitise
 from ktchat.common.words import figures
+from ktchat.store.attached import exported
 from ktchat.store.conversation import Conversation, Turn, TurnState
 
 _STATES = {
@@ -60,7 +62,8 @@ def to_json(
 
 
 def _turn_lines(turn: Turn, thinking: bool) -> list[str]:
-    lines = ["## You", "", turn.prompt.strip(), "", f"## {turn.model or 'Model'}", ""]
+    lines = ["## You", "", sanitise(turn.message).strip(), "", *_hashes(turn)]
+    lines += [f"## {turn.model or 'Model'}", ""]
     if thinking and turn.thinking.strip():
         lines += [*("> " + line for line in turn.thinking.strip().splitlines()), ""]
     if turn.reply.strip():
@@ -68,6 +71,12 @@ def _turn_lines(turn: Turn, thinking: bool) -> list[str]:
     if said := notes(turn):
         lines += [f"*[ktchat: {' · '.join(said)}]*", ""]
     return lines
+
+
+def _hashes(turn: Turn) -> list[str]:
+    """What was attached, by its SHA-256."""
+    known = [f"{item.name}: SHA-256 {item.sha256}" for item in turn.attachments if item.sha256]
+    return [f"*{' · '.join(known)}*", ""] if known else []
 
 
 def notes(turn: Turn) -> list[str]:
@@ -100,6 +109,7 @@ def _turn_data(turn: Turn, order: int) -> dict[str, Any]:
         "figures": dataclasses.asdict(turn.figures) if turn.figures else None,
         "error": turn.error.to_dict() if turn.error else None,
         "compaction": dataclasses.asdict(turn.compaction) if turn.compaction else None,
+        "attachments": exported(turn.attachments),
     }
 
 

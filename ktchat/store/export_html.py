@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ktchat import __version__
+from ktchat.attachments.attachment import Attachment
 from ktchat.store import tree
 from ktchat.store.conversation import Conversation, Turn
 from ktchat.store.export import notes, written
@@ -71,7 +72,9 @@ def _turn(conversation: Conversation, turn: Turn) -> str:
     ]
     said = " · ".join(notes(turn))
     parts = [
-        f'<article class="you"><h2>You</h2><div class="words">{escape(turn.prompt)}</div></article>',
+        '<article class="you"><h2>You</h2>',
+        *(_attachment(item) for item in turn.attachments),
+        f'<div class="words">{escape(turn.prompt)}</div></article>',
         f"<article><h2>{escape(turn.model or 'Model')}</h2>",
         _thinking(turn),
         _markdown().render(turn.reply),
@@ -80,6 +83,11 @@ def _turn(conversation: Conversation, turn: Turn) -> str:
         "</article>",
     ]
     return "\n".join(filter(None, parts))
+
+
+def _attachment(item: Attachment) -> str:
+    known = f" · SHA-256 {item.sha256}" if item.sha256 else ""
+    return _details(f"{item.name}{known}", f"<pre>{escape(item.text)}</pre>")
 
 
 def _thinking(turn: Turn) -> str:

@@ -124,6 +124,7 @@ def _identified(conversation: Conversation) -> Conversation:
             turn.raw_thinking,
             turn.raw_reply,
             repr(turn.created),
+            *(item.digest for item in turn.attachments),
         ]
     data = json.dumps(content, ensure_ascii=True).encode()
     conversation.id = hashlib.sha256(data).hexdigest()[:32]

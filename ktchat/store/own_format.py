@@ -8,6 +8,7 @@ from typing import Any
 from engine.errors import KtchatError
 from ktchat.common.setting_values import PER_SESSION, chosen
 from ktchat.common.text import one_line
+from ktchat.store.attached import imported
 from ktchat.store.conversation import Conversation, Turn, TurnState
 from ktchat.store.foreign import MAX_NODES, MalformedError, items, moment, optional, string
 from ktchat.store.records import turn_from
@@ -49,6 +50,7 @@ def _own_turn(item: dict[str, Any]) -> tuple[int, Turn]:
         row[name] = json.dumps(value) if isinstance(value, dict) else None
     try:
         turn = turn_from(row)
+        turn.attachments = imported(item.get("attachments"))
     except (KtchatError, TypeError, ValueError) as error:
         raise MalformedError(f"a turn cannot be read: {error}") from error
     if turn.state == TurnState.STREAMING:

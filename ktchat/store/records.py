@@ -17,6 +17,7 @@ from engine.protocol import Figures, Reason, Sampling, Think
 from ktchat.common.errors import shown_error
 from ktchat.common.setting_values import PER_SESSION, chosen
 from ktchat.common.text import one_line, sanitise
+from ktchat.store import attached
 from ktchat.store.conversation import (
     TITLE_LENGTH,
     UNTITLED,
@@ -27,6 +28,7 @@ from ktchat.store.conversation import (
 )
 
 Row = Mapping[str, Any] | sqlite3.Row
+NO_TEXTS: Mapping[str, str] = {}
 
 SESSION_COLUMNS = (
     "id", "title", "created", "updated", "model_path", "model_name", "system", "head", "think",
@@ -34,7 +36,7 @@ SESSION_COLUMNS = (
 )  # fmt: skip
 TURN_COLUMNS = (
     "id", "session", "parent", "created", "state", "reason", "prompt", "thinking", "reply",
-    "model", "sampling", "max_tokens", "figures", "error", "edited", "compaction",
+    "model", "sampling", "max_tokens", "figures", "error", "edited", "compaction", "attachments",
 )  # fmt: skip
 
 
@@ -99,6 +101,7 @@ def turn_values(session: str, turn: Turn) -> tuple[Any, ...]:
             error,
             turn.edited,
             _compaction_text(turn.compaction),
+            attached.column(turn.attachments),
         )
     )
 
@@ -110,9 +113,14 @@ def storable(value: Any) -> Any:
     return value
 
 
-def conversation_from(row: Row, turns: Iterable[Row]) -> tuple[Conversation, list[Turn]]:
-    """The conversation in the rows, and the turns that were replaced and are not shown."""
-    by_id = {str(turn["id"]): turn_from(turn) for turn in turns}
+def conversation_from(
+    row: Row, turns: Iterable[Row], texts: Mapping[str, str] = NO_TEXTS
+) -> tuple[Conversation, list[Turn]]:
+    """The conversation in the rows, and the turns that were replaced and are not shown.
+
+    `texts` of attachments by their digests.
+    """
+    by_id = {str(turn["id"]): turn_from(turn, texts) for turn in turns}
     shown: list[Turn] = []
     at = str(row["head"] or "")
     if at not in by_id and by_id:
@@ -152,8 +160,8 @@ def summary_from(row: Row) -> SessionSummary:
     )
 
 
-def turn_from(row: Row) -> Turn:
-    """The turn in a row."""
+def turn_from(row: Row, texts: Mapping[str, str] = NO_TEXTS) -> Turn:
+    """The turn in a row; `texts` of attachments by their digests."""
     state = str(row["state"])
     reason = row["reason"]
     error = _mapping(row["error"])
@@ -173,6 +181,7 @@ def turn_from(row: Row) -> Turn:
         error=shown_error(KtchatError.from_dict(error)) if error else None,
         edited=_time(_maybe(row, "edited")) or None,
         compaction=_compaction(_mapping(_maybe(row, "compaction"))),
+        attachments=attached.from_column(_maybe(row, "attachments"), texts),
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ktchat.store import pages, search_index
+from ktchat.store.attached import is_hash
 from ktchat.store.schema import (
     TABLES,
     connect,
@@ -84,7 +85,7 @@ def _free_name(path: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
-_FIRST_COLUMNS = {"sessions": 9, "turns": 14, "drafts": 3}
+_FIRST_COLUMNS = {"sessions": 9, "turns": 14, "drafts": 3, "texts": 4}
 """How many the first version had; a row of an older file has fewer than today's."""
 
 
@@ -96,7 +97,9 @@ def _readable_rows(path: Path) -> dict[str, list[list[pages.Value]]]:
         for table in TABLES:
             is_id = bool(values) and isinstance(values[0], str) and values[0] != ""
             if is_id and _FIRST_COLUMNS[table] <= len(values) <= most[table]:
-                found[table].append((number, values))
+                is_text = len(values) == 4 and is_hash(values[1])
+                if is_text == (table == "texts"):
+                    found[table].append((number, values))
     return {
         table: [values for _, values in sorted(rows, key=lambda row: row[0])]
         for table, rows in found.items()
@@ -116,6 +119,7 @@ _MEND = (
     "INSERT OR IGNORE INTO sessions (id, title, created, updated, model_path, model_name, system)"
     " SELECT session, 'Recovered session', min(created), max(created), '', max(model), ''"
     " FROM turns WHERE session NOT IN (SELECT id FROM sessions) GROUP BY session",
+    "DELETE FROM texts WHERE session NOT IN (SELECT id FROM sessions UNION SELECT session FROM drafts)",
     "UPDATE turns SET parent = NULL WHERE parent NOT IN (SELECT id FROM turns)",
     "UPDATE sessions SET head = NULL WHERE head NOT IN (SELECT id FROM turns)",
     "UPDATE sessions SET head = (SELECT id FROM turns WHERE session = sessions.id"

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from engine.errors import KtchatError
+from ktchat.attachments.attachment import Attachment, Draft
 from ktchat.common.errors import StoreError
 from ktchat.store.conversation import Conversation, Turn
 from ktchat.store.records import session_values, turn_values
@@ -47,7 +48,8 @@ class Saver:
         self._notify = notify
         self._sessions: dict[str, Conversation] = {}
         self._turns: dict[str, dict[str, Turn]] = {}
-        self._drafts: dict[str, str] = {}
+        self._drafts: dict[str, Draft] = {}
+        self._texts: set[tuple[str, str]] = set()  # session and digest of what is on the disk
         self._underway: dict[str, Conversation] = {}  # what is just being written
         self._due: float | None = None  # monotonic time of the next attempt
         self._last = 0.0  # monotonic time of the last attempt
@@ -68,12 +70,12 @@ class Saver:
         """The conversation in memory, if it is ahead of the disk."""
         return self._sessions.get(session) or self._underway.get(session)
 
-    def unsaved_draft(self, session: str) -> str | None:
-        """The unsent text in memory, if it is ahead of the disk."""
+    def unsaved_draft(self, session: str) -> Draft | None:
+        """The unsent message in memory, if it is ahead of the disk."""
         return self._drafts.get(session)
 
-    def left(self) -> tuple[list[Conversation], dict[str, str]]:
-        """What is not on the disk: conversations and unsent texts, by session."""
+    def left(self) -> tuple[list[Conversation], dict[str, Draft]]:
+        """What is not on the disk: conversations and unsent messages, by session."""
         sessions = self._underway | self._sessions
         return list(sessions.values()), dict(self._drafts)
 
@@ -85,9 +87,9 @@ class Saver:
         self._tokens += tokens
         self._plan(0.0 if self._tokens >= STEP_TOKENS else self._last + STEP_SECONDS)
 
-    def keep_draft(self, session: str, text: str) -> None:
-        """Note the unsent text of a session; it is written within `DRAFT_SECONDS`."""
-        self._drafts[session] = text
+    def keep_draft(self, session: str, draft: Draft) -> None:
+        """Note the unsent message of a session; it is written within `DRAFT_SECONDS`."""
+        self._drafts[session] = draft
         self._plan(time.monotonic() + DRAFT_SECONDS)
 
     async def flush(self) -> bool:
@@ -150,8 +152,9 @@ class Saver:
             (session_values(c), [turn_values(name, t) for t in turns.get(name, {}).values()])
             for name, c in sessions.items()
         ]
+        texts = self._new_texts(turns, drafts)
         try:
-            await self.store.call(self.store.save, rows, list(drafts.items()))
+            await self.store.call(self.store.save, rows, list(drafts.items()), texts)
         except BaseException as error:
             # What changed during the attempt is newer than what it tried to write.
             self._sessions = sessions | self._sessions
@@ -166,8 +169,21 @@ class Saver:
             return False
         finally:
             self._underway = {}
+        # A draft that is written takes texts away that nothing names any more.
+        self._texts = {known for known in self._texts if known[0] not in drafts}
+        self._texts |= {(session, item.digest) for session, item in texts}
         self._succeeded()
         return True
+
+    def _new_texts(
+        self, turns: Mapping[str, Mapping[str, Turn]], drafts: Mapping[str, Draft]
+    ) -> list[tuple[str, Attachment]]:
+        """The texts of attachments that this run has not written yet, by session."""
+        found = [
+            (s, item) for s, some in turns.items() for t in some.values() for item in t.attachments
+        ]
+        found += [(s, item) for s, draft in drafts.items() for item in draft.attachments]
+        return [(s, item) for s, item in found if (s, item.digest) not in self._texts]
 
     def _failed(self, error: KtchatError) -> None:
         if self.error is None:

@@ -71,10 +71,21 @@ MIGRATIONS: list[str] = [
     """
     ALTER TABLE sessions ADD COLUMN choices TEXT;  -- JSON: sampling and the like; NULL: none
     """,
+    """
+    ALTER TABLE turns ADD COLUMN attachments TEXT;   -- JSON, without the texts; NULL: nothing is attached
+    ALTER TABLE drafts ADD COLUMN attachments TEXT;  -- the same
+    CREATE TABLE texts (
+        session TEXT NOT NULL,  -- of a session that may not be saved yet
+        hash TEXT NOT NULL,     -- SHA-256 of the text, in hexadecimal digits
+        text TEXT NOT NULL,     -- of an attachment, as the model reads it
+        size INTEGER NOT NULL,  -- its characters
+        PRIMARY KEY (session, hash)
+    );
+    """,
 ]
 """Scripts from one version to the next; the schema's version is how many have run."""
 
-TABLES = ("sessions", "turns", "drafts")
+TABLES = ("sessions", "turns", "drafts", "texts")
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
 

@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ktchat.store import search_index
+from ktchat.attachments.attachment import Attachment, Draft
+from ktchat.store import attached, search_index
+from ktchat.store.attached import TEXT_COLUMNS
 from ktchat.store.records import SESSION_COLUMNS, TURN_COLUMNS, storable
 from ktchat.store.search_index import Statement
 
@@ -17,9 +19,15 @@ _FIXED = ("id", "session", "parent", "created")
 
 
 def saving(
-    rows: Iterable[Rows], drafts: Iterable[tuple[str, str]], indexed: bool
+    rows: Iterable[Rows],
+    drafts: Iterable[tuple[str, Draft]],
+    texts: Iterable[tuple[str, Attachment]],
+    indexed: bool,
 ) -> list[Statement]:
-    """What writes sessions with some of their turns, and drafts. `indexed`: there is an index."""
+    """What writes sessions with some of their turns, drafts, and texts of attachments by session.
+
+    `indexed`: there is an index.
+    """
     session, turn = _upsert("sessions", SESSION_COLUMNS), _upsert("turns", TURN_COLUMNS)
     work: list[Statement] = []
     for session_row, turn_rows in rows:
@@ -30,7 +38,10 @@ def saving(
             work += [search_index.before_saving(*changes)] * indexed
             work.append((turn, row))
             work += [search_index.after_saving(values["id"])] * indexed
-    return work + [_draft(session, text) for session, text in drafts]
+    work += [_text(session, attachment) for session, attachment in texts]
+    for session_id, draft in drafts:
+        work += [_draft(session_id, draft), (_FORGET_TEXTS, (session_id,))]
+    return work
 
 
 def removing(sessions: str, values: Sequence[Any], indexed: bool) -> list[Statement]:
@@ -38,6 +49,7 @@ def removing(sessions: str, values: Sequence[Any], indexed: bool) -> list[Statem
     return [
         *[search_index.before_removing(sessions, values)] * indexed,
         (f"DELETE FROM drafts WHERE session IN ({sessions})", values),
+        (f"DELETE FROM texts WHERE session IN ({sessions})", values),
         (f"DELETE FROM sessions WHERE id IN ({sessions})", values),
     ]
 
@@ -51,11 +63,27 @@ def _upsert(table: str, columns: Sequence[str]) -> str:
     )
 
 
-def _draft(session: str, text: str) -> Statement:
-    if not text:
+_FORGET_TEXTS = (
+    "DELETE FROM texts WHERE session = ?"
+    " AND NOT EXISTS (SELECT 1 FROM turns o WHERE o.session = texts.session AND instr(o.attachments, hash))"
+    " AND NOT EXISTS (SELECT 1 FROM drafts o WHERE o.session = texts.session AND instr(o.attachments, hash))"
+)
+"""What no turn and no draft of a session names any more."""
+
+
+def _text(session: str, attachment: Attachment) -> Statement:
+    (row,) = attached.text_rows(session, [attachment])
+    names = ", ".join(TEXT_COLUMNS)
+    return f"INSERT OR IGNORE INTO texts ({names}) VALUES (?, ?, ?, ?)", row
+
+
+def _draft(session: str, draft: Draft) -> Statement:
+    if not draft.text and not draft.attachments:
         return "DELETE FROM drafts WHERE session = ?", (session,)
+    columns = ("session", "text", "updated", "attachments")
+    changes = ", ".join(f"{name} = excluded.{name}" for name in columns[1:])
     return (
-        "INSERT INTO drafts (session, text, updated) VALUES (?, ?, ?)"
-        " ON CONFLICT (session) DO UPDATE SET text = excluded.text, updated = excluded.updated",
-        (session, storable(text), time.time()),
+        f"INSERT INTO drafts ({', '.join(columns)}) VALUES (?, ?, ?, ?)"
+        f" ON CONFLICT (session) DO UPDATE SET {changes}",
+        (session, storable(draft.text), time.time(), attached.column(draft.attachments)),
     )

@@ -10,11 +10,13 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from sqlite3 import Row
 from typing import ClassVar, ParamSpec, TypeVar
 
 from engine.disk_cache.folder import CacheFolder
+from ktchat.attachments.attachment import Attachment, Draft
 from ktchat.common.errors import (
     SessionBusyError,
     StoreError,
@@ -22,6 +24,7 @@ from ktchat.common.errors import (
     UnknownSessionError,
 )
 from ktchat.store import search_index, statements
+from ktchat.store.attached import draft_from, has_attachments
 from ktchat.store.conversation import Conversation, Turn
 from ktchat.store.database import Database
 from ktchat.store.locks import Locks
@@ -33,7 +36,7 @@ from ktchat.store.records import (
     summary_from,
     turn_values,
 )
-from ktchat.store.search import Search
+from ktchat.store.search import Search, Words
 
 UNDO_SECONDS = 10.0
 """How long a deleted session can be brought back."""
@@ -121,13 +124,19 @@ class Store:
                 rows, turns = self._rows_of(session)
             if not rows:
                 raise UnknownSessionError("This session does not exist any more", "", "")
-        return conversation_from(rows[0], turns)
+            texts = self._texts_of(session) if any(has_attachments(turn) for turn in turns) else {}
+        return conversation_from(rows[0], turns, texts)
 
     def _rows_of(self, session: str) -> tuple[list[Row], list[Row]]:
         """Its own, unless it is deleted, and those of its turns."""
         own = "SELECT * FROM sessions WHERE id = ? AND deleted IS NULL"
         turns = "SELECT * FROM turns WHERE session = ? ORDER BY rowid"
         return self.database.query(own, (session,)), self.database.query(turns, (session,))
+
+    def _texts_of(self, session: str) -> dict[str, str]:
+        """The texts of a session's attachments, by their digests."""
+        rows = self.database.query("SELECT hash, text FROM texts WHERE session = ?", (session,))
+        return {str(row["hash"]): str(row["text"]) for row in rows}
 
     def has(self, session: str) -> bool:
         """Whether there is a session with this id, deleted or not."""
@@ -140,24 +149,37 @@ class Store:
         )
         return str(rows[0]["id"]) if rows else None
 
-    def recent_prompts(self, limit: int = 200) -> list[str]:
-        """What the person sent, in every session, newest first, each text once."""
+    def recent_prompts(self, limit: int = 200, words: str = "") -> list[str]:
+        """What the person sent, in every session that is not deleted, newest first, each text once: those that have
+        all these words."""
         rows = self.database.query(
-            "SELECT prompt FROM turns GROUP BY prompt ORDER BY max(created) DESC LIMIT ?", (limit,)
+            "SELECT prompt FROM turns WHERE prompt <> ''"
+            " AND session IN (SELECT id FROM sessions WHERE deleted IS NULL)"
+            " GROUP BY prompt ORDER BY max(created) DESC LIMIT ?",
+            (-1 if words.strip() else limit,),
         )
-        return [str(row["prompt"]) for row in rows]
+        wanted = Words(words)
+        found = (str(row["prompt"]) for row in rows)
+        return list(islice((text for text in found if wanted.within(text)), limit))
 
     # Writing.
 
-    def save(self, rows: Iterable[statements.Rows], drafts: Iterable[tuple[str, str]] = ()) -> None:
-        """Write sessions with some of their turns, and drafts, all in one transaction."""
-        self.database.write(statements.saving(rows, drafts, self.search.indexed))
+    def save(
+        self,
+        rows: Iterable[statements.Rows],
+        drafts: Iterable[tuple[str, Draft]] = (),
+        texts: Iterable[tuple[str, Attachment]] = (),
+    ) -> None:
+        """Write sessions with some of their turns, drafts, and texts of attachments by session, all in one
+        transaction."""
+        self.database.write(statements.saving(rows, drafts, texts, self.search.indexed))
 
     def save_conversation(self, conversation: Conversation) -> None:
         """Write a session with all its turns."""
         written = sorted([*conversation.others, *conversation.turns], key=lambda turn: turn.number)
         turns = [turn_values(conversation.id, turn) for turn in written]
-        self.save([(session_values(conversation), turns)])
+        texts = [(conversation.id, item) for turn in written for item in turn.attachments]
+        self.save([(session_values(conversation), turns)], texts=texts)
 
     def rename(self, session: str, title: str) -> None:
         """Give a session another title. Raises `SessionBusyError` when it is open in another ktchat."""
@@ -218,20 +240,24 @@ class Store:
 
     # Drafts: what stands in the prompt box and was not sent.
 
-    def draft(self, session: str) -> str:
-        """The unsent text of a session."""
-        rows = self.database.query("SELECT text FROM drafts WHERE session = ?", (session,))
-        return str(rows[0]["text"]) if rows else ""
+    def draft(self, session: str) -> Draft:
+        """What stands in the prompt of a session, with what is attached to it."""
+        with self.database.lock:
+            rows = self.database.query("SELECT * FROM drafts WHERE session = ?", (session,))
+            if not rows:
+                return Draft()
+            texts = self._texts_of(session) if has_attachments(rows[0]) else {}
+        return draft_from(rows[0], texts)
 
-    def orphan_draft(self) -> tuple[str, str] | None:
-        """Session id and text of a draft whose session never began and is open nowhere."""
+    def orphan_draft(self) -> tuple[str, Draft] | None:
+        """Session id and draft of a session that never began and is open nowhere."""
         rows = self.database.query(
-            "SELECT session, text FROM drafts WHERE text <> ''"
-            " AND session NOT IN (SELECT id FROM sessions) ORDER BY updated DESC LIMIT 20"
+            "SELECT session FROM drafts"
+            " WHERE session NOT IN (SELECT id FROM sessions) ORDER BY updated DESC LIMIT 20"
         )
-        free = (row for row in rows if self.locks.is_free(str(row["session"])))
-        row = next(free, None)
-        return (str(row["session"]), str(row["text"])) if row else None
+        free = (str(row["session"]) for row in rows if self.locks.is_free(str(row["session"])))
+        session = next(free, None)
+        return (session, self.draft(session)) if session is not None else None
 
     # The file.
 

@@ -43,9 +43,9 @@ def versions(conversation: Conversation, turn: Turn, part: Part) -> list[Turn]:
         if other is turn or _said_something(other)
     ]
     if part == "reply":
-        return [other for other in siblings if other.raw_prompt == turn.raw_prompt]
-    newest = {other.raw_prompt: other for other in siblings}
-    return [turn if words == turn.raw_prompt else other for words, other in newest.items()]
+        return [other for other in siblings if other.draft == turn.draft]
+    newest = {other.draft: other for other in siblings}
+    return [turn if draft == turn.draft else other for draft, other in newest.items()]
 
 
 def place(conversation: Conversation, turn: Turn, part: Part) -> Place:

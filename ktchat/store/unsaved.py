@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar
 
+from ktchat.attachments.attachment import Attachment, Draft
 from ktchat.store.statements import Rows
 from ktchat.store.store import Store
 
@@ -14,7 +15,12 @@ class UnsavedStore(Store):
 
     keeps: ClassVar[bool] = False
 
-    def save(self, rows: Iterable[Rows], drafts: Iterable[tuple[str, str]] = ()) -> None:
+    def save(
+        self,
+        rows: Iterable[Rows],
+        drafts: Iterable[tuple[str, Draft]] = (),
+        texts: Iterable[tuple[str, Attachment]] = (),
+    ) -> None:
         """Forget it."""
 
     def claim(self, session: str) -> bool:

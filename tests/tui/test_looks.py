@@ -194,9 +194,13 @@ async def test_messages_are_walked_and_acted_on_by_keys(start: Start) -> None:
 async def test_help_names_every_key(start: Start) -> None:
     run = await start()
     await run.press("f1")
-    await run.sees("Keys", "Ctrl+J", "F6", "Regenerate the last reply")
+    await run.sees("Keys", "Ctrl+J", "Esc Esc")
+    await run.press("pagedown")
+    await run.sees("F6", "Copy the last code block")
+    await run.press("end")
+    await run.sees("/theme", "/undelete")
     await run.press("escape")
-    await run.misses("Regenerate the last reply")
+    await run.misses("/undelete")
 
 
 async def test_the_palette_reaches_an_action(start: Start) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.client import Engine
+from ktchat.attachments.attachment import Draft
 from ktchat.common.paths import guide_model
 from ktchat.common.settings import SettingsFile
 from ktchat.session.compaction import unsent
@@ -79,7 +80,7 @@ async def test_the_sheet_says_what_each_way_costs_and_esc_leaves_all_as_it_was(r
     before = copy.deepcopy(run.chat.conversation)
     await run.press("escape")
     await run.until(lambda: run.app.screen is run.screen and not run.screen.activity.busy)
-    assert run.screen.prompt.text == text and run.chat.draft == text
+    assert run.screen.prompt.text == text and run.chat.draft.text == text
     assert run.chat.conversation == before
     await run.press("enter")
     await run.sees("The message does not fit")
@@ -170,7 +171,7 @@ async def test_a_new_session_begins_with_the_summary(real: Real) -> None:
     await run.sees("begins with a summary")
     kept = run.chat.store.load(old.id)
     assert words(kept) == words(old) and kept.messages() == old.messages()
-    assert run.chat.store.draft(old.id) == ""
+    assert run.chat.store.draft(old.id).text == ""
 
 
 @pytest.mark.parametrize("policy", ["drop", "summarise"])
@@ -265,7 +266,7 @@ async def test_a_reply_cut_by_the_context_goes_on_after_the_same_sheet(real: Rea
 
 
 async def prompt_tokens(run: Running, text: str) -> int:
-    counted = await run.chat.count(unsent(run.chat.conversation, text).messages())
+    counted = await run.chat.count(unsent(run.chat.conversation, Draft(text)).messages())
     assert counted is not None and counted.tokens is not None
     return counted.tokens
 

@@ -109,7 +109,7 @@ def test_keys_in_one_burst_keep_their_order(run: Run, tmp_path: Path) -> None:
     store = Store(tmp_path / "ktchat.db")
     (summary,) = store.sessions()
     assert [turn.prompt for turn in store.load(summary.id).turns] == ["first"]
-    assert store.draft(summary.id) == "second\nline"
+    assert store.draft(summary.id).text == "second\nline"
     store.close()
 
 

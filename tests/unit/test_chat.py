@@ -24,6 +24,7 @@ from engine.protocol import (
     Thinking,
     WasThinking,
 )
+from ktchat.attachments.attachment import Draft
 from ktchat.common.errors import SessionBusyError, UnknownSessionError
 from ktchat.common.precedence import Layers
 from ktchat.session.chat import ChatSession, Started, Update
@@ -417,7 +418,7 @@ async def test_a_session_open_elsewhere_can_only_be_read(start: Start) -> None:
     title = one.conversation.title
     with pytest.raises(SessionBusyError):
         await two.rename(one.conversation.id, "Stale")
-    two.keep_draft("mine")
+    two.keep_draft(Draft("mine"))
     await all_of(one.send("more"))
     await two.saver.flush()
     assert [s.title for s in one.store.sessions()] == [title]
@@ -495,37 +496,37 @@ async def test_a_deleted_session_is_gone_after_a_while(
 async def test_an_unsent_text_is_there_after_a_restart(start: Start) -> None:
     chat = await start("first")
     await all_of(chat.send("one"))
-    chat.keep_draft("unsent in a session")
+    chat.keep_draft(Draft("unsent in a session"))
     session = chat.conversation.id
     await chat.new()
-    assert chat.draft == ""
-    chat.keep_draft("unsent in a new one")
+    assert chat.draft.text == ""
+    chat.keep_draft(Draft("unsent in a new one"))
     await chat.close()
     again = await start("x")
     await again.new()
-    assert again.draft == "unsent in a new one"
+    assert again.draft.text == "unsent in a new one"
     await again.open(session)
-    assert again.draft == "unsent in a session"
+    assert again.draft.text == "unsent in a session"
 
 
 async def test_a_sent_text_is_no_draft_any_more(start: Start) -> None:
     chat = await start("first")
     await chat.new()
-    chat.keep_draft("hello")
+    chat.keep_draft(Draft("hello"))
     await chat.saver.flush()
-    assert chat.store.draft(chat.conversation.id) == "hello"
+    assert chat.store.draft(chat.conversation.id).text == "hello"
     await all_of(chat.send("hello"))
-    assert chat.store.draft(chat.conversation.id) == chat.draft == ""
+    assert chat.store.draft(chat.conversation.id) == chat.draft == Draft()
 
 
 async def test_two_programs_do_not_take_each_others_draft(start: Start) -> None:
     one = await start("x")
     await one.new()
-    one.keep_draft("mine")
+    one.keep_draft(Draft("mine"))
     await one.saver.flush()
     two = await start("x")
     await two.new()
-    assert two.draft == ""
+    assert two.draft.text == ""
     assert two.conversation.id != one.conversation.id
 
 

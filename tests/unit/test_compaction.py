@@ -11,6 +11,7 @@ import pytest
 
 from engine.errors import ContextError, EngineError, KtchatError, RequestError
 from engine.protocol import Failed, Finished, Load
+from ktchat.attachments.attachment import Draft
 from ktchat.common.precedence import Layers
 from ktchat.session.chat import ChatSession, Update
 from ktchat.session.compaction import Compactor, Overflow, Room, going_on, unsent
@@ -49,7 +50,7 @@ async def all_of(updates: AsyncIterator[Update]) -> list[Update]:
 
 
 async def overflow_of(chat: ChatSession, text: str) -> Overflow:
-    overflow = await Compactor(chat).overflow(unsent(chat.conversation, text))
+    overflow = await Compactor(chat).overflow(unsent(chat.conversation, Draft(text)))
     assert overflow is not None
     return overflow
 
@@ -61,10 +62,10 @@ async def summary(chat: ChatSession, room: Room) -> str:
 async def test_where_there_is_room_nothing_is_asked(begin: Begin) -> None:
     chat = await begin("ok", turns=2, context=100_000)
     compactor = Compactor(chat)
-    assert compactor.surely_fits(unsent(chat.conversation, "hi"))
-    assert await compactor.overflow(unsent(chat.conversation, "hi")) is None
-    assert not compactor.surely_fits(unsent(chat.conversation, "x" * 100_000))
-    assert await compactor.overflow(unsent(chat.conversation, "x" * 100_000)) is None
+    assert compactor.surely_fits(unsent(chat.conversation, Draft("hi")))
+    assert await compactor.overflow(unsent(chat.conversation, Draft("hi"))) is None
+    assert not compactor.surely_fits(unsent(chat.conversation, Draft("x" * 100_000)))
+    assert await compactor.overflow(unsent(chat.conversation, Draft("x" * 100_000))) is None
 
 
 async def test_the_fewest_turns_go_unread_and_a_quarter_is_free(begin: Begin) -> None:
@@ -77,7 +78,7 @@ async def test_the_fewest_turns_go_unread_and_a_quarter_is_free(begin: Begin) ->
     assert room.tokens <= CONTEXT * 3 // 4
     one_less = Compaction(room.compaction.unread - 1)
     chat.conversation.choose_compaction(one_less)
-    again = await Compactor(chat)._count(unsent(chat.conversation, "more " * 100))
+    again = await Compactor(chat)._count(unsent(chat.conversation, Draft("more " * 100)))
     assert again is not None and (again.tokens or 0) > CONTEXT * 3 // 4
     assert overflow.tokens - room.freed == room.tokens
     chat.conversation.choose_compaction(room.compaction)
@@ -211,7 +212,7 @@ async def test_three_times_the_context_is_held_to_its_end(begin: Begin, policy: 
     said = 0
     for number in range(30):
         text = f"question {number} " + "word " * (10 + number % 7 * 8)
-        overflow = await Compactor(chat).overflow(unsent(chat.conversation, text))
+        overflow = await Compactor(chat).overflow(unsent(chat.conversation, Draft(text)))
         if overflow is not None:
             compactor = Compactor(chat)
             room = await (compactor.drop if policy == "drop" else compactor.summarise)(overflow)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ktchat.attachments.attachment import Draft
 from ktchat.common.errors import StoreError
 from ktchat.store import saver as saving
 from ktchat.store.conversation import Conversation, Turn
@@ -119,11 +120,11 @@ async def test_a_refusing_disk_is_told_once_and_everything_is_written_later(
     assert [severity for severity, _ in place.told] == ["error"]
     assert "The chat goes on in memory" in place.told[0][1]
     assert place.saver.pending and isinstance(place.saver.error, StoreError)
-    place.saver.keep_draft("d" * 32, "unsent")
+    place.saver.keep_draft("d" * 32, Draft("unsent"))
     place.accept()
     await until(lambda: not place.saver.pending)
     assert place.saved() == "0123"
-    assert place.store.draft("d" * 32) == "unsent"
+    assert place.store.draft("d" * 32).text == "unsent"
     assert [severity for severity, _ in place.told] == ["error", "information"]
     assert place.saver.error is None
 
@@ -203,9 +204,9 @@ async def test_a_repair_is_told(place: Place) -> None:
 
 async def test_a_draft_is_written_by_itself(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saving, "DRAFT_SECONDS", 0.05)
-    place.saver.keep_draft("d" * 32, "half a tho")
+    place.saver.keep_draft("d" * 32, Draft("half a tho"))
     await until(lambda: not place.saver.pending)
-    assert place.store.draft("d" * 32) == "half a tho"
+    assert place.store.draft("d" * 32).text == "half a tho"
 
 
 async def test_closing_writes_what_is_left(place: Place) -> None:

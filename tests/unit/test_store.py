@@ -16,6 +16,7 @@ import pytest
 
 from engine.errors import EngineError
 from engine.protocol import Figures, Sampling
+from ktchat.attachments.attachment import Draft
 from ktchat.common.errors import (
     SessionBusyError,
     StoreError,
@@ -142,7 +143,7 @@ def test_a_session_is_found_by_the_start_of_its_id(store: Store) -> None:
 def test_a_deleted_session_comes_back_until_it_is_purged(store: Store) -> None:
     session = a_session("one")
     store.save_conversation(session)
-    store.save([], [(session.id, "draft")])
+    store.save([], [(session.id, Draft("draft"))])
     store.delete(session.id)
     assert store.sessions() == []
     with pytest.raises(UnknownSessionError):
@@ -154,7 +155,7 @@ def test_a_deleted_session_comes_back_until_it_is_purged(store: Store) -> None:
     store.purge(older_than=-1.0)
     store.restore(session.id)
     assert store.sessions() == []
-    assert store.draft(session.id) == ""
+    assert store.draft(session.id).text == ""
 
 
 def test_what_is_removed_takes_its_kv_along(store: Store) -> None:
@@ -203,16 +204,18 @@ def test_prompts_are_recalled_newest_first_and_once(store: Store) -> None:
 def test_drafts_are_kept_and_those_of_no_session_are_found(store: Store) -> None:
     session = a_session("one")
     store.save_conversation(session)
-    store.save([], [(session.id, "unsent"), ("f" * 32, "never began"), ("e" * 32, "")])
+    store.save(
+        [], [(session.id, Draft("unsent")), ("f" * 32, Draft("never began")), ("e" * 32, Draft())]
+    )
     store = reopened(store)
-    assert store.draft(session.id) == "unsent"
-    assert store.orphan_draft() == ("f" * 32, "never began")
-    store.save([], [("f" * 32, "")])
+    assert store.draft(session.id).text == "unsent"
+    assert store.orphan_draft() == ("f" * 32, Draft("never began"))
+    store.save([], [("f" * 32, Draft())])
     assert store.orphan_draft() is None
 
 
 def test_a_draft_that_is_open_elsewhere_is_not_taken(store: Store) -> None:
-    store.save([], [("f" * 32, "being typed")])
+    store.save([], [("f" * 32, Draft("being typed"))])
     other = Store(store.path)
     assert other.claim("f" * 32)
     assert store.orphan_draft() is None

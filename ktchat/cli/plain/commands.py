@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from engine.errors import KtchatError
+from ktchat.attachments.attachment import Draft
 from ktchat.cli.plain import models, options, sessions, turns
 from ktchat.cli.plain.replies import send
 from ktchat.cli.plain.state import PlainChat
@@ -104,8 +105,8 @@ async def take(plain: PlainChat, text: str) -> None:
         return
     command = _named(text)
     if command is None:
-        if plain.chat.draft != text:  # it was taken out of the line
-            plain.chat.keep_draft("")
+        if plain.chat.draft.text != text:  # it was taken out of the line
+            plain.chat.keep_draft(Draft("", plain.chat.draft.attachments))
         await send(plain, text)
         return
     name, argument = command

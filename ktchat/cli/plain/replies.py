@@ -20,6 +20,7 @@ from engine.protocol import (
     Thinking,
     WasThinking,
 )
+from ktchat.attachments.attachment import Draft
 from ktchat.cli.plain.room import make_room
 from ktchat.cli.plain.state import PlainChat
 from ktchat.cli.plain.telling import ending
@@ -33,12 +34,14 @@ Begin = Callable[[], AsyncGenerator[Update, None]]
 
 async def send(plain: PlainChat, text: str) -> None:
     """Send a message, or put it in the place of the one that is being edited."""
-    chat, turn = plain.chat, plain.edited
+    chat, turn, attached = plain.chat, plain.edited, plain.attachments
     plain.edited = None
-    last = chat.conversation.last
-    retried = last if last and last.without_reply and last.raw_prompt == text else None
-    conversation = unsent(chat.conversation, text, turn or retried)
-    begin = (lambda: chat.send(text)) if turn is None else (lambda: chat.edit(text, turn))
+    draft = Draft(text, attached)
+    conversation = unsent(chat.conversation, draft, turn or chat.retried(draft))
+
+    def begin() -> AsyncGenerator[Update, None]:
+        return chat.send(text, attached) if turn is None else chat.edit(text, turn, attached)
+
     await reply(plain, begin, conversation, text)
 
 

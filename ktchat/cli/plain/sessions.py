@@ -24,7 +24,7 @@ def entered(plain: PlainChat) -> None:
     """Another session is open: say which, and what stands in its prompt."""
     chat = plain.chat
     conversation = chat.conversation
-    plain.edited, plain.prefill = None, chat.draft
+    plain.edited, plain.prefill = None, chat.draft.text
     plain.remember(last_session=conversation.id)
     turns = len(conversation.turns)
     if turns:
@@ -36,8 +36,11 @@ def entered(plain: PlainChat) -> None:
         plain.say(
             "this session is open in another ktchat: it can only be read here; /new begins another"
         )
-    if chat.draft.strip():
-        plain.say(f"a message was not sent: {one_line(chat.draft, 200)}")
+    if chat.draft.text.strip():
+        plain.say(f"a message was not sent: {one_line(chat.draft.text, 200)}")
+    if chat.draft.attachments:
+        names = ", ".join(attachment.name for attachment in chat.draft.attachments)
+        plain.say(f"attached to the next message: {names}")
 
 
 async def start(plain: PlainChat) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from engine.errors import KtchatError
+from ktchat.attachments.attachment import Attachment, Draft
 from ktchat.cli.plain.voice import Voice
 from ktchat.common.settings import SettingsFile
 from ktchat.session.chat import ChatSession
@@ -75,7 +76,12 @@ class PlainChat:
     def keep(self, text: str) -> None:
         """A message was not sent: it stands in the line again."""
         self.prefill = text
-        self.chat.keep_draft(text)
+        self.chat.keep_draft(Draft(text, self.attachments))
+
+    @property
+    def attachments(self) -> tuple[Attachment, ...]:
+        """What goes with the next message: what was attached on the screen and not sent."""
+        return self.chat.draft.attachments if self.edited is None else self.edited.attachments
 
     def later(self, work: Awaitable[Any]) -> None:
         """Do something in the background."""

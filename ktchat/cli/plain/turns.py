@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ktchat.attachments.attachment import Draft
 from ktchat.cli.plain.replies import reply, send
 from ktchat.cli.plain.sessions import entered
 from ktchat.cli.plain.state import PlainChat
@@ -39,7 +40,7 @@ async def regenerate(plain: PlainChat, argument: str) -> None:
     if turn is not None:
         plain.prefill = "" if plain.prefill == turn.raw_prompt else plain.prefill
         await _price(plain, turn, None)
-        conversation = unsent(plain.chat.conversation, turn.raw_prompt, turn)
+        conversation = unsent(plain.chat.conversation, turn.draft, turn)
         await reply(plain, lambda: plain.chat.regenerate(turn), conversation)
 
 
@@ -86,7 +87,7 @@ async def branch(plain: PlainChat, argument: str) -> None:
     """Begin a session with the conversation up to a turn."""
     turn = plain.turn(argument)
     if turn is not None:
-        plain.chat.keep_draft(plain.prefill)
+        plain.chat.keep_draft(Draft(plain.prefill, plain.chat.draft.attachments))
         await plain.chat.branch(turn)
         entered(plain)
         plain.say("it has all up to there; the other session stays as it is")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from ktchat.attachments.attachment import Draft
     from ktchat.context import AppContext
     from ktchat.session.chat import ChatSession
     from ktchat.store.conversation import Conversation, Turn
@@ -20,9 +21,9 @@ class Guard(Protocol):
     """Sees to it that there is room in the context for a reply."""
 
     def guard(
-        self, chat: ChatSession, unsent: Conversation, text: str, begin: Callable[[], None], /
+        self, chat: ChatSession, unsent: Conversation, draft: Draft, begin: Callable[[], None], /
     ) -> bool:
-        """Whether a reply may begin at once; else `begin` is called later, or `text` is in the prompt."""
+        """Whether a reply may begin at once; else `begin` is called later, or `draft` is in the prompt."""
         ...
 
     def stop(self) -> bool:
@@ -53,9 +54,9 @@ class Activity:
         """Path of the model whose loading failed last, until the conversation goes on without it."""
         self.making_room = ""
         """What is being done so that a message fits into the context, in words; empty: nothing."""
-        self.queued: str | None = None
+        self.queued: Draft | None = None
         """The message that waits for the model or for the end of a reply."""
-        self.put_aside: str | None = None
+        self.put_aside: Draft | None = None
         """The draft that an edit replaced in the prompt; None: nothing is being edited."""
         self.edited: tuple[Turn, Part] | None = None
         """What is being edited: a turn's message, or its reply."""

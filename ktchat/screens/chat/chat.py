@@ -9,25 +9,29 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual import events
 from textual.binding import BindingType
-from textual.widgets import TextArea
 
 from engine.errors import KtchatError
+from ktchat.attachments.attachment import Draft
 from ktchat.screens.chat import keys
+from ktchat.screens.chat.attach_flow import AttachFlow
 from ktchat.screens.chat.branch_flow import BranchFlow
+from ktchat.screens.chat.compact_flow import CompactFlow
+from ktchat.screens.chat.complete_flow import CompleteFlow
 from ktchat.screens.chat.download_flow import DownloadFlow
 from ktchat.screens.chat.file_flow import FileFlow
 from ktchat.screens.chat.insight_flow import InsightFlow
 from ktchat.screens.chat.model_flow import ModelFlow
 from ktchat.screens.chat.overflow_flow import OverflowFlow
+from ktchat.screens.chat.prompt_actions import PromptActions
 from ktchat.screens.chat.replies import Replies
 from ktchat.screens.chat.search_flow import SearchFlow
 from ktchat.screens.chat.session_flow import SessionFlow
 from ktchat.screens.chat.session_listing import SessionListing
 from ktchat.screens.chat.settings_flow import SettingsFlow
+from ktchat.screens.chat.slash import Slash
+from ktchat.screens.chat.system_flow import SystemFlow
 from ktchat.screens.chat.thinking_flow import ThinkingFlow
-from ktchat.screens.chat.turn_actions import TurnActions
 from ktchat.widgets.chat.message import MessageView
-from ktchat.widgets.chat.prompt import Prompt
 from ktchat.widgets.chat.session_list import SessionList
 from ktchat.widgets.chat.transcript import Transcript
 from ktchat.widgets.chat.unread_line import UnreadLine
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
     from ktchat.context import AppContext
 
 
-class ChatScreen(TurnActions):
+class ChatScreen(PromptActions):
     """The screen of the program."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*keys.BINDINGS]
@@ -53,10 +57,15 @@ class ChatScreen(TurnActions):
         self.files = FileFlow(self, context, self.listing)
         self.models = ModelFlow(self, self.activity)
         self.overflow = OverflowFlow(self, self.activity, self.models, self.sessions)
+        self.compacting = CompactFlow(self, self.activity, self.overflow)
         self.replies.overflow, self.overflow.send = self.overflow, self.replies.send
         self.thinking = ThinkingFlow(self, self.activity)
         self.insight = InsightFlow(self)
         self.replies.insight = self.insight.take
+        self.system = SystemFlow(self, self.activity)
+        self.attach = AttachFlow(self, self.activity, self.models)
+        self.slash = Slash(self)
+        self.completing = CompleteFlow(self, self.activity, self.attach, self.slash)
         self.downloads = DownloadFlow(self, self.activity, self.models)
         self.settings = SettingsFlow(self, self.activity, self.models)
 
@@ -70,27 +79,8 @@ class ChatScreen(TurnActions):
 
     # What the widgets say.
 
-    def on_prompt_sent(self, message: Prompt.Sent) -> None:
-        edited = self.activity.edited
-        if edited is not None and edited[1] == "reply" and self.activity.busy:
-            self.status.say("not yet: something is still going on", "warning")
-            self.prompt.put(message.text)
-        elif edited is not None and edited[1] == "reply":
-            self.replies.leave_editing()
-            self.branches.keep_reply(edited[0], message.text)
-        else:
-            self.replies.send(message.text)
-
     def on_welcome_asked(self, message: Welcome.Asked) -> None:
-        self.replies.send(message.text)
-
-    def on_prompt_cut(self, message: Prompt.Cut) -> None:
-        self.status.say(f"the paste was cut to {counted(message.limit, 'character')}", "warning")
-
-    def on_text_area_changed(self, message: TextArea.Changed) -> None:
-        if self.chat is not None and not self.activity.editing and not self.activity.switching:
-            self.chat.keep_draft(self.prompt.text)
-        self.count_draft()
+        self.replies.send(Draft(message.text))
 
     async def on_message_view_copy(self, message: MessageView.Copy) -> None:
         await self._copy(message.text, message.name)
@@ -141,11 +131,13 @@ class ChatScreen(TurnActions):
             return
         if self.models.take_back() or self.replies.stop() or self.models.stop():
             return
+        selected = bool(self.screen.selections)
         if self.focused is self.prompt and not self._overlay and self.insight.close():
             return
         self.hide_overlay()
         self.screen.clear_selection()
-        self.prompt.focus()
+        if selected or not self.clear_by_second_escape():
+            self.prompt.focus()
 
     def action_send(self) -> None:
         """Send the prompt."""
@@ -268,7 +260,8 @@ class ChatScreen(TurnActions):
         """All keys."""
         from ktchat.screens.dialogs.dialogs import HelpDialog
 
-        self.app.push_screen(HelpDialog([(key.shown, key.help) for key in keys.KEYS]))
+        rows = [(key.shown, key.help) for key in keys.KEYS]
+        self.app.push_screen(HelpDialog([*rows, ("", ""), *self.slash.helped()]))
 
     # Inside.
 

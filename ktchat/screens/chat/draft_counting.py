@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from engine.common.units import short_count
 from engine.protocol import Message
+from ktchat.attachments.attachment import Draft
 
 if TYPE_CHECKING:
     from textual.timer import Timer
 
     from ktchat.screens.chat.activity import Activity
     from ktchat.session.chat import ChatSession
+    from ktchat.widgets.chat.chips import Chips
     from ktchat.widgets.chat.prompt import Prompt
 
 PAUSE_SECONDS = 0.15
@@ -29,12 +31,13 @@ LITTLE_SHARE = 4
 class DraftCounting:
     """Counts the draft, and the conversation before it once each time that it has changed."""
 
-    def __init__(self, prompt: Prompt, activity: Activity) -> None:
-        self._prompt = prompt
+    def __init__(self, prompt: Prompt, chips: Chips, activity: Activity) -> None:
+        self._prompt, self._chips = prompt, chips
         self._activity = activity
         self._timer: Timer | None = None
         self._task: asyncio.Task[None] | None = None
         self._base: tuple[object, int] = (None, 0)  # what was counted, and its tokens
+        self._known: dict[tuple[str, str, str], int] = {}  # tokens of attachments
 
     def changed(self) -> None:
         """The draft, or what comes before it, has changed. Cheap."""
@@ -42,7 +45,7 @@ class DraftCounting:
             self._timer.stop()
         if self._task is not None:
             self._task.cancel()
-        if not self._prompt.text.strip():
+        if not self._prompt.draft:
             self._prompt.show_tokens("")
         else:
             self._timer = self._prompt.set_timer(PAUSE_SECONDS, self._count_soon)
@@ -54,24 +57,47 @@ class DraftCounting:
         chat, prompt = self._activity.context.chat, self._prompt
         text = prompt.text
         if chat is None or chat.loaded is None:
-            prompt.show_tokens("")
+            self._show_nothing()
             return
-        draft = await chat.count([Message("user", text)])
-        if draft is None or chat.loaded is None:
-            prompt.show_tokens("")
+        attached = await self._attached(chat, chat.loaded.path)
+        counted = await chat.count([Message("user", text)]) if text.strip() else None
+        if (counted is None and text.strip()) or attached is None or chat.loaded is None:
+            self._show_nothing()
             return
-        tokens, context = sum(draft.each), chat.loaded.context
+        tokens = attached + (sum(counted.each) if counted is not None else 0)
+        context = chat.loaded.context
         # While a reply is written what is left changes with every token.
         left = None if chat.busy else context - await self._before(chat) - tokens
         if prompt.text == text:
             prompt.show_tokens(*_words(tokens, left, context))
+
+    async def _attached(self, chat: ChatSession, model: str) -> int | None:
+        """Tokens of what is attached, each counted once for a model and shown on its chip; None: unknown."""
+        total = 0
+        for chip in list(self._chips.chips):
+            if chip.attachment is None:
+                continue
+            key = (chip.attachment.digest, chip.attachment.name, model)
+            if key not in self._known:
+                counted = await chat.count([Message("user", chip.attachment.block)])
+                if counted is None:
+                    return None
+                self._known[key] = sum(counted.each)
+            self._chips.counted(chip, self._known[key])
+            total += self._known[key]
+        return total
+
+    def _show_nothing(self) -> None:
+        self._prompt.show_tokens("")
+        for chip in self._chips.chips:
+            self._chips.counted(chip, None)
 
     async def _before(self, chat: ChatSession) -> int:
         """Tokens of all that comes before the draft, the template's around it included."""
         from ktchat.session.compaction import unsent
 
         edited = self._activity.edited
-        before = unsent(chat.conversation, ".", edited[0] if edited else None).messages()
+        before = unsent(chat.conversation, Draft("."), edited[0] if edited else None).messages()
         loaded = chat.loaded
         what = (before, chat.offered_think, loaded and (loaded.path, loaded.context))
         if self._base[0] != what:

@@ -10,16 +10,19 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
 
+from ktchat.attachments.attachment import Draft
 from ktchat.common import paths, words
 from ktchat.common.text import one_line
 from ktchat.screens.chat import keys
 from ktchat.screens.chat.activity import Activity
 from ktchat.screens.chat.draft_counting import DraftCounting
 from ktchat.widgets.bars import Header, KeyBar, Status
+from ktchat.widgets.chat.chips import Chip, Chips
 from ktchat.widgets.chat.insight_panel import InsightPanel
 from ktchat.widgets.chat.message import MessageView
 from ktchat.widgets.chat.prompt import Prompt
 from ktchat.widgets.chat.session_list import SessionList
+from ktchat.widgets.chat.suggestions import Suggestions
 from ktchat.widgets.chat.transcript import Transcript
 from ktchat.widgets.chat.turn_view import TurnView
 from ktchat.widgets.chat.unread_line import UnreadLine
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from ktchat.context import AppContext
     from ktchat.session.chat import ChatSession
 
+EMPTY = Draft()
 WIDE = 100
 """Columns from which the session list stands beside the conversation."""
 
@@ -66,10 +70,12 @@ class Frame(Screen[None]):
         self.transcript = Transcript()
         self.welcome = Welcome()
         self.status = Status()
-        self.prompt = Prompt("Ask anything")
+        self.chips = Chips()
+        self.suggestions = Suggestions()
+        self.prompt = Prompt("Ask anything", self.chips, self.suggestions)
         self.key_bar = KeyBar(keys.IDLE)
         self.insight_panel = InsightPanel()
-        self._draft = DraftCounting(self.prompt, self.activity)
+        self._draft = DraftCounting(self.prompt, self.chips, self.activity)
         self._overlay = False  # the list is shown above the conversation, on a narrow screen
 
     def compose(self) -> ComposeResult:
@@ -81,6 +87,8 @@ class Frame(Screen[None]):
                 yield self.transcript
                 with Column(id="foot"):
                     yield self.status
+                    yield self.suggestions
+                    yield self.chips
                     yield self.prompt
             yield self.insight_panel
         yield self.key_bar
@@ -139,10 +147,12 @@ class Frame(Screen[None]):
         """The chat; it comes after the first frame."""
         return self.context.chat
 
-    async def show_conversation(self, chat: ChatSession, typed: str = "") -> None:
+    async def show_conversation(self, chat: ChatSession, typed: Draft = EMPTY) -> None:
         """Show the session that is open, with its unsent text and what was `typed` already."""
         folded = self.context.settings.settings.thinking_folded
-        self.prompt.put(chat.draft + typed)
+        self.prompt.put_draft(Draft(chat.draft.text + typed.text, chat.draft.attachments))
+        for attachment in typed.attachments:
+            self.chips.add(Chip(attachment.name, attachment))
         await self.transcript.show(chat.conversation, unfolded=not folded)
         self.header.show_context(chat.context_used, chat.context_size)
         self.show_thinking(chat)
@@ -216,13 +226,17 @@ class Frame(Screen[None]):
         return ""
 
     def _show_keys(self) -> None:
-        if isinstance(self.focused, SessionList):
+        if self.suggestions.is_open:
+            shown = keys.CHOOSING
+        elif isinstance(self.focused, SessionList):
             shown = keys.SESSIONS
         elif isinstance(self.focused, InsightPanel):
             shown = keys.INSIGHT
         elif isinstance(self.focused, TurnView):
             view = self.focused
             shown = keys.of_turn(view.place.of > 1, view.turn.can_go_on)
+        elif isinstance(self.focused, Chips):
+            shown = keys.CHIPS
         elif isinstance(self.focused, UnreadLine):
             shown = keys.UNREAD
         elif isinstance(self.focused, MessageView):

@@ -52,6 +52,25 @@ class ModelFlow:
                 self._load(chat, path), group="model", exit_on_error=False, name="load"
             )
 
+    def names(self) -> list[str]:
+        """Models that were opened before, by name, the last first."""
+        recent = self._context.settings.settings.recent_models
+        return list(dict.fromkeys(words.model_file(path) for path in recent))
+
+    def load_named(self, name: str) -> None:
+        """Load the model on this machine whose file has this name, or is at this path."""
+        self._frame.run_worker(self._load_named(name), group="named model", exit_on_error=False)
+
+    async def _load_named(self, name: str) -> None:
+        from ktchat.library.models import model_named
+
+        try:
+            path = await ask(model_named, name, self._context.settings.settings.recent_models)
+        except KtchatError as error:
+            self._frame.status.say(str(error), "error")
+        else:
+            self.load(path)
+
     async def _load_next(self) -> None:
         """Load the model that was chosen while a reply was being written."""
         activity = self._activity

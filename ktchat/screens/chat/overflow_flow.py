@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from engine.common.threads import ask
 from engine.errors import KtchatError
+from ktchat.attachments.attachment import Draft
 from ktchat.store.conversation import Compaction
 from ktchat.widgets.formats import counted
 
@@ -41,16 +42,17 @@ class OverflowFlow:
         self._context = activity.context
         self._models = models
         self._sessions = sessions
-        self._news = ""  # what was done, to be said once the reply begins
-        self.send: Callable[[str], None] = lambda text: None
+        self.news = ""
+        """What was done, to be said once the reply begins."""
+        self.send: Callable[[Draft], None] = lambda draft: None
         """Sends a message in the session that is open then."""
 
     def guard(
-        self, chat: ChatSession, unsent: Conversation, text: str, begin: Callable[[], None]
+        self, chat: ChatSession, unsent: Conversation, draft: Draft, begin: Callable[[], None]
     ) -> bool:
-        """Whether a reply may begin at once. Else it is seen to: `begin` is called later, or `text` is in the prompt.
+        """Whether a reply may begin at once. Else it is seen to: `begin` is called later, or `draft` is in the prompt.
 
-        `unsent` is the conversation as it would be sent; an empty `text`: the person wrote nothing for it.
+        `unsent` is the conversation as it would be sent; an empty `draft`: the person wrote nothing for it.
         """
         from ktchat.session.compaction import Compactor
 
@@ -58,7 +60,7 @@ class OverflowFlow:
             return True
         self._activity.making_room = "counting tokens"
         self._frame.run_worker(
-            self._make_room(chat, unsent, text, begin), group="room", exit_on_error=False
+            self._make_room(chat, unsent, draft, begin), group="room", exit_on_error=False
         )
         return False
 
@@ -81,43 +83,64 @@ class OverflowFlow:
         else:
             before = chat.conversation.compaction
             self._frame.prompt.focus()  # before the line goes that may have the focus
-            self._choose(chat, earlier)
+            self.choose(chat, earlier)
             turns = counted(before.unread - earlier.unread, "turn")
             status.say(f"from the next message on {turns} more are read again")
+
+    async def written(self, chat: ChatSession, asked: Conversation, room: Room) -> str | None:
+        """The summary that the model wrote, as the person left it; None: all stays as it was."""
+        from ktchat.screens.dialogs.summary_sheet import SummarySheet
+        from ktchat.session.compaction import Compactor
+
+        texts = Compactor(chat).write(room, asked)
+        sheet = SummarySheet(f"Summary of {room.oldest}", texts)
+        written = await self._frame.app.push_screen_wait(sheet)
+        await chat.wait_idle()
+        return written
+
+    def choose(self, chat: ChatSession, compaction: Compaction, room: Room | None = None) -> None:
+        """Have turns go unread from the next message on; `news` says it."""
+        if room is not None:
+            are = "is" if len(room.turns) == 1 else "are"
+            what = "summarised" if compaction.summary and room.summary else "no longer read"
+            self.news = f"{room.oldest} {are} {what}"
+        chat.choose_compaction(compaction)
+        self._frame.transcript.mark_unread()
+        self._frame.count_draft()
 
     # Inside.
 
     async def _make_room(
-        self, chat: ChatSession, unsent: Conversation, text: str, begin: Callable[[], None]
+        self, chat: ChatSession, unsent: Conversation, draft: Draft, begin: Callable[[], None]
     ) -> None:
         from ktchat.session.compaction import Compactor
 
         activity, goes_on, shown = self._activity, False, False
-        self._news = ""
+        self.news = ""
         try:
             overflow = await Compactor(chat).overflow(unsent)
             if overflow is None:
                 goes_on = True
             else:
-                self._frame.prompt.put_before(text)
+                self._frame.prompt.put_before(draft)
                 shown = True
-                goes_on = await self._decide(chat, overflow, text)
+                goes_on = await self._decide(chat, overflow, draft)
         except KtchatError as error:
             self._frame.status.say(str(error), "error")
         finally:
             activity.making_room = ""
             if not goes_on and not shown:
-                self._frame.prompt.put_before(text)
+                self._frame.prompt.put_before(draft)
             self._frame.refresh_status()
             activity.changed()
         if goes_on:
             if shown:
-                self._take_out(text)
+                self._take_out(draft)
             begin()
-            if self._news:
-                self._frame.status.say(self._news, "information", UNDO, SECONDS)
+            if self.news:
+                self._frame.status.say(self.news, "information", UNDO, SECONDS)
 
-    async def _decide(self, chat: ChatSession, overflow: Overflow, text: str) -> bool:
+    async def _decide(self, chat: ChatSession, overflow: Overflow, draft: Draft) -> bool:
         """Make room as the setting says, or as the person chooses; whether there is some."""
         from ktchat.session import ways
         from ktchat.session.compaction import Compactor
@@ -135,7 +158,7 @@ class OverflowFlow:
         elif policy == "summarise":
             room = await compactor.summarise(overflow)
         if room is None:
-            return await self._ask(chat, overflow, text)
+            return await self._ask(chat, overflow, draft)
         await self._make(chat, room)
         return True
 
@@ -149,9 +172,9 @@ class OverflowFlow:
             self._say(f"summarising {turns}")
             async for summary in Compactor(chat).write(room, chat.conversation):
                 self._say(f"summarising {turns} · {counted(len(summary.split()), 'word')}")
-        self._choose(chat, Compaction(room.compaction.unread, summary), room)
+        self.choose(chat, Compaction(room.compaction.unread, summary), room)
 
-    async def _ask(self, chat: ChatSession, overflow: Overflow, text: str) -> bool:
+    async def _ask(self, chat: ChatSession, overflow: Overflow, draft: Draft) -> bool:
         from ktchat.screens.dialogs.overflow_sheet import OverflowSheet
         from ktchat.session import ways
 
@@ -167,15 +190,17 @@ class OverflowFlow:
         title = f"The {'reply' if found.going_on else 'message'} does not fit into the context"
         self._say("choose how to make room")
         figures = ways.excess(overflow)
-        sheet = OverflowSheet(title, figures, found.listed(), late(), partial(self._type_on, text))
+        sheet = OverflowSheet(
+            title, figures, found.listed(), late(), partial(self._type_on, draft.text)
+        )
         way = await self._frame.app.push_screen_wait(sheet)
         if way is None:
             return False
         if way.always:
             self._context.remember(overflow=way.kind)
-        return await self._go(chat, overflow, way, text)
+        return await self._go(chat, overflow, way, draft)
 
-    async def _go(self, chat: ChatSession, overflow: Overflow, way: Way, text: str) -> bool:
+    async def _go(self, chat: ChatSession, overflow: Overflow, way: Way, draft: Draft) -> bool:
         if way.kind == "send":
             return True
         if way.kind == "longer":
@@ -183,26 +208,15 @@ class OverflowFlow:
         assert way.room is not None
         summary = way.room.compaction.summary
         if way.room.summary:
-            written = await self._summary(chat, overflow, way.room)
+            written = await self.written(chat, overflow.conversation, way.room)
             if written is None:
                 return False
             summary = written
         if way.kind == "new":
-            self._begin_anew(chat, summary, text or overflow.conversation.turns[-1].raw_prompt)
+            self._begin_anew(chat, summary, draft or overflow.conversation.turns[-1].draft)
             return False
-        self._choose(chat, Compaction(way.room.compaction.unread, summary), way.room)
+        self.choose(chat, Compaction(way.room.compaction.unread, summary), way.room)
         return True
-
-    async def _summary(self, chat: ChatSession, overflow: Overflow, room: Room) -> str | None:
-        """The summary that the model wrote, as the person left it; None: all stays as it was."""
-        from ktchat.screens.dialogs.summary_sheet import SummarySheet
-        from ktchat.session.compaction import Compactor
-
-        texts = Compactor(chat).write(room, overflow.conversation)
-        sheet = SummarySheet(f"Summary of {room.oldest}", texts)
-        written = await self._frame.app.push_screen_wait(sheet)
-        await chat.wait_idle()
-        return written
 
     async def _load_longer(self, chat: ChatSession, tokens: int) -> bool:
         """Load the model with a longer context; where that fails, again as it was."""
@@ -221,32 +235,23 @@ class OverflowFlow:
                 return chat.loaded.context >= tokens
         return False
 
-    def _begin_anew(self, chat: ChatSession, summary: str, text: str) -> None:
+    def _begin_anew(self, chat: ChatSession, summary: str, draft: Draft) -> None:
         """The message begins another session, behind a summary of this one."""
 
         async def begin() -> None:
             await self._activity.until(lambda: not self._activity.making_room)
-            self._take_out(text)
+            self._take_out(draft)
             left = chat.conversation
             await self._sessions.begin()
             if chat.conversation is left:  # it is said why
-                self._frame.prompt.put_before(text)
+                self._frame.prompt.put_before(draft)
                 return
             chat.conversation.think, chat.conversation.system = left.think, left.system
             chat.conversation.choices = dict(left.choices)
             chat.conversation.choose_compaction(Compaction(0, summary))
-            self.send(text)
+            self.send(draft)
 
         self._frame.run_worker(begin(), group="sessions", exit_on_error=False)
-
-    def _choose(self, chat: ChatSession, compaction: Compaction, room: Room | None = None) -> None:
-        if room is not None:
-            are = "is" if len(room.turns) == 1 else "are"
-            what = "summarised" if compaction.summary and room.summary else "no longer read"
-            self._news = f"{room.oldest} {are} {what}"
-        chat.choose_compaction(compaction)
-        self._frame.transcript.mark_unread()
-        self._frame.count_draft()
 
     def _say(self, words: str) -> None:
         self._activity.making_room = words
@@ -259,8 +264,12 @@ class OverflowFlow:
             character = f"\n{character}"
         prompt.insert(character, prompt.document.end)
 
-    def _take_out(self, text: str) -> None:
+    def _take_out(self, draft: Draft) -> None:
         """The message is on its way; what was typed behind it stays."""
         prompt = self._frame.prompt
-        if text and prompt.text.startswith(text):
-            prompt.put(prompt.text[len(text) :].removeprefix("\n"))
+        rest = prompt.text
+        if draft.text and rest.startswith(draft.text):
+            rest = rest[len(draft.text) :].removeprefix("\n")
+        if draft:
+            prompt.put(rest)
+            self._frame.chips.take_out(draft.attachments)

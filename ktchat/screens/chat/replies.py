@@ -22,6 +22,7 @@ from engine.protocol import (
     Thinking,
     WasThinking,
 )
+from ktchat.attachments.attachment import Draft
 
 if TYPE_CHECKING:
     from ktchat.screens.chat.activity import Activity, Guard
@@ -32,9 +33,10 @@ if TYPE_CHECKING:
     from ktchat.store.saver import Severity
     from ktchat.store.tree import Part
 
-Answer = Callable[[str], "AsyncGenerator[Update, None]"]
+Answer = Callable[[Draft], "AsyncGenerator[Update, None]"]
 
 _HEADER_SECONDS = 0.25
+NOTHING = Draft()
 
 
 class Replies:
@@ -51,23 +53,23 @@ class Replies:
 
     # What the person does.
 
-    def send(self, text: str) -> None:
+    def send(self, draft: Draft) -> None:
         """Send a message, now or as soon as that is possible."""
         chat, activity = self._context.chat, self._activity
         if chat is None or not activity.ready:
             if activity.queued is not None:
-                self._refuse(text, "one message is waiting already")
+                self._refuse(draft, "one message is waiting already")
             elif activity.editing:
-                self._refuse(text, "not yet: something is still going on")
+                self._refuse(draft, "not yet: something is still going on")
             else:
-                self._queue(text)
+                self._queue(draft)
         elif chat.loaded is None and not activity.wanted:
-            self._refuse(text, "no model is loaded: choose one with Ctrl+O")
+            self._refuse(draft, "no model is loaded: choose one with Ctrl+O")
         elif activity.edited is None:
-            self._begin(chat, chat.send, text)
+            self._begin(chat, _send(chat), draft)
         else:
             turn = activity.edited[0]
-            self._begin(chat, lambda words: chat.edit(words, turn), text, turn)
+            self._begin(chat, lambda new: chat.edit(new.text, turn, new.attachments), draft, turn)
 
     def regenerate(self, turn: Turn | None = None) -> None:
         """Write another reply to a turn (default: the last)."""
@@ -77,10 +79,10 @@ class Replies:
         elif self._activity.busy:
             status.say("a reply is being written: Esc stops it")
         else:
-            if prompt.text == chat.conversation.last.raw_prompt:
-                prompt.clear()  # it came back with the failure that is tried again
+            if prompt.draft == chat.conversation.last.draft:
+                prompt.put_draft(NOTHING)  # it came back with the failure that is tried again
             replaced = turn or chat.conversation.last
-            self._begin(chat, lambda _: chat.regenerate(turn), "", replaced)
+            self._begin(chat, lambda _: chat.regenerate(turn), NOTHING, replaced)
 
     def go_on(self, turn: Turn | None = None) -> None:
         """Let a reply (default: the last) go on from its end."""
@@ -91,7 +93,7 @@ class Replies:
             status.say("a reply is being written: Esc stops it")
         else:
             begun = turn or chat.conversation.last
-            self._begin(chat, lambda _: chat.go_on(turn), "", begun, goes_on=True)
+            self._begin(chat, lambda _: chat.go_on(turn), NOTHING, begun, goes_on=True)
 
     def edit(self, turn: Turn | None = None, part: Part = "prompt") -> None:
         """Put a message (default: the last) or a reply into the prompt; sending replaces it."""
@@ -102,8 +104,8 @@ class Replies:
             frame.status.say("a reply is being written: Esc stops it")
         elif not self._activity.editing:
             turn = turn or chat.conversation.last
-            self._activity.put_aside, self._activity.edited = frame.prompt.text, (turn, part)
-            frame.prompt.put(turn.raw_prompt if part == "prompt" else turn.raw_reply)
+            self._activity.put_aside, self._activity.edited = frame.prompt.draft, (turn, part)
+            frame.prompt.put_draft(turn.draft if part == "prompt" else Draft(turn.raw_reply))
             frame.prompt.focus()
             frame.refresh_status()
 
@@ -126,7 +128,7 @@ class Replies:
     def leave_editing(self) -> None:
         """The prompt gets back what stood in it before."""
         if self._activity.put_aside is not None:
-            self._frame.prompt.put(self._activity.put_aside)
+            self._frame.prompt.put_draft(self._activity.put_aside)
             self._activity.put_aside = self._activity.edited = None
             self._frame.refresh_status()
 
@@ -150,9 +152,9 @@ class Replies:
 
     # What happens.
 
-    def _queue(self, text: str) -> None:
+    def _queue(self, draft: Draft) -> None:
         """Keep a message, and send it when that is possible."""
-        self._activity.queued = text
+        self._activity.queued = draft
         self._frame.run_worker(
             self._send_queued(), group="queued", exclusive=True, exit_on_error=False
         )
@@ -161,25 +163,25 @@ class Replies:
     async def _send_queued(self) -> None:
         activity = self._activity
         await activity.until(lambda: activity.ready or activity.queued is None)
-        chat, text = self._context.chat, activity.queued
-        if chat is None or text is None:
+        chat, draft = self._context.chat, activity.queued
+        if chat is None or draft is None:
             return
         if chat.loaded is None:
             self._take_back()
             self._frame.refresh_status()
             return
         activity.queued = None
-        self._begin(chat, chat.send, text)
+        self._begin(chat, _send(chat), draft)
 
     def _begin(
         self,
         chat: ChatSession,
         answer: Answer,
-        text: str,
+        draft: Draft,
         turn: Turn | None = None,
         goes_on: bool = False,
     ) -> None:
-        """Start a reply where there is room for it, which is made else; `text` is what the person wrote for it, `turn`
+        """Start a reply where there is room for it, which is made else; `draft` is what the person wrote for it, `turn`
         the one that it replaces, or whose reply goes on."""
         from ktchat.session.compaction import going_on, unsent
 
@@ -187,25 +189,25 @@ class Replies:
             if turn is not None and goes_on:
                 conversation = going_on(chat.conversation, turn)
             else:
-                words = text or (turn.raw_prompt if turn else "")
-                conversation = unsent(chat.conversation, words, turn or _retried(chat, words))
+                asked = draft or (turn.draft if turn else draft)
+                conversation = unsent(chat.conversation, asked, turn or chat.retried(asked))
             if not self.overflow.guard(
-                chat, conversation, text, lambda: self._start(chat, answer, text)
+                chat, conversation, draft, lambda: self._start(chat, answer, draft)
             ):
                 return
-        self._start(chat, answer, text)
+        self._start(chat, answer, draft)
 
-    def _start(self, chat: ChatSession, answer: Answer, text: str) -> None:
+    def _start(self, chat: ChatSession, answer: Answer, draft: Draft) -> None:
         activity, frame = self._activity, self._frame
         try:
-            updates = answer(text)
+            updates = answer(draft)
         except KtchatError as error:  # nothing was changed
-            self._refuse(text, str(error), "error")
+            self._refuse(draft, str(error), "error")
             return
         activity.replying, activity.refused, activity.price = True, "", ""
         activity.put_aside = activity.edited = None
-        if text:
-            frame.prompt.remember(text)
+        if draft.text.strip():
+            frame.prompt.remember(draft.text)
         self._tokens = 0
         frame.status.hush()
         frame.run_worker(
@@ -258,8 +260,8 @@ class Replies:
                 self._note_speed(chat.loaded, update.figures)
         elif isinstance(update, Failed):
             last = chat.conversation.last
-            if last is not None and last.without_reply and not frame.prompt.text.strip():
-                frame.prompt.put(last.raw_prompt)
+            if last is not None and last.without_reply and not frame.prompt.draft:
+                frame.prompt.put_draft(last.draft)
         now = time.monotonic()
         if now - self._header_at > _HEADER_SECONDS:
             self._header_at = now
@@ -281,20 +283,18 @@ class Replies:
 
         self._frame.run_worker(note(), group="speed", exit_on_error=False)
 
-    def _refuse(self, text: str, words: str, severity: Severity = "warning") -> None:
+    def _refuse(self, draft: Draft, words: str, severity: Severity = "warning") -> None:
         """Say why a message was not sent; it stands in the prompt again."""
         self._frame.status.say(words, severity)
-        self._frame.prompt.put_before(text)
+        self._frame.prompt.put_before(draft)
 
     def _take_back(self) -> bool:
-        text, self._activity.queued = self._activity.queued, None
-        if text is None:
+        draft, self._activity.queued = self._activity.queued, None
+        if draft is None:
             return False
-        self._frame.prompt.put_before(text)
+        self._frame.prompt.put_before(draft)
         return True
 
 
-def _retried(chat: ChatSession, text: str) -> Turn | None:
-    """The turn that failed before its first word and is sent again."""
-    last = chat.conversation.last
-    return last if last is not None and last.without_reply and last.raw_prompt == text else None
+def _send(chat: ChatSession) -> Answer:
+    return lambda draft: chat.send(draft.text, draft.attachments)

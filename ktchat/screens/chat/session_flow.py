@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import KtchatError
+from ktchat.attachments.attachment import Draft
 from ktchat.common import words
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ktchat.screens.chat.session_listing import SessionListing
     from ktchat.session.chat import ChatSession
     from ktchat.store.conversation import Turn
+
+EMPTY = Draft()
 
 
 class SessionFlow:
@@ -81,7 +84,7 @@ class SessionFlow:
                     await chat.open(session)
             if chat.conversation.id != session:
                 await chat.new()
-            await self._show(chat, self._frame.prompt.text)
+            await self._show(chat, self._frame.prompt.draft)
 
     # Inside.
 
@@ -105,7 +108,7 @@ class SessionFlow:
             if chat is not None and turn is not None:
                 self._run(self._reveal(chat, turn))
         else:
-            draft = "" if switching else self._put_away(chat)
+            draft = EMPTY if switching else self._put_away(chat)
             self._run(self._enter(chat, session, draft, turn))
 
     async def _reveal(self, chat: ChatSession, turn: str) -> None:
@@ -127,7 +130,7 @@ class SessionFlow:
         frame.refresh_status()
 
     async def _enter(
-        self, chat: ChatSession, session: str | None, draft: str, turn: str | None = None
+        self, chat: ChatSession, session: str | None, draft: Draft, turn: str | None = None
     ) -> None:
         frame = self._frame
         async with self._lock:
@@ -137,10 +140,10 @@ class SessionFlow:
                     return
                 stopped = await self._replies.come_to_rest()
                 await (chat.new() if session is None else chat.open(session))
-                await self._show(chat, frame.prompt.text)
+                await self._show(chat, frame.prompt.draft)
             except KtchatError as error:
                 frame.status.say(str(error), "error")
-                frame.prompt.put(draft + frame.prompt.text)
+                frame.prompt.put_before(draft)
                 await self._listing.refresh()
             finally:
                 self._activity.switching = False
@@ -160,7 +163,7 @@ class SessionFlow:
             try:
                 await self._replies.come_to_rest()
                 await chat.branch(turn)
-                await self._show(chat, frame.prompt.text)
+                await self._show(chat, frame.prompt.draft)
             except KtchatError as error:
                 frame.status.say(str(error), "error")
             finally:
@@ -169,21 +172,21 @@ class SessionFlow:
         frame.status.say("a session of its own, with all up to there; the other one stays as it is")
         frame.prompt.focus()
 
-    def _put_away(self, chat: ChatSession) -> str:
+    def _put_away(self, chat: ChatSession) -> Draft:
         """Keep the prompt as the draft of the session that is left: what is typed now is the next one's."""
         self._replies.take_back()
         prompt = self._frame.prompt
-        draft = prompt.text
+        draft = prompt.draft
         chat.keep_draft(draft)
         self._activity.switching = True
-        prompt.clear()
+        prompt.put_draft(EMPTY)
         return draft
 
-    async def _show(self, chat: ChatSession, typed: str = "") -> None:
+    async def _show(self, chat: ChatSession, typed: Draft = EMPTY) -> None:
         """Show the session that is open now."""
         await self._frame.show_conversation(chat, typed)
         self._activity.switching = False
-        chat.keep_draft(self._frame.prompt.text)  # what was typed meanwhile, too
+        chat.keep_draft(self._frame.prompt.draft)  # what was typed meanwhile, too
         self._activity.changed()
         await self._listing.refresh()
         self._context.remember(last_session=chat.conversation.id)

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from engine.common.threads import ask
+from engine.errors import KtchatError
 from ktchat.common.text import one_line
 from ktchat.themes import DARK
 
@@ -47,6 +48,21 @@ class SettingsFlow:
         elif names:
             words = f"the model still runs as it was loaded: {_listed(names)}"
             frame.status.say(words, "information", RELOAD, SECONDS)
+
+    def choose_temperature(self, text: str) -> None:
+        """Another temperature for this session, as it was written; `-`: none of its own."""
+        chat, status = self._context.chat, self._frame.status
+        if chat is None:
+            return
+        try:
+            chat.choose(temperature=None if text == "-" else float(text.replace(",", ".")))
+        except ValueError:
+            words = f"{one_line(text, 20)} is no number: 0 takes always the likeliest token, 1 is varied"
+            status.say(words, "warning")
+        except KtchatError as error:
+            status.say(str(error), "error")
+        else:
+            status.say(chat.layers.words, seconds=SECONDS)
 
     def preview(self, theme: str) -> None:
         """Show a theme without keeping it."""

@@ -67,6 +67,19 @@ class ThinkingFlow:
         since = ", from the next message on" if self._activity.replying else ""
         self._frame.status.say(f"thinking: {think}{since}")
 
+    def names(self) -> tuple[str, ...]:
+        """What can be chosen, by name."""
+        return self.choices
+
+    def choose_named(self, name: str) -> None:
+        """Choose for this session what is called so."""
+        for think in self.choices:
+            if think == name.lower():
+                self.choose(think)
+                return
+        offered = ", ".join(self.choices) or "no choice of thinking"
+        self._frame.status.say(f"the model's template offers {offered}", "warning")
+
     def answer_now(self) -> None:
         """End the thinking that goes on."""
         chat = self._context.chat

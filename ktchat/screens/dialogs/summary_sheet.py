@@ -27,7 +27,7 @@ class _Box(Prompt):
 
     def action_send(self) -> None:
         if not self.read_only and self.text.strip():
-            self.post_message(self.Sent(self.text))
+            self.post_message(self.Sent(self.draft))
 
 
 class SummarySheet(LeftOnce[str | None], ModalScreen[str | None]):
@@ -68,7 +68,7 @@ class SummarySheet(LeftOnce[str | None], ModalScreen[str | None]):
     def on_prompt_sent(self, message: Prompt.Sent) -> None:
         """Take the summary as it stands."""
         message.stop()
-        self.dismiss(message.text.strip())
+        self.dismiss(message.draft.text.strip())
 
     def on_prompt_page(self, message: Prompt.Page) -> None:
         """There is nothing else to scroll."""

@@ -178,7 +178,7 @@ class _Text(Prompt):
     """Keeps what it sends; an empty text is one too."""
 
     def action_send(self) -> None:
-        self.post_message(self.Sent(self.text))
+        self.post_message(self.Sent(self.draft))
 
 
 class TextDialog(Editing):
@@ -199,7 +199,7 @@ class TextDialog(Editing):
     def on_prompt_sent(self, message: Prompt.Sent) -> None:
         """Keep the text."""
         message.stop()
-        self.answer(message.text.strip())
+        self.answer(message.draft.text.strip())
 
     def on_prompt_page(self, message: Prompt.Page) -> None:
         """There is nothing else to scroll."""

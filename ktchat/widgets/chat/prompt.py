@@ -1,6 +1,6 @@
-"""The prompt: a box of lines that grows with what is typed, with the history of prompts.
+"""The prompt: a box of lines that grows with what is typed, with the history of prompts and what goes with a message.
 
-Sending, stopping and the editor are messages to the screen.
+Sending, stopping, the editor and what is completed are messages to the screen.
 """
 
 from __future__ import annotations
@@ -14,14 +14,20 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import TextArea
 
+from ktchat.attachments.attachment import MAX_CHARACTERS, PASTE_NAME, Draft, pasted
+from ktchat.attachments.pasted_paths import candidates
 from ktchat.common.text import sanitise
+from ktchat.widgets.chat.chips import Chip, Chips
+from ktchat.widgets.chat.suggestions import Suggestions
 
-MAX_CHARACTERS = 400_000
-"""A longer paste is cut: it could not fit a context anyway, and the box would crawl."""
+MAX_IN_BOX = 400_000
+"""Characters of a paste that go into the box: with more it would crawl."""
+CHIP_LINES = 40
+"""A paste of more lines becomes a chip."""
 
 
 class Prompt(TextArea):
-    """The text that the person writes."""
+    """The text that the person writes; with `chips` also what goes with it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "send", "Send", show=False),
@@ -30,6 +36,14 @@ class Prompt(TextArea):
         Binding("down", "next", "Later prompt", show=False),
         Binding("pageup", "page(-1)", "Page up", show=False),
         Binding("pagedown", "page(1)", "Page down", show=False),
+        Binding("home", "start(False)", "Start of the line, then of the text", show=False),
+        Binding("end", "end(False)", "End of the line, then of the text", show=False),
+        Binding("shift+home", "start(True)", "Select to the start", show=False),
+        Binding("shift+end", "end(True)", "Select to the end", show=False),
+        Binding("ctrl+a", "select_all", "Select all", show=False),
+        Binding("ctrl+u", "clear_draft", "Clear", show=False),
+        Binding("ctrl+z", "undo_draft", "Undo", show=False),
+        Binding("backspace", "backspace", "Delete", show=False),
         Binding("ctrl+f", "app.nothing", show=False),
         Binding("f6", "app.nothing", show=False),
         Binding("f7", "app.nothing", show=False),
@@ -37,9 +51,15 @@ class Prompt(TextArea):
 
     @dataclass
     class Sent(Message):
-        """The person sent the text."""
+        """The person sent the message."""
 
-        text: str
+        draft: Draft
+
+    @dataclass
+    class Waits(Message):
+        """It cannot be sent yet: this is still being read."""
+
+        name: str
 
     @dataclass
     class Page(Message):
@@ -53,14 +73,33 @@ class Prompt(TextArea):
 
         limit: int
 
-    def __init__(self, placeholder: str = "") -> None:
+    @dataclass
+    class PathsPasted(Message):
+        """A paste that may be paths stands in the prompt."""
+
+        text: str
+
+    def __init__(
+        self,
+        placeholder: str = "",
+        chips: Chips | None = None,
+        suggestions: Suggestions | None = None,
+    ) -> None:
         super().__init__(
             soft_wrap=True, show_line_numbers=False, tab_behavior="focus",
             highlight_cursor_line=False, placeholder=placeholder,
         )  # fmt: skip
+        self.chips, self.suggestions = chips, suggestions
         self.earlier: list[str] = []
         """Earlier prompts, the newest first."""
         self._recalled = -1  # index in the history of what stands in the box; -1: nothing
+
+    # What stands in it.
+
+    @property
+    def draft(self) -> Draft:
+        """The text and what goes with it."""
+        return Draft(self.text, self.chips.attachments if self.chips is not None else ())
 
     def put(self, text: str) -> None:
         """Replace the text, with the cursor at its end; undo brings the old one back."""
@@ -68,10 +107,18 @@ class Prompt(TextArea):
         self.move_cursor(self.document.end)
         self._recalled = -1
 
-    def put_before(self, text: str) -> None:
-        """Put a text back, before what was typed since."""
-        if text:
-            self.put(f"{text}\n{self.text}" if self.text.strip() else text)
+    def put_draft(self, draft: Draft) -> None:
+        """Replace the text and what goes with it."""
+        self.put(draft.text)
+        if self.chips is not None:
+            self.chips.put(draft.attachments)
+
+    def put_before(self, draft: Draft) -> None:
+        """Put a message back, before what was typed since."""
+        if draft.text:
+            self.put(f"{draft.text}\n{self.text}" if self.text.strip() else draft.text)
+        if self.chips is not None:
+            self.chips.put_first(draft.attachments)
 
     def show_tokens(self, words: str, warning: bool = False) -> None:
         """Show what the text takes of the context, in the border below it; empty: nothing."""
@@ -83,11 +130,18 @@ class Prompt(TextArea):
             self.earlier.remove(text)
         self.earlier.insert(0, text)
 
+    # Keys.
+
     def action_send(self) -> None:
-        """Send the text, if there is any; the box is empty at once, for what is typed next."""
-        if self.text.strip():
-            self.post_message(self.Sent(self.text))
+        """Send the message, if there is any; the box is empty at once, for what is typed next."""
+        reading = self.chips.reading if self.chips is not None else ""
+        if reading and not self.text.startswith("/"):
+            self.post_message(self.Waits(reading))
+        elif draft := self.draft:
+            self.post_message(self.Sent(draft))
             self.clear()
+            if self.chips is not None and not draft.text.startswith("/"):
+                self.chips.forget()
 
     def action_new_line(self) -> None:
         """Break the line."""
@@ -107,6 +161,43 @@ class Prompt(TextArea):
     def action_page(self, direction: int) -> None:
         """Scroll the transcript."""
         self.post_message(self.Page(direction))
+
+    def action_start(self, select: bool) -> None:
+        """Go to the start of the line; from there to the start of the text."""
+        before = self.cursor_location
+        self.action_cursor_line_start(select)
+        if self.cursor_location == before:
+            self.move_cursor((0, 0), select=select)
+
+    def action_end(self, select: bool) -> None:
+        """Go to the end of the line; from there to the end of the text."""
+        before = self.cursor_location
+        self.action_cursor_line_end(select)
+        if self.cursor_location == before:
+            self.move_cursor(self.document.end, select=select)
+
+    def action_clear_draft(self) -> None:
+        """Take away the text and what goes with it; undo brings both back."""
+        had_text = bool(self.text)
+        if had_text:
+            self.history.checkpoint()
+            self.clear()
+            self.history.checkpoint()
+        if self.chips is not None:
+            self.chips.clear(with_text=had_text)
+
+    def action_undo_draft(self) -> None:
+        """Undo the last change of the text, or of what goes with it."""
+        if self.chips is None or not self.chips.undo(self.text):
+            self.undo()
+
+    def action_backspace(self) -> None:
+        """Delete to the left; at the very start go to the chips, if there are any."""
+        at_start = self.selection.is_empty and self.cursor_location == (0, 0)
+        if at_start and self.chips is not None and self.chips.chips:
+            self.chips.choose_last()
+        else:
+            self.action_delete_left()
 
     def _recall(self, step: int) -> bool:
         """Replace the text by its neighbour in the history; False when that is not meant."""
@@ -130,21 +221,56 @@ class Prompt(TextArea):
         By default a bound key bubbles up to the application first, and characters that were typed
         after an Enter overtake it.
         """
+        if self._chooses(event.key):
+            event.stop()
+            event.prevent_default()
+            return
         binding = next(iter(self._bindings.key_to_bindings.get(event.key, ())), None)
         if binding is not None and not binding.action.startswith("app."):
             event.stop()
             event.prevent_default()
             await self.run_action(binding.action)
 
+    def _chooses(self, key: str) -> bool:
+        """Whether a key was one of the open list's."""
+        listed = self.suggestions
+        if listed is None or not listed.is_open:
+            return False
+        match key:
+            case "up" | "down":
+                listed.move(-1 if key == "up" else 1)
+            case "enter" | "tab":
+                listed.take(complete=key == "tab")
+            case "escape":
+                listed.close()
+            case _:
+                return False
+        return True
+
     async def _on_paste(self, event: events.Paste) -> None:
-        """Insert what was pasted, all its lines, and never send it."""
+        """Insert what was pasted, all its lines, and never send it; a long paste becomes a chip."""
         event.stop()
         event.prevent_default()
-        text = sanitise(event.text)
-        if len(text) > MAX_CHARACTERS:
-            text = text[:MAX_CHARACTERS]
-            self.post_message(self.Cut(MAX_CHARACTERS))
+        text = sanitise(event.text[: MAX_CHARACTERS + 1])
+        self.focus()
+        as_chip = self.chips is not None and not self.chips.full
+        long = text.strip("\n").count("\n") >= CHIP_LINES or len(text) > MAX_IN_BOX
+        if self.chips is not None and as_chip and long:
+            self._cut(len(text), MAX_CHARACTERS)
+            attachment = pasted(text)
+            self.chips.add(Chip(PASTE_NAME, attachment))
+            return
+        self._cut(len(text), MAX_IN_BOX)
+        self.insert_at_cursor(text[:MAX_IN_BOX])
+        if as_chip and candidates(text):
+            self.post_message(self.PathsPasted(text))
+
+    def insert_at_cursor(self, text: str) -> None:
+        """Put text in the place of the selection, with the cursor behind it."""
         result = self._replace_via_keyboard(text, *self.selection)
         if result is not None:
             self.move_cursor(result.end_location)
-        self.focus()
+
+    def _cut(self, length: int, limit: int) -> None:
+        if length > limit:
+            self.post_message(self.Cut(limit))
