@@ -6,7 +6,7 @@ Widths are in cells, and text is never broken inside a grapheme.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rich.cells import cell_len, split_graphemes
@@ -94,7 +94,7 @@ def ends(left: Content, right: Content, width: int) -> Content:
     return left + Content(" " * (room - left.cell_length)) + right
 
 
-def copied(lines: list[Line], start: int, start_x: int, end: int, end_x: int) -> str:
+def copied(lines: Sequence[Line], start: int, start_x: int, end: int, end_x: int) -> str:
     """The text from character `start_x` of line `start` to `end_x` of line `end`, undecorated."""
     parts: list[str] = []
     for number in range(max(0, start), min(end, len(lines) - 1) + 1):

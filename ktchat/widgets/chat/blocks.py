@@ -16,13 +16,15 @@ from textual.content import Content, Span
 from textual.style import Style
 
 from ktchat.widgets.chat.code import chunks, coloured
-from ktchat.widgets.chat.table import table
+from ktchat.widgets.chat.table import natural_widths, table
 from ktchat.widgets.lines import BLANK, Line, ends, fold, indent, styled, wrap
 
 if TYPE_CHECKING:
     from markdown_it.tree import SyntaxTreeNode
 
 BULLETS = ("•", "◦", "▪")
+WRAPPED = "»"
+"""Stands before a row of code that goes on from the row above. Every console's font has it."""
 _CODE = ("fence", "code_block")
 
 
@@ -43,16 +45,28 @@ def codes_in(node: SyntaxTreeNode) -> list[Code]:
     return [code for child in node.children for code in codes_in(child)]
 
 
-def render(node: SyntaxTreeNode, width: int, first_code: int = 0) -> list[Line]:
-    """One block in rows of at most `width` cells. `first_code`: number of its first code block."""
-    return _Renderer(first_code).block(node, max(4, width))
+def columns(node: SyntaxTreeNode) -> list[int] | None:
+    """Cells that the columns of a table would like to have; None: it is no table."""
+    return natural_widths(_cells(node)[0]) if node.type == "table" else None
+
+
+def render(
+    node: SyntaxTreeNode, width: int, first_code: int = 0, natural: list[int] | None = None
+) -> list[Line]:
+    """One block in rows of at most `width` cells.
+
+    `first_code`: number of its first code block. `natural`: what the columns of a table would like to have, where
+    that is not for this part of it to say.
+    """
+    return _Renderer(first_code, natural).block(node, max(4, width))
 
 
 class _Renderer:
     """Walks one tree; counts code blocks and the depth of lists on the way."""
 
-    def __init__(self, first_code: int) -> None:
+    def __init__(self, first_code: int, natural: list[int] | None) -> None:
         self._code = first_code
+        self._natural = natural
         self._depth = 0
 
     def block(self, node: SyntaxTreeNode, width: int) -> list[Line]:
@@ -114,15 +128,8 @@ class _Renderer:
         return lines
 
     def table(self, node: SyntaxTreeNode, width: int) -> list[Line]:
-        rows: list[list[Content]] = []
-        align: list[str] = []
-        for part in node.children:
-            for row in part.children:
-                rows.append([_inline_of(cell) for cell in row.children])
-                align = align or [
-                    str(cell.attrs.get("style", "")).rpartition(":")[2] for cell in row.children
-                ]
-        return table(rows, align, width)
+        rows, align = _cells(node)
+        return table(rows, align, width, self._natural)
 
 
 _BLOCKS: dict[str, Callable[[_Renderer, SyntaxTreeNode, int], list[Line]]] = {
@@ -141,13 +148,24 @@ _BLOCKS: dict[str, Callable[[_Renderer, SyntaxTreeNode, int], list[Line]]] = {
 
 @lru_cache(maxsize=512)
 def _code_rows(chunk: str, language: str, width: int) -> tuple[Line, ...]:
-    """Rows of a piece of code. Kept, because a growing block is laid out again and again."""
-    margin = Content(" ")
+    """Rows of a piece of code. Kept, because a growing block is laid out again and again.
+
+    What goes on from the row above has a sign in the margin, which is no part of a copy.
+    """
+    margin, wrapped = Content(" "), styled(WRAPPED, ".code-wrap")
     return tuple(
         Line(line.content.stylize_before(".code-block"), line.gutter, line.joint, ".code-block")
         for content in coloured(chunk, language)
-        for line in indent(fold(content.expand_tabs(4), max(4, width - 2)), margin, margin)
+        for line in indent(fold(content.expand_tabs(4), max(4, width - 2)), margin, wrapped)
     )
+
+
+def _cells(node: SyntaxTreeNode) -> tuple[list[list[Content]], list[str]]:
+    """The rows of a table, and how its columns are aligned."""
+    rows = [row for part in node.children for row in part.children]
+    styles = [str(cell.attrs.get("style", "")) for cell in rows[0].children] if rows else []
+    align = [style.rpartition(":")[2] for style in styles]
+    return [[_inline_of(cell) for cell in row.children] for row in rows], align
 
 
 def _code(node: SyntaxTreeNode) -> Code:

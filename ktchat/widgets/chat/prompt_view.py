@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.content import Content
@@ -10,6 +11,7 @@ from ktchat.store.conversation import Turn
 from ktchat.store.tree import Part, Place
 from ktchat.widgets.chat.message import actions
 from ktchat.widgets.chat.plain import PlainText
+from ktchat.widgets.chat.rows import Part
 from ktchat.widgets.chat.turn_view import ALONE, TurnView
 from ktchat.widgets.formats import clock, counted
 from ktchat.widgets.lines import BLANK, Line, styled
@@ -34,15 +36,14 @@ class PromptView(TurnView):
             clock(self.turn.created), ".dim"
         )
 
-    def body(self, width: int) -> list[Line]:
-        rows = self._text.lines(width, MAX_PROMPT_ROWS)
+    def body(self, width: int) -> Sequence[Part]:
+        rows = self._text.beginning(width, MAX_PROMPT_ROWS)
         if len(rows) > MAX_PROMPT_ROWS:
             size = counted(len(self.turn.raw_prompt), "character")
-            rows = [
-                *rows[:MAX_PROMPT_ROWS],
-                Line(styled(f"the message goes on: {size} in all", ".note")),
+            rows[MAX_PROMPT_ROWS:] = [
+                Line(styled(f"the message goes on: {size} in all", ".note"))
             ]
-        return [*rows, BLANK]
+        return [[*rows, BLANK]]
 
     def copy_text(self) -> str:
         return self.turn.prompt

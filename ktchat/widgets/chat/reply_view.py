@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +19,7 @@ from ktchat.store.tree import Part, Place
 from ktchat.widgets.chat.markdown import Document
 from ktchat.widgets.chat.message import actions
 from ktchat.widgets.chat.plain import PlainText
+from ktchat.widgets.chat.rows import Part
 from ktchat.widgets.chat.turn_view import ALONE, TurnView
 from ktchat.widgets.formats import counted, first_token, whole_seconds
 from ktchat.widgets.lines import BLANK, Line, indent, styled, wrap
@@ -50,7 +52,7 @@ class ReplyView(TurnView):
         super().__init__(turn, place)
         self.unfolded = unfolded
         self.document = Document(turn.reply)
-        self._thinking = PlainText(turn.thinking, ".thinking")
+        self._thinking = _thinking(turn.thinking)
         self._thought_seconds = 0.0
         self._notices: list[str] = []
         self._live = _Live(started=time.monotonic()) if turn.state == TurnState.STREAMING else None
@@ -106,7 +108,7 @@ class ReplyView(TurnView):
         else:
             self.document.finish()
         if self._thinking.source.rstrip() != self.turn.thinking.strip("\n").rstrip():
-            self._thinking = PlainText(self.turn.thinking, ".thinking")
+            self._thinking = _thinking(self.turn.thinking)
         self.changed()
 
     @property
@@ -189,29 +191,20 @@ class ReplyView(TurnView):
             parts += filter(None, [words.restored(figures)])
         return styled(" · ".join(parts), ".dim")
 
-    def body(self, width: int) -> list[Line]:
-        rows = [_note(notice) for notice in self._notices]
-        rows.extend(self._thinking_rows(width))
+    def body(self, width: int) -> Sequence[Part]:
+        above = [_note(notice) for notice in self._notices]
+        parts: list[Part] = [above]
+        if self._thinking:
+            mark = "▾" if self.unfolded else "▸"
+            title = styled(f"{mark} {self._thinking_title()}", ".note", ("fold", ()))
+            above.append(Line(title, gutter=len(title)))
+            parts += [self._thinking] if self.unfolded else []
+            parts += [[BLANK]] if self.document else []
         if self._live is not None and self._live.activity and not self._live.thinking_since:
-            rows.append(Line(styled(self._live.activity, ".note")))
-        rows.extend(self.document.lines(width))
+            parts.append([Line(styled(self._live.activity, ".note"))])
         ending = self._ending(width)
-        if ending and self.document.source:
-            rows.append(BLANK)
-        return [*rows, *ending, BLANK]
-
-    def _thinking_rows(self, width: int) -> list[Line]:
-        if not self._thinking:
-            return []
-        mark = "▾" if self.unfolded else "▸"
-        title = styled(f"{mark} {self._thinking_title()}", ".note", ("fold", ()))
-        rows = [Line(title, gutter=len(title))]
-        if self.unfolded:
-            bar = styled("▏ ", ".dim")
-            rows.extend(indent(self._thinking.lines(width - 2), bar, bar))
-        if self.document.source:
-            rows.append(BLANK)
-        return rows
+        between = [BLANK] if ending and self.document else []
+        return [*parts, self.document, [*between, *ending, BLANK]]
 
     def _thinking_title(self) -> str:
         live, figures = self._live, self.turn.figures
@@ -259,9 +252,8 @@ class ReplyView(TurnView):
 
     def action_copy_code(self, number: int) -> None:
         """Copy a code block."""
-        codes = self.document.codes
-        if 0 <= number < len(codes):
-            self.post_message(self.Copy(codes[number].text, "code block"))
+        with contextlib.suppress(IndexError):
+            self.post_message(self.Copy(self.document.code(number).text, "code block"))
 
     def action_fold(self) -> None:
         """Fold or unfold the thinking."""
@@ -288,6 +280,10 @@ _REASONS = {
     "context": ("the context is full", ".warning"),
     "repeats": ("stopped: it said the same again and again", ".warning"),
 }
+
+
+def _thinking(text: str) -> PlainText:
+    return PlainText(text, ".thinking", styled("▏ ", ".dim"))
 
 
 def _note(text: str) -> Line:
