@@ -13,11 +13,11 @@ import unicodedata
 from dataclasses import dataclass, replace
 from typing import Literal
 
-SIZE = 4_000
-"""Characters from which on a piece may end."""
+SIZE, LINES = 4_000, 400
+"""Characters or lines, whichever are fewer, from which on a piece may end."""
 
 LIMIT = 3 * SIZE
-"""Characters with which a piece is cut."""
+"""Characters with which a piece is cut, or as many times its lines."""
 
 Kind = Literal["block", "code", "table", "line"]
 
@@ -42,18 +42,19 @@ class Opening:
 
 def cut_markdown(text: str, opening: Opening) -> tuple[int, Opening] | None:
     """Where the first piece of Markdown ends, and what the next goes on with; None: the text is short."""
-    if len(text) < LIMIT:
+    if (sizes := _sizes(text)) is None:
         return None
-    text = text[:LIMIT]
+    size, limit = sizes
+    text = text[:limit]
     codes = _codes(text, opening)
-    for found in _AFTER_BLANK.finditer(text, SIZE):
+    for found in _AFTER_BLANK.finditer(text, size):
         if not _within(found.end(), codes):
             return found.end(), Opening()
-    line = text.find("\n", SIZE) + 1
-    code = _within(line, codes) if line else _within(SIZE, codes)
+    line = text.find("\n", size) + 1
+    code = _within(line, codes) if line else _within(size, codes)
     if code is not None:
         return (line, code) if line else (_cut_line(text)[0], replace(code, joint=""))
-    for found in _LINE.finditer(text, SIZE):
+    for found in _LINE.finditer(text, size):
         if not _within(found.end(), codes):
             return found.end(), _block_at(text, found.end(), opening)
     if line:
@@ -63,10 +64,23 @@ def cut_markdown(text: str, opening: Opening) -> tuple[int, Opening] | None:
 
 def cut_plain(text: str) -> tuple[int, Opening] | None:
     """The same for text without marks."""
-    if len(text) < LIMIT:
+    if (sizes := _sizes(text)) is None:
         return None
-    line = text.find("\n", SIZE, LIMIT) + 1
-    return (line, Opening("line")) if line else _cut_line(text[:LIMIT])
+    size, limit = sizes
+    line = text.find("\n", size, limit) + 1
+    return (line, Opening("line")) if line else _cut_line(text[:limit])
+
+
+def _sizes(text: str) -> tuple[int, int] | None:
+    """Characters from which on the first piece may end, and how many are looked at; None: the text is short."""
+    lines = text.count("\n", 0, LIMIT)
+    if len(text) < LIMIT and lines < 3 * LINES:
+        return None
+    if lines < LINES:
+        return SIZE, LIMIT
+    parts = text[:LIMIT].split("\n", 3 * LINES)
+    size = sum(map(len, parts[:LINES])) + LINES
+    return min(SIZE, size), min(LIMIT, len(text)) if lines < 3 * LINES else len(text[:LIMIT]) - len(parts[-1])
 
 
 def _cut_line(text: str) -> tuple[int, Opening]:
@@ -124,6 +138,8 @@ def _block_at(text: str, at: int, opening: Opening) -> Opening:
     blank = text.rfind("\n\n", 0, at)
     if blank < 0 and opening.kind == "table":
         return replace(opening, joint="\n")
+    if "|" not in text:
+        return Opening("line")
     heads = list(_TABLE.finditer(text, blank + 2 if blank >= 0 else 0, at))
     if heads:
         return Opening("table", heads[-1].group(1) + "\n")

@@ -19,6 +19,9 @@ from ktchat.widgets.lines import BLANK, Line
 KEPT = 64
 """Pieces whose rows are kept."""
 
+MOST = 300_000
+"""Rows that are guessed of a whole text: a widget's place costs the screen by its height."""
+
 FEW = 4
 """Pieces that are laid out at once when a shown text has grown by them."""
 
@@ -195,6 +198,11 @@ class LongText:
                 text = piece.text
                 cells = len(text) if text.isascii() else (len(text) + len(text.encode())) // 2
                 piece.height = max(1, text.count("\n") + cells // (self._width + 1))
+        rows = sum(piece.height for piece in self._pieces)
+        if rows > MOST:
+            for piece in self._pieces[first:-1]:
+                if not piece.exact:
+                    piece.height = max(1, piece.height * MOST // rows)
         self._measure(first)
 
     def _measure(self, first: int) -> None:
