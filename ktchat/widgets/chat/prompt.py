@@ -12,15 +12,15 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import TextArea
 
 from ktchat.common.text import sanitise
+from ktchat.widgets.chat.prompt_text import PromptText
 
 MAX_CHARACTERS = 400_000
 """A longer paste is cut: it could not fit a context anyway, and the box would crawl."""
 
 
-class Prompt(TextArea):
+class Prompt(PromptText):
     """The text that the person writes."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
