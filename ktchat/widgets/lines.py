@@ -16,6 +16,7 @@ from textual.style import Style
 Action = tuple[str, tuple[object, ...]]
 """A clickable spot: the name of an action of the widget, and its arguments."""
 
+_SOURCE = "source"
 _CHUNK = re.compile(r"\S+\s*|\s+")
 _NOT_AT_START = frozenset(
     "、。，．：；！？）］｝」』】》〉”’…・ーぁぃぅぇぉっゃゅょァィゥェォッャュョ%‰°"
@@ -46,6 +47,11 @@ def styled(text: str, style: str = "", action: Action | None = None) -> Content:
     """Literal text in one style (a component class such as `.dim`), clickable with an `action`."""
     content = Content.styled(text, style) if style else Content(text)
     return content.stylize(Style.from_meta({"@click": action})) if action else content
+
+
+def copied_as(content: Content, source: str, number: int) -> Content:
+    """Text that stands for another, which a copy has in its place; `number` tells it from its neighbours."""
+    return content.stylize(Style.from_meta({_SOURCE: (number, source)}))
 
 
 def wrap(content: Content, width: int) -> list[Line]:
@@ -97,6 +103,7 @@ def ends(left: Content, right: Content, width: int) -> Content:
 def copied(lines: Sequence[Line], start: int, start_x: int, end: int, end_x: int) -> str:
     """The text from character `start_x` of line `start` to `end_x` of line `end`, undecorated."""
     parts: list[str] = []
+    last: object = None  # what stood for another text at the end of the row above
     for number in range(max(0, start), min(end, len(lines) - 1) + 1):
         line = lines[number]
         text = line.content.plain
@@ -105,8 +112,34 @@ def copied(lines: Sequence[Line], start: int, start_x: int, end: int, end_x: int
         low = max(line.gutter, start_x if number == start else 0)
         high = min(end_x, len(text)) if number == end else len(text)
         parts.append(line.joint if parts else "")
-        parts.append(text[low:high].rstrip())
+        known = last if line.joint != "\n" else None
+        undecorated, last = _with_sources(line.content, low, high, known)
+        parts.append(undecorated.rstrip())
     return "".join(parts)
+
+
+def _with_sources(content: Content, low: int, high: int, known: object) -> tuple[str, object]:
+    """Part of a row, with the sources of what stands for another text.
+
+    `known`: what stood there at the end of the row above and goes on here; the other of the two is that of this row.
+    """
+    text = content.plain
+    marks = sorted(
+        (span.start, span.end, span.style.meta[_SOURCE])
+        for span in content.spans
+        if isinstance(span.style, Style) and _SOURCE in span.style.meta
+    )
+    parts: list[str] = []
+    last: object = None
+    for begin, stop, mark in marks:
+        if stop <= low or begin >= high:
+            continue
+        parts.append(text[low:begin])
+        if not (mark == known and not text[low:begin].strip()):
+            parts.append(mark[1])
+        low, last = max(low, stop), mark if stop >= len(text) else None
+    parts.append(text[low:high])
+    return "".join(parts), last
 
 
 def _breaks(text: str, width: int) -> Iterator[int]:

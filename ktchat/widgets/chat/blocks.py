@@ -16,13 +16,15 @@ from textual.content import Content, Span
 from textual.style import Style
 
 from ktchat.widgets.chat.code import chunks, coloured
+from ktchat.widgets.chat.latex import unicode_of
 from ktchat.widgets.chat.table import natural_widths, table
-from ktchat.widgets.lines import BLANK, Line, ends, fold, indent, styled, wrap
+from ktchat.widgets.lines import BLANK, Line, copied_as, ends, fold, indent, styled, wrap
 
 if TYPE_CHECKING:
     from markdown_it.tree import SyntaxTreeNode
 
 BULLETS = ("•", "◦", "▪")
+TO_DO, DONE = "☐ ", "☑ "
 WRAPPED = "»"
 """Stands before a row of code that goes on from the row above. Every console's font has it."""
 _CODE = ("fence", "code_block")
@@ -108,7 +110,9 @@ class _Renderer:
         return lines
 
     def item(self, node: SyntaxTreeNode, width: int) -> list[Line]:
-        if node.info:
+        if "done" in node.meta:
+            mark = DONE if node.meta["done"] else TO_DO
+        elif node.info:
             mark = f"{node.info}{node.markup} "
         else:
             mark = f"{BULLETS[max(0, self._depth - 1) % len(BULLETS)]} "
@@ -127,6 +131,10 @@ class _Renderer:
             lines.extend(_code_rows(chunk, code.language, width))
         return lines
 
+    def math(self, node: SyntaxTreeNode, width: int) -> list[Line]:
+        formula = _formula(node)
+        return wrap(formula, width) if formula else wrap(Content(node.markup), width)
+
     def table(self, node: SyntaxTreeNode, width: int) -> list[Line]:
         rows, align = _cells(node)
         return table(rows, align, width, self._natural)
@@ -143,6 +151,7 @@ _BLOCKS: dict[str, Callable[[_Renderer, SyntaxTreeNode, int], list[Line]]] = {
     "fence": _Renderer.code,
     "code_block": _Renderer.code,
     "table": _Renderer.table,
+    "math_block": _Renderer.math,
 }
 
 
@@ -194,12 +203,27 @@ def _inline(nodes: list[SyntaxTreeNode], at: int, texts: list[str], spans: list[
         elif node.type != "image" and node.children:
             at = _inline(node.children, at, texts, spans)
         elif not node.is_nested:
-            text = f"[{node.content or 'image'}]" if node.type == "image" else node.content
+            formula = _formula(node) if node.type == "math" else None
+            text = formula.plain if formula else _text(node)
             texts.append(text)
             at += len(text)
+            if formula:
+                spans.extend(Span(start, at, span.style) for span in formula.spans)
         if at > start:
             spans.extend(Span(start, at, style) for style in _styles(node))
     return at
+
+
+def _text(node: SyntaxTreeNode) -> str:
+    if node.type == "image":
+        return f"[{node.content or 'image'}]"
+    return node.markup if node.type == "math" else node.content
+
+
+def _formula(node: SyntaxTreeNode) -> Content | None:
+    """A formula in Unicode that is copied as its source; None: there is no Unicode for it."""
+    text = unicode_of(node.content)
+    return copied_as(Content(text), node.markup, node.meta["at"]) if text else None
 
 
 def _styles(node: SyntaxTreeNode) -> list[str | Style]:

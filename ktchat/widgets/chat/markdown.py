@@ -8,17 +8,14 @@ grow with the reply. What a block looks like is in `blocks`.
 from __future__ import annotations
 
 import re
-from functools import cache
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from ktchat.widgets.chat.blocks import Code
 from ktchat.widgets.chat.cutting import Opening, cut_markdown
 from ktchat.widgets.chat.long_text import LongText, Piece
+from ktchat.widgets.chat.rules import parser
 from ktchat.widgets.chat.section import Section
 from ktchat.widgets.lines import Line
-
-if TYPE_CHECKING:
-    from markdown_it import MarkdownIt
 
 CODES = 10_000
 """Numbers of code blocks that each piece has for its own."""
@@ -127,14 +124,3 @@ class Document(LongText):
 
 def _ends_with_heading(text: str) -> bool:
     return text.rstrip().rpartition("\n")[2].lstrip(" ").startswith("#")
-
-
-@cache
-def parser() -> MarkdownIt:
-    """The parser of all Markdown that is shown."""
-    from markdown_it import MarkdownIt  # imported with the first reply, not with the first frame
-
-    parser = MarkdownIt("gfm-like", {"html": False})
-    if parser.linkify is not None:  # a bare `config.py` is no link
-        parser.linkify.set({"fuzzy_link": False, "fuzzy_email": False, "fuzzy_ip": False})
-    return parser
