@@ -30,9 +30,10 @@ from ktchat.common.settings import SettingsFile
 from ktchat.context import AppContext
 from ktchat.library.downloads import Downloads
 from ktchat.screens.chat.chat import ChatScreen
+from ktchat.screens.dialogs.command_dialog import open_commands
 from ktchat.terminal.driver import TerminalDriver
 from ktchat.terminal.hang_up import watch_terminal
-from ktchat.themes import DARK, THEMES
+from ktchat.themes import DARK, THEMES, theme_for
 
 if TYPE_CHECKING:
     from ktchat.session.chat import Engine
@@ -55,7 +56,6 @@ class KtchatApp(App[None]):
 
     CSS_PATH = Path(__file__).with_name("ktchat.tcss")
     TITLE = "ktchat"
-    ENABLE_COMMAND_PALETTE = True
     CLOSE_TIMEOUT = 1.0
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+c", "interrupt", "Copy, stop, quit", show=False, priority=True),
@@ -107,6 +107,7 @@ class KtchatApp(App[None]):
 
     def on_mount(self) -> None:
         """The first start begins with the wizard, unless a model was named."""
+        self.theme = self.theme if self.is_headless else theme_for(self.theme, self.console)
         if not self._model and not self.context.settings.settings.setup_done:
             self.action_setup()
 
@@ -144,7 +145,7 @@ class KtchatApp(App[None]):
         await opening
         with contextlib.suppress(KtchatError):  # without a history the prompt works too
             screen.prompt.earlier = await store.call(store.recent_prompts)
-        self.watch(self, "theme", self._theme_changed, init=False)
+        self.watch(self, "theme", lambda theme: self.context.remember(theme=theme), init=False)
         self.run_worker(screen.downloads.follow(), group="downloads", exit_on_error=False)
         self.run_worker(index(store), group="index", exit_on_error=False)
         await asyncio.to_thread(_import_rest)
@@ -171,7 +172,11 @@ class KtchatApp(App[None]):
                 "Set up", "This machine, and a model that suits it", self.action_setup
             )
         yield SystemCommand("Theme", "Dark, light, 16 colours and more", self.action_change_theme)
-        yield SystemCommand("Quit", "Everything is saved (Ctrl+Q)", self.action_quit)
+        yield SystemCommand("Quit", "Everything is saved", self.action_quit)
+
+    def action_command_palette(self) -> None:
+        """Every command, with its key."""
+        open_commands(self)
 
     def action_setup(self) -> None:
         """The wizard: this machine, a model, getting it."""
@@ -182,9 +187,6 @@ class KtchatApp(App[None]):
     def action_open_arrived(self) -> None:
         """Open the model that was downloaded last."""
         self.chat_screen.downloads.open(self.chat_screen.downloads.arrived)
-
-    def _theme_changed(self, theme: str) -> None:
-        self.context.remember(theme=theme)
 
     async def action_interrupt(self) -> None:
         """Ctrl+C: copy a selection, else stop the reply, else (twice) quit."""

@@ -33,7 +33,7 @@ def commands(screen: ChatScreen) -> Iterator[SystemCommand]:
     for key in KEYS:
         if key.action and not key.action.startswith("app.") and thinking.offers(key.action):
             title = key.name[:1].upper() + key.name[1:]
-            yield SystemCommand(title, f"{key.help} ({key.shown})", run(f"screen.{key.action}"))
+            yield SystemCommand(title, key.help, run(f"screen.{key.action}"))
     for preset, words in presets.offered(screen.context.settings):
         yield SystemCommand(preset.title, words, partial(later, screen.models.change, preset))
     for policy, words in OVERFLOW.items():

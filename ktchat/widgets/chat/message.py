@@ -27,7 +27,6 @@ from ktchat.widgets.chat.palette import Palette
 from ktchat.widgets.chat.rows import Part, Rows
 from ktchat.widgets.lines import Line, ends, styled
 
-DIM = RichStyle(dim=True)
 MARGIN = 1
 """Empty cells at both sides."""
 
@@ -205,13 +204,12 @@ class MessageView(Widget, can_focus=True):
         row, selection = rows[y], self.text_selection
         if selection is not None:
             return self._strip(row, y, width, selection)
-        known = self._strips.get(y)
-        if known is None or known[0] is not row:
-            known = self._strips[y] = row, self._strip(row, y, width, None)
+        if y not in self._strips or self._strips[y][0] is not row:
+            self._strips[y] = row, self._strip(row, y, width, None)
         self._strips.move_to_end(y)
         if len(self._strips) > STRIPS:
             self._strips.popitem(last=False)
-        return known[1]
+        return self._strips[y][1]
 
     def _settle_rows(self) -> None:
         """A height was guessed wrong, and nothing was left to make up for it."""
@@ -237,7 +235,11 @@ class MessageView(Widget, can_focus=True):
         fill = base + self._style(line.fill) if line.fill else base
         strip = Strip(segments).crop_extend(0, width - MARGIN, fill.rich_style)
         strip = strip.extend_cell_length(width, base.rich_style)
-        return strip.apply_style(DIM) if self.unread else strip
+        if not self.unread:
+            return strip
+        grey = (base + self._style(".unread")).rich_style  # one colour, not a share of each
+        dim = RichStyle(color=grey.color, bold=False, dim=grey.dim)
+        return Strip([*Segment.apply_style(strip, post_style=dim)])
 
     def _style(self, style: str | Style) -> Style:
         """The meaning of a component class of the palette, written `.code`."""
@@ -248,13 +250,9 @@ class MessageView(Widget, can_focus=True):
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
         rows = self.rows(self._width)
         start, end = selection.start, selection.end
-        text = rows.text(
-            start.y if start else 0,
-            start.x if start else 0,
-            end.y if end else len(rows) - 1,
-            end.x if end else 1 << 30,
-        )
-        return text, "\n"
+        first = (start.y, start.x) if start else (0, 0)
+        last = (end.y, end.x) if end else (len(rows) - 1, 1 << 30)
+        return rows.text(*first, *last), "\n"
 
     def selection_updated(self, selection: Selection | None) -> None:
         self._strips.clear()

@@ -75,7 +75,7 @@ class Prompt(PromptText):
 
     def show_tokens(self, words: str, warning: bool = False) -> None:
         """Show what the text takes of the context, in the border below it; empty: nothing."""
-        self.border_subtitle = Content.styled(words, "$warning" if warning else "$foreground 55%")
+        self.border_subtitle = Content.styled(words, "$warning" if warning else "$foreground 70%")
 
     def remember(self, text: str) -> None:
         """Add what was sent to the history."""
