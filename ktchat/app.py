@@ -30,7 +30,7 @@ from ktchat.common.settings import SettingsFile
 from ktchat.context import AppContext
 from ktchat.library.downloads import Downloads
 from ktchat.screens.chat.chat import ChatScreen
-from ktchat.screens.dialogs.command_dialog import open_commands
+from ktchat.screens.chat.command_dialog import open_commands
 from ktchat.terminal.driver import TerminalDriver
 from ktchat.terminal.hang_up import watch_terminal
 from ktchat.themes import DARK, THEMES, theme_for

@@ -111,17 +111,16 @@ def copied(lines: Sequence[Line], start: int, start_x: int, end: int, end_x: int
             continue  # nothing but decoration
         low = max(line.gutter, start_x if number == start else 0)
         high = min(end_x, len(text)) if number == end else len(text)
-        parts.append(line.joint if parts else "")
         known = last if line.joint != "\n" else None
-        undecorated, last = _with_sources(line.content, low, high, known)
-        parts.append(undecorated.rstrip())
+        undecorated, last, goes_on = _with_sources(line.content, low, high, known)
+        parts += [line.joint if parts and not goes_on else "", undecorated.rstrip()]
     return "".join(parts)
 
 
-def _with_sources(content: Content, low: int, high: int, known: object) -> tuple[str, object]:
-    """Part of a row, with the sources of what stands for another text.
+def _with_sources(content: Content, low: int, high: int, known: object) -> tuple[str, object, bool]:
+    """Part of a row with the sources of what stands for another text, what does so at its end, and whether it began above.
 
-    `known`: what stood there at the end of the row above and goes on here; the other of the two is that of this row.
+    `known`: what did so at the end of the row above.
     """
     text = content.plain
     marks = sorted(
@@ -131,15 +130,17 @@ def _with_sources(content: Content, low: int, high: int, known: object) -> tuple
     )
     parts: list[str] = []
     last: object = None
+    goes_on = False
     for begin, stop, mark in marks:
         if stop <= low or begin >= high:
             continue
-        parts.append(text[low:begin])
-        if not (mark == known and not text[low:begin].strip()):
-            parts.append(mark[1])
+        if mark == known and begin <= low and not parts:
+            goes_on = True
+        else:
+            parts += [text[low:begin], mark[1]]
         low, last = max(low, stop), mark if stop >= len(text) else None
     parts.append(text[low:high])
-    return "".join(parts), last
+    return "".join(parts), last, goes_on
 
 
 def _breaks(text: str, width: int) -> Iterator[int]:

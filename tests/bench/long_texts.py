@@ -31,7 +31,10 @@ END = "the very end"
 
 ITEM = "- **item** with `code` and some more words that make it a line, see <https://example.com>\n"
 ROW = "| a cell | 12.5 | some words in the third cell | `code` |\n"
-PROSE = "A paragraph with **bold** words and *others*, which is as long as paragraphs are in replies. " * 4
+PROSE = (
+    "A paragraph with **bold** words and *others*, which is as long as paragraphs are in replies. "
+    * 4
+)
 CODE = "    value = compute(number, 'text')  # and a comment behind it\n"
 CHINESE = "混合专家模型的每一层只选择少数专家，因此大部分权重不会被读取。" * 6 + "\n\n"
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-PATIENCE = 15.0
+PATIENCE = 120.0
 """Seconds after which it is certain that something does not come."""
 
 IDLE_SECONDS = 0.035

@@ -18,7 +18,9 @@ FEW = ["ansi-dark", "ansi-light", "no colour", f"no colour, {LIGHT}"]
 
 
 @pytest.fixture(params=FEW)
-async def run(request: pytest.FixtureRequest, start: Start, monkeypatch: pytest.MonkeyPatch) -> Running:
+async def run(
+    request: pytest.FixtureRequest, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> Running:
     """The program in a terminal of few colours, or of none."""
     colours = request.param in ("ansi-dark", "ansi-light")
     if not colours:

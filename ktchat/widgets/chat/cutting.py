@@ -80,7 +80,9 @@ def _sizes(text: str) -> tuple[int, int] | None:
         return SIZE, LIMIT
     parts = text[:LIMIT].split("\n", 3 * LINES)
     size = sum(map(len, parts[:LINES])) + LINES
-    return min(SIZE, size), min(LIMIT, len(text)) if lines < 3 * LINES else len(text[:LIMIT]) - len(parts[-1])
+    return min(SIZE, size), min(LIMIT, len(text)) if lines < 3 * LINES else len(text[:LIMIT]) - len(
+        parts[-1]
+    )
 
 
 def _cut_line(text: str) -> tuple[int, Opening]:
@@ -96,7 +98,11 @@ def _cut_line(text: str) -> tuple[int, Opening]:
 
 def _joins(char: str) -> bool:
     """Whether a character belongs to what is beside it: marks, joiners, halves of flags."""
-    return unicodedata.category(char)[0] in "MC" or "\U0001f1e6" <= char <= "\U0001f1ff" or "\U0001f3fb" <= char <= "\U0001f3ff"
+    return (
+        unicodedata.category(char)[0] in "MC"
+        or "\U0001f1e6" <= char <= "\U0001f1ff"
+        or "\U0001f3fb" <= char <= "\U0001f3ff"
+    )
 
 
 _Code = tuple[int, int, Opening]

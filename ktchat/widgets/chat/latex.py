@@ -22,20 +22,113 @@ MAX_FRACTIONS = 2
 """Fractions within fractions."""
 
 _TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|\s+|.", re.DOTALL)
-_SPACES = {r"\,": " ", r"\;": " ", r"\:": " ", r"\ ": " ", r"\quad": "  ", r"\qquad": "   ", "~": " "}
+_SPACES = {
+    r"\,": " ",
+    r"\;": " ",
+    r"\:": " ",
+    r"\ ": " ",
+    r"\quad": "  ",
+    r"\qquad": "   ",
+    "~": " ",
+}
 _NOTHING = frozenset(
-    r"\left \right \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr \biggl \biggr \middle \! \displaystyle \textstyle "
-    r"\limits \nolimits \scriptstyle \boxed \mathstrut \nonumber".split()
+    [
+        r"\left",
+        r"\right",
+        r"\big",
+        r"\Big",
+        r"\bigg",
+        r"\Bigg",
+        r"\bigl",
+        r"\bigr",
+        r"\Bigl",
+        r"\Bigr",
+        r"\biggl",
+        r"\biggr",
+        r"\middle",
+        r"\!",
+        r"\displaystyle",
+        r"\textstyle",
+        r"\limits",
+        r"\nolimits",
+        r"\scriptstyle",
+        r"\boxed",
+        r"\mathstrut",
+        r"\nonumber",
+    ]
 )
 _FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp lim limsup liminf max min sup inf arg "
-    "argmax argmin det dim ker deg gcd hom Pr mod softmax sign rank tr diag".split()
+    [
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "log",
+        "ln",
+        "lg",
+        "exp",
+        "lim",
+        "limsup",
+        "liminf",
+        "max",
+        "min",
+        "sup",
+        "inf",
+        "arg",
+        "argmax",
+        "argmin",
+        "det",
+        "dim",
+        "ker",
+        "deg",
+        "gcd",
+        "hom",
+        "Pr",
+        "mod",
+        "softmax",
+        "sign",
+        "rank",
+        "tr",
+        "diag",
+    ]
 )
 _UPRIGHT = frozenset(
-    r"\text \textrm \textnormal \mathrm \mathit \operatorname \operatorname* \mathsf \mbox \mathop \mathnormal "
-    r"\mathtt \texttt".split()
+    [
+        r"\text",
+        r"\textrm",
+        r"\textnormal",
+        r"\mathrm",
+        r"\mathit",
+        r"\operatorname",
+        r"\operatorname*",
+        r"\mathsf",
+        r"\mbox",
+        r"\mathop",
+        r"\mathnormal",
+        r"\mathtt",
+        r"\texttt",
+    ]
 )
-_ALPHABETS = frozenset(r"\mathbb \mathcal \mathfrak \mathbf \mathscr \boldsymbol \bm \textbf".split())
+_ALPHABETS = frozenset(
+    [
+        r"\mathbb",
+        r"\mathcal",
+        r"\mathfrak",
+        r"\mathbf",
+        r"\mathscr",
+        r"\boldsymbol",
+        r"\bm",
+        r"\textbf",
+    ]
+)
 _LITERAL = {rf"\{char}": char for char in "{}%$#_&"} | {r"\|": "‖", "'": "′", "-": "−", "*": "∗"}
 _MORE = {
     r"\dots": "…", r"\ldots": "…", r"\lVert": "‖", r"\rVert": "‖", r"\lt": "<", r"\gt": ">", r"\bmod": " mod ",
@@ -73,7 +166,7 @@ class _Reader:
     """Reads tokens from the left to the right."""
 
     def __init__(self, tokens: list[str]) -> None:
-        from unicodeit import data  # a table of thousands, wanted with the first formula
+        from unicodeit import data  # type: ignore[import-untyped]  # a table of thousands, wanted with the first formula
 
         self._tokens, self._at = tokens, 0
         self._symbols: dict[str, str] = _table(data)
@@ -161,7 +254,9 @@ class _Reader:
                 level += {"{": 1, "}": -1}.get(token, 0)
                 self._at += 1
             inside = self._tokens[start : self._at - 1]
-            if any(part[0] == "\\" and part not in _LITERAL and part not in _SPACES for part in inside):
+            if any(
+                part[0] == "\\" and part not in _LITERAL and part not in _SPACES for part in inside
+            ):
                 raise _NoUnicode
             return "".join(part.lstrip("\\") for part in inside)
         return self._item(token, depth + 1, fractions)
@@ -179,7 +274,9 @@ class _Reader:
             raise _NoUnicode
         above = self._argument(depth, fractions + 1).strip()
         below = self._argument(depth, fractions + 1).strip()
-        if len(above) == len(below) == 1 and (one := self._symbols.get(rf"\sfrac{{{above}}}{{{below}}}")):
+        if len(above) == len(below) == 1 and (
+            one := self._symbols.get(rf"\sfrac{{{above}}}{{{below}}}")
+        ):
             return one
         line = f"{_bracketed(above)}/{_bracketed(below)}"
         return line if self._ends_here() else f"({line})"
@@ -198,7 +295,10 @@ class _Reader:
         """Letters of another alphabet; bold ones stay as they are where Unicode has none."""
         bold = command in (r"\boldsymbol", r"\bm", r"\textbf")
         name = r"\mathbf" if bold else command
-        letters = [self._symbols.get(f"{name}{{{char}}}", char if name == r"\mathbf" else "") for char in text]
+        letters = [
+            self._symbols.get(f"{name}{{{char}}}", char if name == r"\mathbf" else "")
+            for char in text
+        ]
         if not all(letters):
             raise _NoUnicode
         return "".join(letters)
@@ -223,7 +323,7 @@ class _Reader:
         return self._peek().isspace()
 
     def _is_operator(self, token: str, part: str) -> bool:
-        return token[0] == "\\" and len(part) == 1 and unicodedata.category(part) in ("Sm", "Po")
+        return token[0] == "\\" and len(part) == 1 and unicodedata.category(part) == "Sm"
 
 
 def _bracketed(text: str) -> str:

@@ -220,13 +220,13 @@ class LongText:
         """Lay out a piece; a guess on the side away from the reader makes up for the difference."""
         piece = self._pieces[number]
         spare = piece.height - len(self._laid(number))
-        upwards = self._seen >= number
+        upwards = self._seen > number
         below = range(number + 1, len(self._pieces))
         above = range(number - 1, -1, -1)
         # Where the reader came from above or below, what is there stays; a leap may move either side.
-        leapt = abs(self._seen - number) > FEW
-        sides = (above, below) if upwards else (below, above)
-        sides = sides if leapt else sides[:1]
+        leapt = self._seen == number or abs(self._seen - number) > FEW
+        both = [above, below] if upwards else [below, above]
+        sides = both if leapt else both[:1]
         changed = number
         for side in sides:
             for other in side:

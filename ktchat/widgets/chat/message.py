@@ -24,7 +24,7 @@ from textual.style import Style
 from textual.widget import Widget
 
 from ktchat.widgets.chat.palette import Palette
-from ktchat.widgets.chat.rows import Part, Rows
+from ktchat.widgets.chat.rows import RowPart, Rows
 from ktchat.widgets.lines import Line, ends, styled
 
 MARGIN = 1
@@ -98,7 +98,7 @@ class MessageView(Widget, can_focus=True):
         """The two ends of the header row."""
         raise NotImplementedError
 
-    def body(self, width: int) -> Sequence[Part]:
+    def body(self, width: int) -> Sequence[RowPart]:
         """What stands below the header: rows, and texts that are laid out where they are seen."""
         raise NotImplementedError
 

@@ -12,7 +12,6 @@ from textual.expand_tabs import expand_tabs_inline
 from textual.strip import Strip
 from textual.widgets import TextArea
 
-
 from ktchat.widgets import graphemes
 from ktchat.widgets.chat.wrapping import PromptDocument, PromptNavigator, PromptWrapping
 

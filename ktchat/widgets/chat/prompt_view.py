@@ -11,7 +11,7 @@ from ktchat.store.conversation import Turn
 from ktchat.store.tree import Part, Place
 from ktchat.widgets.chat.message import actions
 from ktchat.widgets.chat.plain import PlainText
-from ktchat.widgets.chat.rows import Part
+from ktchat.widgets.chat.rows import RowPart
 from ktchat.widgets.chat.turn_view import ALONE, TurnView
 from ktchat.widgets.formats import clock, counted
 from ktchat.widgets.lines import BLANK, Line, styled
@@ -36,13 +36,11 @@ class PromptView(TurnView):
             clock(self.turn.created), ".dim"
         )
 
-    def body(self, width: int) -> Sequence[Part]:
+    def body(self, width: int) -> Sequence[RowPart]:
         rows = self._text.beginning(width, MAX_PROMPT_ROWS)
         if len(rows) > MAX_PROMPT_ROWS:
             size = counted(len(self.turn.raw_prompt), "character")
-            rows[MAX_PROMPT_ROWS:] = [
-                Line(styled(f"the message goes on: {size} in all", ".note"))
-            ]
+            rows[MAX_PROMPT_ROWS:] = [Line(styled(f"the message goes on: {size} in all", ".note"))]
         return [[*rows, BLANK]]
 
     def copy_text(self) -> str:

@@ -19,7 +19,7 @@ from ktchat.store.tree import Part, Place
 from ktchat.widgets.chat.markdown import Document
 from ktchat.widgets.chat.message import actions
 from ktchat.widgets.chat.plain import PlainText
-from ktchat.widgets.chat.rows import Part
+from ktchat.widgets.chat.rows import RowPart
 from ktchat.widgets.chat.turn_view import ALONE, TurnView
 from ktchat.widgets.formats import counted, first_token, whole_seconds
 from ktchat.widgets.lines import BLANK, Line, indent, styled, wrap
@@ -191,9 +191,9 @@ class ReplyView(TurnView):
             parts += filter(None, [words.restored(figures)])
         return styled(" · ".join(parts), ".dim")
 
-    def body(self, width: int) -> Sequence[Part]:
+    def body(self, width: int) -> Sequence[RowPart]:
         above = [_note(notice) for notice in self._notices]
-        parts: list[Part] = [above]
+        parts: list[RowPart] = [above]
         if self._thinking:
             mark = "▾" if self.unfolded else "▸"
             title = styled(f"{mark} {self._thinking_title()}", ".note", ("fold", ()))

@@ -8,7 +8,7 @@ from typing import overload
 from ktchat.widgets.chat.long_text import LongText
 from ktchat.widgets.lines import Line, copied
 
-Part = list[Line] | LongText
+RowPart = list[Line] | LongText
 
 MANY = 5_000
 """Rows up to which a copy is what the screen shows; of more, texts that were not looked at are copied as their source."""
@@ -17,8 +17,8 @@ MANY = 5_000
 class Rows(Sequence[Line]):
     """Parts one below the other, at a width that they all have by now."""
 
-    def __init__(self, parts: Sequence[Part] = (), width: int = 0) -> None:
-        self._parts: list[tuple[int, int, Part]] = []  # first row, rows
+    def __init__(self, parts: Sequence[RowPart] = (), width: int = 0) -> None:
+        self._parts: list[tuple[int, int, RowPart]] = []  # first row, rows
         self._length = 0
         for part in parts:
             rows = part.height(width) if isinstance(part, LongText) else len(part)
@@ -52,8 +52,10 @@ class Rows(Sequence[Line]):
         for first, rows, part in self._parts:
             low, high = max(0, start - first), min(end - first, rows - 1)
             if low <= high:
-                lines = isinstance(part, list)
-                texts.append(copied(part, low, 0, high, 1 << 30) if lines else part.source_of(low, high))
+                if isinstance(part, LongText):
+                    texts.append(part.source_of(low, high))
+                else:
+                    texts.append(copied(part, low, 0, high, 1 << 30))
         return "\n".join(texts)
 
     def settle(self) -> int:

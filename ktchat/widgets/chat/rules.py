@@ -35,8 +35,8 @@ def parser() -> MarkdownIt:
     if parser.linkify is not None:  # a bare `config.py` is no link
         parser.linkify.set({"fuzzy_link": False, "fuzzy_email": False, "fuzzy_ip": False})
     parser.inline.ruler.before("escape", "math", _inline)
-    others = {"alt": ["paragraph", "reference", "blockquote", "list"]}
-    parser.block.ruler.before("fence", "math_block", _block, others)
+    alternatives = ["paragraph", "reference", "blockquote", "list"]
+    parser.block.ruler.before("fence", "math_block", _block, {"alt": alternatives})
     parser.core.ruler.after("inline", "tasks", _tasks)
     return parser
 
@@ -77,10 +77,12 @@ def _end_of_dollars(source: str, at: int) -> int:
     inside, after = source[at + 1 : end], source[end + 1 : end + 2]
     if end < 0 or inside[-1].isspace() or inside[-1] == "\\" or "\n" in inside or "`" in inside:
         return 0
-    if after.isalnum() or after in ("_", "(", "{", "$") and after:
+    if after.isalnum() or (after in ("_", "(", "{", "$") and after):
         return 0
-    wordy = " " in inside or inside[0].isdigit() and not inside.isalnum() and not _MATHS.search(inside)
-    if (wordy and not _MATHS.search(inside)) or _VARIABLE.match(inside) and "\\" not in inside:
+    wordy = " " in inside or (
+        inside[0].isdigit() and not inside.isalnum() and not _MATHS.search(inside)
+    )
+    if (wordy and not _MATHS.search(inside)) or (_VARIABLE.match(inside) and "\\" not in inside):
         return 0
     return end + 1
 

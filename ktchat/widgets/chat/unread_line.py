@@ -13,7 +13,7 @@ from textual.widget import Widget
 from ktchat.store.conversation import EVERYTHING, Compaction, Conversation
 from ktchat.widgets.chat.message import MessageView, actions
 from ktchat.widgets.chat.plain import PlainText
-from ktchat.widgets.chat.rows import Part
+from ktchat.widgets.chat.rows import RowPart
 from ktchat.widgets.chat.turn_view import TurnView
 from ktchat.widgets.formats import counted
 from ktchat.widgets.lines import BLANK, Line, styled
@@ -45,7 +45,7 @@ class UnreadLine(MessageView):
         button = actions(("bring back", "bring_back")) if number else Content("")
         return styled(f"── {words} ──", ".note"), button
 
-    def body(self, width: int) -> Sequence[Part]:
+    def body(self, width: int) -> Sequence[RowPart]:
         if not self._text:
             return [[BLANK]]
         mark = "▾" if self._unfolded else "▸"
