@@ -38,7 +38,7 @@ def test_every_row_of_a_long_text_is_there_once_and_in_order(piece: str) -> None
     document = Document(text_of(piece, 1500))
     assert document.pieces > 5
     words = "".join(plain(document, 90)).split()
-    numbers = [word for word in re.findall(r"#\d{5}", "".join(words))]
+    numbers = re.findall(r"#\d{5}", "".join(words))
     assert numbers == [f"#{n:05d}" for n in range(1500)]
 
 

@@ -11,6 +11,18 @@ import unicodedata
 from functools import lru_cache
 
 from ktchat.common.text import sanitise
+from ktchat.widgets.chat.latex_commands import (
+    ALPHABETS,
+    CLOSE,
+    ENDS,
+    FUNCTIONS,
+    LITERAL,
+    MORE,
+    NOTHING,
+    ODD,
+    SPACES,
+    UPRIGHT,
+)
 
 MAX_SOURCE = 2_000
 """Characters of a formula that is looked at."""
@@ -22,130 +34,9 @@ MAX_FRACTIONS = 2
 """Fractions within fractions."""
 
 _TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|\s+|.", re.DOTALL)
-_SPACES = {
-    r"\,": " ",
-    r"\;": " ",
-    r"\:": " ",
-    r"\ ": " ",
-    r"\quad": "  ",
-    r"\qquad": "   ",
-    "~": " ",
-}
-_NOTHING = frozenset(
-    [
-        r"\left",
-        r"\right",
-        r"\big",
-        r"\Big",
-        r"\bigg",
-        r"\Bigg",
-        r"\bigl",
-        r"\bigr",
-        r"\Bigl",
-        r"\Bigr",
-        r"\biggl",
-        r"\biggr",
-        r"\middle",
-        r"\!",
-        r"\displaystyle",
-        r"\textstyle",
-        r"\limits",
-        r"\nolimits",
-        r"\scriptstyle",
-        r"\boxed",
-        r"\mathstrut",
-        r"\nonumber",
-    ]
-)
-_FUNCTIONS = frozenset(
-    [
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "log",
-        "ln",
-        "lg",
-        "exp",
-        "lim",
-        "limsup",
-        "liminf",
-        "max",
-        "min",
-        "sup",
-        "inf",
-        "arg",
-        "argmax",
-        "argmin",
-        "det",
-        "dim",
-        "ker",
-        "deg",
-        "gcd",
-        "hom",
-        "Pr",
-        "mod",
-        "softmax",
-        "sign",
-        "rank",
-        "tr",
-        "diag",
-    ]
-)
-_UPRIGHT = frozenset(
-    [
-        r"\text",
-        r"\textrm",
-        r"\textnormal",
-        r"\mathrm",
-        r"\mathit",
-        r"\operatorname",
-        r"\operatorname*",
-        r"\mathsf",
-        r"\mbox",
-        r"\mathop",
-        r"\mathnormal",
-        r"\mathtt",
-        r"\texttt",
-    ]
-)
-_ALPHABETS = frozenset(
-    [
-        r"\mathbb",
-        r"\mathcal",
-        r"\mathfrak",
-        r"\mathbf",
-        r"\mathscr",
-        r"\boldsymbol",
-        r"\bm",
-        r"\textbf",
-    ]
-)
-_LITERAL = {rf"\{char}": char for char in "{}%$#_&"} | {r"\|": "‖", "'": "′", "-": "−", "*": "∗"}
-_MORE = {
-    r"\dots": "…", r"\ldots": "…", r"\lVert": "‖", r"\rVert": "‖", r"\lt": "<", r"\gt": ">", r"\bmod": " mod ",
-    r"\lvert": "|", r"\rvert": "|", r"\colon": ":", r"\implies": "⟹", r"\iff": "⟺", r"\tfrac": "", r"\lbrace": "{",
-    r"\rbrace": "}", r"\lbrack": "[", r"\rbrack": "]", r"\backslash": "\\",
-}  # fmt: skip
-_CLOSE = frozenset(["", " ", *"∂∇¬√"])
-"""Behind these no space is wanted."""
-
-_ENDS = frozenset(["", *"+-=,.)]}<>|;:&", r"\right", r"\\", r"\bigr", r"\Bigr"])
-"""What cannot be read as part of a denominator that stands before it."""
-
-_ODD = frozenset("V.<>*∫")
-"""Scripts of unicodeit's that are other characters which look alike."""
 
 
-class _NoUnicode(Exception):
+class _NoUnicodeError(Exception):
     """There is no line for this."""
 
 
@@ -156,7 +47,7 @@ def unicode_of(source: str) -> str | None:
         return None
     try:
         line = _Reader(_TOKEN.findall(source.strip())).sequence("", 0, 0)
-    except _NoUnicode:
+    except _NoUnicodeError:
         return None
     line = re.sub(r" {4,}", "   ", sanitise(line)).strip()
     return line or None
@@ -171,12 +62,12 @@ class _Reader:
         self._tokens, self._at = tokens, 0
         self._symbols: dict[str, str] = _table(data)
         self._marks = dict(data.COMBININGMARKS)
-        self._scripts = {k: v for k, v in data.SUBSUPERSCRIPTS if k[1] not in _ODD}
+        self._scripts = {k: v for k, v in data.SUBSUPERSCRIPTS if k[1] not in ODD}
 
     def sequence(self, end: str, depth: int, fractions: int) -> str:
         """All up to the token `end`, or up to the end of the source."""
         if depth > MAX_DEPTH:
-            raise _NoUnicode
+            raise _NoUnicodeError
         parts: list[str] = []
         while self._at < len(self._tokens):
             token = self._tokens[self._at]
@@ -184,28 +75,28 @@ class _Reader:
             if token == end:
                 return "".join(parts)
             if token.isspace():
-                parts.append(" " if parts and parts[-1][-1:] not in _CLOSE else "")
+                parts.append(" " if parts and parts[-1][-1:] not in CLOSE else "")
                 continue
             part = self._item(token, depth, fractions)
             if parts and self._is_operator(token, part) and self._spaced():
                 parts.append("" if parts[-1].endswith(" ") else " ")
-            elif parts and token[1:] in _FUNCTIONS and parts[-1][-1:].isalnum():
+            elif parts and token[1:] in FUNCTIONS and parts[-1][-1:].isalnum():
                 parts.append(" ")
             parts.append(part)
-            if token[1:] in _FUNCTIONS and self._peek()[:1].isalnum():
+            if token[1:] in FUNCTIONS and self._peek()[:1].isalnum():
                 parts.append(" ")
         if end:
-            raise _NoUnicode
+            raise _NoUnicodeError
         return "".join(parts)
 
     def _item(self, token: str, depth: int, fractions: int) -> str:
         if token == "{":
             return self.sequence("}", depth + 1, fractions)
         if token in "}&" or token in (r"\\", r"\begin", r"\end"):
-            raise _NoUnicode
+            raise _NoUnicodeError
         if token in "^_":
             return self._script(token, self._argument(depth, fractions))
-        if token in _NOTHING:
+        if token in NOTHING:
             if token in (r"\left", r"\right") and self._peek() == ".":
                 self._at += 1
             return ""
@@ -213,9 +104,9 @@ class _Reader:
             return self._fraction(depth, fractions)
         if token == r"\sqrt":
             return self._root(depth, fractions)
-        if token in _UPRIGHT:
+        if token in UPRIGHT:
             return self._argument(depth, fractions, text=token.startswith((r"\text", r"\mbox")))
-        if token in _ALPHABETS:
+        if token in ALPHABETS:
             return self._in_alphabet(token, self._argument(depth, fractions))
         if token in self._marks or token == r"\widehat" or token == r"\widetilde":
             return self._accent(token.replace("wide", ""), self._argument(depth, fractions))
@@ -224,17 +115,17 @@ class _Reader:
         return self._symbol(token)
 
     def _symbol(self, token: str) -> str:
-        if token in _SPACES:
-            return _SPACES[token]
-        if token in _LITERAL:
-            return _LITERAL[token]
+        if token in SPACES:
+            return SPACES[token]
+        if token in LITERAL:
+            return LITERAL[token]
         if token[0] != "\\":
             return token
-        if token[1:] in _FUNCTIONS:
+        if token[1:] in FUNCTIONS:
             return token[1:]
-        symbol = _MORE.get(token) or self._symbols.get(token)
+        symbol = MORE.get(token) or self._symbols.get(token)
         if not symbol:
-            raise _NoUnicode
+            raise _NoUnicodeError
         return symbol
 
     def _argument(self, depth: int, fractions: int, *, text: bool = False) -> str:
@@ -243,21 +134,21 @@ class _Reader:
             self._at += 1
         token = self._peek()
         if not token or token in "}^_&":
-            raise _NoUnicode
+            raise _NoUnicodeError
         self._at += 1
         if text and token == "{":
             start, level = self._at, 1
             while level:
                 token = self._peek()
                 if not token:
-                    raise _NoUnicode
+                    raise _NoUnicodeError
                 level += {"{": 1, "}": -1}.get(token, 0)
                 self._at += 1
             inside = self._tokens[start : self._at - 1]
             if any(
-                part[0] == "\\" and part not in _LITERAL and part not in _SPACES for part in inside
+                part[0] == "\\" and part not in LITERAL and part not in SPACES for part in inside
             ):
-                raise _NoUnicode
+                raise _NoUnicodeError
             return "".join(part.lstrip("\\") for part in inside)
         return self._item(token, depth + 1, fractions)
 
@@ -271,7 +162,7 @@ class _Reader:
 
     def _fraction(self, depth: int, fractions: int) -> str:
         if fractions >= MAX_FRACTIONS:
-            raise _NoUnicode
+            raise _NoUnicodeError
         above = self._argument(depth, fractions + 1).strip()
         below = self._argument(depth, fractions + 1).strip()
         if len(above) == len(below) == 1 and (
@@ -287,7 +178,7 @@ class _Reader:
             self._at += 1
             degree = self._script("^", self.sequence("]", depth + 1, fractions))
             if degree.startswith("^"):
-                raise _NoUnicode
+                raise _NoUnicodeError
         text = self._argument(depth, fractions).strip()
         return f"{degree}√{text if len(text) == 1 or text.isdigit() else f'({text})'}"
 
@@ -300,12 +191,12 @@ class _Reader:
             for char in text
         ]
         if not all(letters):
-            raise _NoUnicode
+            raise _NoUnicodeError
         return "".join(letters)
 
     def _accent(self, command: str, text: str) -> str:
         if len(text) != 1 and command not in (r"\overline", r"\underline"):
-            raise _NoUnicode
+            raise _NoUnicodeError
         return "".join(char + self._marks[command] for char in text)
 
     def _ends_here(self) -> bool:
@@ -314,7 +205,7 @@ class _Reader:
         token = next(rest, "")
         symbol = self._symbols.get(token, "")
         relation = len(symbol) == 1 and unicodedata.category(symbol) == "Sm" and symbol not in "⋅×∗"
-        return token in _ENDS or relation
+        return token in ENDS or relation
 
     def _peek(self) -> str:
         return self._tokens[self._at] if self._at < len(self._tokens) else ""

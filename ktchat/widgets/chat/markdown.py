@@ -54,11 +54,11 @@ class Document(LongText):
         codes = self._section(at).codes
         code = codes[inside]
         text, goes_on = [code.text], inside == len(codes) - 1
-        for at in range(at + 1, self.pieces if goes_on else 0):
-            opening = self._pieces[at].opening
+        for later in range(at + 1, self.pieces if goes_on else 0):
+            opening = self._pieces[later].opening
             if opening.kind != "code":
                 break
-            section = self._section(at)
+            section = self._section(later)
             text += [opening.joint, section.codes[0].text]
             if section.blocks > 1:
                 break
