@@ -1,4 +1,4 @@
-"""Characters as people see them: an emoji of several code points, a flag or a letter with its accents is one.
+"""Characters as people see them: an emoji of several code points, a flag or a character with its accents is one.
 
 The clusters are Rich's, so that what is moved over is as wide as what is drawn, with the halves of flags put together.
 """

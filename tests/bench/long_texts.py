@@ -176,8 +176,8 @@ async def typing(keys: int) -> dict[str, object]:
 async def key_to_frame(pilot: Pilot[None], prompt: Prompt, number: int) -> float:
     """Milliseconds from a key to the end of the frame with what it did."""
     length, screen = len(prompt.text), pilot.app.screen
-    letter = "abc"[number % 3]
-    key = events.Key("backspace", None) if number % 4 == 3 else events.Key(letter, letter)
+    char = "abc"[number % 3]
+    key = events.Key("backspace", None) if number % 4 == 3 else events.Key(char, char)
     start = time.perf_counter()
     pilot.app.post_message(key)
     while len(prompt.text) == length or screen._dirty_widgets or screen._layout_required:

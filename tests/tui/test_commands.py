@@ -1,4 +1,4 @@
-"""The palette: one row a command, its key at the right, found by a few letters."""
+"""The palette: one row a command, its key at the right, found by a few characters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_usual_ones_come_first_then_those_used_most() -> None:
     ]
 
 
-def test_a_few_letters_find_a_command_and_words_its_help() -> None:
+def test_a_few_characters_find_a_command_and_words_its_help() -> None:
     commands = [command("Copy code", "The last block"), command("New session"), command("Continue")]
     assert [one.title for one, _ in found(commands, "nws")] == ["New session"]
     assert [one.title for one, _ in found(commands, "block")] == ["Copy code"]
@@ -55,7 +55,7 @@ async def test_what_was_chosen_is_done_and_remembered(start: Start) -> None:
     await run.until(lambda: usage.commands_used().get("Rename") == 1)
 
 
-async def test_letters_that_mean_nothing_are_answered(start: Start) -> None:
+async def test_characters_that_mean_nothing_are_answered(start: Start) -> None:
     run = await start(size=(40, 12))
     await run.press("ctrl+p")
     await run.sees("New session")

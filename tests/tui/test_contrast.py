@@ -129,7 +129,7 @@ async def test_what_lies_over_it_can_be_read(start: Start, theme: str) -> None:
         if key == "ctrl+p":
             await run.type("the")
             await run.pilot.pause()
-            check(run, "palette with letters")
+            check(run, "palette with characters")
         await run.press("escape")
         await run.until(lambda: run.app.screen is run.screen)
 

@@ -1,4 +1,4 @@
-"""All commands, one a row with its key: the usual ones first, then those used most; typing finds them by a few of their letters."""
+"""All commands, one a row with its key: the usual ones first, then those used most; typing finds them by a few of their characters."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def ordered(commands: Iterable[SystemCommand], used: Mapping[str, int]) -> list[
 
 
 def found(commands: Iterable[SystemCommand], text: str) -> list[tuple[SystemCommand, Content]]:
-    """The commands that a few letters mean, the likeliest first, with these letters marked."""
+    """The commands that a few characters mean, the likeliest first, with these characters marked."""
     text = text.strip()
     if not text:
         return [(command, Content(command.title)) for command in commands]
@@ -156,7 +156,7 @@ def found(commands: Iterable[SystemCommand], text: str) -> list[tuple[SystemComm
 
 
 def _in_words(text: str, words: str) -> float:
-    """Words are found as they are written: single letters of a sentence mean nothing."""
+    """Words are found as they are written: single characters of a sentence mean nothing."""
     return 1.0 if text.lower() in words.lower() else 0.0
 
 

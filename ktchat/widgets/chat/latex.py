@@ -183,16 +183,16 @@ class _Reader:
         return f"{degree}√{text if len(text) == 1 or text.isdigit() else f'({text})'}"
 
     def _in_alphabet(self, command: str, text: str) -> str:
-        """Letters of another alphabet; bold ones stay as they are where Unicode has none."""
+        """Characters of another alphabet; bold ones stay as they are where Unicode has none."""
         bold = command in (r"\boldsymbol", r"\bm", r"\textbf")
         name = r"\mathbf" if bold else command
-        letters = [
+        characters = [
             self._symbols.get(f"{name}{{{char}}}", char if name == r"\mathbf" else "")
             for char in text
         ]
-        if not all(letters):
+        if not all(characters):
             raise _NoUnicodeError
-        return "".join(letters)
+        return "".join(characters)
 
     def _accent(self, command: str, text: str) -> str:
         if len(text) != 1 and command not in (r"\overline", r"\underline"):
