@@ -1,7 +1,6 @@
 """The full-screen application: what lives as long as the program does.
 
-It starts and closes the engine and the store, and handles signals and themes. The chat itself is
-`screens.chat`. Nothing heavy is imported before the first frame is on the screen.
+It starts and closes engine and store, and handles signals and themes. Nothing heavy is imported before the first frame.
 """
 
 from __future__ import annotations
@@ -30,9 +29,10 @@ from ktchat.common.settings import SettingsFile
 from ktchat.context import AppContext
 from ktchat.library.downloads import Downloads
 from ktchat.screens.chat.chat import ChatScreen
+from ktchat.screens.chat.command_dialog import open_commands
 from ktchat.terminal.driver import TerminalDriver
 from ktchat.terminal.hang_up import watch_terminal
-from ktchat.themes import DARK, THEMES
+from ktchat.themes import DARK, THEMES, theme_for
 
 if TYPE_CHECKING:
     from ktchat.screens.chat.command import Command
@@ -56,7 +56,6 @@ class KtchatApp(App[None]):
 
     CSS_PATH = Path(__file__).with_name("ktchat.tcss")
     TITLE = "ktchat"
-    ENABLE_COMMAND_PALETTE = True
     CLOSE_TIMEOUT = 1.0
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+c", "interrupt", "Copy, stop, quit", show=False, priority=True),
@@ -94,8 +93,6 @@ class KtchatApp(App[None]):
         """The chat."""
         return self.chat_screen
 
-    # The way in.
-
     def on_load(self) -> None:
         """Before the terminal is changed: from here on signals end the program in order."""
         loop = asyncio.get_running_loop()
@@ -109,6 +106,7 @@ class KtchatApp(App[None]):
 
     def on_mount(self) -> None:
         """The first start begins with the wizard, unless a model was named."""
+        self.theme = theme_for(self.theme, self)
         if not self._model and not self.context.settings.settings.setup_done:
             self.action_setup()
 
@@ -160,15 +158,17 @@ class KtchatApp(App[None]):
         except KtchatError as error:
             screen.status.say(str(error), "error")
 
-    # Commands.
-
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The command palette: every action, and what has no key."""
         if screen is self.chat_screen:
             yield from (SystemCommand(c.title, c.help, c.run) for c in self._commands() if c.title)
             return
         yield SystemCommand("Theme", "Dark, light, 16 colours and more", self.action_change_theme)
-        yield SystemCommand("Quit", "Everything is saved (Ctrl+Q)", self.action_quit)
+        yield SystemCommand("Quit", "Everything is saved", self.action_quit)
+
+    def action_command_palette(self) -> None:
+        """Every command, with its key."""
+        open_commands(self)
 
     def _commands(self) -> Iterable[Command]:
         from ktchat.screens.chat.commands import listed

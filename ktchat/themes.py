@@ -5,6 +5,7 @@ The other themes are Textual's, those of 16 colours (`ansi-dark`, `ansi-light`) 
 
 from __future__ import annotations
 
+from textual.app import App
 from textual.theme import Theme
 
 DARK, LIGHT = "ktchat-dark", "ktchat-light"
@@ -16,7 +17,7 @@ THEMES = (
         secondary="#7fb8ad",
         accent="#7fb8ad",
         warning="#d9a75f",
-        error="#d97b74",
+        error="#e2908a",
         success="#93b77d",
         foreground="#d4d7d9",
         background="#15181b",
@@ -34,7 +35,9 @@ THEMES = (
             "input-cursor-background": "#d4d7d9",
             "input-cursor-foreground": "#15181b",
             "input-selection-background": "#3b5a55",
+            "input-selection-foreground": "#e8ebec",
             "screen-selection-background": "#3b5a55",
+            "screen-selection-foreground": "#e8ebec",
             "scrollbar": "#2c3237",
             "scrollbar-hover": "#3d464c",
             "scrollbar-active": "#7fb8ad",
@@ -46,12 +49,12 @@ THEMES = (
     ),
     Theme(
         name=LIGHT,
-        primary="#2b7268",
-        secondary="#2b7268",
-        accent="#2b7268",
-        warning="#96620a",
-        error="#b0392f",
-        success="#4c7434",
+        primary="#22635a",
+        secondary="#22635a",
+        accent="#22635a",
+        warning="#805206",
+        error="#a5322a",
+        success="#3f672a",
         foreground="#2a2e31",
         background="#fbfaf7",
         surface="#f1efea",
@@ -68,10 +71,12 @@ THEMES = (
             "input-cursor-background": "#2a2e31",
             "input-cursor-foreground": "#fbfaf7",
             "input-selection-background": "#c3ddd7",
+            "input-selection-foreground": "#1c2022",
             "screen-selection-background": "#c3ddd7",
+            "screen-selection-foreground": "#1c2022",
             "scrollbar": "#dedad2",
             "scrollbar-hover": "#c9c4ba",
-            "scrollbar-active": "#2b7268",
+            "scrollbar-active": "#22635a",
             "scrollbar-background": "#fbfaf7",
             "scrollbar-background-hover": "#fbfaf7",
             "scrollbar-background-active": "#fbfaf7",
@@ -79,3 +84,12 @@ THEMES = (
         },
     ),
 )
+
+SIXTEEN = {DARK: "ansi-dark", LIGHT: "ansi-light"}
+"""What stands for our themes where there are sixteen colours: theirs would all be black, or all grey."""
+
+
+def theme_for(name: str, app: App[None]) -> str:
+    """The theme by its name, or its like for the colours that the terminal has."""
+    few = not app.is_headless and app.console.color_system in ("standard", "windows")
+    return SIXTEEN.get(name, name) if few else name

@@ -1,6 +1,6 @@
-"""When each model was opened last. It is kept beside the measurements of this machine.
+"""When each model was opened last, and how often each command was chosen. Kept beside the measurements of this machine.
 
-What cannot be read or written is as if nothing had ever been opened.
+What cannot be read or written is as if nothing had ever been used.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import time
 
 MAX_KEPT = 500
-_BOOK = "opened"
+_BOOK, _COMMANDS = "opened", "commands"
 
 
 def note_opened(path: str, now: float | None = None) -> None:
@@ -31,4 +31,26 @@ def opened() -> dict[str, float]:
         path: float(moment)
         for path, moment in kept.items()
         if isinstance(moment, int | float) and 0 < moment < 1e11
+    }
+
+
+def note_command(title: str) -> None:
+    """Note that a command was chosen from the palette. Blocks shortly."""
+    from engine.common import measurements
+
+    times = commands_used()
+    times[title] = times.get(title, 0) + 1
+    most = sorted(times.items(), key=lambda item: -item[1])[:MAX_KEPT]
+    measurements.write(_COMMANDS, dict(most))
+
+
+def commands_used() -> dict[str, int]:
+    """Titles of commands, and how often each was chosen."""
+    from engine.common import measurements
+
+    kept = measurements.read(_COMMANDS)
+    return {
+        title: times
+        for title, times in kept.items()
+        if isinstance(times, int) and not isinstance(times, bool) and 0 < times < 1_000_000_000
     }

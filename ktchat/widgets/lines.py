@@ -6,7 +6,7 @@ Widths are in cells, and text is never broken inside a grapheme.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rich.cells import cell_len, split_graphemes
@@ -16,6 +16,7 @@ from textual.style import Style
 Action = tuple[str, tuple[object, ...]]
 """A clickable spot: the name of an action of the widget, and its arguments."""
 
+_SOURCE = "source"
 _CHUNK = re.compile(r"\S+\s*|\s+")
 _NOT_AT_START = frozenset(
     "、。，．：；！？）］｝」』】》〉”’…・ーぁぃぅぇぉっゃゅょァィゥェォッャュョ%‰°"
@@ -46,6 +47,11 @@ def styled(text: str, style: str = "", action: Action | None = None) -> Content:
     """Literal text in one style (a component class such as `.dim`), clickable with an `action`."""
     content = Content.styled(text, style) if style else Content(text)
     return content.stylize(Style.from_meta({"@click": action})) if action else content
+
+
+def copied_as(content: Content, source: str, number: int) -> Content:
+    """Text that stands for another, which a copy has in its place; `number` tells it from its neighbours."""
+    return content.stylize(Style.from_meta({_SOURCE: (number, source)}))
 
 
 def wrap(content: Content, width: int) -> list[Line]:
@@ -94,9 +100,10 @@ def ends(left: Content, right: Content, width: int) -> Content:
     return left + Content(" " * (room - left.cell_length)) + right
 
 
-def copied(lines: list[Line], start: int, start_x: int, end: int, end_x: int) -> str:
+def copied(lines: Sequence[Line], start: int, start_x: int, end: int, end_x: int) -> str:
     """The text from character `start_x` of line `start` to `end_x` of line `end`, undecorated."""
     parts: list[str] = []
+    last: object = None  # what stood for another text at the end of the row above
     for number in range(max(0, start), min(end, len(lines) - 1) + 1):
         line = lines[number]
         text = line.content.plain
@@ -104,9 +111,36 @@ def copied(lines: list[Line], start: int, start_x: int, end: int, end_x: int) ->
             continue  # nothing but decoration
         low = max(line.gutter, start_x if number == start else 0)
         high = min(end_x, len(text)) if number == end else len(text)
-        parts.append(line.joint if parts else "")
-        parts.append(text[low:high].rstrip())
+        known = last if line.joint != "\n" else None
+        undecorated, last, goes_on = _with_sources(line.content, low, high, known)
+        parts += [line.joint if parts and not goes_on else "", undecorated.rstrip()]
     return "".join(parts)
+
+
+def _with_sources(content: Content, low: int, high: int, known: object) -> tuple[str, object, bool]:
+    """Part of a row with the sources of what stands for another text, what does so at its end, and whether it began above.
+
+    `known`: what did so at the end of the row above.
+    """
+    text = content.plain
+    marks = sorted(
+        (span.start, span.end, span.style.meta[_SOURCE])
+        for span in content.spans
+        if isinstance(span.style, Style) and _SOURCE in span.style.meta
+    )
+    parts: list[str] = []
+    last: object = None
+    goes_on = False
+    for begin, stop, mark in marks:
+        if stop <= low or begin >= high:
+            continue
+        if mark == known and begin <= low and not parts:
+            goes_on = True
+        else:
+            parts += [text[low:begin], mark[1]]
+        low, last = max(low, stop), mark if stop >= len(text) else None
+    parts.append(text[low:high])
+    return "".join(parts), last, goes_on
 
 
 def _breaks(text: str, width: int) -> Iterator[int]:

@@ -23,7 +23,7 @@ class TabBar(Widget):
     TabBar > .title { text-style: bold; }
     TabBar > .open { color: $accent; text-style: bold; }
     TabBar > .note { color: $accent; }
-    TabBar > .other { color: $foreground 55%; }
+    TabBar > .other { color: $foreground 70%; }
     TabBar:ansi > .other { text-style: dim; }
     """
 

@@ -20,6 +20,7 @@ from typing import Any
 from engine.common.threads import ask
 from engine.errors import KtchatError
 from ktchat import __version__
+from ktchat.attachments.attachment import Draft
 from ktchat.cli import output
 from ktchat.cli.plain import commands, models, sessions
 from ktchat.cli.plain.reader import Reader
@@ -270,7 +271,7 @@ class Program:
 
         chat = self._plain.chat
         if left.strip() or chat.draft:
-            chat.keep_draft(left)
+            chat.keep_draft(Draft(left, chat.draft.attachments))
         await self._plain.rest()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._end(chat), CLOSE_SECONDS)

@@ -42,7 +42,7 @@ def listed(screen: ChatScreen) -> Iterator[Command]:
     yield Command(
         "Theme", "Dark, light, 16 colours and more", _run(screen, "app.change_theme"), "theme"
     )
-    yield Command("Quit", "Everything is saved (Ctrl+Q)", _run(screen, "app.quit"), "quit")
+    yield Command("Quit", "Everything is saved", _run(screen, "app.quit"), "quit")
 
 
 def _run(screen: ChatScreen, action: str) -> Callable[[], object]:
@@ -56,8 +56,8 @@ def _with_keys(screen: ChatScreen) -> Iterator[Command]:
             offered = screen.thinking.offers(key.action)  # else its name says why not
             title = key.name[:1].upper() + key.name[1:] if offered else ""
             argument, take, choices = with_argument.get(key.slash, ("", None, nothing))
-            words, do = f"{key.help} ({key.shown})", _run(screen, f"screen.{key.action}")
-            yield Command(title, words, do, key.slash, argument, take, choices)
+            do = _run(screen, f"screen.{key.action}")
+            yield Command(title, key.help, do, key.slash, argument, take, choices)
 
 
 def _for_the_context(screen: ChatScreen) -> Iterator[Command]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from engine.common.threads import ask
 from engine.errors import KtchatError
 from ktchat.common.text import one_line
-from ktchat.themes import DARK
+from ktchat.themes import DARK, theme_for
 
 if TYPE_CHECKING:
     from ktchat.screens.chat.activity import Activity
@@ -67,7 +67,7 @@ class SettingsFlow:
     def preview(self, theme: str) -> None:
         """Show a theme without keeping it."""
         self._previewing = True
-        self._frame.app.theme = theme
+        self._frame.app.theme = theme_for(theme, self._frame.app)
         self._previewing = False
 
     def keep_theme(self, theme: str) -> None:

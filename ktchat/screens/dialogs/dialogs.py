@@ -160,7 +160,7 @@ class NamedTexts(Widget):
             for name, text in self._rows
             for line in indent(
                 wrap(Content(one_line(text, 1000)), width),
-                styled(name.ljust(lead), "$foreground 55%"),
+                styled(name.ljust(lead), "$foreground 70%"),
             )
         ]
         return Content("\n").join(lines)

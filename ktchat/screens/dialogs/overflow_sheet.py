@@ -117,7 +117,7 @@ def _option(way: Way) -> Option:
 
 
 def _prompt(way: Way) -> Content:
-    return Content(way.title) + Content("\n  ") + styled(way.figures, "$foreground 55%")
+    return Content(way.title) + Content("\n  ") + styled(way.figures, "$foreground 70%")
 
 
 def _turns(turns: Sequence[Turn]) -> Content:

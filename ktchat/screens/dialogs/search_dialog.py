@@ -143,12 +143,12 @@ class SearchDialog(LeftOnce["Hit | None"], ModalScreen["Hit | None"]):
 
     def _option(self, hit: Hit, width: int, follows: bool) -> Content:
         """`follows`: the hit before is of the same session, whose title stands there."""
-        when = styled(day(hit.updated), "$foreground 55%")
+        when = styled(day(hit.updated), "$foreground 70%")
         if hit.turn is None:
             return ends(_marked(hit, width), when, width)
         who = "You: " if hit.part == "prompt" else "Reply: "
         lead = who if self._here else f"  {who}"
-        line = styled(lead, "$foreground 55%") + _marked(hit, width - len(lead))
+        line = styled(lead, "$foreground 70%") + _marked(hit, width - len(lead))
         if self._here or follows:
             return line
         return ends(styled(hit.title, "bold"), when, width) + Content("\n") + line

@@ -94,7 +94,7 @@ class CataloguePage(Page):
 def catalogue_row(entry: Ranked) -> Row:
     """A model of the catalogue in the version that suits the machine."""
     dots = max(1, min(5, round(entry.quality / 18)))
-    quality = styled("●" * dots, "$accent") + styled("○" * (5 - dots), "$foreground 35%")
+    quality = styled("●" * dots, "$accent") + styled("○" * (5 - dots), "$foreground 70%")
     return Row(
         key=entry.model.id,
         cells=(

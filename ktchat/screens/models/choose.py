@@ -50,7 +50,7 @@ class ChooseScreen(LeftOnce[int | None]):
     AUTO_FOCUS = "Rows"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave", show=False)]
     DEFAULT_CSS = """
-    ChooseScreen > .about { height: auto; padding: 0 2 1 2; color: $foreground 60%; }
+    ChooseScreen > .about { height: auto; padding: 0 2 1 2; color: $foreground 70%; }
     ChooseScreen > PlanBars { padding: 1 2 0 2; min-height: 8; }
     ChooseScreen > ModelTable { min-height: 4; }
     """
@@ -84,7 +84,7 @@ class ChooseScreen(LeftOnce[int | None]):
         except KtchatError as error:
             self.table.show([], str(error))
             return
-        self._about.update(Content(choice.title) + styled(f"  {choice.about}", "$foreground 60%"))
+        self._about.update(Content(choice.title) + styled(f"  {choice.about}", "$foreground 70%"))
         self._show(at=str(choice.best))
         if isinstance(choice, versions.CatalogueChoice):
             for number in range(len(choice.versions)):

@@ -16,13 +16,17 @@ from textual.content import Content, Span
 from textual.style import Style
 
 from ktchat.widgets.chat.code import chunks, coloured
-from ktchat.widgets.chat.table import table
-from ktchat.widgets.lines import BLANK, Line, ends, fold, indent, styled, wrap
+from ktchat.widgets.chat.latex import unicode_of
+from ktchat.widgets.chat.table import natural_widths, table
+from ktchat.widgets.lines import BLANK, Line, copied_as, ends, fold, indent, styled, wrap
 
 if TYPE_CHECKING:
     from markdown_it.tree import SyntaxTreeNode
 
 BULLETS = ("•", "◦", "▪")
+TO_DO, DONE = "☐ ", "☑ "
+WRAPPED = "»"
+"""Stands before a row of code that goes on from the row above. Every console's font has it."""
 _CODE = ("fence", "code_block")
 
 
@@ -43,16 +47,28 @@ def codes_in(node: SyntaxTreeNode) -> list[Code]:
     return [code for child in node.children for code in codes_in(child)]
 
 
-def render(node: SyntaxTreeNode, width: int, first_code: int = 0) -> list[Line]:
-    """One block in rows of at most `width` cells. `first_code`: number of its first code block."""
-    return _Renderer(first_code).block(node, max(4, width))
+def columns(node: SyntaxTreeNode) -> list[int] | None:
+    """Cells that the columns of a table would like to have; None: it is no table."""
+    return natural_widths(_cells(node)[0]) if node.type == "table" else None
+
+
+def render(
+    node: SyntaxTreeNode, width: int, first_code: int = 0, natural: list[int] | None = None
+) -> list[Line]:
+    """One block in rows of at most `width` cells.
+
+    `first_code`: number of its first code block. `natural`: what the columns of a table would like to have, where
+    that is not for this part of it to say.
+    """
+    return _Renderer(first_code, natural).block(node, max(4, width))
 
 
 class _Renderer:
     """Walks one tree; counts code blocks and the depth of lists on the way."""
 
-    def __init__(self, first_code: int) -> None:
+    def __init__(self, first_code: int, natural: list[int] | None) -> None:
         self._code = first_code
+        self._natural = natural
         self._depth = 0
 
     def block(self, node: SyntaxTreeNode, width: int) -> list[Line]:
@@ -94,7 +110,9 @@ class _Renderer:
         return lines
 
     def item(self, node: SyntaxTreeNode, width: int) -> list[Line]:
-        if node.info:
+        if "done" in node.meta:
+            mark = DONE if node.meta["done"] else TO_DO
+        elif node.info:
             mark = f"{node.info}{node.markup} "
         else:
             mark = f"{BULLETS[max(0, self._depth - 1) % len(BULLETS)]} "
@@ -113,16 +131,13 @@ class _Renderer:
             lines.extend(_code_rows(chunk, code.language, width))
         return lines
 
+    def math(self, node: SyntaxTreeNode, width: int) -> list[Line]:
+        formula = _formula(node)
+        return wrap(formula, width) if formula else wrap(Content(node.markup), width)
+
     def table(self, node: SyntaxTreeNode, width: int) -> list[Line]:
-        rows: list[list[Content]] = []
-        align: list[str] = []
-        for part in node.children:
-            for row in part.children:
-                rows.append([_inline_of(cell) for cell in row.children])
-                align = align or [
-                    str(cell.attrs.get("style", "")).rpartition(":")[2] for cell in row.children
-                ]
-        return table(rows, align, width)
+        rows, align = _cells(node)
+        return table(rows, align, width, self._natural)
 
 
 _BLOCKS: dict[str, Callable[[_Renderer, SyntaxTreeNode, int], list[Line]]] = {
@@ -136,18 +151,30 @@ _BLOCKS: dict[str, Callable[[_Renderer, SyntaxTreeNode, int], list[Line]]] = {
     "fence": _Renderer.code,
     "code_block": _Renderer.code,
     "table": _Renderer.table,
+    "math_block": _Renderer.math,
 }
 
 
 @lru_cache(maxsize=512)
 def _code_rows(chunk: str, language: str, width: int) -> tuple[Line, ...]:
-    """Rows of a piece of code. Kept, because a growing block is laid out again and again."""
-    margin = Content(" ")
+    """Rows of a piece of code. Kept, because a growing block is laid out again and again.
+
+    What goes on from the row above has a sign in the margin, which is no part of a copy.
+    """
+    margin, wrapped = Content(" "), styled(WRAPPED, ".code-wrap")
     return tuple(
         Line(line.content.stylize_before(".code-block"), line.gutter, line.joint, ".code-block")
         for content in coloured(chunk, language)
-        for line in indent(fold(content.expand_tabs(4), max(4, width - 2)), margin, margin)
+        for line in indent(fold(content.expand_tabs(4), max(4, width - 2)), margin, wrapped)
     )
+
+
+def _cells(node: SyntaxTreeNode) -> tuple[list[list[Content]], list[str]]:
+    """The rows of a table, and how its columns are aligned."""
+    rows = [row for part in node.children for row in part.children]
+    styles = [str(cell.attrs.get("style", "")) for cell in rows[0].children] if rows else []
+    align = [style.rpartition(":")[2] for style in styles]
+    return [[_inline_of(cell) for cell in row.children] for row in rows], align
 
 
 def _code(node: SyntaxTreeNode) -> Code:
@@ -176,12 +203,27 @@ def _inline(nodes: list[SyntaxTreeNode], at: int, texts: list[str], spans: list[
         elif node.type != "image" and node.children:
             at = _inline(node.children, at, texts, spans)
         elif not node.is_nested:
-            text = f"[{node.content or 'image'}]" if node.type == "image" else node.content
+            formula = _formula(node) if node.type == "math" else None
+            text = formula.plain if formula else _text(node)
             texts.append(text)
             at += len(text)
+            if formula:
+                spans.extend(Span(start, at, span.style) for span in formula.spans)
         if at > start:
             spans.extend(Span(start, at, style) for style in _styles(node))
     return at
+
+
+def _text(node: SyntaxTreeNode) -> str:
+    if node.type == "image":
+        return f"[{node.content or 'image'}]"
+    return node.markup if node.type == "math" else node.content
+
+
+def _formula(node: SyntaxTreeNode) -> Content | None:
+    """A formula in Unicode that is copied as its source; None: there is no Unicode for it."""
+    text = unicode_of(node.content)
+    return copied_as(Content(text), node.markup, node.meta["at"]) if text else None
 
 
 def _styles(node: SyntaxTreeNode) -> list[str | Style]:

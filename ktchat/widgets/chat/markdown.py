@@ -1,118 +1,126 @@
-"""Markdown as rows of cells, for text that grows while it is shown.
+"""Markdown as rows of cells, for text that grows while it is shown and may be of any length.
 
-A document is a list of blocks (paragraph, heading, code, table, quote, one top-level list item).
-Appending parses and lays out the last block again and nothing before it, so that the cost of a word
-does not grow with the reply. What a block looks like is in `blocks`.
+A document is cut into pieces (`cutting`) of which those are laid out that are seen (`long_text`). Within the piece that
+grows, appending parses and lays out the last block again and nothing before it, so that the cost of a word does not
+grow with the reply. What a block looks like is in `blocks`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import cache
-from typing import TYPE_CHECKING
+import re
+from typing import cast
 
-from ktchat.widgets.chat.blocks import Code, codes_in, render
-from ktchat.widgets.lines import BLANK, Line
+from ktchat.widgets.chat.blocks import Code
+from ktchat.widgets.chat.cutting import Opening, cut_markdown
+from ktchat.widgets.chat.long_text import LongText, Piece
+from ktchat.widgets.chat.rules import parser
+from ktchat.widgets.chat.section import Section
+from ktchat.widgets.lines import Line
 
-if TYPE_CHECKING:
-    from markdown_it import MarkdownIt
-    from markdown_it.tree import SyntaxTreeNode
+CODES = 10_000
+"""Numbers of code blocks that each piece has for its own."""
 
-_LISTS = ("bullet_list", "ordered_list")
+MAX_TARGETS = 500
+"""Links' targets, given by name somewhere in a text, that hold in all of it."""
 
-
-@dataclass(slots=True)
-class _Block:
-    node: SyntaxTreeNode
-    line: int  # of the source, where it begins
-    gap: bool  # a blank row stands between it and the block above
-    first_code: int  # number of its first code block
-    codes: list[Code]
-    row: int = 0  # its first row in the layout, the gap included
-    width: int = 0  # for which `lines` holds
-    lines: list[Line] = field(default_factory=list)
+_TARGET = re.compile(r"^[ ]{0,3}\[[^\]\n]{1,100}\]:[ ]*\S[^\n]*$", re.MULTILINE)
 
 
-class Document:
+class Document(LongText):
     """Markdown source and its layout at one width."""
 
     def __init__(self, source: str = "") -> None:
-        self._source = ""
-        self._rows: list[str] = [""]  # the source, split at newlines
-        self._blocks: list[_Block] = []
-        self._lines: list[Line] = []
-        self._laid_out = 0  # blocks whose rows are in _lines
-        self._width = 0
+        super().__init__()
+        self._targets: dict[str, object] = {}
+        self._take_targets(source)
         self.append(source)
 
     @property
-    def source(self) -> str:
-        """The whole Markdown text."""
-        return self._source
+    def codes(self) -> list[Code]:
+        """The code blocks, in order. Parses the whole text."""
+        return [self.code(number) for number in self._numbers(range(self.pieces))]
 
     @property
-    def codes(self) -> list[Code]:
-        """The code blocks, in order."""
-        return [code for block in self._blocks for code in block.codes]
+    def last_code(self) -> Code | None:
+        """The last code block."""
+        for piece in reversed(range(self.pieces)):
+            if numbers := self._numbers(range(piece, piece + 1)):
+                return self.code(numbers[-1])
+        return None
 
-    def append(self, fragment: str) -> None:
-        """Add text at the end."""
-        if not fragment:
-            return
-        self._source += fragment
-        first, *more = fragment.split("\n")
-        self._rows[-1] += first
-        self._rows.extend(more)
-        last = max(0, len(self._blocks) - 1)
-        self._parse(last, self._blocks[last].line if self._blocks else 0)
+    def code(self, number: int) -> Code:
+        """A code block by the number that its `copy` has; raises IndexError."""
+        at, inside = divmod(number, CODES)
+        codes = self._section(at).codes
+        code = codes[inside]
+        text, goes_on = [code.text], inside == len(codes) - 1
+        for later in range(at + 1, self.pieces if goes_on else 0):
+            opening = self._pieces[later].opening
+            if opening.kind != "code":
+                break
+            section = self._section(later)
+            text += [opening.joint, section.codes[0].text]
+            if section.blocks > 1:
+                break
+        return Code("".join(text), code.language)
 
     def finish(self) -> None:
-        """Parse the whole once more if a link's target, given late, may concern a line above."""
-        if "]:" in self._source:
-            self._parse(0, 0)
+        """Parse once more if a link's target, given late, may concern a line above."""
+        before = dict(self._targets)
+        self._take_targets(self.source)
+        if self._targets != before:
+            self._rows.clear()
+            for piece in self._pieces:
+                piece.state, piece.exact = None, False
+            self._width = 0
 
-    def lines(self, width: int) -> list[Line]:
-        """The document laid out in rows of `width` cells. The list is the document's own."""
-        if width != self._width:
-            self._width, self._laid_out = width, 0
-            self._lines.clear()
-        for block in self._blocks[self._laid_out :]:
-            if block.width != width:
-                block.lines = render(block.node, width, block.first_code)
-                block.width = width
-            block.row = len(self._lines)
-            if block.gap:
-                self._lines.append(BLANK)
-            self._lines.extend(block.lines)
-        self._laid_out = len(self._blocks)
-        return self._lines
+    # Pieces.
 
-    def _parse(self, keep: int, line: int) -> None:
-        """Replace the blocks from number `keep` on by what the source says from `line` on."""
-        if keep < self._laid_out:
-            del self._lines[self._blocks[keep].row :]
-            self._laid_out = keep
-        del self._blocks[keep:]
-        from markdown_it.tree import SyntaxTreeNode
+    def cut(self, text: str, opening: Opening) -> tuple[int, Opening] | None:
+        return cut_markdown(text, opening)
 
-        tree = SyntaxTreeNode(_parser().parse("\n".join(self._rows[line:])))
-        for top in tree.children:
-            for node in top.children if top.type in _LISTS else (top,):
-                self._add(node, line + (node.map[0] if node.map else 0))
+    def render(self, number: int, width: int) -> list[Line]:
+        piece = self._pieces[number]
+        natural = self._columns(number) if piece.opening.kind == "table" else None
+        return self._section(number).lines(width, natural)
 
-    def _add(self, node: SyntaxTreeNode, line: int) -> None:
-        above = self._blocks[-1] if self._blocks else None
-        loose = node.type != "list_item" or (line > 0 and not self._rows[line - 1].strip())
-        gap = above is not None and above.node.type != "heading" and loose
-        number = above.first_code + len(above.codes) if above else 0
-        self._blocks.append(_Block(node, line, gap, number, codes_in(node)))
+    def grown(self, piece: Piece, fragment: str) -> None:
+        if piece.state is not None:
+            cast(Section, piece.state).append(fragment)
+
+    def _section(self, number: int) -> Section:
+        piece = self._pieces[number]
+        if piece.state is None:
+            heading = number > 0 and _ends_with_heading(self._pieces[number - 1].text)
+            begins = number > 0 and piece.opening.kind == "block" and not heading
+            piece.state = Section(
+                piece.text, piece.opening, parser(), self._targets, number * CODES, gap=begins
+            )
+        return cast(Section, piece.state)
+
+    def _columns(self, number: int) -> list[int] | None:
+        """The columns of a table that was cut, as wide as in the piece where it begins."""
+        while self._pieces[number].opening.kind == "table" and number > 0:
+            number -= 1
+        return self._section(number).last_columns
+
+    def _numbers(self, pieces: range) -> list[int]:
+        """Numbers of the code blocks that begin in these pieces."""
+        return [
+            at * CODES + inside
+            for at in pieces
+            for inside in range(len(self._section(at).codes))
+            if inside or self._pieces[at].opening.kind != "code"
+        ]
+
+    def _take_targets(self, source: str) -> None:
+        if "]:" not in source:
+            return
+        lines = [match.group() for match in _TARGET.finditer(source)][:MAX_TARGETS]
+        found: dict[str, dict[str, object]] = {}
+        parser().parse("\n\n".join(lines), found)
+        self._targets = dict(found.get("references", {}))
 
 
-@cache
-def _parser() -> MarkdownIt:
-    from markdown_it import MarkdownIt  # imported with the first reply, not with the first frame
-
-    parser = MarkdownIt("gfm-like", {"html": False})
-    if parser.linkify is not None:  # a bare `config.py` is no link
-        parser.linkify.set({"fuzzy_link": False, "fuzzy_email": False, "fuzzy_ip": False})
-    return parser
+def _ends_with_heading(text: str) -> bool:
+    return text.rstrip().rpartition("\n")[2].lstrip(" ").startswith("#")

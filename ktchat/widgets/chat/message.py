@@ -6,6 +6,8 @@ message and no children: a transcript of hundreds stays light.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,14 +24,17 @@ from textual.style import Style
 from textual.widget import Widget
 
 from ktchat.widgets.chat.palette import Palette
-from ktchat.widgets.lines import Line, copied, ends, styled
+from ktchat.widgets.chat.rows import RowPart, Rows
+from ktchat.widgets.lines import Line, ends, styled
 
-DIM = RichStyle(dim=True)
 MARGIN = 1
 """Empty cells at both sides."""
 
 INDENT = 2
 """Cells by which text stands to the right of the header."""
+
+STRIPS = 600
+"""Drawn rows that are kept: more than a screen has."""
 
 
 class MessageView(Widget, can_focus=True):
@@ -71,15 +76,21 @@ class MessageView(Widget, can_focus=True):
         view: MessageView
         step: int
 
+    @dataclass
+    class Moved(Message):
+        """Rows above what the reader sees turned out to be more than was guessed, or fewer."""
+
+        rows: int
+
     def __init__(self) -> None:
         super().__init__()
-        self._rows: list[Line] = []
+        self._rows = Rows()
         self._width = 0
-        self._strips: dict[int, Strip] = {}
+        self._strips: OrderedDict[int, tuple[Line, Strip]] = OrderedDict()
         self._hovered = False
         self.unread = False
         """It is drawn dim: the model reads it no more."""
-        self._header = Line(Content(""))
+        self._header = [Line(Content(""))]
 
     # What subclasses say.
 
@@ -87,8 +98,8 @@ class MessageView(Widget, can_focus=True):
         """The two ends of the header row."""
         raise NotImplementedError
 
-    def body(self, width: int) -> list[Line]:
-        """The rows below the header."""
+    def body(self, width: int) -> Sequence[RowPart]:
+        """What stands below the header: rows, and texts that are laid out where they are seen."""
         raise NotImplementedError
 
     def copy_text(self) -> str:
@@ -102,13 +113,15 @@ class MessageView(Widget, can_focus=True):
 
     # Rows.
 
-    def rows(self, width: int) -> list[Line]:
+    def rows(self, width: int) -> Rows:
         """All rows at a width."""
         if width != self._width or not self._rows:
+            if width != self._width:
+                self._strips.clear()
             self._width = width
-            self._strips.clear()
-            body = self.body(max(4, width - 2 * MARGIN - INDENT))
-            self._rows = [self._header_row(width), *body]
+            inner = max(4, width - 2 * MARGIN - INDENT)
+            self._header_row(width)
+            self._rows = Rows([self._header, *self.body(inner)], inner)
         return self._rows
 
     def mark_unread(self, unread: bool) -> None:
@@ -120,19 +133,18 @@ class MessageView(Widget, can_focus=True):
 
     def changed(self) -> None:
         """Draw again the rows that changed; lay out again if the height is another."""
-        before, self._rows = self._rows, []
+        before, height, self._rows = len(self._rows), self.height, Rows()
         if not self._width or not self.is_mounted:
             return
-        height = self.height
-        strips, self._strips = self._strips, {}
         after = self.rows(self._width)
-        dirty = [y for y, row in enumerate(after) if y >= len(before) or before[y] is not row]
-        dirty += range(len(after), len(before))
+        drawn = self._strips.items()
+        dirty = [y for y, (row, _) in drawn if y >= len(after) or after[y] is not row]
         for y in dirty:
-            strips.pop(y, None)
-        self._strips = strips
+            del self._strips[y]
+        dirty += [*range(before, len(after)), *range(len(after), before)]
         if dirty:
-            self.refresh(Region(0, dirty[0], self._width, dirty[-1] - dirty[0] + 1))
+            top, bottom = min(dirty), max(dirty)
+            self.refresh(Region(0, top, self._width, bottom - top + 1))
         if self.height != height:
             self.refresh(repaint=False, layout=True)
 
@@ -144,19 +156,18 @@ class MessageView(Widget, can_focus=True):
     def header_changed(self) -> None:
         """Draw the header row again."""
         if self._rows and self._width:
-            self._rows[0] = self._header_row(self._width)
+            self._header_row(self._width)
             self._strips.pop(0, None)
             self.refresh(Region(0, 0, self._width, 1))
 
-    def _header_row(self, width: int) -> Line:
+    def _header_row(self, width: int) -> None:
         left, right = self.header()
         row = ends(left, right, width - 2 * MARGIN)
         if self.has_focus:
             row = row.stylize_before(".focused")
         line = Line(row, gutter=len(row), fill=".focused" if self.has_focus else "")
-        if line != self._header:  # an equal row is the same row: nothing to draw
-            self._header = line
-        return self._header
+        if line != self._header[0]:  # an equal row is the same row: nothing to draw
+            self._header[0] = line
 
     # Widget.
 
@@ -172,6 +183,8 @@ class MessageView(Widget, can_focus=True):
         if not self.is_attached:  # removed since the frame was laid out
             return [Strip.blank(crop.width)] * crop.height
         strips = [self.render_line(y) for y in crop.line_range]
+        if self._rows.unsettled:
+            self.call_later(self._settle_rows)
         for line_filter in self.get_line_filters():
             background = self.background_colors[1]
             strips = [strip.apply_filter(line_filter, background) for strip in strips]
@@ -188,13 +201,23 @@ class MessageView(Widget, can_focus=True):
         rows = self.rows(width)
         if y >= len(rows):
             return Strip.blank(width, self.visual_style.rich_style)
-        selection = self.text_selection
-        if selection is None and y in self._strips:
-            return self._strips[y]
-        strip = self._strip(rows[y], y, width, selection)
-        if selection is None:
-            self._strips[y] = strip
-        return strip
+        row, selection = rows[y], self.text_selection
+        if selection is not None:
+            return self._strip(row, y, width, selection)
+        if y not in self._strips or self._strips[y][0] is not row:
+            self._strips[y] = row, self._strip(row, y, width, None)
+        self._strips.move_to_end(y)
+        if len(self._strips) > STRIPS:
+            self._strips.popitem(last=False)
+        return self._strips[y][1]
+
+    def _settle_rows(self) -> None:
+        """A height was guessed wrong, and nothing was left to make up for it."""
+        if self._rows.unsettled:
+            moved, self._rows = self._rows.settle(), Rows()
+            self._strips.clear()
+            self.refresh(layout=True)
+            self.post_message(self.Moved(moved))
 
     def _strip(self, line: Line, y: int, width: int, selection: Selection | None) -> Strip:
         base = self.visual_style
@@ -212,7 +235,11 @@ class MessageView(Widget, can_focus=True):
         fill = base + self._style(line.fill) if line.fill else base
         strip = Strip(segments).crop_extend(0, width - MARGIN, fill.rich_style)
         strip = strip.extend_cell_length(width, base.rich_style)
-        return strip.apply_style(DIM) if self.unread else strip
+        if not self.unread:
+            return strip
+        grey = (base + self._style(".unread")).rich_style  # one colour, not a share of each
+        dim = RichStyle(color=grey.color, bold=False, dim=grey.dim)
+        return Strip([*Segment.apply_style(strip, post_style=dim)])
 
     def _style(self, style: str | Style) -> Style:
         """The meaning of a component class of the palette, written `.code`."""
@@ -223,14 +250,9 @@ class MessageView(Widget, can_focus=True):
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
         rows = self.rows(self._width)
         start, end = selection.start, selection.end
-        text = copied(
-            rows,
-            start.y if start else 0,
-            start.x if start else 0,
-            end.y if end else len(rows) - 1,
-            end.x if end else 1 << 30,
-        )
-        return text, "\n"
+        first = (start.y, start.x) if start else (0, 0)
+        last = (end.y, end.x) if end else (len(rows) - 1, 1 << 30)
+        return rows.text(*first, *last), "\n"
 
     def selection_updated(self, selection: Selection | None) -> None:
         self._strips.clear()

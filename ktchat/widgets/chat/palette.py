@@ -19,7 +19,7 @@ class Palette(VerticalScroll, can_focus=False):
         *("author", "you", "focused", "dim", "action", "note", "warning", "error", "thinking"),
         *("heading-1", "heading-2", "strong", "em", "struck", "code", "link"),
         *("code-block", "code-head", "code-copy", "code-comment", "code-keyword", "code-name"),
-        *("code-string", "code-number", "code-deleted"),
+        *("code-string", "code-number", "code-deleted", "code-wrap", "unread"),
     }
 
     def __init__(self) -> None:

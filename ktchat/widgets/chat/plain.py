@@ -1,60 +1,59 @@
-"""Plain text that grows, as rows of cells: a message as it was typed, the model's thinking.
-
-Only the last line is broken again when text is added.
-"""
+"""Plain text that grows, as rows of cells: a message as it was typed, the model's thinking."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from textual.content import Content
 
-from ktchat.widgets.lines import Line, wrap
+from ktchat.widgets.chat.cutting import Opening, cut_plain
+from ktchat.widgets.chat.long_text import LongText
+from ktchat.widgets.lines import Line, indent, wrap
 
 
-class PlainText:
-    """Text in one style and its layout at one width."""
+class PlainText(LongText):
+    """Text in one style and its layout at one width; `bar` stands before each row."""
 
-    def __init__(self, text: str = "", style: str = "") -> None:
-        self._style = style
-        self._source = [""]  # its lines; the last one may grow
-        self._rows: list[Line] = []  # of all lines but the last
-        self._done = 0  # lines whose rows are in _rows
-        self._width = 0
+    def __init__(self, text: str = "", style: str = "", bar: Content | None = None) -> None:
+        super().__init__()
+        self._style, self._bar = style, bar
         self.append(text)
-
-    def __bool__(self) -> bool:
-        return len(self._source) > 1 or bool(self._source[0])
-
-    @property
-    def source(self) -> str:
-        """The whole text."""
-        return "\n".join(self._source)
 
     def append(self, fragment: str) -> None:
         """Add text at the end; newlines at the very beginning are left out."""
-        if not self:
-            fragment = fragment.lstrip("\n")
-        first, *more = fragment.split("\n")
-        self._source[-1] += first
-        self._source.extend(more)
+        super().append(fragment if self else fragment.lstrip("\n"))
 
-    def lines(self, width: int, limit: int = 0) -> list[Line]:
-        """Rows of at most `width` cells, without empty ones at the end; with a `limit` the first
-        ones, and one more when there are more."""
-        if width != self._width:
-            self._width, self._done, self._rows = width, 0, []
-        last = len(self._source) - 1
-        while self._done < last and not (limit and len(self._rows) > limit):
-            self._rows.extend(self._wrapped(self._source[self._done], limit))
-            self._done += 1
-        rows = list(self._rows)
-        if self._done == last:
-            rows.extend(self._wrapped(self._source[last], limit))
+    def beginning(self, width: int, limit: int) -> list[Line]:
+        """The first rows, and one more where there are more than `limit`."""
+        rows: list[Line] = []
+        for line in self.source[: (limit + 2) * width].split("\n"):
+            if len(rows) > limit:
+                break
+            rows.extend(self._wrapped(line, width))
         while rows and not rows[-1].content:
             rows.pop()
-        return rows[: limit + 1] if limit else rows
+        return rows[: limit + 1]
 
-    def _wrapped(self, text: str, limit: int) -> list[Line]:
-        if limit:
-            text = text[: (limit + 2) * self._width]
+    # Pieces.
+
+    def cut(self, text: str, opening: Opening) -> tuple[int, Opening] | None:
+        return cut_plain(text)
+
+    def render(self, number: int, width: int) -> list[Line]:
+        piece = self._pieces[number]
+        last = number == len(self._pieces) - 1
+        text = piece.text.rstrip() if last else piece.text.removesuffix("\n")
+        if last and not text:
+            return []
+        rows = [row for line in text.split("\n") for row in self._wrapped(line, width)]
+        if rows and piece.opening.joint != "\n":
+            rows[0] = replace(rows[0], joint=piece.opening.joint)
+        return rows
+
+    def _wrapped(self, text: str, width: int) -> list[Line]:
         content = Content(text).expand_tabs(4)
-        return wrap(content.stylize(self._style) if self._style else content, self._width)
+        if self._style:
+            content = content.stylize(self._style)
+        room = width - self._bar.cell_length if self._bar else width
+        rows = wrap(content, room)
+        return indent(rows, self._bar, self._bar) if self._bar else rows

@@ -12,12 +12,12 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import TextArea
 
 from ktchat.attachments.attachment import MAX_CHARACTERS, PASTE_NAME, Draft, pasted
 from ktchat.attachments.pasted_paths import candidates
 from ktchat.common.text import sanitise
 from ktchat.widgets.chat.chips import Chip, Chips
+from ktchat.widgets.chat.prompt_text import PromptText
 from ktchat.widgets.chat.suggestions import Suggestions
 
 MAX_IN_BOX = 400_000
@@ -26,7 +26,7 @@ CHIP_LINES = 40
 """A paste of more lines becomes a chip."""
 
 
-class Prompt(TextArea):
+class Prompt(PromptText):
     """The text that the person writes; with `chips` also what goes with it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -122,7 +122,7 @@ class Prompt(TextArea):
 
     def show_tokens(self, words: str, warning: bool = False) -> None:
         """Show what the text takes of the context, in the border below it; empty: nothing."""
-        self.border_subtitle = Content.styled(words, "$warning" if warning else "$foreground 55%")
+        self.border_subtitle = Content.styled(words, "$warning" if warning else "$foreground 70%")
 
     def remember(self, text: str) -> None:
         """Add what was sent to the history."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from ktchat.store.tree import Part, Place
 from ktchat.widgets.chat.chips import facts_of
 from ktchat.widgets.chat.message import actions
 from ktchat.widgets.chat.plain import PlainText
+from ktchat.widgets.chat.rows import RowPart
 from ktchat.widgets.chat.turn_view import ALONE, TurnView
 from ktchat.widgets.formats import clock, counted
 from ktchat.widgets.lines import BLANK, Line, styled
@@ -48,15 +50,12 @@ class PromptView(TurnView):
             clock(self.turn.created), ".dim"
         )
 
-    def body(self, width: int) -> list[Line]:
-        rows = self._text.lines(width, MAX_PROMPT_ROWS)
+    def body(self, width: int) -> Sequence[RowPart]:
+        rows = self._text.beginning(width, MAX_PROMPT_ROWS)
         if len(rows) > MAX_PROMPT_ROWS:
             size = counted(len(self.turn.raw_prompt), "character")
-            rows = [
-                *rows[:MAX_PROMPT_ROWS],
-                Line(styled(f"the message goes on: {size} in all", ".note")),
-            ]
-        return [*self._attached(width), *rows, BLANK]
+            rows[MAX_PROMPT_ROWS:] = [Line(styled(f"the message goes on: {size} in all", ".note"))]
+        return [[*self._attached(width), *rows, BLANK]]
 
     def _attached(self, width: int) -> list[Line]:
         """A row for each attachment."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,9 +20,10 @@ from ktchat.widgets.chat.markdown import Document
 from ktchat.widgets.chat.message import actions
 from ktchat.widgets.chat.plain import PlainText
 from ktchat.widgets.chat.program_lines import MARK, marked, note, said
+from ktchat.widgets.chat.rows import RowPart
 from ktchat.widgets.chat.turn_view import ALONE, TurnView
 from ktchat.widgets.formats import counted, first_token, whole_seconds
-from ktchat.widgets.lines import BLANK, Line, indent, styled, wrap
+from ktchat.widgets.lines import BLANK, Line, styled, wrap
 
 STEP = 2
 """Rows that a reply reserves below its text while it streams."""
@@ -51,7 +53,7 @@ class ReplyView(TurnView):
         super().__init__(turn, place)
         self.unfolded = unfolded
         self.document = Document(turn.reply)
-        self._thinking = PlainText(turn.thinking, ".thinking")
+        self._thinking = _thinking(turn.thinking)
         self._thought_seconds = 0.0
         self._notices: list[str] = []
         self._live = _Live(started=time.monotonic()) if turn.state == TurnState.STREAMING else None
@@ -107,7 +109,7 @@ class ReplyView(TurnView):
         else:
             self.document.finish()
         if self._thinking.source.rstrip() != self.turn.thinking.strip("\n").rstrip():
-            self._thinking = PlainText(self.turn.thinking, ".thinking")
+            self._thinking = _thinking(self.turn.thinking)
         self.changed()
 
     @property
@@ -190,29 +192,20 @@ class ReplyView(TurnView):
             parts += filter(None, [words.restored(figures)])
         return styled(" · ".join(parts), ".dim")
 
-    def body(self, width: int) -> list[Line]:
-        rows = [row for notice in self._notices for row in note(notice, width)]
-        rows.extend(self._thinking_rows(width))
+    def body(self, width: int) -> Sequence[RowPart]:
+        above = [row for notice in self._notices for row in note(notice, width)]
+        parts: list[RowPart] = [above]
+        if self._thinking:
+            mark = "▾" if self.unfolded else "▸"
+            title = styled(f"{mark} {self._thinking_title()}", ".note", ("fold", ()))
+            above.append(Line(title, gutter=len(title)))
+            parts += [self._thinking] if self.unfolded else []
+            parts += [[BLANK]] if self.document else []
         if self._live is not None and self._live.activity and not self._live.thinking_since:
-            rows.extend(note(self._live.activity, width))
-        rows.extend(self.document.lines(width))
+            parts.append([*note(self._live.activity, width)])
         ending = self._ending(width)
-        if ending and self.document.source:
-            rows.append(BLANK)
-        return [*rows, *ending, BLANK]
-
-    def _thinking_rows(self, width: int) -> list[Line]:
-        if not self._thinking:
-            return []
-        mark = "▾" if self.unfolded else "▸"
-        title = styled(f"{mark} {self._thinking_title()}", ".note", ("fold", ()))
-        rows = [Line(title, gutter=len(title))]
-        if self.unfolded:
-            bar = styled("▏ ", ".dim")
-            rows.extend(indent(self._thinking.lines(width - 2), bar, bar))
-        if self.document.source:
-            rows.append(BLANK)
-        return rows
+        between = [BLANK] if ending and self.document else []
+        return [*parts, self.document, [*between, *ending, BLANK]]
 
     def _thinking_title(self) -> str:
         live, figures = self._live, self.turn.figures
@@ -261,9 +254,8 @@ class ReplyView(TurnView):
 
     def action_copy_code(self, number: int) -> None:
         """Copy a code block."""
-        codes = self.document.codes
-        if 0 <= number < len(codes):
-            self.post_message(self.Copy(codes[number].text, "code block"))
+        with contextlib.suppress(IndexError):
+            self.post_message(self.Copy(self.document.code(number).text, "code block"))
 
     def action_fold(self) -> None:
         """Fold or unfold the thinking."""
@@ -282,3 +274,7 @@ _EVENTS: dict[type, Callable[..., None]] = {
 }
 _ACTIONS = {"continue": "go_on"}
 _WARNINGS = ("context", "repeats")
+
+
+def _thinking(text: str) -> PlainText:
+    return PlainText(text, ".thinking", styled("▏ ", ".dim"))

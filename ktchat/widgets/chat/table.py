@@ -12,19 +12,30 @@ _GAP = 2
 _NARROWEST = 4
 
 
-def table(rows: list[list[Content]], align: list[str], width: int) -> list[Line]:
-    """A header row, a rule and the other rows; cells wrap where the columns do not fit."""
+def natural_widths(rows: list[list[Content]]) -> list[int]:
+    """Cells that each column takes where nothing wraps."""
     columns = max((len(row) for row in rows), default=0)
+    return [
+        max(_NARROWEST, *(max(map(_cells, row[i].split(allow_blank=True)), default=0)
+                          for row in rows if i < len(row)))
+        for i in range(columns)
+    ]  # fmt: skip
+
+
+def table(
+    rows: list[list[Content]], align: list[str], width: int, natural: list[int] | None = None
+) -> list[Line]:
+    """A header row, a rule and the other rows; cells wrap where the columns do not fit.
+
+    `natural`: cells that the columns would like to have, where that is not for these rows to say.
+    """
+    natural = natural or natural_widths(rows)
+    columns = len(natural)
     if not columns:
         return []
     room = width - _GAP * (columns - 1)
     if room < _NARROWEST * columns:
         return _as_lists(rows, width)
-    natural = [
-        max(_NARROWEST, *(max(map(_cells, row[i].split(allow_blank=True)), default=0)
-                          for row in rows if i < len(row)))
-        for i in range(columns)
-    ]  # fmt: skip
     widths = _fit(natural, room)
     lines: list[Line] = []
     for number, row in enumerate(rows):

@@ -143,8 +143,8 @@ class Transcript(TurnColumn, can_focus=False):
     def last_code(self) -> str | None:
         """The text of the last code block in the conversation."""
         for view in reversed(list(self.query(ReplyView))):
-            if codes := view.document.codes:
-                return codes[-1].text
+            if (code := view.document.last_code) is not None:
+                return code.text
         return None
 
     def to_end(self) -> None:
@@ -172,6 +172,13 @@ class Transcript(TurnColumn, can_focus=False):
         if new_value < old_value and new_value <= 2 and self._mounted_from and not self._adding:
             self._adding = True
             self.call_later(self._add_older)
+
+    def on_message_view_moved(self, message: MessageView.Moved) -> None:
+        """What is read stays in its place."""
+        message.stop()
+        if message.rows and not self.at_end:
+            place = self.scroll_y + message.rows
+            self.call_after_refresh(self.scroll_to, y=place, animate=False, immediate=True)
 
     def on_message_view_walk(self, message: MessageView.Walk) -> None:
         """Move the focus from a message to its neighbour; below the last one is the prompt."""

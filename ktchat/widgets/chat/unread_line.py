@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
@@ -12,9 +13,10 @@ from textual.widget import Widget
 from ktchat.store.conversation import EVERYTHING, Compaction, Conversation
 from ktchat.widgets.chat.message import MessageView, actions
 from ktchat.widgets.chat.plain import PlainText
+from ktchat.widgets.chat.rows import RowPart
 from ktchat.widgets.chat.turn_view import TurnView
 from ktchat.widgets.formats import counted
-from ktchat.widgets.lines import BLANK, Line, indent, styled
+from ktchat.widgets.lines import BLANK, Line, styled
 
 
 class UnreadLine(MessageView):
@@ -32,7 +34,7 @@ class UnreadLine(MessageView):
     def __init__(self, compaction: Compaction) -> None:
         super().__init__()
         self.compaction = compaction
-        self._text = PlainText(compaction.summary, ".thinking")
+        self._text = PlainText(compaction.summary, ".thinking", styled("▏ ", ".dim"))
         self._unfolded = False
 
     def header(self) -> tuple[Content, Content]:
@@ -43,16 +45,13 @@ class UnreadLine(MessageView):
         button = actions(("bring back", "bring_back")) if number else Content("")
         return styled(f"── {words} ──", ".note"), button
 
-    def body(self, width: int) -> list[Line]:
+    def body(self, width: int) -> Sequence[RowPart]:
         if not self._text:
-            return [BLANK]
+            return [[BLANK]]
         mark = "▾" if self._unfolded else "▸"
         title = styled(f"{mark} summary", ".note", ("fold", ()))
-        rows = [Line(title, gutter=len(title))]
-        if self._unfolded:
-            bar = styled("▏ ", ".dim")
-            rows.extend(indent(self._text.lines(width - 2), bar, bar))
-        return [*rows, BLANK]
+        text = [self._text] if self._unfolded else []
+        return [[Line(title, gutter=len(title))], *text, [BLANK]]
 
     def copy_text(self) -> str:
         return self.compaction.summary

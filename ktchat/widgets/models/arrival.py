@@ -32,7 +32,7 @@ class Arrival(Widget):
             self.refresh()
 
     def render(self) -> Content:
-        state, dim = self._state, "$foreground 60%"
+        state, dim = self._state, "$foreground 70%"
         if state is None:
             return Content.styled("The download was cancelled.", dim)
         amount = f"{byte_size(state.done)} of {byte_size(state.total)}"

@@ -31,7 +31,7 @@ def download_row(progress: DownloadProgress) -> Row:
     """The row of one download."""
     words = stage_words(progress)
     style = {"failed": "$error", "waiting": "$warning", "done": "$success"}.get(
-        progress.stage, "$foreground 65%"
+        progress.stage, "$foreground 70%"
     )
     amount = f"{byte_size(progress.done)} of {byte_size(progress.total)}"
     short = len(words) <= SHORT
@@ -41,7 +41,7 @@ def download_row(progress: DownloadProgress) -> Row:
             Content(title(progress.key)),
             bar(progress, BAR),
             Content(percent(progress)),
-            styled(amount, "$foreground 65%"),
+            styled(amount, "$foreground 70%"),
             styled(words if short else progress.stage, style),
         ),
         below=None if short else styled(words, style),
@@ -53,5 +53,5 @@ def bar(progress: DownloadProgress, cells: int) -> Content:
     halves = min(2 * cells, 2 * cells * progress.done // max(1, progress.total))
     full, half = divmod(halves, 2)
     done = "━" * full + "╸" * half
-    style = "$accent" if progress.stage is not Stage.FAILED else "$foreground 50%"
+    style = "$accent" if progress.stage is not Stage.FAILED else "$foreground 70%"
     return styled(done, style) + styled("─" * (cells - len(done)), "$foreground 25%")

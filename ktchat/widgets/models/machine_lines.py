@@ -29,8 +29,8 @@ class MachineLines(Widget):
     COMPONENT_CLASSES: ClassVar[set[str]] = {"label", "dim", "warning", "accent"}
     DEFAULT_CSS = """
     MachineLines { height: auto; width: 1fr; padding: 0 2; }
-    MachineLines > .label { color: $foreground 55%; }
-    MachineLines > .dim { color: $foreground 60%; }
+    MachineLines > .label { color: $foreground 70%; }
+    MachineLines > .dim { color: $foreground 70%; }
     MachineLines > .warning { color: $warning; }
     MachineLines > .accent { color: $accent; }
     MachineLines:ansi > .dim, MachineLines:ansi > .label { text-style: dim; }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from engine.plan.memory_plan import MemoryPlan
     from ktchat.library.local_models import LocalModel
 
-DIM = "$foreground 60%"
+DIM = "$foreground 70%"
 
 
 def size_cell(size: int, computed: bool = False) -> Content:

@@ -78,7 +78,7 @@ class ModelTable(Vertical):
 
     DEFAULT_CSS = """
     ModelTable { height: 1fr; width: 1fr; }
-    ModelTable > .heading { height: 1; color: $foreground 50%; padding: 0 1; text-wrap: nowrap; }
+    ModelTable > .heading { height: 1; color: $foreground 70%; padding: 0 1; text-wrap: nowrap; }
     ModelTable > Rows {
         height: 1fr; border: none; padding: 0; background: $background;
         scrollbar-size-vertical: 1; text-wrap: nowrap;
@@ -154,10 +154,10 @@ class ModelTable(Vertical):
                 group = row.group
                 if options:
                     options.append(Option(Content(" "), disabled=True))
-                options.append(Option(styled(f" {group}", "$foreground 50%"), disabled=True))
+                options.append(Option(styled(f" {group}", "$foreground 70%"), disabled=True))
             options.append(Option(line, id=row.key))
         if not options and self._words:
-            rows = wrap(styled(self._words, "$foreground 60%"), max(10, width - 3))
+            rows = wrap(styled(self._words, "$foreground 70%"), max(10, width - 3))
             text = Content("\n").join([Content("  ") + row.content for row in rows])
             options.append(Option(text, disabled=True))
         self.list.set_options(options)
@@ -206,7 +206,7 @@ def layout(
     for row in rows:
         mark = styled("▌ ", "$accent") if row.marked else Content(" " * MARGIN)
         line = _line(row.cells, columns, kept, wide, mark, width)
-        line = line.stylize_before("$foreground 55%") if row.dim else line
+        line = line.stylize_before("$foreground 70%") if row.dim else line
         if row.below is not None:
             under = wrap(row.below, max(8, width - 2 * MARGIN))
             lead = Content(" " * 2 * MARGIN)

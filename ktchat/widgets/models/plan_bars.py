@@ -51,13 +51,13 @@ class PlanBars(Widget):
     PlanBars > .attention { color: $accent 72%; }
     PlanBars > .other { color: $accent 48%; }
     PlanBars > .cache { color: $foreground 75%; }
-    PlanBars > .states { color: $foreground 62%; }
-    PlanBars > .work { color: $foreground 48%; }
+    PlanBars > .states { color: $foreground 70%; }
+    PlanBars > .work { color: $foreground 70%; }
     PlanBars > .reserve { color: $foreground 30%; }
     PlanBars > .free { color: $foreground 18%; }
     PlanBars > .short { color: $warning; }
     PlanBars > .strong { text-style: bold; }
-    PlanBars > .dim { color: $foreground 60%; }
+    PlanBars > .dim { color: $foreground 70%; }
     PlanBars:ansi > .dim, PlanBars:ansi > .free { text-style: dim; }
     """
 
