@@ -67,7 +67,7 @@ class Address:
     @property
     def place(self) -> str:
         """Host and port in a few cells: `host:8000`."""
-        return self.origin.partition("://")[2]
+        return place_of(self.origin)
 
     @property
     def root(self) -> str:
@@ -107,10 +107,28 @@ def parse(text: str) -> Address:
     return Address(f"{parts.scheme}://{where}{quote(path or '/v1', safe='/%:@~')}", _name(model))
 
 
+def address_of(path: str) -> Address | None:
+    """The address in a model's path; None: it is a file's, or none that can be used."""
+    try:
+        return parse(path) if is_address(path) else None
+    except AddressError:
+        return None
+
+
 def named(base: str, model: str) -> str:
     """The address of a model as the command line names it: endpoint and name. Raises `AddressError`."""
     address = parse(base)
     return str(Address(address.base, _name(model) if model else address.model))
+
+
+def place_of(origin: str) -> str:
+    """An origin in a few cells: `host:8000`."""
+    return origin.partition("://")[2]
+
+
+def short_name(model: str) -> str:
+    """A model's name without folders and endings: `Qwen3-30B-A3B`."""
+    return model.rsplit("/", 1)[-1].removesuffix(".gguf") or model
 
 
 def is_private(host: str) -> bool:

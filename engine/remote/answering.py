@@ -115,7 +115,7 @@ class Answering:
         for event in self._reader.flush():
             say(event)
         if not self._reader.finish:
-            raise errors.broke_off(self._http.address.place)
+            raise self._broke_off()
 
     async def _take_events(self, pieces: AsyncGenerator[bytes, None], say: Say) -> None:
         events = Events()
@@ -132,7 +132,7 @@ class Answering:
             for event in self._reader.flush():
                 say(event)
             if not self._reader.finish:
-                raise
+                raise self._broke_off() from None
 
     async def _take_whole(self, pieces: AsyncGenerator[bytes, None], say: Say) -> None:
         """The answer of a server that does not stream."""
@@ -162,6 +162,9 @@ class Answering:
         return errors.ServerError(
             f"{place} failed", f"It says: {words}" if words else "", errors.AGAIN
         )
+
+    def _broke_off(self) -> KtchatError:
+        return errors.broke_off(self._http.address.place, silent=self._reader.empty)
 
     def _nonsense(self, why: str) -> errors.ServerAnswerError:
         place = self._http.address.place

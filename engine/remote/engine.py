@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from engine.common.threads import ask
 from engine.errors import KtchatError, RequestError
@@ -42,12 +42,11 @@ from engine.remote.server import ServedModel, Server
 class Access:
     """What opens a server. The key is in no `repr`."""
 
-    key: str = ""
+    key: str = field(default="", repr=False)
     plain: bool = False
     """Whether the person allows the key to go in clear over a network that is not private."""
-
-    def __repr__(self) -> str:
-        return f"Access(key={'…' if self.key else ''!r}, plain={self.plain})"
+    context: int = 0
+    """Tokens of context, where the server does not say it; 0: unknown."""
 
 
 Opens = Callable[[Address], "Access"]
@@ -182,7 +181,7 @@ class RemoteEngine:
             architecture="",
             quantisation="",
             runtime=self._server.kind if self._server.kind != "other" else "server",
-            context=context or asked,
+            context=context or asked or access.context,
             weights_bytes=0,
             kv_bytes_per_token=0,
             seconds=time.perf_counter() - began,

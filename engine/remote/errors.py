@@ -194,6 +194,12 @@ def _why_not(error: BaseException) -> str:
     return "No connection could be made"
 
 
-def broke_off(place: str) -> ServerBrokeOffError:
-    """The error for an answer without an end."""
+def broke_off(place: str, silent: bool = False) -> ServerBrokeOffError:
+    """The error for an answer without an end; `silent`: nothing of it came."""
+    if silent:
+        return ServerBrokeOffError(
+            f"{place} broke off before its first word",
+            "Some servers do so when the conversation is longer than their context",
+            "Ctrl+R tries again, Ctrl+N begins a new session",
+        )
     return ServerBrokeOffError(f"{place} broke off", "The connection ended in the middle", AGAIN)

@@ -42,6 +42,8 @@ class ReplyReader:
         self._splitter = Splitter(tokens=ATOMS)
         self._separate = False  # reasoning has a field of its own
         self._spoken = False
+        self.empty = True
+        """Nothing at all came."""
         self._tokens = self._thought = 0
         self._usage: Mapping[str, Any] = {}
         self._began = time.perf_counter()
@@ -60,6 +62,7 @@ class ReplyReader:
             raise ValueError("not an object")
         if chunk.get("error") or ("choices" not in chunk and "message" in chunk):
             raise ServerSaysError(chunk)
+        self.empty = False
         if isinstance(usage := chunk.get("usage"), Mapping):
             self._usage = usage
         choices = chunk.get("choices")
@@ -104,9 +107,8 @@ class ReplyReader:
         """Why the reply ended."""
         if self.finish != "length":
             return "stop"
-        limit = self._max_tokens
-        tokens = self._used("completion_tokens") or self._tokens
-        return "length" if limit is not None and tokens >= limit else "context"
+        limit, tokens = self._max_tokens, self._used("completion_tokens")
+        return "context" if limit is None or 0 < tokens < limit else "length"
 
     # Inside.
 
@@ -128,6 +130,8 @@ class ReplyReader:
         if content:
             self._count()
             yield from self._said(content)
+        elif not thinking and delta.get("content") == "" and "role" not in delta:
+            self._count()  # a token that is a part of a character
 
     def _said(self, text: str) -> Iterator[Event]:
         if self._separate:

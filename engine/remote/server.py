@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from engine.errors import KtchatError
 from engine.remote import errors
-from engine.remote.address import Address, is_name
+from engine.remote.address import Address, is_name, short_name
 from engine.remote.http import Http
 
 Kind = Literal["vLLM", "SGLang", "llama.cpp", "llama-cpp-python", "Ollama", "other"]
@@ -46,7 +46,7 @@ class ServedModel:
     @property
     def short_name(self) -> str:
         """Its name without folders and endings: `Qwen3-30B-A3B`."""
-        return self.name.rsplit("/", 1)[-1].removesuffix(".gguf") or self.name
+        return short_name(self.name)
 
 
 @dataclass(frozen=True, slots=True)

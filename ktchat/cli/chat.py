@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from ktchat.cli import load_options, output
+from ktchat.cli import endpoint, load_options, output
 from ktchat.common import paths
 from ktchat.common.errors import UsageError
 
@@ -16,6 +16,7 @@ FRAMES_A_SECOND = "120"
 
 def main(args: argparse.Namespace) -> int:
     """Start the screen; returns its exit code."""
+    model = endpoint.model(args)
     streams = (sys.stdin, sys.stdout, sys.stderr)
     if not all(output.is_terminal(stream) for stream in streams):
         raise UsageError(
@@ -34,7 +35,8 @@ def main(args: argparse.Namespace) -> int:
     from ktchat.common.settings import SettingsFile
 
     app = KtchatApp(
-        model=args.model,
+        model=model,
+        endpoint=model if model and args.endpoint else "",
         engine=args.engine_factory() if args.engine_factory else None,
         settings=SettingsFile(paths.settings_file(), load_options.overrides(args)),
     )

@@ -9,7 +9,7 @@ from typing import cast
 
 from engine.errors import RequestError
 from engine.protocol import PartialSampling, Think
-from ktchat.cli import standard_input
+from ktchat.cli import endpoint, standard_input
 from ktchat.common import sampling
 from ktchat.common.errors import UsageError
 from ktchat.common.sampling import SamplingSources
@@ -22,6 +22,9 @@ class Request:
 
     prompt: str
     model: str | None
+    """A file, or an address on a server; None: the one that was used last."""
+    endpoint: str
+    """The same address where the command line names a server; empty: it does not."""
     last: bool
     system: str
     sampling: SamplingSources
@@ -44,9 +47,11 @@ def request(args: argparse.Namespace, settings: Settings) -> Request:
         raise UsageError("--system goes with a new session", "", "Leave out -c or --system")
     if args.last and args.no_save:
         raise UsageError("--no-save goes with a new session", "", "Leave out -c or --no-save")
+    model = endpoint.model(args)
     return Request(
         prompt=_prompt(args.prompt, args.stdin),
-        model=args.model,
+        model=model,
+        endpoint=model if model and args.endpoint else "",
         last=args.last,
         system=settings.system if args.system is None else _decoded(args.system),
         sampling=SamplingSources(command, settings.sampling),

@@ -14,6 +14,7 @@ from typing import Any, Literal, cast, get_args
 
 from engine.errors import RequestError
 from engine.protocol import Auto, Device, KvKind, Load, PartialSampling, Sampling
+from engine.remote.address import is_address
 from ktchat.common import toml_file
 from ktchat.common.errors import SettingsError, reason_of
 from ktchat.common.paths import kv_folder
@@ -109,7 +110,9 @@ class Settings:
     model_titles: bool = _setting(
         False, "Let the model write a session's title after its first reply, in the background."
     )
-    last_model: str = _setting("", "The model file that was used last.")
+    last_model: str = _setting(
+        "", "The model that was used last: a file, or an address on a server."
+    )
     last_session: str = _setting("", "The session that was open last.")
     recent_models: tuple[str, ...] = _setting((), "Model files that were opened, the last first.")
     setup_done: bool = _setting(False, "Whether the first start's questions were answered.")
@@ -140,7 +143,7 @@ class Settings:
         """The command that loads a model as the overrides say; where they are silent, as these settings do."""
         return Load(
             path=path,
-            context=self.context_limit if overrides.context is None else overrides.context,
+            context=overrides.context or (None if is_address(path) else self.context_limit),
             device=overrides.device or cast(Device, self.device),
             kv=overrides.kv or cast(KvKind, self.kv),
             cache_folder=str(kv_folder()) if self.disk_cache else "",
@@ -150,6 +153,8 @@ class Settings:
 
     def with_recent(self, path: str) -> dict[str, Any]:
         """The change that notes `path` as opened: `file.update(**settings.with_recent(path))`."""
+        if is_address(path):  # those have a list of their own
+            return {}
         others = tuple(p for p in self.recent_models if p != path)
         return {"recent_models": (path, *others)[:MAX_RECENT]}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,15 @@ def write(path: Path, head: str, values: Iterable[tuple[str, Any, str]]) -> None
     lines = [f"# {head}", ""]
     for name, value, words in values:
         lines += [f"# {words}", f"{name} = {_toml_value(value)}", ""]
+    private_folder(path.parent)
+    write_whole(path, "\n".join(lines).encode())
+
+
+def write_tables(path: Path, head: str, name: str, tables: Iterable[Mapping[str, Any]]) -> None:
+    """Write a list of tables of that name below a first comment. Raises `OSError`."""
+    lines = [f"# {head}", ""]
+    for table in tables:
+        lines += [f"[[{name}]]", *(f"{key} = {_toml_value(table[key])}" for key in table), ""]
     private_folder(path.parent)
     write_whole(path, "\n".join(lines).encode())
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from engine.common.folders import models_below
 from engine.errors import KtchatError, ModelFileError
 from engine.protocol import PartialSampling
+from engine.remote.address import is_address
 from ktchat.common import paths
 from ktchat.common.text import one_line
 
@@ -103,11 +104,11 @@ def describe(path: str, source: Source = Source.RECENT) -> ModelEntry:
 
 
 def default_model(last: str = "") -> str:
-    """The model to start with: the one used last if it is still there, else the guide.
+    """The model to start with: the one used last if it is still there or on a server, else the guide.
 
     Raises `ModelFileError` when there is neither.
     """
-    if last and Path(last).is_file():
+    if last and (is_address(last) or Path(last).is_file()):
         return last
     guide = paths.guide_model()
     if guide is None:

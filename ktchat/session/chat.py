@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator
 from engine.errors import RequestError
 from engine.protocol import PartialSampling
 from ktchat.common.sampling import SamplingSources
-from ktchat.common.text import one_line
+from ktchat.common.words import answering
 from ktchat.session.reply import Engine, Reply, Started, Update
 from ktchat.session.titles import TitledSession
 from ktchat.store import tree
@@ -198,7 +198,7 @@ class ChatSession(TitledSession):
         if replaced is not None:
             tree.cut(conversation, replaced)
         if (model := self.engine.loaded) is not None:
-            conversation.model_path, conversation.model_name = model.path, one_line(model.name)
+            conversation.model_path, conversation.model_name = model.path, answering(model)
         last = conversation.last
         turn = Turn(
             raw_prompt=text,

@@ -251,7 +251,7 @@ class Replies:
             self._tokens += update.tokens
         elif isinstance(update, Finished):
             self._tokens = update.figures.context_used or self._tokens
-            if chat.loaded is not None:
+            if chat.loaded is not None and not chat.loaded.origin:
                 self._note_speed(chat.loaded, update.figures)
         elif isinstance(update, Failed):
             last = chat.conversation.last

@@ -456,7 +456,17 @@ async def test_fields_that_are_refused_are_left_out_and_that_is_said_once(
 async def test_a_server_that_refuses_everything_is_not_asked_for_ever(
     server: ModelServer, engine: RemoteEngine
 ) -> None:
-    names = ["temperature", "top_p", "top_k", "min_p", "seed", "max_tokens", "stream_options", "messages", "model"]
+    names = [
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "seed",
+        "max_tokens",
+        "stream_options",
+        "messages",
+        "model",
+    ]
     server.answers += [refusal(400, f"unknown field {name}") for name in names * 3]
     assert isinstance(await failure(engine), errors.ServerError)
     assert len(server.replies) <= len(names) + 1
