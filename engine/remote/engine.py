@@ -27,6 +27,7 @@ from engine.protocol import (
     Load,
     Loaded,
     Message,
+    Notice,
     Sampling,
     Think,
 )
@@ -36,6 +37,8 @@ from engine.remote.answering import Answering, Say
 from engine.remote.http import Http
 from engine.remote.request import Refused, body
 from engine.remote.server import ServedModel, Server
+
+NO_CONTEXT = "The server does not say how long its context is: --ctx says it, or e in the model manager's servers."
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +190,8 @@ class RemoteEngine:
             seconds=time.perf_counter() - began,
             origin=address.origin,
         )
+        if not self.loaded.context and self._server.kind != "Ollama":
+            say(Notice(NO_CONTEXT))
         say(self.loaded)
 
     async def _answer(

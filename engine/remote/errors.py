@@ -199,7 +199,7 @@ def broke_off(place: str, silent: bool = False) -> ServerBrokeOffError:
     if silent:
         return ServerBrokeOffError(
             f"{place} broke off before its first word",
-            "Some servers do so when the conversation is longer than their context",
+            "It went away, or the conversation is longer than its context",
             "Ctrl+R tries again, Ctrl+N begins a new session",
         )
     return ServerBrokeOffError(f"{place} broke off", "The connection ended in the middle", AGAIN)

@@ -116,7 +116,10 @@ class Servers:
 
     def _write(self, servers: list[Server]) -> None:
         try:
-            tables = [dataclasses.asdict(server) for server in servers]
+            tables = [
+                {name: value for name, value in dataclasses.asdict(server).items() if value}
+                for server in servers
+            ]
             toml_file.write_tables(self.path, HEAD, "server", tables)
         except OSError as error:
             why, todo = reason_of(error)

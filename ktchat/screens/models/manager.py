@@ -60,7 +60,7 @@ class ModelManager(ModelScreen):
         remote = is_address(current)
         self.current = current if remote or not current else os.path.realpath(current)
         """Real path, or address, of the model that is loaded."""
-        self._tab = tab
+        self._tab = tab or (TABS.index("servers") if remote else 0)
         self.tabs = TabBar("Models", TABS, noted="downloads")
         self.bars = PlanBars()
         self.local, self.catalogue = LocalPage(self), CataloguePage(self)
