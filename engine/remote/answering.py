@@ -77,10 +77,10 @@ class Answering:
         path = api_path(http.address, "chat/completions")
         for _ in range(len(self._fields) + 1):
             sent = self._refused.without(self._fields)
+            self._reader = self._new_reader()  # time counts from here
             async with http.stream(path, sent) as (response, pieces):
                 self._hear(say)
                 if response.status_code == 200:
-                    self._reader = self._new_reader()
                     await self._take(response, pieces, say)
                     return
                 status, headers, words = await http.refusal(response, pieces)

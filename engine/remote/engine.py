@@ -14,7 +14,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 
 from engine.common.threads import ask
-from engine.errors import KtchatError, RequestError
+from engine.errors import KtchatError, RequestError, thinking_not_offered
 from engine.process.event_queue import EventQueue
 from engine.protocol import (
     Begun,
@@ -101,7 +101,7 @@ class RemoteEngine:
         stopped = Finished("cancelled", Figures())
 
         async def work(say: Say) -> None:
-            await self._answer(said, chosen, max_tokens, begun, say)
+            await self._answer(said, chosen, max_tokens, think, begun, say)
 
         async with aclosing(self._run(work, stopped)) as events:
             async for event in events:
@@ -188,6 +188,7 @@ class RemoteEngine:
             weights_bytes=0,
             kv_bytes_per_token=0,
             seconds=time.perf_counter() - began,
+            think=await server.thinking_of(http, self._server.kind, model),
             origin=address.origin,
         )
         if not self.loaded.context and self._server.kind != "Ollama":
@@ -199,14 +200,19 @@ class RemoteEngine:
         messages: Sequence[Message],
         sampling: Sampling,
         max_tokens: int | None,
+        think: Think | None,
         begun: Begun | None,
         say: Say,
     ) -> None:
         http, known, loaded = self._http, self._server, self.loaded
         if http is None or known is None or loaded is None:
             raise RequestError("No model is loaded", "", "Open a model first")
+        if think is not None and think not in loaded.think:
+            raise thinking_not_offered(loaded.name, think, loaded.think)
         seed = random.getrandbits(32) if sampling.seed is None else sampling.seed
-        fields = body(known.kind, self._model.name, messages, sampling, seed, max_tokens, begun)
+        fields = body(
+            known.kind, self._model.name, messages, sampling, seed, max_tokens, begun, think
+        )
         answering = Answering(http, fields, self._refused, loaded.context, self.quiet_seconds)
         try:
             await answering.run(say)

@@ -6,20 +6,17 @@ Times are measured here. Tokens are the server's where it counts them; else a ch
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from engine.protocol import Event, Figures, Notice, Reason, Text, Thinking, WasThinking
-from engine.text.marks import ATOMS, HARMONY
+from engine.text.marks import STYLES
 from engine.text.thinking import Splitter
 
 MOST_TOKENS = 1 << 40
 
-_MARKS = re.compile(
-    "|".join(re.escape(atom) for atom in sorted(ATOMS - set(HARMONY), key=len)[::-1])
-)
+_CLOSINGS = frozenset(style.closing for style in STYLES)
 
 
 class ServerSaysError(Exception):
@@ -39,8 +36,9 @@ class ReplyReader:
         self.finish = ""
         """Why it ended the reply, in its own word; empty: it has not."""
         self._context, self._seed, self._max_tokens = context, seed, max_tokens
-        self._splitter = Splitter(tokens=ATOMS)
+        self._splitter = Splitter()
         self._separate = False  # reasoning has a field of its own
+        self._plain = self._trim = False  # a lone closing mark came; blanks behind it are left out
         self._spoken = False
         self.empty = True
         """Nothing at all came."""
@@ -130,33 +128,24 @@ class ReplyReader:
         if content:
             self._count()
             yield from self._said(content)
-        elif not thinking and delta.get("content") == "" and "role" not in delta:
-            self._count()  # a token that is a part of a character
 
     def _said(self, text: str) -> Iterator[Event]:
-        if self._separate:
-            yield Text(text)
-            return
-        tokens = 1
-        for piece, is_mark in self._pieces(text):
-            for event in self._splitter.feed(piece, tokens, control=is_mark):
-                self._spoken = self._spoken or not isinstance(event, WasThinking)
-                yield event
-            tokens = 0
-
-    def _pieces(self, text: str) -> Iterator[tuple[str, bool]]:
-        """The marks of reasoning apart: a chunk that is one, or that begins the reply with one."""
-        if text.strip() in ATOMS or not self._spoken:
-            at = 0
-            for mark in _MARKS.finditer(text):
-                if mark.start() > at:
-                    yield text[at : mark.start()], False
-                yield mark[0], True
-                at = mark.end()
-            if at < len(text):
-                yield text[at:], False
+        """Text of the reply, in which servers that do not know the marks of reasoning leave them."""
+        if self._separate or self._plain:
+            text = text.lstrip() if self._trim else text
+            self._trim = self._trim and not text
+            if text:
+                yield Text(text)
+        elif text.strip() in _CLOSINGS and not self._splitter.thinking_tokens:
+            # A whole chunk is a token: the template had opened the reasoning.
+            yield from self._splitter.flush()
+            if self._spoken:
+                self._thought = self._tokens
+                yield WasThinking()
+            self._plain = self._trim = True
         else:
-            yield text, False
+            self._spoken = self._spoken or bool(text.strip())
+            yield from self._splitter.feed(text, 1)
 
     def _count(self) -> None:
         self._last = time.perf_counter()

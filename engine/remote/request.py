@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.errors import RequestError
-from engine.protocol import Begun, Message, Sampling
+from engine.protocol import Begun, Message, Sampling, Think
 from engine.remote.server import Kind
 
 _GOES_ON: dict[Kind, dict[str, Any]] = {
@@ -33,6 +33,7 @@ def body(
     seed: int,
     max_tokens: int | None,
     begun: Begun | None,
+    think: Think | None,
 ) -> dict[str, Any]:
     """The fields of a request. Raises `RequestError`: the reply cannot go on there."""
     said = [{"role": message.role, "content": message.content} for message in messages]
@@ -46,6 +47,10 @@ def body(
     if sampling.repeat_penalty != 1.0:
         ours = kind in ("llama.cpp", "llama-cpp-python", "Ollama")
         fields["repeat_penalty" if ours else "repetition_penalty"] = sampling.repeat_penalty
+    if think in ("off", "on"):
+        fields["chat_template_kwargs"] = {"enable_thinking": think == "on"}
+    elif think is not None:
+        fields["chat_template_kwargs"] = {"reasoning_effort": think}
     if max_tokens is not None:
         fields["max_tokens"] = max_tokens
     return fields

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from engine.errors import KtchatError
+from engine.protocol import Think
 from engine.remote import errors
 from engine.remote.address import Address, is_name, short_name
 from engine.remote.http import Http
@@ -33,6 +34,12 @@ _CONTEXT = (
     "context_window", "max_input_tokens",
 )  # fmt: skip
 """What servers call the context in the list of their models."""
+
+THINKING: tuple[tuple[str, tuple[Think, ...]], ...] = (
+    ("enable_thinking", ("off", "on")),
+    ("reasoning_effort", ("low", "medium", "high")),
+)
+"""Variables of chat templates, and what they choose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +117,25 @@ def chosen(server: Server, address: Address) -> ServedModel:
     return models[0]
 
 
+async def thinking_of(http: Http, kind: Kind, model: ServedModel) -> tuple[Think, ...]:
+    """What can be chosen of a model's thinking, by what its template reads; empty: the server does not show it."""
+    if kind != "llama.cpp":
+        return ()
+    try:
+        template = _mapping(await _props(http, model)).get("chat_template")
+    except KtchatError:
+        return ()
+    found = (choices for name, choices in THINKING if name in str(template))
+    return next(found, ())
+
+
 async def context_of(http: Http, kind: Kind, model: ServedModel) -> int:
     """Tokens of a model's context, also where the server says it elsewhere than in its list; 0: nowhere."""
     address = http.address
     try:
         if kind == "llama.cpp":
-            props = await http.get(_path(address.root, f"props?model={quote(model.name, safe='')}"))
-            settings = _mapping(_mapping(props).get("default_generation_settings"))
+            props = _mapping(await _props(http, model))
+            settings = _mapping(props.get("default_generation_settings"))
             return _context_in(settings) or model.context
         if kind == "SGLang" and not model.context:
             return _context_in(_mapping(await http.get(_path(address.root, "get_server_info"))))
@@ -125,6 +144,11 @@ async def context_of(http: Http, kind: Kind, model: ServedModel) -> int:
     except KtchatError:
         pass  # the reply does not need it
     return model.context
+
+
+async def _props(http: Http, model: ServedModel) -> Any:
+    """What llama.cpp's server says of itself and of a model."""
+    return await http.get(_path(http.address.root, f"props?model={quote(model.name, safe='')}"))
 
 
 async def _context_in_ollama(http: Http, model: ServedModel) -> int:
