@@ -89,6 +89,8 @@ def parse(text: str) -> Address:
     base = base if "://" in base else f"http://{base}"
     if len(text) > LONGEST or not base.isprintable() or " " in base:
         raise _not_one("It holds characters that no address has")
+    if "@" in base.partition("://")[2]:
+        raise _not_one("It holds a password, which would be shown", "Give the key apart from it")
     try:
         parts = urlsplit(base)
         host, port = _host(parts.hostname or ""), parts.port
@@ -96,15 +98,13 @@ def parse(text: str) -> Address:
         raise _not_one("Host or port cannot be read") from None
     if parts.scheme not in _PORTS:
         raise _not_one("It is neither http nor https")
-    if "@" in parts.netloc:
-        raise _not_one("It holds a password, which would be shown", "Give the key apart from it")
     if parts.query:
         raise _not_one("It holds a question mark")
     path = parts.path.rstrip("/")
     for ending in _ENDPOINTS:
         path = path.removesuffix(ending)
     where = host if port in (None, _PORTS[parts.scheme]) else f"{host}:{port}"
-    return Address(f"{parts.scheme}://{where}{quote(path or '/v1', safe='/%:@~')}", _name(model))
+    return Address(f"{parts.scheme}://{where}{quote(path or '/v1', safe='/%:~')}", _name(model))
 
 
 def address_of(path: str) -> Address | None:

@@ -38,6 +38,9 @@ from engine.remote.http import Http
 from engine.remote.request import Refused, body
 from engine.remote.server import ServedModel, Server
 
+DROPPED_SECONDS = 0.1
+"""Time in which the event loop closes an iterator that was dropped."""
+
 NO_CONTEXT = "The server does not say how long its context is: --ctx says it, or e in the model manager's servers."
 
 
@@ -144,8 +147,9 @@ class RemoteEngine:
         self, work: Callable[[Say], Coroutine[None, None, None]], stopped: Last
     ) -> AsyncGenerator[Event, None]:
         """The events of one piece of work, done in a task that can be cancelled; then it ends with `stopped`."""
-        if self._task is not None and not self._task.done() and self._cancelled:
-            await asyncio.wait({self._task})
+        if self._task is not None and not self._task.done():
+            # One that was stopped ends soon; an iterator dropped just now is closed by the loop.
+            await asyncio.wait({self._task}, timeout=None if self._cancelled else DROPPED_SECONDS)
         if self._closed or (self._task is not None and not self._task.done()):
             what = "The engine is closed" if self._closed else "The engine is busy"
             yield Failed(RequestError(what, "", "" if self._closed else "Stop it first"))
@@ -161,8 +165,9 @@ class RemoteEngine:
                 yield event
         finally:
             queue.abandon()
-            self.cancel()
-            await asyncio.wait({task})
+            if not task.done():  # perhaps long after the next one has begun
+                task.cancel()
+                await asyncio.wait({task})
 
     async def _connect(self, load: Load, say: Say) -> None:
         began = time.perf_counter()

@@ -134,14 +134,14 @@ def _key_refused(place: str, status: int, quote: str, has_key: bool) -> ServerKe
         return ServerKeyError(
             f"{place} wants a key",
             quote,
-            "Give one: Ctrl+O, servers, k; or set KTCHAT_ENDPOINT_KEY with --endpoint",
+            "Give one: Ctrl+O, servers, e; or set KTCHAT_ENDPOINT_KEY with --endpoint",
         )
     if status == 403:
         return ServerKeyError(
             f"{place} refuses", quote or "The key does not allow it", "Use another key"
         )
     return ServerKeyError(
-        f"{place} does not accept the key", quote, "Check it: Ctrl+O, servers, k gives another"
+        f"{place} does not accept the key", quote, "Check it: Ctrl+O, servers, e gives another"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from engine.protocol import (
     Message,
     Notice,
     Sampling,
+    Text,
     Thinking,
     WasThinking,
 )
@@ -408,6 +410,19 @@ async def test_without_a_model_that_is_said(engine: RemoteEngine) -> None:
     assert await engine.count([Message("user", "hi")]) is None
     engine.cancel()
     engine.answer_now()
+
+
+async def test_an_iterator_that_is_left_open_stops_nothing_later(
+    server: ModelServer, engine: RemoteEngine
+) -> None:
+    load = engine.load(Load(server.url))
+    assert isinstance(await anext(load), Loaded)
+    reply = ask(engine, "hi")
+    first = asyncio.ensure_future(anext(reply))
+    await asyncio.sleep(0)  # the reply's task is there and has not run yet
+    await load.aclose()  # type: ignore[attr-defined]
+    assert await first == Text("Hello")
+    assert text_of(await collect(reply)) == " there."
 
 
 async def test_penalties_have_the_names_of_the_server(

@@ -255,6 +255,8 @@ class Replies:
                 self._note_speed(chat.loaded, update.figures)
         elif isinstance(update, Failed):
             last = chat.conversation.last
+            if last is not None and str(last.error or "") != str(update.error):
+                frame.status.say(str(update.error), "error")  # the reply before is shown again
             if last is not None and last.without_reply and not frame.prompt.text.strip():
                 frame.prompt.put(last.raw_prompt)
         now = time.monotonic()

@@ -47,10 +47,10 @@ class ServerDialog(LeftOnce[ServerForm | None], ModalScreen[ServerForm | None]):
         Binding("up", "app.focus_previous", show=False),
     ]
 
-    def __init__(self, server: Server | None = None, at: str = "address") -> None:
-        """`server` is changed; None: another one. `at`: the field where the cursor stands."""
+    def __init__(self, server: Server | None = None) -> None:
+        """`server` is changed; None: another one."""
         super().__init__()
-        self._server, self._at = server, at
+        self._server = server
         known = server or Server("")
         self.fields = {
             "address": Field(known.address, placeholder="http://host:8000/v1", compact=True),
@@ -81,7 +81,7 @@ class ServerDialog(LeftOnce[ServerForm | None], ModalScreen[ServerForm | None]):
             yield Static(Content("Enter keep and test · Tab next · Esc back"), classes="hint")
 
     def on_mount(self) -> None:
-        self.fields[self._at].focus()
+        self.fields["address"].focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """What was said of the old text is over; a variable's name is no secret."""

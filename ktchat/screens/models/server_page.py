@@ -46,7 +46,6 @@ class ServerPage(Page):
         ("a", "add", "screen.page('add')"),
         ("t", "test", "screen.page('test')"),
         ("e", "edit", "screen.page('edit')"),
-        ("k", "key", "screen.page('key')"),
         ("d", "remove", "screen.page('remove')"),
         *NEXT,
     )
@@ -54,7 +53,6 @@ class ServerPage(Page):
         Binding("a", "add", show=False),
         Binding("t", "test", show=False),
         Binding("e,f2", "edit", show=False),
-        Binding("k", "key", show=False),
         Binding("d,delete", "remove", show=False),
     ]
 
@@ -211,14 +209,7 @@ class ServerPage(Page):
             self.app.push_screen(ServerDialog(), self._named)
 
     def action_edit(self) -> None:
-        """Change the server under the cursor."""
-        self._edit("address")
-
-    def action_key(self) -> None:
-        """Give another key for the server under the cursor."""
-        self._edit("key")
-
-    def _edit(self, at: str) -> None:
+        """Change the server under the cursor, its key too."""
         server = self.chosen
         if server is not None:
 
@@ -226,7 +217,7 @@ class ServerPage(Page):
                 if form is not None:
                     self._work(self._keep(form, server))
 
-            self.app.push_screen(ServerDialog(server, at), changed)
+            self.app.push_screen(ServerDialog(server), changed)
 
     def _named(self, form: ServerForm | None) -> None:
         if form is not None:
