@@ -146,7 +146,9 @@ async def test_packed_answers_are_unpacked(server: ModelServer, engine: RemoteEn
 async def test_a_bomb_is_not_unpacked_to_its_end(
     server: ModelServer, engine: RemoteEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    packed = bomb(256 << 20)
+    monkeypatch.setattr(remote_http, "MOST_REPLY_BYTES", 1 << 20)
+    monkeypatch.setattr(remote_http, "MOST_BYTES", 1 << 20)
+    packed = bomb(32 << 20)
     headers = {"Content-Encoding": "gzip"}
     server.answers.append(Answer([packed], headers=headers))
     assert isinstance(await failure(engine), errors.ServerAnswerError)
