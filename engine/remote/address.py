@@ -155,7 +155,7 @@ def is_name(text: str) -> bool:
 
 
 def _host(host: str) -> str:
-    """As it is looked up and shown: letters of other scripts in their ASCII form. Raises `ValueError`."""
+    """As it is looked up and shown: other scripts in their ASCII form. Raises `ValueError`."""
     if ":" in host:
         return f"[{ipaddress.IPv6Address(host)}]"
     host = host.lower().encode("idna").decode() if host else ""

@@ -26,6 +26,9 @@ from ktchat.session.reply import Engine
 if TYPE_CHECKING:
     from ktchat.library.servers import Servers
 
+WRITE_SECONDS = 1.0
+"""What an engine that gives way has to write what it read to the disk."""
+
 
 class EitherEngine:
     """Hands everything on to the engine of the model that is loaded.
@@ -62,7 +65,7 @@ class EitherEngine:
                     left, self._engine, self._remote = self._engine, coming, remote
                     self._coming = None
                     if left is not None:
-                        await left.close()
+                        await left.close(WRITE_SECONDS)
                 yield event
         finally:
             if not arrived:

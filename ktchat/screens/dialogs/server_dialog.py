@@ -103,7 +103,7 @@ class ServerDialog(LeftOnce[ServerForm | None], ModalScreen[ServerForm | None]):
         if address is None:
             self._say("address", "type the address of a server")
         elif key and variable is None and not is_key(key):
-            self._say("key", "that cannot be a key: it holds blanks or letters beyond ASCII")
+            self._say("key", "that cannot be a key: it holds blanks, or characters that no key has")
         else:
             same = self._server is not None and self._server.address == address.base
             server = Server(
