@@ -17,6 +17,7 @@ import numpy as np
 
 from engine.common.llama_log import capture_log, logged_errors
 from engine.errors import EngineError
+from engine.runtimes.llama_buffers import may_rearrange
 from kernels.ops import CacheKind, Floats
 
 BASELINE = "llama.cpp"
@@ -66,7 +67,7 @@ class LlamaCppReference:
     def _load(self, path: Path, repack: bool) -> None:
         params = self._lib.llama_model_default_params()
         params.n_gpu_layers = 0
-        params.use_extra_bufts = repack
+        params.use_extra_bufts = repack and may_rearrange(path)
         self._model = self._lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise EngineError(f"llama.cpp cannot load {path.name}", "; ".join(logged_errors()[:2]))

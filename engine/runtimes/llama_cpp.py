@@ -14,6 +14,7 @@ from engine.common.llama_log import capture_log, clear_errors, logged_errors
 from engine.errors import EngineError, MemoryShortError, ModelFileError, UnsupportedModelError
 from engine.protocol import Computed
 from engine.runtimes.base import CancelFlag, CancelledError, Floats, LoadProgress
+from engine.runtimes.llama_buffers import may_rearrange
 from engine.runtimes.prefix_cache import common_prefix
 
 CHUNK = 512
@@ -147,6 +148,7 @@ def _load_model(library: Any, path: Path, progress: LoadProgress) -> Any:
 
     params = library.llama_model_default_params()
     params.n_gpu_layers = 0
+    params.use_extra_bufts = may_rearrange(path)
     params.progress_callback = report
     clear_errors()
     model = library.llama_model_load_from_file(bytes(path), params)

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from engine.errors import EngineError, ModelFileError
+from engine.runtimes import llama_buffers
 from engine.runtimes.base import CancelFlag, CancelledError, Floats
 from engine.runtimes.llama_cpp import CHUNK, LlamaCppRuntime
 from tests.support.clock import within
 from tests.support.foreign import internlm2, mamba
+from tests.support.tiny import quantise, tiny_model
 
 PROMPT = [(7 * i * i + 3 * i) % 250 for i in range(40)]
 
@@ -180,3 +182,15 @@ def test_a_token_outside_the_vocabulary_is_a_typed_error(runtime: LlamaCppRuntim
     with pytest.raises(EngineError, match=r"llama\.cpp failed"):
         runtime.forward([1 << 30])
     assert close(run(runtime, PROMPT), whole)
+
+
+def test_stacked_matrices_are_left_alone_where_amx_would_take_them(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latent = tiny_model("deepseek2", models, variant="v3-split", expert_type="F32")
+    quantised = quantise(latent, "Q5_K", only_experts=False)
+    grouped = tiny_model("qwen3moe", models, expert_type="Q4_K")
+    monkeypatch.setattr(llama_buffers, "_has_amx", lambda: True)
+    assert not llama_buffers.may_rearrange(quantised) and llama_buffers.may_rearrange(grouped)
+    monkeypatch.setattr(llama_buffers, "_has_amx", lambda: False)
+    assert llama_buffers.may_rearrange(quantised)
