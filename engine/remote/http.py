@@ -51,16 +51,17 @@ class Http:
         self._plain = plain
         self._url = ""
         self._client: httpx2.AsyncClient | None = None
+        self._closed = False
 
     @property
     def has_key(self) -> bool:
         """Whether a key is sent."""
         return bool(self._key)
 
-    async def open(self) -> None:
+    async def open(self) -> httpx2.AsyncClient:
         """Get ready. Raises `ServerError`: the key may not be sent, or there is no such host."""
         if self._client is not None:
-            return
+            return self._client
         if self._key and not is_key(self._key):
             raise errors.ServerKeyError(
                 f"The key for {self.address.place} cannot be sent",
@@ -73,7 +74,12 @@ class Http:
             if not self.address.encrypted:
                 url = await self._where_the_key_may_go(headers)
         self._url = url
-        self._client = await ask(_client, headers, self.address.encrypted)
+        client = await ask(_client, headers, self.address.encrypted)
+        if self._closed:  # meanwhile, or before
+            await client.aclose()
+            raise self._failure(ConnectionError())
+        self._client = client
+        return client
 
     async def get(self, path: str) -> Any:
         """The JSON at a path of the server (`/v1/models`). Raises `ServerError` and what `_answer` does."""
@@ -90,18 +96,17 @@ class Http:
         """The answer to a body as it comes, in pieces; however long it takes. Raises `ServerError`."""
         import httpx2
 
-        await self.open()
-        assert self._client is not None
+        client = await self.open()
         content = json.dumps(body).encode()
         timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS, write=60.0, pool=CONNECT_SECONDS)
-        request = self._client.build_request(
+        request = client.build_request(
             "POST",
             self._url + path,
             content=content,
             headers={"Content-Type": "application/json", "Accept": "text/event-stream"},
             timeout=timeout,
         )
-        response = await self._sent(request)
+        response = await self._sent(client, request)
         try:
             async with aclosing(self._pieces(response, MOST_REPLY_BYTES)) as pieces:
                 yield response, pieces
@@ -128,7 +133,8 @@ class Http:
         return errors.said(data, self._key)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; whoever waits for an answer gets an error."""
+        self._closed = True
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
@@ -144,7 +150,7 @@ class Http:
                 return True
         except httpx2.ConnectError:
             return None
-        except httpx2.HTTPError:
+        except (httpx2.HTTPError, httpx2.StreamError):
             return False
 
     # Inside.
@@ -177,18 +183,21 @@ class Http:
         number = f"[{numbers[0]}]" if ":" in numbers[0] else numbers[0]
         return f"http://{number}:{address.port}"
 
-    async def _sent(self, request: httpx2.Request) -> httpx2.Response:
+    async def _sent(self, client: httpx2.AsyncClient, request: httpx2.Request) -> httpx2.Response:
         """The beginning of an answer; once again on a new connection where the kept one was cut meanwhile."""
         import httpx2
 
-        assert self._client is not None
         for again in (True, False):
             try:
-                return await self._client.send(request, stream=True)
+                return await client.send(request, stream=True)
             except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
                 if not again or _is_nonsense(error):
                     raise self._failure(error) from None
-            except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            except (
+                httpx2.HTTPError,
+                httpx2.InvalidURL,
+                RuntimeError,
+            ) as error:  # or closed meanwhile
                 raise self._failure(error) from None
         raise AssertionError
 
@@ -198,16 +207,12 @@ class Http:
         return errors.unreachable(self.address.place, error)
 
     async def _answer(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
-        await self.open()
-        assert self._client is not None
-        place = self.address.place
-        request = self._client.build_request(
-            method, self._url + path, json=body, timeout=CONNECT_SECONDS
-        )
+        client, place = await self.open(), self.address.place
+        request = client.build_request(method, self._url + path, json=body, timeout=CONNECT_SECONDS)
         data = bytearray()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                response = await self._sent(request)
+                response = await self._sent(client, request)
                 try:
                     async with aclosing(self._pieces(response, MOST_BYTES)) as pieces:
                         if response.status_code == 404:
@@ -254,7 +259,7 @@ class Http:
             raise errors.ServerAnswerError(
                 f"The answer of {place} makes no sense", "It cannot be unpacked", "Try again"
             ) from None
-        except httpx2.HTTPError:
+        except (httpx2.HTTPError, httpx2.StreamError):
             raise errors.broke_off(place) from None
 
     def _unpacking(self, encoding: str) -> Any:

@@ -500,6 +500,22 @@ async def test_closing_ends_what_goes_on(server: ModelServer) -> None:
     assert isinstance(failed, Failed) and "closed" in str(failed.error)
 
 
+async def test_counting_while_the_connections_are_closed_counts_nothing(
+    server: ModelServer, engine: RemoteEngine
+) -> None:
+    server.pages["/tokenize"] = Answer([b'{"count": ', b"3}"], kind="application/json", hold=1)
+    counting = asyncio.create_task(engine.count([Message("user", "hi")]))
+    async with asyncio.timeout(PATIENCE):
+        while server.requests[-1].path != "/tokenize":
+            await asyncio.sleep(0.01)
+    http = engine._http
+    await engine.close()
+    assert await counting is None and await engine.count([Message("user", "hi")]) is None
+    assert http is not None
+    with pytest.raises(errors.ServerUnreachableError):
+        await http.get("/v1/models")
+
+
 async def test_the_key_goes_to_its_origin_alone(server: ModelServer, engine: RemoteEngine) -> None:
     await collect(ask(engine, "hi"))
     assert {request.headers.get("authorization") for request in server.requests} == {
