@@ -174,6 +174,8 @@ class Loaded:
     """Which of them holds where none is chosen; None: something else."""
     sampling: PartialSampling = field(default_factory=PartialSampling)
     """What its file says of sampling (`general.sampling.*`)."""
+    origin: str = ""
+    """Scheme, host and port of the server that computes; empty: it is computed here."""
 
 
 @dataclass(frozen=True, slots=True)

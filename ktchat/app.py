@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
@@ -69,13 +69,17 @@ class KtchatApp(App[None]):
         engine: Engine | None = None,
         store: Store | None = None,
         settings: SettingsFile | None = None,
+        endpoint: str = "",
     ) -> None:
+        """`endpoint` is the model's address where the command line names a server."""
         super().__init__(driver_class=TerminalDriver)
         self._model = str(model) if model else ""
         self._engine = engine
         self._store = store
         self.context = AppContext(
-            settings or SettingsFile(paths.settings_file()), Downloads(paths.models_folder())
+            settings or SettingsFile(paths.settings_file()),
+            Downloads(paths.models_folder()),
+            endpoint=endpoint,
         )
         self._interrupted_at = 0.0
         self._ending = self._asked = False
@@ -121,19 +125,14 @@ class KtchatApp(App[None]):
 
         screen, settings = self.chat_screen, self.context.settings.settings
         if self._engine is None:
-            from engine.client import Engine as ChildEngine
+            from ktchat.session.engines import either_engine
 
-            self._engine = cast("Engine", ChildEngine())
+            self._engine = either_engine(self.context.servers)
         store = self._store or Store(paths.database())
-        chat = ChatSession(
-            self._engine,
-            store,
-            layers=self.context.settings.layers,
-            notify=self.context.notify,
-        )
-        self.context.chat = chat
-        if self.context.settings.notice:
-            screen.status.say(self.context.settings.notice, "warning")
+        file, notify = self.context.settings, self.context.notify
+        self.context.chat = ChatSession(self._engine, store, layers=file.layers, notify=notify)
+        if file.notice:
+            screen.status.say(file.notice, "warning")
         self._load_model(settings.last_model)
         screen.activity.changed()
         opening = asyncio.create_task(screen.sessions.start(settings.last_session))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import KtchatError
@@ -10,6 +11,7 @@ from ktchat.common.settings import SettingsFile
 from ktchat.library.downloads import Downloads
 
 if TYPE_CHECKING:
+    from ktchat.library.servers import Servers
     from ktchat.session.chat import ChatSession
     from ktchat.store.saver import Notify, Severity
 
@@ -28,6 +30,15 @@ class AppContext:
     """Comes after the first frame."""
     notify: Notify = _silent
     """Says something on the chat screen."""
+    endpoint: str = ""
+    """The server that the command line names."""
+
+    @cached_property
+    def servers(self) -> Servers:
+        """The person's servers, and what opens each."""
+        from ktchat.library.servers import Servers
+
+        return Servers(endpoint=self.endpoint)
 
     @property
     def replying(self) -> bool:

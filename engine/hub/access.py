@@ -137,7 +137,7 @@ def failure(
     """What a refusal means: a `RetryableError` if it may pass, else a `KtchatError`."""
     busy = busy_error(status)
     if busy is not None:
-        return RetryableError(busy, wait=_retry_after(headers))
+        return RetryableError(busy, wait=retry_after(headers))
     if url and origin_of(url) != origin_of(access.endpoint):
         # A signed address that expired; the next attempt asks the hub for a fresh one.
         return RetryableError(
@@ -199,7 +199,8 @@ def _missing(access: HubAccess, repo: str, code: str) -> HubMissingError:
     return HubMissingError(f"{repo} is not on the hub", "", todo)
 
 
-def _retry_after(headers: Mapping[str, str]) -> float:
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds that a server asked to wait, at most a day; 0: it did not."""
     text = headers.get("retry-after", "").strip()
     if text.isdigit():
         return min(float(text), 86400.0)

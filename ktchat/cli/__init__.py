@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ktchat import __version__
-from ktchat.cli import load_options, output
+from ktchat.cli import endpoint, load_options, output
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -114,7 +114,10 @@ def model_path(argument: str) -> str:
         return argument
 
 
-_WITH_VALUE = ("-m", "--model", "--ctx", "--device", "--kv", "--lookup")
+_WITH_VALUE = (
+    *("-m", "--model", "--endpoint", "--remote-model"),
+    *("--ctx", "--device", "--kv", "--lookup"),
+)
 """Options before a command that take the next argument."""
 
 
@@ -146,6 +149,7 @@ def _parser(command: str) -> Parser:
         action="store_true",
         help="chat line by line, without a screen: for screen readers, dumb terminals and logs",
     )
+    endpoint.add(parser, None)
     load_options.add(parser, None)
     subparsers = parser.add_subparsers(
         dest="command", metavar="COMMAND", title="commands", parser_class=Parser

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from ktchat.cli import load_options, output
+from ktchat.cli import endpoint, load_options, output
 from ktchat.common import paths
 from ktchat.common.errors import UsageError
 
@@ -18,8 +18,9 @@ OTHERS = "The same chat line by line: ktchat --plain; for one reply: ktchat run 
 
 def main(args: argparse.Namespace) -> int:
     """Start the screen, or the chat line by line; returns its exit code."""
+    model = endpoint.model(args)
     if args.plain or os.environ.get("KTCHAT_PLAIN", "") not in ("", "0"):
-        return _plain(args)
+        return _plain(args, model)
     streams = (sys.stdin, sys.stdout, sys.stderr)
     if not all(output.is_terminal(stream) for stream in streams):
         raise UsageError(
@@ -38,7 +39,8 @@ def main(args: argparse.Namespace) -> int:
     from ktchat.common.settings import SettingsFile
 
     app = KtchatApp(
-        model=args.model,
+        model=model,
+        endpoint=model if model and args.endpoint else "",
         engine=args.engine_factory() if args.engine_factory else None,
         settings=SettingsFile(paths.settings_file(), load_options.overrides(args)),
     )
@@ -48,13 +50,13 @@ def main(args: argparse.Namespace) -> int:
     return app.return_code or 0
 
 
-def _plain(args: argparse.Namespace) -> int:
+def _plain(args: argparse.Namespace, model: str | None) -> int:
     from ktchat.cli.plain.program import Program
     from ktchat.common.settings import SettingsFile
 
     settings = SettingsFile(paths.settings_file(), load_options.overrides(args))
     engine = args.engine_factory() if args.engine_factory else None
-    program = Program(args.model, settings, engine)
+    program = Program(model, settings, engine, model if model and args.endpoint else "")
     code = program.main()
     if program.unsaved:
         output.complain(program.unsaved)

@@ -66,7 +66,7 @@ class TextPrinter:
         if isinstance(event, Progress):
             self._show_status(words.progress(event))
         elif isinstance(event, Loaded):
-            self._place = words.place(event.device)
+            self._place = words.place(event)
 
     def show(self, update: Update, turn: Turn, session: str) -> None:
         """Print what this event adds."""

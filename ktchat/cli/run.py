@@ -26,7 +26,7 @@ from engine.protocol import (
     Notice,
     Think,
 )
-from ktchat.cli import load_options, model_path, output, standard_input
+from ktchat.cli import endpoint, load_options, model_path, output, standard_input
 from ktchat.cli.making_room import make_room
 from ktchat.cli.printers import JsonPrinter, Printer, TextPrinter
 from ktchat.cli.run_request import Request, request
@@ -68,6 +68,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("prompt", nargs="?", metavar="PROMPT", help="the message")
     keep = argparse.SUPPRESS  # what was given before the command holds
     add("-m", "--model", metavar="FILE", type=model_path, default=keep, help="the model (GGUF)")
+    endpoint.add(parser, keep)
     load_options.add(parser, keep)
     add(
         "-f",
@@ -113,7 +114,9 @@ def main(args: argparse.Namespace) -> int:
     settings.overrides = asked.said
     printer: Printer = JsonPrinter() if args.json else TextPrinter(args.thinking, args.verbose)
     with asyncio.Runner() as runner:
-        return runner.run(_Run(asked, settings, printer, args.engine_factory).main())
+        return runner.run(
+            _Run(asked, settings, printer, args.engine_factory or _engine(asked)).main()
+        )
 
 
 class _Run:
@@ -124,12 +127,12 @@ class _Run:
         request: Request,
         settings: SettingsFile,
         printer: Printer,
-        engine_factory: Callable[[], Engine] | None,
+        engine_factory: Callable[[], Engine],
     ) -> None:
         self.request = request
         self.settings = settings
         self.printer = printer
-        self.engine_factory = engine_factory or _engine
+        self.engine_factory = engine_factory
         self.signal = 0
 
     async def main(self) -> int:
@@ -186,7 +189,7 @@ class _Run:
                 if isinstance(update, Failed):
                     code = 1
                     self.printer.note(str(update.error))
-        if self.request.model and self.request.save and code == 0:
+        if self.request.model and not self.request.endpoint and self.request.save and code == 0:
             with suppress(SettingsError):
                 self.settings.update(**self.settings.settings.with_recent(self.request.model))
         return code
@@ -225,7 +228,7 @@ class _Run:
         """Keep how fast the reply came and when the model was used: plans say it from now on."""
         from engine.plan.speed import record_run
 
-        if self.chat.loaded is not None:
+        if self.chat.loaded is not None and not self.chat.loaded.origin:
             usage.note_opened(self.chat.loaded.path)
             record_run(Path(self.chat.loaded.path), figures, self.chat.loaded.device)
 
@@ -256,7 +259,9 @@ class _Run:
                 signal.signal(number, handle)
 
 
-def _engine() -> Engine:
-    from engine.client import Engine as ChildEngine
+def _engine(asked: Request) -> Callable[[], Engine]:
+    """Makes the engine, for models here and on servers."""
+    from ktchat.library.servers import Servers
+    from ktchat.session.engines import either_engine
 
-    return ChildEngine()
+    return lambda: either_engine(Servers(endpoint=asked.endpoint))

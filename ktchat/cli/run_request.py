@@ -13,7 +13,7 @@ from engine.errors import RequestError
 from engine.protocol import PartialSampling, Think
 from ktchat.attachments import reading
 from ktchat.attachments.attachment import MAX_ATTACHMENTS, Attachment, Draft, shown_name
-from ktchat.cli import standard_input
+from ktchat.cli import endpoint, standard_input
 from ktchat.common.errors import UsageError
 from ktchat.common.precedence import NAMES
 from ktchat.common.settings import OverflowPolicy, Overrides, Settings
@@ -26,6 +26,9 @@ class Request:
     draft: Draft
     """What is written, and the files that go with it."""
     model: str | None
+    """A file, or an address on a server; None: the one that was used last."""
+    endpoint: str
+    """The same address where the command line names a server; empty: it does not."""
     last: bool
     said: Overrides
     """What the command line says of the settings."""
@@ -49,9 +52,11 @@ def request(args: argparse.Namespace, settings: Settings, said: Overrides) -> Re
         raise UsageError("--system goes with a new session", "", "Leave out -c or --system")
     if args.last and args.no_save:
         raise UsageError("--no-save goes with a new session", "", "Leave out -c or --no-save")
+    model = endpoint.model(args)
     return Request(
         draft=_draft(args.prompt, args.stdin, args.files),
-        model=args.model,
+        model=model,
+        endpoint=model if model and args.endpoint else "",
         last=args.last,
         said=replace(said, **values, max_tokens=args.max_tokens, system=_system(args)),
         think=args.think,

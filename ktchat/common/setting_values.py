@@ -13,6 +13,7 @@ from typing import Any, Literal, cast, get_args
 
 from engine.errors import RequestError
 from engine.protocol import Auto, Device, KvKind, PartialSampling, Sampling, Think
+from engine.remote.address import is_address
 
 OverflowPolicy = Literal["ask", "drop", "summarise", "stop"]
 MODEL = "model"
@@ -100,7 +101,9 @@ class Settings:
     model_titles: bool = _setting(
         False, "Let the model write a session's title after its first reply, in the background."
     )
-    last_model: str = _setting("", "The model file that was used last.")
+    last_model: str = _setting(
+        "", "The model that was used last: a file, or an address on a server."
+    )
     last_session: str = _setting("", "The session that was open last.")
     recent_models: tuple[str, ...] = _setting((), "Model files that were opened, the last first.")
     recent_files: tuple[str, ...] = _setting((), "Files that were attached, the last first.")
@@ -119,6 +122,8 @@ class Settings:
 
     def with_recent(self, path: str) -> dict[str, Any]:
         """The change that notes `path` as opened: `file.update(**settings.with_recent(path))`."""
+        if is_address(path):  # those have a list of their own
+            return {}
         others = tuple(p for p in self.recent_models if p != path)
         return {"recent_models": (path, *others)[:MAX_RECENT]}
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from engine.common.whole_files import write_whole
 from engine.protocol import Load
+from engine.remote.address import is_address
 from ktchat.common import toml_file
 from ktchat.common.errors import SettingsError, reason_of
 from ktchat.common.paths import kv_folder, private_folder
@@ -225,9 +226,11 @@ class SettingsFile:
 
 def load_command(path: str, layers: Layers, settings: Settings) -> Load:
     """The command that loads a model as the layers say, and keeps on the disk what the settings say."""
+    context = layers.held("context")
+    here = context.source == "everywhere" and is_address(path)  # a server has a context of its own
     return Load(
         path=path,
-        context=layers.value("context") or None,
+        context=None if here else context.value or None,
         device=layers.value("device"),
         kv=layers.value("kv"),
         cache_folder=str(kv_folder()) if settings.disk_cache else "",

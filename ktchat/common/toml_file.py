@@ -10,7 +10,11 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+from engine.common.whole_files import write_whole
+from ktchat.common.paths import private_folder
 
 Place = tuple[str, ...]
 """Where a value lies: its tables, and its name."""
@@ -52,6 +56,15 @@ def edited(
         return _joined([top, *tables])
     except (tomlkit.exceptions.TOMLKitError, RecursionError) as error:
         raise ValueError(str(error)) from error
+
+
+def write_tables(path: Path, head: str, name: str, tables: Iterable[Mapping[str, Any]]) -> None:
+    """Write a list of tables of that name below a first comment. Raises `OSError`."""
+    lines = [f"# {head}", ""]
+    for table in tables:
+        lines += [f"[[{name}]]", *(f"{key} = {_text(table[key])}" for key in table), ""]
+    private_folder(path.parent)
+    write_whole(path, "\n".join(lines).encode())
 
 
 def line_of(text: str, place: Place) -> int:

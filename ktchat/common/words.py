@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.common.units import byte_size, count, duration, rate, short_count
-from engine.protocol import Computed, Figures, Progress
+from engine.protocol import Figures, Loaded, Progress
+from engine.remote.address import address_of, place_of, short_name
 from ktchat.common.text import one_line
 
 
@@ -47,13 +48,23 @@ def seconds_left(event: Progress) -> float | None:
 
 
 def model_file(path: str) -> str:
-    """A model by its file's name, safe to draw: `Qwen3-30B-A3B-Q4_K_M`."""
+    """A model by its file's name, safe to draw: `Qwen3-30B-A3B-Q4_K_M`; on a server: `Qwen3-30B-A3B · host:8000`."""
+    if (address := address_of(path)) is not None:
+        return one_line(" · ".join(filter(None, (short_name(address.model), address.place))), 60)
     return one_line(Path(path).name.removesuffix(".gguf"), 60)
 
 
-def place(device: Computed) -> str:
-    """What computes: `CPU`, `GPU`, `GPU and CPU`."""
-    return "GPU and CPU" if device == "hybrid" else device
+def place(model: Loaded) -> str:
+    """What computes: `CPU`, `GPU`, `GPU and CPU`, or the server `host:8000`."""
+    if model.origin:
+        return place_of(model.origin)
+    return "GPU and CPU" if model.device == "hybrid" else model.device
+
+
+def answering(model: Loaded) -> str:
+    """A model as the author of a reply, safe to draw: `Qwen3`, and of one on a server where that is."""
+    parts = (model.name, place_of(model.origin) if model.origin else "")
+    return one_line(" · ".join(filter(None, parts)))
 
 
 def on_disk(used: int, budget: int | None) -> str:

@@ -31,6 +31,8 @@ def longer_context(loaded: Loaded, load: Load, needed: int) -> LongerContext:
 
     Blocks, up to a second the first time. Raises `KtchatError`.
     """
+    if loaded.origin:
+        return LongerContext(obstacle="the server has set the context")
     from engine.gguf.file import GGUFFile
     from engine.plan.planner import make_plan
     from engine.spec.reader import read_spec

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import KtchatError
+from engine.remote.address import address_of
 
 MAX_TEMPLATE = 1 << 20
 
@@ -17,6 +18,8 @@ def facts(path: str) -> dict[str, Any]:
     from engine.gguf.file import GGUFFile
     from ktchat.library.models import describe
 
+    if (address := address_of(path)) is not None:
+        return {"server": address.base}
     file = Path(path)
     known: dict[str, Any] = {"file": file.name} if path else {}
     if not path or not file.is_file():

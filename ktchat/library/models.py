@@ -15,6 +15,7 @@ from pathlib import Path
 from engine.common.folders import models_below
 from engine.errors import KtchatError, ModelFileError
 from engine.protocol import PartialSampling
+from engine.remote.address import is_address
 from ktchat.common import paths
 from ktchat.common.text import one_line
 
@@ -127,11 +128,11 @@ def model_named(name: str, recent: Sequence[str] = ()) -> str:
 
 
 def default_model(last: str = "") -> str:
-    """The model to start with: the one used last if it is still there, else the guide.
+    """The model to start with: the one used last if it is still there or on a server, else the guide.
 
     Raises `ModelFileError` when there is neither.
     """
-    if last and Path(last).is_file():
+    if last and (is_address(last) or Path(last).is_file()):
         return last
     guide = paths.guide_model()
     if guide is None:

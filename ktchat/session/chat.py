@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from engine.errors import RequestError
 from ktchat.attachments.attachment import Attachment, Draft
-from ktchat.common.text import one_line
+from ktchat.common.words import answering
 from ktchat.session.open_session import LayersOf
 from ktchat.session.reply import Engine, Reply, Started, Update
 from ktchat.session.titles import TitledSession
@@ -206,7 +206,7 @@ class ChatSession(TitledSession):
         if replaced is not None:
             tree.cut(conversation, replaced)
         if (model := self.engine.loaded) is not None:
-            conversation.model_path, conversation.model_name = model.path, one_line(model.name)
+            conversation.model_path, conversation.model_name = model.path, answering(model)
         last, layers = conversation.last, self.layers
         turn = Turn(
             raw_prompt=draft.text,

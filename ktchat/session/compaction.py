@@ -103,7 +103,7 @@ class Compactor:
     def surely_fits(self, conversation: Conversation) -> bool:
         """Whether the mere number of bytes says so: no tokenizer makes more tokens of a text than it has bytes."""
         loaded = self._chat.loaded
-        if loaded is None:
+        if loaded is None or not loaded.context:
             return True  # nothing can be said; the reply itself will say it
         messages = conversation.messages()
         size = sum(len(message.content.encode("utf-8", "replace")) for message in messages)

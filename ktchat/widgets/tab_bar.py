@@ -27,15 +27,19 @@ class TabBar(Widget):
     TabBar:ansi > .other { text-style: dim; }
     """
 
-    def __init__(self, title: str, names: Sequence[str], numbered: bool = True) -> None:
+    def __init__(
+        self, title: str, names: Sequence[str], numbered: bool = True, noted: str = ""
+    ) -> None:
+        """`noted` is the tab behind which a note stands; empty: the last."""
         super().__init__()
         self.auto_links = False
         self._title, self._names, self._numbered = title, tuple(names), numbered
         self._open = 0
         self._note = ""
+        self._noted = self._names.index(noted) if noted else len(self._names) - 1
 
     def show(self, number: int, note: str = "") -> None:
-        """Mark a tab as open; `note` stands behind the last one, safe to draw."""
+        """Mark a tab as open; `note` stands behind the one that has notes, safe to draw."""
         if (number, note) != (self._open, self._note):
             self._open, self._note = number, note
             self.refresh()
@@ -49,6 +53,6 @@ class TabBar(Widget):
             words = f"{number + 1} {name}" if self._numbered and not narrow else name
             tab = styled(words, style, ("screen.tab", (number,)))
             row += Content(gap) + tab
-        if self._note:
-            row += styled(f" {self._note}", ".note", ("screen.tab", (len(self._names) - 1,)))
+            if self._note and number == self._noted:
+                row += styled(f" {self._note}", ".note", ("screen.tab", (number,)))
         return row.truncate(self.content_size.width, ellipsis=True)

@@ -262,6 +262,7 @@ async def test_the_manager_fits_every_window(start: Start, hub: HubServer, home:
         for tab in "123421":
             await run.press("shift+tab" if tab == "2" else "tab")
             assert all(len(line) <= width for line in run.lines())
+    await run.press("1")
     await run.sees("ktchat guide")
     await run.pilot.resize_terminal(30, 6)
     await run.sees("too small")

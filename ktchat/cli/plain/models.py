@@ -65,9 +65,7 @@ def _facts(loaded: Loaded) -> str:
     name, quantisation = one_line(loaded.name, 60), one_line(loaded.quantisation, 20)
     other = one_line(loaded.runtime, 20) if loaded.runtime != "native" else ""
     context = f"context {short_count(loaded.context)}"
-    return " · ".join(
-        filter(None, (name, quantisation, other, words.place(loaded.device), context))
-    )
+    return " · ".join(filter(None, (name, quantisation, other, words.place(loaded), context)))
 
 
 async def model(plain: PlainChat, argument: str) -> None:

@@ -49,8 +49,12 @@ class _Ended(BaseException):
 class Program:
     """One run. `main` returns the exit code."""
 
-    def __init__(self, model: str | None, settings: SettingsFile, engine: Engine | None) -> None:
+    def __init__(
+        self, model: str | None, settings: SettingsFile, engine: Engine | None, endpoint: str = ""
+    ) -> None:
+        """`endpoint` is the model's address where the command line names a server."""
         self._model, self._settings, self._engine = model, settings, engine
+        self._endpoint = endpoint
         self._reader = Reader()
         self._voice = Voice()
         self._loop = asyncio.new_event_loop()
@@ -223,9 +227,10 @@ class Program:
 
     async def _make(self) -> PlainChat:
         if self._engine is None:
-            from engine.client import Engine as ChildEngine
+            from ktchat.library.servers import Servers
+            from ktchat.session.engines import either_engine
 
-            self._engine = ChildEngine()
+            self._engine = either_engine(Servers(endpoint=self._endpoint))
         store = Store(paths.database())
         chat = ChatSession(self._engine, store, layers=self._settings.layers)
         asks = self._question if self._reader.at_terminal else None

@@ -56,7 +56,7 @@ class DraftCounting:
     async def _count(self) -> None:
         chat, prompt = self._activity.context.chat, self._prompt
         text = prompt.text
-        if chat is None or chat.loaded is None:
+        if chat is None or chat.loaded is None or not chat.context_size:
             self._show_nothing()
             return
         attached = await self._attached(chat, chat.loaded.path)

@@ -175,7 +175,7 @@ class Frame(Screen[None]):
             return
         name, quantisation = one_line(model.name, 60), one_line(model.quantisation, 20)
         other = one_line(model.runtime, 20) if model.runtime != "native" else ""
-        parts = (quantisation, other, words.place(model.device))
+        parts = (quantisation, other, words.place(model))
         self.header.show_model(name, " · ".join(filter(None, parts)))
         self.header.show_context(chat.context_used, chat.context_size)
         self.welcome.show_model(name, paths.is_guide(model.path))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from engine.common.threads import ask
 from engine.errors import ON_CPU, EngineError, KtchatError
 from engine.protocol import Event, Failed, Load, Loaded, Notice, Progress, Quiet
+from engine.remote.address import is_address, parse
+from engine.remote.errors import PlainKeyError
 from ktchat.common import paths, usage, words
 from ktchat.screens.chat import loading_choices
 
@@ -100,6 +102,8 @@ class ModelFlow:
         loaded = chat.loaded if chat is not None else None
         if not self.present:
             status.say("no model is loaded: choose one with Ctrl+O", "warning")
+        elif is_address(self.present):
+            status.say("the model runs on a server")
         elif not self._activity.refused and loaded is not None and loaded.device == "CPU":
             status.say("the model runs on the CPU already")
         elif self._activity.replying:
@@ -161,7 +165,8 @@ class ModelFlow:
             if await self._follow(chat, path):
                 with contextlib.suppress(KtchatError):  # settings that cannot be saved still hold
                     settings.update(**settings.settings.with_model(path))
-                await ask(usage.note_opened, path)
+                if not is_address(path):
+                    await ask(usage.note_opened, path)
             elif previous and previous != path and chat.loaded is None:
                 activity.loading = previous
                 await self._follow(chat, previous)
@@ -177,7 +182,7 @@ class ModelFlow:
         self._notices = []
         load = self._context.settings.load(path)
         name = words.model_file(path)
-        self._frame.header.show_model(name, busy="loading")
+        self._frame.header.show_model(name, busy="connecting" if is_address(path) else "loading")
         self._frame.welcome.show_model("", paths.is_guide(path))
         self._frame.refresh_status()
         try:
@@ -212,6 +217,14 @@ class ModelFlow:
         if await _cpu_may_do(load, error):
             button = ("F5 loads it on the CPU", "screen.load_on_cpu")
         self._frame.status.say(str(error), "error", button)
+        if isinstance(error, PlainKeyError):
+            self._ask_plain(load.path)
+
+    def _ask_plain(self, path: str) -> None:
+        """Whether the key may go to a server in clear: once."""
+        from ktchat.screens.models.plain_key import ask_plain
+
+        ask_plain(self._frame.app, self._context.servers, parse(path), lambda: self.load(path))
 
 
 async def _cpu_may_do(load: Load, error: KtchatError) -> bool:

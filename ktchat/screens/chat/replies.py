@@ -256,10 +256,12 @@ class Replies:
             self._tokens += update.tokens
         elif isinstance(update, Finished):
             self._tokens = update.figures.context_used or self._tokens
-            if chat.loaded is not None:
+            if chat.loaded is not None and not chat.loaded.origin:
                 self._note_speed(chat.loaded, update.figures)
         elif isinstance(update, Failed):
             last = chat.conversation.last
+            if last is not None and str(last.error or "") != str(update.error):
+                frame.status.say(str(update.error), "error")  # the reply before is shown again
             if last is not None and last.without_reply and not frame.prompt.draft:
                 frame.prompt.put_draft(last.draft)
         now = time.monotonic()
@@ -290,10 +292,9 @@ class Replies:
 
     def _take_back(self) -> bool:
         draft, self._activity.queued = self._activity.queued, None
-        if draft is None:
-            return False
-        self._frame.prompt.put_before(draft)
-        return True
+        if draft is not None:
+            self._frame.prompt.put_before(draft)
+        return draft is not None
 
 
 def _send(chat: ChatSession) -> Answer:

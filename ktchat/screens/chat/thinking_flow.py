@@ -83,10 +83,14 @@ class ThinkingFlow:
     def answer_now(self) -> None:
         """End the thinking that goes on."""
         chat = self._context.chat
-        if chat is not None and self._activity.thinking:
-            chat.answer_now()
-        else:
+        if chat is None or not self._activity.thinking:
             self._frame.status.say("no reply is thinking")
+        elif chat.loaded is not None and chat.loaded.origin:
+            self._frame.status.say(
+                "a server cannot be told to end the thinking · Esc stops the reply"
+            )
+        else:
+            chat.answer_now()
 
     def say_sampling(self) -> None:
         """Say which sampling values hold, and where each comes from."""

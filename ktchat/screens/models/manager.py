@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
+from engine.remote.address import is_address
 from ktchat.library.downloads import percent
 from ktchat.screens.models.catalogue_page import CataloguePage
 from ktchat.screens.models.download_page import DownloadPage
@@ -19,6 +20,7 @@ from ktchat.screens.models.local_page import LocalPage
 from ktchat.screens.models.model_screen import ModelScreen
 from ktchat.screens.models.page import Page
 from ktchat.screens.models.search_page import SearchPage
+from ktchat.screens.models.server_page import ServerPage
 from ktchat.widgets.models.plan_bars import PlanBars
 from ktchat.widgets.tab_bar import TabBar
 from ktchat.widgets.too_small import TooSmall
@@ -26,7 +28,7 @@ from ktchat.widgets.too_small import TooSmall
 if TYPE_CHECKING:
     from ktchat.context import AppContext
 
-TABS = ("installed", "catalogue", "search", "downloads")
+TABS = ("installed", "catalogue", "search", "downloads", "servers")
 DOWNLOADS = TABS.index("downloads")
 LOW = 20
 """Rows under which the plan has no place."""
@@ -55,14 +57,19 @@ class ModelManager(ModelScreen):
 
     def __init__(self, context: AppContext, current: str = "", tab: int = 0) -> None:
         super().__init__(context)
-        self.current = os.path.realpath(current) if current else ""
-        """Real path of the model that is loaded."""
-        self._tab = tab
-        self.tabs = TabBar("Models", TABS)
+        remote = is_address(current)
+        self.current = current if remote or not current else os.path.realpath(current)
+        """Real path, or address, of the model that is loaded."""
+        self._tab = tab or (TABS.index("servers") if remote else 0)
+        self.tabs = TabBar("Models", TABS, noted="downloads")
         self.bars = PlanBars()
         self.local, self.catalogue = LocalPage(self), CataloguePage(self)
         self.search, self.downloads = SearchPage(self), DownloadPage(self)
-        self.pages: tuple[Page, ...] = (self.local, self.catalogue, self.search, self.downloads)
+        self.servers = ServerPage(self)
+        self.pages: tuple[Page, ...] = (
+            *(self.local, self.catalogue, self.search, self.downloads),
+            self.servers,
+        )
 
     def compose(self) -> ComposeResult:
         yield self.tabs

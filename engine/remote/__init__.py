@@ -1,0 +1,1 @@
+"""Models on servers: any OpenAI-compatible endpoint behind the engine's API."""
