@@ -131,6 +131,9 @@ class RemoteEngine:
     def answer_now(self) -> None:
         """A server has no way to end a model's thinking: nothing happens."""
 
+    def observe(self, on: bool) -> None:
+        """Ignored: a server does not say how it computes."""
+
     async def close(self, seconds: float = 0.0) -> None:
         """Close the connections. The engine cannot be used again."""
         self._closed = True

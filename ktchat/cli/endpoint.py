@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from ktchat.common.errors import UsageError
-
 
 def add(parser: argparse.ArgumentParser, default: str | None) -> None:
     """Add both; `default` stands where one is not given."""
@@ -23,10 +21,12 @@ def add(parser: argparse.ArgumentParser, default: str | None) -> None:
 def model(args: argparse.Namespace) -> str | None:
     """The model that is asked for: a file, or an address on a server. Raises `UsageError`."""
     path: str | None = args.model
-    if not args.endpoint:
-        if args.remote_model:
-            raise UsageError("--remote-model goes with --endpoint", "", "Give the server's address")
+    if not args.endpoint and not args.remote_model:
         return path
+    from ktchat.common.errors import UsageError
+
+    if not args.endpoint:
+        raise UsageError("--remote-model goes with --endpoint", "", "Give the server's address")
     if path:
         raise UsageError("There are two models", "", "Leave out -m or --endpoint")
     from engine.remote.address import named

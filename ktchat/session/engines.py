@@ -6,7 +6,7 @@ Which of the two is at work follows from the path of the model that was loaded l
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from engine.errors import RequestError
 from engine.protocol import (
@@ -42,7 +42,7 @@ class EitherEngine:
         self._remote = False
         self._engine: Engine | None = None
         self._coming: Engine | None = None
-        self._closed = False
+        self._closed = self._observing = False
 
     @property
     def loaded(self) -> Loaded | None:
@@ -64,6 +64,7 @@ class EitherEngine:
                     arrived = True
                     left, self._engine, self._remote = self._engine, coming, remote
                     self._coming = None
+                    coming.observe(self._observing)
                     if left is not None:
                         await left.close(WRITE_SECONDS)
                 yield event
@@ -102,6 +103,12 @@ class EitherEngine:
         if self._engine is not None:
             self._engine.answer_now()
 
+    def observe(self, on: bool) -> None:
+        """Have `Insight` sent while a reply is written, where the engine can."""
+        self._observing = on
+        if self._engine is not None:
+            self._engine.observe(on)
+
     def cancel(self) -> None:
         """Stop what is running, if anything."""
         for engine in (self._coming, self._engine):
@@ -122,14 +129,14 @@ def either_engine(servers: Servers) -> Engine:
     def local() -> Engine:
         from engine.client import Engine as ChildEngine
 
-        return cast("Engine", ChildEngine())
+        return ChildEngine()
 
     def remote() -> Engine:
         from engine.remote.engine import RemoteEngine
 
-        return cast("Engine", RemoteEngine(servers.access))
+        return RemoteEngine(servers.access)
 
-    return cast("Engine", EitherEngine(local, remote))
+    return EitherEngine(local, remote)
 
 
 async def _closing(stream: AsyncIterator[Event]) -> AsyncGenerator[Event, None]:

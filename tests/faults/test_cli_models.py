@@ -142,7 +142,7 @@ def test_the_catalogue_and_files_are_known_without_a_network(
     assert "sampling: temperature 0.7 (built in) · top-k 40 (built in)" in info.stdout
     (program.home / "settings.toml").write_text("temperature = 0.2\n")
     again = program.run("models", "info", str(file), **away)
-    assert "temperature 0.2 (your settings) · top-k 40 (ktchat)" in again.stdout
+    assert "temperature 0.2 (everywhere) · top-k 40 (built in)" in again.stdout
     file.write_bytes(model[:1000])
     info = program.run("models", "info", str(file), **away)
     assert info.returncode == 1 and one_clear_line(info.stderr) and info.stdout == ""

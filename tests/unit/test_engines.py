@@ -62,6 +62,18 @@ async def test_the_path_says_which_engine_and_the_other_is_closed() -> None:
     assert both.local[1].closed
 
 
+async def test_who_watches_watches_the_engine_that_comes_too() -> None:
+    both = Both()
+    both.engine.observe(True)
+    await both.load("/models/a.gguf")
+    assert both.local[0].observed
+    both.engine.observe(False)
+    assert not both.local[0].observed
+    await both.load(ADDRESS)
+    assert not both.remote[0].observed
+    await both.engine.close()
+
+
 async def test_a_server_that_does_not_answer_leaves_the_model_where_it_is() -> None:
     both = Both()
     await both.load("/models/a.gguf")

@@ -66,7 +66,7 @@ class Replies:
         elif chat.loaded is None and not activity.wanted:
             self._refuse(draft, "no model is loaded: choose one with Ctrl+O")
         elif activity.edited is None:
-            self._begin(chat, _send(chat), draft)
+            self._begin(chat, lambda new: chat.send(new.text, new.attachments), draft)
         else:
             turn = activity.edited[0]
             self._begin(chat, lambda new: chat.edit(new.text, turn, new.attachments), draft, turn)
@@ -171,7 +171,7 @@ class Replies:
             self._frame.refresh_status()
             return
         activity.queued = None
-        self._begin(chat, _send(chat), draft)
+        self._begin(chat, lambda new: chat.send(new.text, new.attachments), draft)
 
     def _begin(
         self,
@@ -295,7 +295,3 @@ class Replies:
         if draft is not None:
             self._frame.prompt.put_before(draft)
         return draft is not None
-
-
-def _send(chat: ChatSession) -> Answer:
-    return lambda draft: chat.send(draft.text, draft.attachments)
