@@ -14,7 +14,7 @@ from kernels.cpu.build import _FLAGS, _SOURCE
 from kernels.cpu.op_table import FUNCTIONS, NUMBERS, OPS, SOURCE, read
 
 TEXT = SOURCE.read_text(encoding="utf-8")
-DEFINED = re.compile(r"(?:KTCHAT_API|visibility\(\"default\"\)\)\)) [\w* ]*?\**(kt_\w+)\(")
+DEFINED = re.compile(r"(?:KTCHAT_API|KT_API|visibility\(\"default\"\)\)\)) [\w* ]*?\**(kt_\w+)\(")
 
 
 def test_every_line_is_read_and_every_function_has_one() -> None:

@@ -139,9 +139,9 @@ def test_long_chunks_pass_through_the_device(
         ahead: list[Any] = []
         stream = device.stream
 
-        def noted(layers: Any) -> None:
+        def noted(layers: Any, tokens: int) -> None:
             ahead[:] = layers or ahead
-            stream(layers)
+            stream(layers, tokens)
 
         monkeypatch.setattr(device, "stream", noted)
         got = run(path, ops)

@@ -99,7 +99,7 @@ def test_what_holds_for_the_next_reply(tmp_path: Path) -> None:
     chat.say("/system Be short", "kept")
     chat.say("hello")
     chat.say("/system", "system message\r\nBe short")
-    chat.say("/temp 0.25", "temperature 0.25 (command line)")
+    chat.say("/temp 0.25", "temperature 0.25 (this session)")
     chat.say("/temp warm", "warm is no number")
     chat.say("/temp 99", "error: temperature 99.0 is not possible")
     chat.say("/think", "thinking: on; there are off, on")

@@ -34,7 +34,7 @@ def test_a_tiny_model_answers_and_is_stopped(tmp_path: Path) -> None:
     chat.type(CTRL_C)
     chat.next("ktchat: end")
     chat.next(PROMPT)
-    chat.say("/temp 0", "temperature 0 (command line)")
+    chat.say("/temp 0", "temperature 0 (this session)")
     chat.say("/show", "ktchat: you, turn 2 of 2")
     chat.type("word " * 600 + ENTER)
     chat.next("does not fit into the context")

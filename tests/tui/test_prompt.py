@@ -118,7 +118,7 @@ def test_prompts_of_deleted_sessions_are_not_found(home: Path) -> None:
 async def test_a_slash_opens_the_commands_and_keys_choose(start: Start) -> None:
     run = await start("ok", size=(80, 24))
     await run.type("/")
-    await run.sees("/new", "/model NAME", "/system TEXT", "/export FORM", "Enter take")
+    await run.sees("/new", "/model NAME", "/system TEXT", "/temp VALUE", "Enter take")
     await run.type("ex")
     await run.until(lambda: "/export FORM" in run.text() and "/new" not in run.text())
     await run.press("tab")
