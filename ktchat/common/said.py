@@ -7,8 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ktchat.common.errors import SettingsError
-from ktchat.common.setting_values import FIELDS, PER_MODEL, Settings, Values, checked, chosen
+from ktchat.common.setting_values import (
+    FIELDS,
+    PER_MODEL,
+    Settings,
+    Values,
+    checked,
+    chosen,
+    refused,
+)
 from ktchat.common.text import one_line
 from ktchat.common.toml_file import Place
 
@@ -57,7 +64,7 @@ def changed(said: Said, changes: Mapping[Place, Any]) -> Said:
             if not tables[table][name]:
                 del tables[table][name]
     if wrong:
-        raise SettingsError(f"The setting {wrong[0]} cannot have that value", "", "")
+        raise refused(wrong[0], {place[-1]: value for place, value in changes.items()}[wrong[0]])
     return dataclasses.replace(
         said, settings=settings, models=tables["model"], presets=tables["preset"]
     )

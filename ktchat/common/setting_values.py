@@ -14,6 +14,8 @@ from typing import Any, Literal, cast, get_args
 from engine.errors import RequestError
 from engine.protocol import Auto, Device, KvKind, PartialSampling, Sampling, Think
 from engine.remote.address import is_address
+from ktchat.common.errors import SettingsError
+from ktchat.common.text import one_line
 
 OverflowPolicy = Literal["ask", "drop", "summarise", "stop"]
 MODEL = "model"
@@ -234,6 +236,19 @@ def possible(name: str, value: object) -> Any:
     return typed
 
 
+def refused(name: str, value: object) -> SettingsError:
+    """Why the setting `name` cannot be `value`."""
+    try:
+        possible(name, value)
+        todo = ""
+    except ValueError as error:
+        todo = str(error)
+    item = BY_NAME[name].metadata
+    if not todo and item["choices"]:
+        todo = "Use " + " or ".join((*(["a number"] if "own" in item else []), *item["choices"]))
+    return SettingsError(f"{name} {one_line(str(value), 40)} is not possible", "", todo)
+
+
 def without_old_defaults(values: Values) -> Values:
     """Older versions wrote their defaults into the file: where all are there, nobody had set one."""
     if all(values.get(name) == BUILT_IN[name] for name in SAMPLED):
@@ -249,7 +264,7 @@ def sampling_of(values: Values) -> PartialSampling:
 
 
 _DEFAULTS = Settings()
-_LIMITS = {"max_tokens": (0, 1 << 30), "context": (0, 1 << 30), "disk_cache_gb": (0, 1e6)}
+_LIMITS = {"max_tokens": (0, 1 << 30), "context": (0, 1 << 30), "disk_cache_gb": (0, 1_000_000)}
 
 
 def _check_limits(name: str, value: Any) -> None:
@@ -260,7 +275,7 @@ def _check_limits(name: str, value: Any) -> None:
     elif name in _LIMITS and not isinstance(value, str):
         least, most = _LIMITS[name]
         if not least <= value <= most:
-            raise ValueError
+            raise ValueError(f"Use a value from {least} to {most}")
     elif name in ("last_model", "last_session") and "\0" in value:  # no path and no name has one
         raise ValueError
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
-from ktchat.common.errors import SettingsError
 from ktchat.common.precedence import Held, Layers
 from ktchat.common.setting_values import (
     BUILT_IN,
@@ -19,6 +18,7 @@ from ktchat.common.setting_values import (
     Settings,
     Values,
     possible,
+    refused,
 )
 
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ class Chooser:
         try:
             possible(name, value)
         except ValueError as error:
-            what = f"The setting {name} cannot have that value"
-            raise SettingsError(what, "", str(error)) from error
+            raise refused(name, value) from error
         layers = self.layers
         nearer = SCOPES[: SCOPES.index(scope)]
         gone = [near for near in nearer if name in getattr(layers, near)]

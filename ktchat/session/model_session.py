@@ -10,9 +10,8 @@ from typing import Any
 
 from engine.errors import RequestError, thinking_not_offered
 from engine.protocol import Counted, Event, Failed, Load, Loaded, Message, Think
-from ktchat.common.errors import SettingsError
 from ktchat.common.precedence import Layers
-from ktchat.common.setting_values import chosen
+from ktchat.common.setting_values import chosen, refused
 from ktchat.common.text import one_line
 from ktchat.session.branching import BranchingSession
 from ktchat.session.open_session import LayersOf
@@ -90,7 +89,7 @@ class ModelSession(BranchingSession):
             conversation.system = self.system if text is None else text
         found, wrong = chosen(choices, [n for n, value in choices.items() if value is not None])
         if wrong:
-            raise SettingsError(f"The setting {wrong[0]} cannot have that value", "", "")
+            raise refused(wrong[0], choices[wrong[0]])
         kept = {n: value for n, value in conversation.choices.items() if n not in choices}
         conversation.choices = kept | found
         self.saver.touch(conversation)

@@ -106,7 +106,7 @@ def test_what_holds_for_the_next_reply(tmp_path: Path) -> None:
     chat.say("/think off", "thinking: off")
     chat.say("/think much", "there is no such choice")
     chat.say("/set overflow drop", "overflow: drop", "When a message does not fit")
-    chat.say("/set overflow perhaps", "cannot have that value")
+    chat.say("/set overflow perhaps", "overflow perhaps is not possible", "drop")
     chat.say("/set lookup off", "lookup: off; it holds when a model is loaded next")
     chat.say("/set nothing 1", "there is no setting nothing")
     chat.say("/set", "settings; /set NAME VALUE", "overflow: drop")
