@@ -15,6 +15,8 @@ from engine.text.marks import STYLES
 from engine.text.thinking import Splitter
 
 MOST_TOKENS = 1 << 40
+SHORTEST_DECODE = 0.02
+"""Seconds. What came in less came together, which says nothing of the server's speed."""
 
 _CLOSINGS = frozenset(style.closing for style in STYLES)
 
@@ -87,6 +89,7 @@ class ReplyReader:
         thought = thought or self._thought or self._splitter.thinking_tokens
         cached = _number(self._usage.get("prompt_tokens_details"), "cached_tokens")
         first = max(0.0, self._first - self._began) if self._first else 0.0
+        taken = self._last - self._first
         return Figures(
             prompt_tokens=prompt,
             cached_tokens=min(cached, prompt),
@@ -94,7 +97,7 @@ class ReplyReader:
             thinking_tokens=min(thought, reply),
             prefill_seconds=first,
             first_token_seconds=first,
-            decode_seconds=max(0.0, self._last - self._first),
+            decode_seconds=taken if taken >= SHORTEST_DECODE else 0.0,
             context_used=prompt + reply if prompt else 0,
             context_size=self._context,
             seed=self._seed,

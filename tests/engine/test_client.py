@@ -227,7 +227,7 @@ async def test_a_hundred_requests_leak_nothing() -> None:
         for index in range(100):
             events = await collect(ask(engine, f"say=ok{index}"))
             assert text_of(events) == f"ok{index}"
-        assert descriptors() == before
+        assert descriptors() <= before  # what other tests left may go meanwhile
         assert asyncio.all_tasks() == tasks
 
 
@@ -240,7 +240,7 @@ async def test_engines_that_come_and_go_leak_nothing() -> None:
         async with scripted() as engine:
             pid = engine._child.pid
         assert not alive(pid)
-    assert descriptors() == before
+    assert descriptors() <= before
     assert asyncio.all_tasks() == tasks
     assert threading.active_count() <= threads
 

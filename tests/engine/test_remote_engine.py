@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -23,6 +25,7 @@ from engine.protocol import (
     Thinking,
     WasThinking,
 )
+from engine.remote import reply
 from engine.remote.engine import Access, RemoteEngine
 from engine.remote.errors import ServerAnswerError, ServerModelError
 from tests.support.engines import ask, collect, text_of
@@ -292,6 +295,18 @@ async def test_why_a_reply_ended(
     seen = await collect(ask(engine, "hi", max_tokens=limit))
     assert isinstance(seen[-1], Finished) and seen[-1].reason == reason
     assert any(isinstance(event, Notice) for event in seen) == (finished == "content_filter")
+
+
+@pytest.mark.parametrize(("seconds", "speed"), [(0.5, 2.0), (0.001, 0.0)])
+def test_what_comes_together_says_nothing_of_the_speed(
+    seconds: float, speed: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = itertools.count(10.0, seconds)
+    monkeypatch.setattr(reply.time, "perf_counter", lambda: next(now))
+    reader = reply.ReplyReader(context=64, seed=1, max_tokens=None)
+    for _ in range(6):
+        list(reader.feed(json.dumps(delta(content="a"))))
+    assert reader.figures().decode_tok_s == pytest.approx(speed)
 
 
 async def test_without_usage_chunks_are_counted(server: ModelServer, engine: RemoteEngine) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from textual import events as keys
 
 from engine.remote.address import parse
 from ktchat.library import served, servers
@@ -204,6 +205,25 @@ async def test_a_wrong_address_is_said_in_the_dialog(start: Start, home: Path) -
     await run.press("escape")
     await run.until(lambda: run.app.screen is screen)
     assert Servers(home / "servers.toml").read() == []
+
+
+async def test_a_key_typed_fast_stands_in_no_other_field(start: Start, home: Path) -> None:
+    run = await start(engine=engine(home))
+    await opened(run)
+    await run.press("a")
+    await run.until(lambda: isinstance(run.app.screen, ServerDialog))
+    for key in (
+        "tab",
+        *"lab",
+        "down",
+        *"secret",
+        "shift+tab",
+        *"home",
+    ):  # all before the first is done
+        run.app.post_message(keys.Key(key, key if len(key) == 1 else None))
+    fields = run.app.screen.fields  # type: ignore[attr-defined]
+    await run.until(lambda: fields["name"].value == "home")
+    assert fields["key"].value == "secret"
 
 
 async def test_edited_and_removed(start: Start, home: Path, server: ModelServer) -> None:

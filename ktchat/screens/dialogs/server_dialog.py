@@ -43,8 +43,9 @@ class ServerDialog(LeftOnce[ServerForm | None], ModalScreen[ServerForm | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "Leave", show=False),
-        Binding("down", "app.focus_next", show=False),
-        Binding("up", "app.focus_previous", show=False),
+        # Before any field sees the key behind them: what is typed fast must not stand in the field before.
+        Binding("tab,down", "app.focus_next", show=False, priority=True),
+        Binding("shift+tab,up", "app.focus_previous", show=False, priority=True),
     ]
 
     def __init__(self, server: Server | None = None) -> None:
