@@ -10,6 +10,7 @@ import sys
 import textwrap
 from typing import IO
 
+from engine.common.cells import cells
 from ktchat.common.text import sanitise
 
 
@@ -57,11 +58,11 @@ def wrapped(text: str, lead: str = "") -> None:
     if not is_terminal(sys.stdout):
         line(lead + text)
         return
-    width = max(len(lead) + 20, shutil.get_terminal_size((80, 24)).columns)
+    width = max(cells(lead) + 20, shutil.get_terminal_size((80, 24)).columns)
     wrapper = textwrap.TextWrapper(
         width,
         initial_indent=lead,
-        subsequent_indent=" " * len(lead),
+        subsequent_indent=" " * cells(lead),
         break_long_words=False,
         break_on_hyphens=False,
     )
