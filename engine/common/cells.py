@@ -5,7 +5,13 @@ Widths are those of Unicode Standard Annex 11. `len()` and the format `:<8` coun
 
 from __future__ import annotations
 
+import re
 import unicodedata
+
+_OPEN, _CLOSE = "（《「『【", "、。，．：；！？）》」』】"
+_WIDE = "\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uff60"
+_UNIT = re.compile(rf"\s*[{_OPEN}]*(?:[^\s{_WIDE}]+|[{_WIDE}]|$)[{_CLOSE}]*")
+"""What stays on one line: a word, or a wide character, with the brackets and marks that belong to it."""
 
 
 def cells(text: str) -> int:
@@ -38,6 +44,20 @@ def cut(text: str, width: int) -> str:
 def shorten(text: str, width: int) -> str:
     """The text in at most `width` cells (1 or more): a longer one ends in `…`."""
     return text if cells(text) <= width else cut(text, width - 1).rstrip() + "…"
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """The text in lines of at most `width` cells, broken at spaces and between wide characters.
+
+    A word longer than a line stays whole; no line begins with a full-width mark that ends something.
+    """
+    lines: list[str] = []
+    for unit in _UNIT.findall(text):
+        if lines and cells(lines[-1]) + cells(unit) <= width:
+            lines[-1] += unit
+        elif unit.strip():
+            lines.append(unit.lstrip())
+    return lines
 
 
 def _cells_of(char: str) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import random
+import textwrap
 
 import pytest
 from rich.cells import cell_len
 
-from engine.common.cells import cells, cut, ljust, rjust, shorten
+from engine.common.cells import cells, cut, ljust, rjust, shorten, wrap
 from engine.plan import report
 from engine.plan.memory_plan import DevicePlan, Segment
 from ktchat.cli import output, sessions
@@ -89,3 +91,24 @@ def test_a_wrapped_text_stays_under_itself(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(lines) > 1
     assert lines[0].startswith("缺少      one")
     assert all(line.startswith(" " * 10) and line[10] != " " for line in lines[1:])
+
+
+def test_english_is_wrapped_as_the_standard_library_does() -> None:
+    dice = random.Random(7)
+    for _ in range(500):
+        text = " ".join("a-b.c,"[: dice.randint(1, 6)] * dice.randint(1, 4) for _ in range(40))
+        width = dice.randint(5, 60)
+        kept = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+        assert wrap(text, width) == kept
+    assert wrap("", 10) == wrap("  ", 10) == []
+
+
+def test_chinese_is_wrapped_between_characters_but_not_before_a_mark() -> None:
+    text = (
+        "显存不够：模型需要 24 GB，而空闲的只有 16 GB（另有 2 GB 保留）。请换一个更小的量化版本。"
+    )
+    for width in range(12, 70):
+        lines = wrap(text, width)
+        assert max(map(cell_len, lines)) <= width
+        assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+        assert not any(line[0] in "：，）。" or line[-1] == "（" for line in lines)
