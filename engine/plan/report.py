@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from engine.common.cells import cells, cut, ljust
 from engine.common.units import byte_size, rate, short_count
 from engine.plan.memory_plan import DevicePlan, MemoryPlan
 
@@ -71,7 +72,7 @@ def _speed(plan: MemoryPlan) -> list[str]:
 
 
 def bars(plan: MemoryPlan, width: int = 80) -> list[str]:
-    """A bar a device and a line a part, at most `width` characters wide.
+    """A bar a device and a line a part, at most `width` cells wide.
 
     A device's bar is as long as its free memory; what is missing goes beyond it.
     """
@@ -89,14 +90,14 @@ def _device(device: DevicePlan, width: int) -> list[str]:
     if device.kind == "VRAM":
         title = f"{device.name} · {byte_size(device.total)} free"
     state = f"short by {byte_size(device.short)}" if device.short else f"{byte_size(free)} left"
-    lines = [f"{title[: width - len(state) - 3]} · {state}"]
+    lines = [f"{cut(title, width - cells(state) - 3)} · {state}"]
     parts = [(segment.label, segment.bytes) for segment in device.segments]
-    name_width = max(len(label) for label, _ in parts) if parts else 0
+    name_width = max(cells(label) for label, _ in parts) if parts else 0
     room = width - name_width - 2 - 10
     for label, count in parts:
-        cells = round(count / scale * room)
-        bar = (OPEN if label == "reserve" else FULL) * cells or SLIVER
-        lines.append(f"  {label:<{name_width}} {byte_size(count):>8} {bar}"[:width])
+        length = round(count / scale * room)
+        bar = (OPEN if label == "reserve" else FULL) * length or SLIVER
+        lines.append(cut(f"  {ljust(label, name_width)} {byte_size(count):>8} {bar}", width))
     return lines
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
+from engine.common.cells import ljust
 from engine.common.units import byte_size, count
 from ktchat.common.text import one_line
 
@@ -77,7 +78,9 @@ def _of_its(ratio: float | None) -> str:
 
 
 def _row(name: str, prefill: float, decode: float) -> str:
-    return f"{name:<20}" + "".join(f"{f'{speed:,.1f} tok/s':>16}" for speed in (prefill, decode))
+    return f"{ljust(name, 20)}" + "".join(
+        f"{f'{speed:,.1f} tok/s':>16}" for speed in (prefill, decode)
+    )
 
 
 def _spread(ratios: list[float]) -> str:

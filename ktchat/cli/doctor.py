@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.common.cells import ljust
 from ktchat.cli import background, output
 from ktchat.common.text import one_line
 from ktchat.library import plans
@@ -74,9 +75,9 @@ def main(args: argparse.Namespace) -> int:
         lines.append(("confined", _confined()))
     lines += [("note", note) for note in machine.notes]
     for label, text in lines:
-        output.wrapped(_shown(text), f"{label:<{LABEL}}")
+        output.wrapped(_shown(text), ljust(label, LABEL))
     for problem in machine.problems:
-        output.wrapped(_shown(problem.what), f"{'missing':<{LABEL}}")
+        output.wrapped(_shown(problem.what), ljust("missing", LABEL))
         if problem.fix:  # in one piece, to be copied
             output.line(" " * LABEL + _shown(problem.fix))
     return 0

@@ -15,6 +15,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
+from engine.common.cells import ljust, rjust, shorten
 from engine.common.units import byte_size, duration, short_count
 from engine.downloads.download import Download, DownloadProgress
 from engine.downloads.stage import Stage
@@ -59,8 +60,8 @@ def _search(args: argparse.Namespace, hub: Hub) -> int:
         label, size, fit = _proposal(choice)
         note = choice.versions[choice.best].note if choice is not None else ""
         output.line(
-            f"{one_line(hit.repo, 80):<44}  {one_line(hit.architecture, 11):<11}  {downloads:>14}"
-            f"  {label:<10}  {byte_size(size) if size else '':>8}  {fit}{gated}  {note}".rstrip()
+            f"{ljust(one_line(hit.repo, 80), 44)}  {ljust(shorten(one_line(hit.architecture), 11), 11)}  {rjust(downloads, 14)}"
+            f"  {ljust(label, 10)}  {byte_size(size) if size else '':>8}  {fit}{gated}  {note}".rstrip()
         )
     if not hits:
         output.line("Nothing found.")

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.common.cells import ljust
 from engine.common.units import byte_size
 from engine.errors import KtchatError
 from engine.plan import report
@@ -140,7 +141,9 @@ def _hub(args: argparse.Namespace) -> int:
         mark = "  proposed" if model is proposed else ""
         note = f"  {note_of(model.label)}".rstrip()
         label = one_line(model.label, 60)
-        output.line(f"{label:<16}  {byte_size(model.size):>8}  {files:<8}  {fit}{mark}{note}")
+        output.line(
+            f"{ljust(label, 16)}  {byte_size(model.size):>8}  {ljust(files, 8)}  {fit}{mark}{note}"
+        )
     if not repository.models:
         output.line("It has no GGUF model.")
     return 0

@@ -11,6 +11,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from engine.common.cells import ljust, rjust
 from engine.common.units import byte_size
 from ktchat.cli import output
 from ktchat.common import paths
@@ -74,10 +75,10 @@ def _here(args: argparse.Namespace) -> int:
 def _line(local: LocalModel) -> str:
     entry = local.entry
     if entry.error:
-        return f"{entry.name:<32}  broken: {entry.error}  {entry.shown_path}"
+        return f"{ljust(entry.name, 32)}  broken: {entry.error}  {entry.shown_path}"
     used = time.strftime("%Y-%m-%d", time.localtime(local.opened)) if local.opened else ""
     return (
-        f"{entry.name:<32}  {entry.quantisation:<8}  {byte_size(entry.size):>8}"
+        f"{ljust(entry.name, 32)}  {entry.quantisation:<8}  {byte_size(entry.size):>8}"
         f"  {_plan_columns(local.plan)}  {used:<10}  {entry.shown_path}"
     )
 
@@ -132,7 +133,7 @@ def _plan_columns(plan: MemoryPlan | None) -> str:
     if plan is None:
         return f"{'':<26}  {'':>13}  {'':>6}"
     speed = rate(plan.decode_tok_s, plan.measured) if plan.decode_tok_s is not None else ""
-    return f"{plan.fit_words:<26}  {speed:>13}  {short_count(plan.context) if plan.fits else '':>6}"
+    return f"{ljust(plan.fit_words, 26)}  {rjust(speed, 13)}  {short_count(plan.context) if plan.fits else '':>6}"
 
 
 def _plan_as_json(plan: MemoryPlan | None) -> dict[str, Any]:
@@ -156,7 +157,7 @@ def _others(args: argparse.Namespace) -> int:
         return 0
     for model in found:
         name, path = one_line(model.name, 60), one_line(str(model.path), 1000)
-        output.line(f"{model.program:<12}  {byte_size(model.size):>8}  {name:<40}  {path}")
+        output.line(f"{model.program:<12}  {byte_size(model.size):>8}  {ljust(name, 40)}  {path}")
     if not found:
         output.line("No models of LM Studio, Ollama, llama.cpp or the Hugging Face cache.")
     return 0

@@ -7,9 +7,9 @@ import errno
 import os
 import shutil
 import sys
-import textwrap
 from typing import IO
 
+from engine.common.cells import cells, wrap
 from ktchat.common.text import sanitise
 
 
@@ -57,15 +57,9 @@ def wrapped(text: str, lead: str = "") -> None:
     if not is_terminal(sys.stdout):
         line(lead + text)
         return
-    width = max(len(lead) + 20, shutil.get_terminal_size((80, 24)).columns)
-    wrapper = textwrap.TextWrapper(
-        width,
-        initial_indent=lead,
-        subsequent_indent=" " * len(lead),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    line("\n".join(wrapper.wrap(text)) or lead)
+    columns = shutil.get_terminal_size((80, 24)).columns
+    under = "\n" + " " * cells(lead)
+    line(lead + under.join(wrap(text, max(20, columns - cells(lead)))))
 
 
 def complain(text: str) -> None:

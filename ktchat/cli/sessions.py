@@ -8,6 +8,7 @@ import json
 import time
 from pathlib import Path
 
+from engine.common.cells import ljust, rjust, shorten
 from engine.common.units import byte_size
 from engine.errors import KtchatError
 from ktchat.cli import output
@@ -112,8 +113,8 @@ def _cache(store: Store, args: argparse.Namespace) -> int:
 def _line(session: SessionSummary) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(session.updated))
     turns = words.counted(session.turns, "turn")
-    model = one_line(session.model_name, 24)
-    return f"{session.id[:ID_LENGTH]}  {when}  {turns:>9}  {model:<24}  {session.shown_title}"
+    model = shorten(one_line(session.model_name), 24)
+    return f"{session.id[:ID_LENGTH]}  {when}  {rjust(turns, 9)}  {ljust(model, 24)}  {session.shown_title}"
 
 
 def _load(store: Store, name: str) -> tuple[Conversation, list[Turn]]:

@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.common.cells import ljust
 from engine.common.units import count
 from ktchat.cli import background, output
 from ktchat.common.errors import UsageError
@@ -119,4 +120,4 @@ def _rows(name: str, comparison: Comparison) -> list[str]:
 def _row(name: str, errors: Errors) -> str:
     figures = (errors.nmse, errors.typical, errors.mean_kl, errors.max_kl)
     cells = "".join(f"{figure:>10.1e}" for figure in figures)
-    return f"{name:<24}{cells}{100 * errors.top1:>7.1f} %"
+    return f"{ljust(name, 24)}{cells}{100 * errors.top1:>7.1f} %"
