@@ -32,6 +32,7 @@ from ktchat.screens.chat.chat import ChatScreen
 from ktchat.screens.chat.command_dialog import open_commands
 from ktchat.terminal.driver import TerminalDriver
 from ktchat.terminal.hang_up import watch_terminal
+from ktchat.terminal.restore import Restorer
 from ktchat.themes import DARK, THEMES, theme_for
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class KtchatApp(App[None]):
             Downloads(paths.models_folder()),
             endpoint=endpoint,
         )
+        self._terminal = Restorer(1)
         self._interrupted_at = 0.0
         self._ending = self._asked = False
         self.unsaved = ""
@@ -104,7 +106,8 @@ class KtchatApp(App[None]):
             # Not by the loop: it may be what hangs, drawing on a terminal that is gone.
             for number in (signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, lambda number, _: self._terminate(loop, number))
-            loop.add_signal_handler(signal.SIGINT, self._interrupt)
+            # Nor is an interrupt the loop's: when it closes, Python's default would break the way out.
+            signal.signal(signal.SIGINT, lambda *_: self._interrupt(loop))
             if os.isatty(0):
                 threading.Thread(target=watch_terminal, args=(0,), daemon=True).start()
 
@@ -271,13 +274,14 @@ class KtchatApp(App[None]):
             await self._engine.close(WRITE_SECONDS)
         await ask(self.context.downloads.close)
 
-    def _interrupt(self) -> None:
+    def _interrupt(self, loop: asyncio.AbstractEventLoop) -> None:
         """SIGINT from elsewhere: as Ctrl+C."""
-        self.call_later(self.action_interrupt)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the program ends
+            loop.call_soon_threadsafe(self.call_later, self.action_interrupt)
 
     def _terminate(self, loop: asyncio.AbstractEventLoop, number: int) -> None:
         """SIGTERM or SIGHUP: save and end within two seconds, whatever hangs."""
-        threading.Thread(target=_end_soon, args=(128 + number,), daemon=True).start()
+        self._terminal.end_soon(CLOSE_SECONDS + 0.3, 128 + number)
         loop.call_soon_threadsafe(self.call_later, self._leave, 128 + number)
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
@@ -286,11 +290,6 @@ class KtchatApp(App[None]):
             error = event.worker.error
             words = f"an internal error: {type(error).__name__}: {error}"
             self.chat_screen.status.say(words, "error")
-
-
-def _end_soon(code: int) -> None:
-    time.sleep(CLOSE_SECONDS + 0.3)
-    os._exit(code)
 
 
 def _import_rest() -> None:

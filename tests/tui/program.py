@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
+import termios
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 from engine.errors import EngineError
+from engine.protocol import Event
 from ktchat import __main__ as entry
 from ktchat import app, cli
 from ktchat.app import KtchatApp
@@ -32,7 +37,18 @@ ERROR = EngineError(f"It failed {HOSTILE}", HOSTILE, HOSTILE)
 
 assert entry.INTERRUPTED == 130  # importing it is what takes Ctrl-C from the first moment
 
+ATTRIBUTES = b"(attributes)"
+
 HEAVY = ("torch", "numpy", "llama_cpp", "engine.client", "jinja2", "markdown_it", "pygments.lexers")
+
+
+class DeafEngine(FakeEngine):
+    """A reply that keeps the event loop for ever."""
+
+    async def generate(self, *args: Any, **options: Any) -> AsyncIterator[Event]:
+        while True:
+            time.sleep(1)
+        yield
 
 
 def engine(name: str) -> FakeEngine:
@@ -49,6 +65,8 @@ def engine(name: str) -> FakeEngine:
         return FakeEngine(replies, load_notice=HOSTILE)
     if name == "slow":
         return FakeEngine([Reply("word " * 5000, token_seconds=0.01)])
+    if name == "deaf":
+        return DeafEngine(["never said"])
     if name == "loading":
         return FakeEngine(["ok"], load_seconds=60, load_steps=600)
     return FakeEngine(["the reply"])
@@ -66,10 +84,23 @@ async def _noting_start(app: KtchatApp) -> None:
 _start = KtchatApp._start
 
 
+def _mark_attributes() -> None:
+    """Write a mark wherever the terminal gets attributes."""
+    give = termios.tcsetattr
+
+    def marked(descriptor: int, when: int, attributes: list[Any]) -> None:
+        os.write(1, ATTRIBUTES)
+        give(descriptor, when, attributes)
+
+    termios.tcsetattr = marked  # type: ignore[assignment]
+
+
 def main() -> int:
     """Run a scenario through the real command line."""
     name = sys.argv[1]
     model = "Fake" if name != "hostile" else f"Ev{HOSTILE.replace('/', '')}il"
+    if name == "marked":
+        _mark_attributes()
     app.QUIT_SECONDS = PATIENCE  # as long as the test needs for the second Ctrl+C
     KtchatApp._start = _noting_start  # type: ignore[method-assign]
     return cli.main(["-m", f"/models/{model}.gguf"], engine_factory=lambda: engine(name))

@@ -20,6 +20,29 @@ from tests.support.clock import PATIENCE
 ROOT = Path(__file__).resolve().parents[2]
 ESCAPES = re.compile(rb"\x1b\[[0-9;?:<>=$]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
 
+MODE = re.compile(rb"\x1b\[\?([0-9;]+)([hl])")
+MODES_ON = {b"7", b"25"}
+"""Modes that a terminal begins with: wrapping and the cursor."""
+
+
+def untouched_attributes() -> list[object]:
+    """The attributes of a terminal that nobody has changed."""
+    master, slave = pty.openpty()
+    try:
+        return list(termios.tcgetattr(slave))
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+def modes_on(output: bytes) -> set[bytes]:
+    """The modes that are on after this output."""
+    on = set(MODES_ON)
+    for numbers, state in MODE.findall(output):
+        for number in numbers.split(b";"):
+            (on.add if state == b"h" else on.discard)(number)
+    return on
+
 
 class Terminal:
     """`Terminal("-m", "ktchat")` runs Python with these arguments."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sqlite3
+import termios
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 
 from ktchat.store.store import Store
 from tests.support.clock import until, within
-from tests.tui.terminal import Terminal
+from tests.tui.program import ATTRIBUTES
+from tests.tui.terminal import MODES_ON, Terminal, modes_on, untouched_attributes
 
 pytestmark = pytest.mark.xdist_group("clock")
 
@@ -165,6 +167,15 @@ def test_ctrl_q_restores_the_terminal_and_ends_with_code_0(run: Run) -> None:
     assert RESTORED in terminal.output
 
 
+def test_the_attributes_come_back_after_the_last_byte(run: Run) -> None:
+    terminal = run("tests.tui.program", "marked")
+    terminal.sees("0 of 4")
+    terminal.type("\x11")
+    assert terminal.wait() == 0
+    assert modes_on(terminal.output.rpartition(ATTRIBUTES)[0]) == MODES_ON
+    assert termios.tcgetattr(terminal.fd) == untouched_attributes()
+
+
 def test_ctrl_c_stops_the_reply_then_twice_quits_with_code_130(run: Run, tmp_path: Path) -> None:
     terminal = talking(run)
     terminal.type("\x03")
@@ -238,6 +249,17 @@ def test_a_signal_saves_the_reply_and_ends_within_two_seconds(
     state, reply = kept(tmp_path)
     assert state == "interrupted"
     assert reply.count("word") > 2
+
+
+def test_a_signal_to_a_program_that_hangs_leaves_the_terminal_as_it_was(run: Run) -> None:
+    terminal = run("tests.tui.program", "deaf")
+    terminal.sees("0 of 4")
+    terminal.type("hi\r")
+    until(lambda: terminal.read(0.5) == b"")  # it draws no more
+    terminal.signal(signal.SIGTERM)
+    assert terminal.wait() == 128 + signal.SIGTERM
+    assert termios.tcgetattr(terminal.fd) == untouched_attributes()
+    assert modes_on(terminal.output) == MODES_ON
 
 
 def test_a_closed_terminal_saves_the_reply_and_ends_within_two_seconds(
