@@ -5,10 +5,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
+PERSON := $(VENV)/.installed-chat
 
 .PHONY: chat test test-all test-real check check-native check-gpu gpu-check setup native guide bench bench-tables wheelhouse check-wheels clean
 
-chat: setup
+chat: $(PERSON) native
 	@$(BIN)/ktchat $(if $(MODEL),-m "$(MODEL)")
 
 # Tests in two processes; those that measure time or own a terminal come one after the other. A single file
@@ -35,16 +36,26 @@ check: setup
 
 setup: $(READY) native
 
-# Everything is pinned by the constraints; llama-cpp-python ships as source and compiles here.
-$(READY): pyproject.toml packaging/constraints.txt
+# Everything is pinned by the constraints. The tests compare with llama.cpp, which ships as source and compiles here; who
+# only talks does not need it.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint packaging/constraints.txt
+
+$(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is missing. Install it: apt install python3 python3-venv" >&2; exit 1; }
 	@command -v g++ >/dev/null || { echo "A C++ compiler is missing. Install it: apt install g++" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "Python's venv is missing. Install it: apt install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "Python's venv is missing. Install it: apt install python3-venv" >&2; exit 1; }
+
+$(READY): pyproject.toml packaging/constraints.txt | $(VENV)/bin/python
 	@echo "Installing packages into $(VENV). The first time llama.cpp is compiled, which takes minutes."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint packaging/constraints.txt --editable '.[dev]'
+	@$(INSTALL) --editable '.[dev]'
+	@touch $(PERSON) $@
+
+$(PERSON): pyproject.toml packaging/constraints.txt | $(VENV)/bin/python
+	@echo "Installing packages into $(VENV)."
+	@$(INSTALL) --editable .
 	@touch $@
 
-native: $(READY)
+native: | $(VENV)/bin/python
 	@$(BIN)/python -m kernels.cpu.build
 
 # The C++ kernels under the address, undefined-behaviour and thread sanitisers.

@@ -94,6 +94,10 @@ class GpuUnusableError(EngineError):
     """A GPU is there, but cannot compute for us, or computes something else than it should."""
 
 
+class MissingPackageError(KtchatError):
+    """Something needs a package that is not installed; `todo` has the command that brings it."""
+
+
 class RequestError(KtchatError):
     """A request that makes no sense: wrong sampling values, no messages, no model loaded."""
 

@@ -1,4 +1,5 @@
-"""ggml's own dequantisation, from the libraries that llama-cpp-python ships, and ours for types that it lacks.
+"""Dequantisation: ggml's own, from the libraries that llama-cpp-python ships; where it is not installed gguf-py's; ours
+for types of ik_llama.cpp.
 
 Importing this module loads nothing; llama_cpp itself is never imported.
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from kernels import ik_types
-from kernels.ops import Floats, Tensor
+from kernels.ops import Bytes, Floats, Tensor
 from kernels.quants import IK_TYPES, QuantType
 
 
@@ -66,5 +67,20 @@ def dequantise(tensor: Tensor) -> Floats:
         raise ValueError(f"{tensor.name} has {data.nbytes} bytes, which is not its shape")
     if tensor.type.name in IK_TYPES:
         return ik_types.dequantise(tensor)
+    if importlib.util.find_spec("llama_cpp") is None:
+        return _by_gguf(tensor, data)
     _traits(tensor.type).to_float(data.ctypes.data, out.ctypes.data, out.size)
     return out
+
+
+def _by_gguf(tensor: Tensor, data: Bytes) -> Floats:
+    """The same numbers from gguf-py, which is slower. Raises `ImportError` for the few types that it lacks."""
+    from gguf.constants import GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    rows = data.reshape(-1, tensor.type.row_bytes(tensor.cols))
+    try:
+        found = dequantize(rows, GGMLQuantizationType[tensor.type.name])
+    except (KeyError, NotImplementedError) as error:
+        raise ImportError(f"{tensor.type.name} needs llama-cpp-python") from error
+    return np.ascontiguousarray(found, dtype=np.float32).reshape(tensor.shape)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.common.packages import require_llama_cpp
 from engine.common.units import byte_size, count
 from engine.errors import MemoryShortError, RequestError, UnsupportedModelError
 from engine.evaluation import bench_trace
@@ -165,6 +166,8 @@ def _load(
 
 
 def _check(path: Path, spec: ModelSpec, context: int, versus: bool) -> None:
+    if versus:
+        require_llama_cpp("--vs")
     if not spec.native:
         raise UnsupportedModelError(
             f"{path.name} cannot be measured",

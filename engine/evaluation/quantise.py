@@ -10,6 +10,7 @@ from functools import cache
 
 import numpy as np
 
+from engine.common.packages import require_llama_cpp
 from kernels import ggml
 from kernels.ops import Bytes, Floats
 from kernels.quants import QuantType
@@ -17,6 +18,7 @@ from kernels.quants import QuantType
 
 @cache
 def _library() -> ctypes.CDLL:
+    require_llama_cpp("Quantising")
     library = ggml.base_library()
     library.ggml_quantize_requires_imatrix.restype = ctypes.c_bool
     library.ggml_quantize_requires_imatrix.argtypes = [ctypes.c_int]

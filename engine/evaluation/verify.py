@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import KtchatError, ModelFileError, UnsupportedModelError
+from engine.common.packages import pip, require_llama_cpp
+from engine.errors import MissingPackageError, ModelFileError, UnsupportedModelError
 from engine.evaluation.fidelity import Measured, positions
 from engine.evaluation.llama_cpp_reference import BASELINE, LlamaCppReference
 from engine.evaluation.sequences import LENGTH, Sequence, draw
@@ -61,6 +62,7 @@ def verify(
     `KtchatError` when torch is missing, `RequestError` for a GPU that cannot be used.
     """
     _check_torch(threads)
+    require_llama_cpp("verify")
     with GGUFFile.open(path) as file:
         spec = read_spec(file)
         if not spec.native:
@@ -92,9 +94,8 @@ def _check_torch(threads: int | None) -> None:
     try:
         import torch
     except ImportError as error:
-        raise KtchatError(
-            "verify needs torch, which is not installed", "", "pip install 'ktchat[verify]'"
-        ) from error
+        todo = "Install it: " + pip("'torch>=2.11'")
+        raise MissingPackageError("verify needs torch, which is not installed", "", todo) from error
     if threads is not None:
         torch.set_num_threads(threads)
 

@@ -178,10 +178,12 @@ def _llama_cpp(
     say: Say,
     cancelled: CancelFlag,
 ) -> Runtime:
+    from engine.common.packages import require_llama_cpp
     from engine.runtimes.chosen import plan_for_load, say_longer
     from engine.runtimes.llama_cpp import LlamaCppRuntime
     from kernels.cpu.cores import default_threads
 
+    require_llama_cpp("This model")
     plan_for_load(load, spec, say)  # says what a GPU would be wanted for
     context = choose_context(load.context, spec, available_memory())
     say_longer(context, spec, say)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.common import measurements
+from engine.common.packages import pip
 from engine.machine.probes import bandwidth
 from engine.machine.probes import cpu as cpu_probe
 from engine.machine.probes import disk as disk_probe
@@ -145,7 +146,7 @@ def _is_busy(cores: int) -> bool:
 def _with_pip(problem: Problem) -> Problem:
     """A probe names a missing package; the person is given the command."""
     if problem.fix == "nvidia-ml-py":
-        return Problem(f"{problem.what} is not installed", software_probe.pip(problem.fix))
+        return Problem(f"{problem.what} is not installed", pip(problem.fix))
     return problem
 
 

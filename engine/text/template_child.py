@@ -30,6 +30,7 @@ def main() -> None:
     """Answer frames until the parent closes the pipe."""
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
     _limit()
+    _load()
     _confine(sys.argv[2])
     source = _read(stdin)
     template: Template | str = "The template is no text"
@@ -44,6 +45,13 @@ def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     _allow_cpu()
+
+
+def _load() -> None:
+    """Jinja2 whole, while files are seen: an installer may have made links of its files."""
+    import jinja2.debug
+    import jinja2.ext
+    import jinja2.sandbox  # noqa: F401
 
 
 def _confine(path: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.common.packages import require_llama_cpp
 from engine.errors import ModelFileError, RequestError
 from engine.gguf.file import GGUFFile
 from engine.gguf.header import DOWNLOAD, shown
@@ -118,7 +119,10 @@ class Tokenizer:
                 f"Its vocabulary has a control token of {longest} characters",
                 DOWNLOAD,
             )
-        vocab: Vocabulary = own_vocabulary(file, names) or llama_vocabulary(file)
+        vocab: Vocabulary | None = own_vocabulary(file, names)
+        if vocab is None:
+            require_llama_cpp("This model's vocabulary")
+            vocab = llama_vocabulary(file)
         if vocab.size != len(names):
             vocab.close()
             raise ModelFileError(

@@ -165,7 +165,7 @@ def test_missing_torch_is_explained(
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "kernels.reference", raising=False)
     assert main(["verify", "-m", str(model), "--threads", "1"]) == 1
-    assert "verify needs torch, which is not installed. pip install" in capsys.readouterr().err
+    assert "verify needs torch, which is not installed. Install it: " in capsys.readouterr().err
 
 
 def test_torch_is_imported_only_while_verifying() -> None:

@@ -6,9 +6,9 @@ import importlib.metadata
 import importlib.util
 import re
 import shlex
-import sys
 from pathlib import Path
 
+from engine.common.packages import LLAMA_CPP, pip, python
 from engine.machine.types import Gpu, Hardware, Problem, Software
 
 _FOR_GPU = {"torch": "torch>=2.11", "triton": "triton>=3.6"}
@@ -37,9 +37,10 @@ def problems(found: Software, gpus: tuple[Gpu, ...]) -> list[Problem]:
     """What is missing, each with the command that brings it."""
     out = []
     if not found.native:
-        out.append(Problem("Our CPU kernels are not built", f"{_python()} -m kernels.cpu.build"))
+        out.append(Problem("Our CPU kernels are not built", f"{python()} -m kernels.cpu.build"))
     if not found.llama_cpp:
-        out.append(Problem("llama-cpp-python is not installed", pip("llama-cpp-python==0.3.36")))
+        what = "llama.cpp is not installed: models that our engine does not run, verify and bench --vs need it"
+        out.append(Problem(what, pip(LLAMA_CPP)))
     if not any(gpu.usable for gpu in gpus):
         return out
     problem = gpu_problem(found)
@@ -78,15 +79,6 @@ def gpu_obstacle(hardware: Hardware) -> Problem | None:
         known = ", ".join(f"{gpu.name} has {gpu.compute or 'none known'}" for gpu in hardware.gpus)
         return Problem(f"Compute capability 8.0 or higher is needed: {known}")
     return None if hardware.assumed else gpu_problem(hardware.software)
-
-
-def pip(arguments: str) -> str:
-    """The command that installs packages into this Python."""
-    return f"{_python()} -m pip install {arguments}"
-
-
-def _python() -> str:
-    return shlex.quote(sys.executable or "python3")
 
 
 def _version(package: str) -> str:
