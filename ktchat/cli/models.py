@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from engine.common.units import byte_size
 from engine.errors import KtchatError
-from ktchat.cli import background, output
+from ktchat.cli import background, load_options, output
 from ktchat.common import paths
 from ktchat.common.errors import UsageError
 from ktchat.common.text import one_line
@@ -58,6 +58,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     remove.add_argument("--yes", action="store_true", help="do not ask")
     for action in (listing, search, info, pull, verify, take, remove):
         action.add_argument("--json", action="store_true", help="print JSON")
+    for action in (search, info, pull):
+        load_options.add_send_token(action)
 
 
 def main(args: argparse.Namespace) -> int:
