@@ -18,7 +18,7 @@ from ktchat.cli import background, load_options, output
 from ktchat.common import paths
 from ktchat.common.errors import UsageError
 from ktchat.common.text import one_line
-from ktchat.library.models import Source, find_models
+from ktchat.library.models import Source, find_models, leads_outside
 
 if TYPE_CHECKING:
     from engine.downloads.download import Download
@@ -78,7 +78,7 @@ def _verify(args: argparse.Namespace) -> int:
     from engine.downloads.integrity import check_files
 
     folder = paths.models_folder()
-    models = [_local(args.model)] if args.model else _in_models_folder()
+    models = [_local(args.model)] if args.model else _own()
     code, results = 0, []
     for path in models:
         name = one_line(path.name, 200)
@@ -172,6 +172,11 @@ def _agreed(args: argparse.Namespace, question: str) -> bool:
 
 def _in_models_folder() -> list[Path]:
     return [Path(path) for path, source in find_models() if source == Source.FOLDER]
+
+
+def _own() -> list[Path]:
+    """Those of the models folder that are in it: links out of it were not got."""
+    return [path for path in _in_models_folder() if not leads_outside(str(path))]
 
 
 def _local(name: str) -> Path:
