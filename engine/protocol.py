@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import MutableSequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from engine.common.figures import Figures as Figures
 from engine.common.insight import Insight as Insight
@@ -269,9 +269,10 @@ def coalesced(last: Event | Counted, event: Event | Counted) -> Event | None:
     return None
 
 
-def enqueue(
-    events: MutableSequence[Event] | MutableSequence[Event | Counted], event: Event | Counted
-) -> None:
+Queued = TypeVar("Queued", Event, Event | Counted)
+
+
+def enqueue(events: MutableSequence[Queued], event: Queued) -> None:
     """Add an event behind those that nobody has taken yet: text is joined, and of insights the last one is kept."""
     if isinstance(event, Insight) and any(isinstance(one, Insight) for one in events):
         others = [one for one in events if not isinstance(one, Insight)]
@@ -280,6 +281,6 @@ def enqueue(
             enqueue(events, one)
     both = coalesced(events[-1], event) if events else None
     if both is None:
-        events.append(event)  # type: ignore[arg-type]
+        events.append(event)
     else:
         events[-1] = both

@@ -87,7 +87,7 @@ def restored(turn: Figures) -> str:
 def lookup(turn: Figures) -> str:
     """What prompt lookup gave: `+18 % by lookup`; empty: nothing worth a word."""
     percent = round(100 * turn.lookup_gain)
-    return f"{percent:+d} % by lookup".replace("-", "−") if percent else ""
+    return f"{percent:+d} % by lookup".replace("-", "−") if abs(percent) > 1 else ""
 
 
 def read_again(tokens: int, tokens_a_second: float) -> str:

@@ -47,7 +47,8 @@ def test_what_lookup_gave_stands_behind_the_speed() -> None:
     figures = Figures(reply_tokens=101, decode_seconds=10.0, saved_seconds=1.8)
     assert words.figures(figures).startswith("10.0 tok/s · +18 % by lookup · first")
     assert figures.one_by_one_tok_s == pytest.approx(100 / 11.8)
-    assert words.lookup(Figures(decode_seconds=10.0, saved_seconds=-0.12)) == "−1 % by lookup"
+    assert words.lookup(Figures(decode_seconds=10.0, saved_seconds=-0.32)) == "−3 % by lookup"
+    assert words.lookup(Figures(decode_seconds=10.0, saved_seconds=-0.12)) == ""
     assert words.lookup(Figures(decode_seconds=10.0, saved_seconds=0.04)) == ""
     assert words.lookup(Figures()) == ""
 
