@@ -1,6 +1,7 @@
 """Where the hub is, who gets its token, and what its refusals mean.
 
-A token goes to the configured endpoint alone, and never in clear over a network.
+A token goes to the configured endpoint alone, and never in clear over a network. Whether it may go to an
+endpoint that is not the hub's is the person's to say: `engine.hub.client.access_from_environment`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from engine.hub.errors import (
     HubTokenError,
     RateLimitError,
 )
-from engine.hub.names import HubFile
+from engine.hub.names import HUB_HOSTS, HubFile
 
 T = TypeVar("T")
 
@@ -61,6 +62,13 @@ class HubAccess:
     def hosts(self) -> frozenset[str]:
         """The endpoint's own host name."""
         return frozenset({origin_of(self.endpoint)[1]})
+
+    @property
+    def asks(self) -> bool:
+        """Whether a token would go to a machine that is neither the hub nor this one."""
+        scheme, host, port = origin_of(self.endpoint)
+        hub = scheme == "https" and host in HUB_HOSTS and port == 443
+        return bool(self.headers(self.endpoint)) and not hub and host not in _LOOPBACK
 
     def file_url(self, file: HubFile) -> str:
         """The address of a file at its commit."""

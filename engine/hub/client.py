@@ -8,6 +8,7 @@ HF_HUB_OFFLINE are honoured.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import threading
@@ -24,7 +25,7 @@ from engine.hub.access import (
     opened,
 )
 from engine.hub.answers import SHA1, Repository, SearchHit, file_of, hit_of, licence_of
-from engine.hub.errors import HubOfflineError, HubServerError
+from engine.hub.errors import HubOfflineError, HubServerError, TokenUnaskedError
 from engine.hub.names import (
     HUB_HOSTS,
     HubFile,
@@ -49,11 +50,29 @@ MAX_RESULTS = 100
 MAX_FILES = 20_000
 
 
-def access_from_environment() -> HubAccess:
-    """Endpoint, token and offline mode as the environment and the hub's token file say."""
+def unasked(endpoint: str) -> bool | None:
+    """What a person said who was not asked: nothing."""
+    return None
+
+
+def access_from_environment(says: Callable[[str], bool | None] = unasked) -> HubAccess:
+    """Endpoint, token and offline mode as the environment and the hub's token file say.
+
+    `says` is asked whether the token may go to an endpoint that is not the hub's: yes, no (nothing is sent
+    then), or None for a person who was not asked yet, which raises `TokenUnaskedError`.
+    """
     endpoint = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or DEFAULT_ENDPOINT
     offline = os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in ("1", "ON", "YES", "TRUE")
-    return HubAccess(endpoint, None if offline else _token(), offline)
+    access = HubAccess(endpoint, None if offline else _token(), offline)
+    answer = says(endpoint) if access.asks else True
+    if answer is None:
+        (host,) = access.hosts
+        raise TokenUnaskedError(
+            f"Your token for the hub would go to {host}",
+            "HF_ENDPOINT names it, and it is not the hub",
+            "Say --send-token if it may, --no-send-token if not; on the screen the model manager asks",
+        )
+    return access if answer else dataclasses.replace(access, token=None)
 
 
 def _token() -> str | None:
@@ -73,17 +92,21 @@ def _token() -> str | None:
 class Hub:
     """The hub at one endpoint. Thread-safe; every call blocks for at most some `TIMEOUT`s."""
 
-    def __init__(self, access: HubAccess | None = None) -> None:
+    def __init__(
+        self, access: HubAccess | None = None, says: Callable[[str], bool | None] = unasked
+    ) -> None:
+        """`access`, or what the environment says; `says`: whether a token may go to a mirror."""
         self._given = access
+        self._says = says
         self._lock = threading.Lock()
         self._http: httpx2.Client | None = None
 
     @property
     def access(self) -> HubAccess:
-        """How the hub is reached; read from the environment at first use."""
+        """How the hub is reached; read from the environment at first use. Raises `HubError`."""
         with self._lock:
             if self._given is None:
-                self._given = access_from_environment()
+                self._given = access_from_environment(self._says)
             return self._given
 
     def search(self, query: str, limit: int = 20) -> list[SearchHit]:

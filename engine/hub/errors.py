@@ -40,6 +40,10 @@ class HubTokenError(HubError):
     """The hub does not accept the token."""
 
 
+class TokenUnaskedError(HubError):
+    """The token would go to an endpoint that is not the hub's, and nobody has said whether it may."""
+
+
 class NoModelError(HubError):
     """The repository has no GGUF model, or none that answers to the name."""
 

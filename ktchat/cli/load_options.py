@@ -42,6 +42,15 @@ def add(parser: argparse.ArgumentParser, default: str | None) -> None:
     )
 
 
+def add_send_token(parser: argparse.ArgumentParser) -> None:
+    """Add `--send-token` and `--no-send-token`."""
+    parser.add_argument(
+        "--send-token",
+        action=argparse.BooleanOptionalAction,
+        help="whether your token for the hub may go to the mirror in HF_ENDPOINT; a yes is remembered",
+    )
+
+
 def context(text: str) -> int | Auto:
     """`auto` or a number. Raises `ValueError`."""
     return "auto" if text == "auto" else int(text)

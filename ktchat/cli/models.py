@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from engine.common.units import byte_size
 from engine.errors import KtchatError
-from ktchat.cli import background, output
+from ktchat.cli import background, load_options, output
 from ktchat.common import paths
 from ktchat.common.errors import UsageError
 from ktchat.common.text import one_line
-from ktchat.library.models import Source, find_models
+from ktchat.library.models import Source, find_models, leads_outside
 
 if TYPE_CHECKING:
     from engine.downloads.download import Download
@@ -58,6 +58,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     remove.add_argument("--yes", action="store_true", help="do not ask")
     for action in (listing, search, info, pull, verify, take, remove):
         action.add_argument("--json", action="store_true", help="print JSON")
+    for action in (search, info, pull):
+        load_options.add_send_token(action)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -76,7 +78,7 @@ def _verify(args: argparse.Namespace) -> int:
     from engine.downloads.integrity import check_files
 
     folder = paths.models_folder()
-    models = [_local(args.model)] if args.model else _in_models_folder()
+    models = [_local(args.model)] if args.model else _own()
     code, results = 0, []
     for path in models:
         name = one_line(path.name, 200)
@@ -170,6 +172,11 @@ def _agreed(args: argparse.Namespace, question: str) -> bool:
 
 def _in_models_folder() -> list[Path]:
     return [Path(path) for path, source in find_models() if source == Source.FOLDER]
+
+
+def _own() -> list[Path]:
+    """Those of the models folder that are in it: links out of it were not got."""
+    return [path for path in _in_models_folder() if not leads_outside(str(path))]
 
 
 def _local(name: str) -> Path:

@@ -27,6 +27,7 @@ from ktchat.common import paths
 from ktchat.common.errors import UsageError
 from ktchat.common.text import one_line
 from ktchat.library import plans, versions
+from ktchat.library.mirrors import open_hub
 
 PLAIN_INTERVAL = 10.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -35,7 +36,7 @@ BAR = 24
 
 def main(args: argparse.Namespace) -> int:
     """Run one action; returns the exit code."""
-    return _ACTIONS[args.action](args, Hub())
+    return _ACTIONS[args.action](args, open_hub(args.send_token))
 
 
 # search

@@ -20,6 +20,7 @@ from ktchat.common import paths
 from ktchat.common.settings import SettingsFile
 from ktchat.common.text import one_line
 from ktchat.library import local_models, plans, versions
+from ktchat.library.mirrors import open_hub
 
 if TYPE_CHECKING:
     from engine.catalog.catalog import CatalogModel
@@ -112,10 +113,9 @@ _ABOUT = ("id", "name", "repository", "base", "licence", "released", "good_at", 
 
 
 def _hub(args: argparse.Namespace) -> int:
-    from engine.hub.client import Hub
     from engine.hub.names import best, choose, note_of
 
-    hub = Hub()
+    hub = open_hub(args.send_token)
     ref = hub.ref(args.spec)
     repository = background.run(lambda report: hub.repository(ref.repo, ref.revision))
     if ref.file or ref.quantisation:

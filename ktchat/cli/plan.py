@@ -17,6 +17,7 @@ from ktchat.common.precedence import Layers
 from ktchat.common.settings import Settings, SettingsFile, load_command
 from ktchat.common.text import one_line
 from ktchat.library import versions
+from ktchat.library.mirrors import open_hub
 
 if TYPE_CHECKING:
     from engine.machine.types import Hardware
@@ -47,6 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--profile", metavar="NAME|FILE", help="another machine; `--profile list` names those known"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    load_options.add_send_token(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -61,7 +63,9 @@ def main(args: argparse.Namespace) -> int:
     if not args.plan_model:
         raise UsageError("plan needs a MODEL", "", "See ktchat plan --help")
     machine = hardware(args.profile)
-    spec = _spec(args.plan_model, machine, None if args.ctx == "auto" else args.ctx)
+    spec = _spec(
+        args.plan_model, machine, None if args.ctx == "auto" else args.ctx, args.send_token
+    )
     load = _load(args)
     plan = make_plan(spec, machine, load.context, load.device, load.kv)
     if args.json:
@@ -101,7 +105,7 @@ def _print(plan: MemoryPlan) -> None:
         output.line(bar if bar.startswith(" ") else one_line(bar, 400))
 
 
-def _spec(name: str, machine: Hardware, context: int | None) -> ModelSpec:
+def _spec(name: str, machine: Hardware, context: int | None, send_token: bool | None) -> ModelSpec:
     """The spec that a path, an id of the catalogue, or a repository stands for."""
     from engine.catalog import catalog
 
@@ -114,7 +118,7 @@ def _spec(name: str, machine: Hardware, context: int | None) -> ModelSpec:
         ranked = catalog.choose(model, machine, context, quant or None)
         return model.spec(ranked.quant.name)
     if "/" in name:
-        return _remote(name, machine)
+        return _remote(name, machine, send_token)
     raise KtchatError(
         f"There is no model {one_line(name, 80)}",
         "It is neither a file nor in the catalogue",
@@ -130,11 +134,9 @@ def _local(path: Path) -> ModelSpec:
         return read_spec(file)
 
 
-def _remote(name: str, machine: Hardware) -> ModelSpec:
+def _remote(name: str, machine: Hardware, send_token: bool | None) -> ModelSpec:
     """A model on the hub: without a quantisation, the best one whose files fit into memory."""
-    from engine.hub.client import Hub
-
-    hub = Hub()
+    hub = open_hub(send_token)
     return background.run(
         lambda report: hub.spec(hub.find(name, lambda model: versions.fits(model.size, machine)))
     )

@@ -2,14 +2,19 @@
 
 They lie in the folders that the system sets for data and settings (XDG on Linux), or all in
 KTCHAT_HOME when that is set. Where there is none, each raises `FolderError`. Only `private_folder` creates anything.
+What others may read of them is taken from others, and said once.
 """
 
 from __future__ import annotations
 
 import os
+import stat
+from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 from ktchat.common.errors import FolderError
+from ktchat.common.text import one_line
 
 GUIDE = "ktchat-guide.gguf"
 
@@ -74,12 +79,42 @@ def is_guide(path: str) -> bool:
 
 
 def private_folder(path: Path) -> Path:
-    """Create `path` for this user only (mode 0700) and return it. Raises `OSError`."""
-    if not path.is_dir():
+    """Create `path` for this user only (mode 0700) and return it; one that is there is `tighten`ed. Raises `OSError`."""
+    if path.is_dir():
+        tighten(path)
+    else:
         if path.parent != path:
             private_folder(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
     return path
+
+
+def tighten(path: Path) -> None:
+    """Take from others what they may do with a file or folder of ours, and remember it for `tightened`.
+
+    A folder that is not this user's alone, such as /tmp or the person's home folder, is left as it is.
+    """
+    with suppress(OSError, RuntimeError):  # it is no worse than before
+        found = path.stat()
+        mode = stat.S_IMODE(found.st_mode)
+        if mode & 0o077 and found.st_uid == os.geteuid() and not _is_shared(path, mode):
+            path.chmod(mode & 0o700)
+            _tightened.append(
+                f"{one_line(str(path), 300)} could be read by others: now only by you."
+            )
+
+
+def tightened() -> list[str]:
+    """What was tightened and not said yet, in words that are safe to draw."""
+    return [_tightened.popleft() for _ in range(len(_tightened))]
+
+
+_tightened: deque[str] = deque(maxlen=20)
+
+
+def _is_shared(path: Path, mode: int) -> bool:
+    user = Path.home().resolve()
+    return bool(mode & stat.S_ISVTX) or path.resolve() in (user, *user.parents)
 
 
 def _platform_folder(kind: str) -> Path:

@@ -6,6 +6,7 @@ shortly: call it in a thread. Before `start` nothing is listed.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from engine.common.units import byte_size, duration
 from engine.downloads.stage import Stage
 from ktchat.common.text import one_line
+from ktchat.library.mirrors import Mirrors
 
 if TYPE_CHECKING:
     from engine.downloads.download import DownloadProgress
@@ -31,6 +33,7 @@ class Downloads:
         self._queue: DownloadQueue | None = None
         self._hub: Hub | None = None
         self._closed = False
+        self.mirrors = Mirrors()
 
     @property
     def hub(self) -> Hub:
@@ -42,8 +45,24 @@ class Downloads:
         if self._hub is None:
             from engine.hub.client import Hub
 
-            self._hub = Hub()
+            self._hub = Hub(says=self.mirrors.says)
         return self._hub
+
+    def mirror_to_ask(self) -> str:
+        """The mirror that would get the person's token and was not asked about; empty: none. For a thread."""
+        endpoint = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/")
+        if not endpoint:
+            return ""
+        from engine.errors import KtchatError
+        from engine.hub.errors import TokenUnaskedError
+
+        try:
+            _ = self.hub.access
+        except TokenUnaskedError:
+            return endpoint
+        except KtchatError:  # told of where the hub is asked
+            return ""
+        return ""
 
     def start(self) -> DownloadQueue:
         """Start the queue, once, and list what an earlier run left. Blocks: for a thread."""

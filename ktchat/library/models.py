@@ -60,25 +60,49 @@ class ModelEntry:
 def find_models(
     recent: Sequence[str] = (), folder: Path | None = None
 ) -> Iterator[tuple[str, Source]]:
-    """Paths of models and where each was found, without reading them; each file once."""
+    """Paths of models and where each was found, without reading them; each file once.
+
+    A link that `leads_outside` hides nothing: what it names may be listed under its own path, too.
+    """
+    folder = folder or paths.models_folder()
     seen: set[str] = set()
     guide = paths.guide_model()
     found: list[tuple[Iterable[str], Source]] = [
         ([str(guide)] if guide else [], Source.GUIDE),
-        (map(str, models_below(folder or paths.models_folder())), Source.FOLDER),
+        (map(str, models_below(folder)), Source.FOLDER),
         (recent, Source.RECENT),
     ]
     for candidates, source in found:
         for path in candidates:
-            real = os.path.realpath(path)
+            outside = source == Source.FOLDER and leads_outside(path, folder)
+            real = str(Path(path).absolute()) if outside else os.path.realpath(path)
             if real not in seen and len(seen) < MAX_MODELS:
                 seen.add(real)
                 yield path, source
 
 
+def leads_outside(path: str, folder: Path | None = None) -> bool:
+    """Whether a file in the models folder is a link out of it: it is listed, and not followed unasked.
+
+    What `ktchat models import` linked the person has asked for. The folder itself may be a link.
+    """
+    from engine.downloads.import_local import IMPORTED
+
+    folder = folder or paths.models_folder()
+    here = Path(path).absolute()
+    if (folder / IMPORTED).absolute() in here.parents:
+        return False
+    return Path(os.path.realpath(folder)) not in Path(os.path.realpath(here)).parents
+
+
 def describe(path: str, source: Source = Source.RECENT) -> ModelEntry:
-    """What a model's header says. Never raises: a broken file has `error` set."""
+    """What a model's header says. Never raises: a broken file has `error` set.
+
+    A link out of the models folder that was found there is not read; one that the person named is.
+    """
     name = one_line(Path(path).name.removesuffix(".gguf"), 80)
+    if source == Source.FOLDER and leads_outside(path):
+        return ModelEntry(path, source, name, error=one_line(str(_outside(path)), 400))
     try:
         from engine.generation.own_sampling import own_sampling
         from engine.gguf.file import GGUFFile
@@ -113,11 +137,14 @@ def model_named(name: str, recent: Sequence[str] = ()) -> str:
         if (path := Path(name).expanduser()).is_file():
             return str(path.absolute())
     wanted = name.lower().removesuffix(".gguf")
-    names = {path: Path(path).name.lower().removesuffix(".gguf") for path, _ in find_models(recent)}
-    tests = (wanted.__eq__, lambda known: known.startswith(wanted), lambda known: wanted in known)
+    known = dict(find_models(recent))
+    names = {path: Path(path).name.lower().removesuffix(".gguf") for path in known}
+    tests = (wanted.__eq__, lambda name: name.startswith(wanted), lambda name: wanted in name)
     for fits in tests:
-        found = [path for path, known in names.items() if fits(known)]
+        found = [path for path, name in names.items() if fits(name)]
         if len(found) == 1:
+            if known[found[0]] == Source.FOLDER and leads_outside(found[0]):
+                raise _outside(found[0])
             return found[0]
         if found:
             several = ", ".join(one_line(Path(path).name, 60) for path in found[:4])
@@ -142,6 +169,14 @@ def default_model(last: str = "") -> str:
             "Name a model file: ktchat -m PATH.gguf",
         )
     return str(guide)
+
+
+def _outside(path: str) -> ModelFileError:
+    return ModelFileError(
+        f"{one_line(Path(path).name, 80)} is a link out of the models folder, which is not followed",
+        f"It leads to {one_line(os.path.realpath(path), 200)}",
+        "Open that file by its own path, or take it in: ktchat models import FILE",
+    )
 
 
 def _size(path: str) -> int:

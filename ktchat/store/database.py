@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ktchat.common import paths
 from ktchat.common.errors import StoreError, reason_of
 from ktchat.store import schema, search_index
 from ktchat.store.locks import Locks
@@ -25,7 +26,7 @@ class Database:
     """The file at `path`. It is opened at the first use, and again after a failure.
 
     Methods raise `StoreError` when the file cannot be read or written. `notices` collects what the
-    person should know about the file itself (a repair).
+    person should know about the file itself (a repair, that others could read it).
     """
 
     def __init__(self, path: Path, locks: Locks) -> None:
@@ -98,6 +99,7 @@ class Database:
     def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._db is None:
             self._db = schema.connect(self.path)
+            self.notices += paths.tightened()
         return work(self._db)
 
     def _repair(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sqlite3
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from ktchat.common.paths import tighten
 from ktchat.store import pages, search_index
 from ktchat.store.attached import is_hash
 from ktchat.store.schema import (
@@ -53,7 +55,8 @@ def repair(path: Path) -> tuple[Path, int]:
     _keep_as(path, aside)
     journal = path.with_name(path.name + "-journal")
     if journal.exists():  # it must not be played back into the new file
-        journal.rename(aside.with_name(aside.name + "-journal"))
+        kept = journal.rename(aside.with_name(aside.name + "-journal"))
+        tighten(kept)
     new.replace(path)
     return aside, count
 
@@ -63,7 +66,9 @@ def _keep_as(path: Path, aside: Path) -> None:
     try:
         aside.hardlink_to(path)
     except OSError:
-        shutil.copy2(path, aside)
+        os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        shutil.copyfile(path, aside)
+    tighten(aside)
 
 
 def _recover(path: Path, new: Path) -> int:

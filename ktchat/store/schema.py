@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from ktchat.common.errors import StoreVersionError
-from ktchat.common.paths import private_folder
+from ktchat.common.paths import private_folder, tighten
 from ktchat.store import search_index
 
 BUSY_SECONDS = 5.0
@@ -108,6 +108,7 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         private_folder(path.parent)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        tighten(path)
         address, writable = path.absolute().as_uri(), True
     except OSError:
         if not os.access(path, os.R_OK):

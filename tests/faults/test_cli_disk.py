@@ -62,7 +62,7 @@ def test_without_a_place_to_save_the_reply_comes_and_it_is_said_once(place: str)
 @needs_mount
 @pytest.mark.parametrize("size", ["4k", "16k", "40k", "64k"])
 def test_a_disk_that_fills_up_while_the_reply_streams(program: Program, size: str) -> None:
-    program.home.mkdir()
+    program.home.mkdir(0o700)
     text = " ".join(f"word{n}" for n in range(8000))
     done = in_namespace(
         program,
@@ -75,7 +75,7 @@ def test_a_disk_that_fills_up_while_the_reply_streams(program: Program, size: st
 
 @needs_mount
 def test_a_full_disk_leaves_what_was_saved_before(program: Program) -> None:
-    program.home.mkdir()
+    program.home.mkdir(0o700)
     text = " ".join(f"word{n}" for n in range(8000))
     script = (
         f"{' '.join(_quoted(program.command(REPLY, *RUN)))};"
@@ -137,7 +137,8 @@ def test_a_file_of_a_newer_version_is_left_alone(program: Program) -> None:
 
 
 def test_a_damaged_file_is_repaired_and_it_is_said(program: Program) -> None:
-    program.home.mkdir()
+    program.home.mkdir(0o700)
+    program.database.touch(0o600)
     program.database.write_bytes(b"nonsense" * 4000)
     done = program.run(*RUN, script=REPLY)
     assert (done.returncode, done.stdout) == (0, "Hello there.\n")

@@ -115,7 +115,7 @@ def test_a_proxy_that_cannot_be_used_is_said(program: Program, proxy: str) -> No
 
 
 def test_a_setting_with_a_nul_is_no_path(program: Program) -> None:
-    program.home.mkdir(parents=True)
+    program.home.mkdir(0o700, parents=True)
     text = 'recent_models = ["a\\u0000b"]\nlast_model = "a\\u0000b"\nsetup_done = true\n'
     (program.home / "settings.toml").write_text(text)
     done = program.run("models", "list")
@@ -352,7 +352,7 @@ def test_too_much_input_is_refused(program: Program) -> None:
 
 
 def test_a_damaged_settings_file_is_said_and_does_not_stop(program: Program) -> None:
-    program.home.mkdir()
+    program.home.mkdir(0o700)
     (program.home / "settings.toml").write_text("theme = ")
     done = program.run("run", "-m", "m.gguf", "hi", script=REPLY)
     assert (done.returncode, done.stdout) == (0, "Hello there.\n")

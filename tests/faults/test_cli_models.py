@@ -261,6 +261,20 @@ def test_the_hub_s_refusals_are_one_clear_line(program: Program, server: HubServ
     assert done.returncode == 1 and "HF_ENDPOINT" in done.stderr
 
 
+def test_a_token_goes_to_a_mirror_only_after_a_yes(program: Program) -> None:
+    env = {"HF_ENDPOINT": "https://127.0.0.2:9"}  # nobody listens there
+    for command in (("search", "x"), ("info", REPO), ("pull", REPO)):
+        done = program.run("models", *command, env=env)
+        assert done.returncode == 1 and "--send-token" in done.stderr, command
+        assert one_clear_line(done.stderr) and TOKEN not in done.stderr
+    done = program.run("models", "search", "x", "--no-send-token", env=env)
+    assert done.returncode == 1 and "--send-token" not in done.stderr  # asked, and nobody answered
+    assert "--send-token" in program.run("plan", REPO, env=env).stderr
+    assert "cannot be reached" in program.run("plan", REPO, "--send-token", env=env).stderr
+    done = program.run("models", "search", "x", env=env)
+    assert "cannot be reached" in done.stderr and one_clear_line(done.stderr)
+
+
 def test_texts_of_the_hub_cannot_reach_the_terminal(program: Program, server: HubServer) -> None:
     data = server.repos[REPO].files["Tiny-Q8_0.gguf"]
     server.repos[REPO].files["x\x1b]0;pwned\x07-Q6_K.gguf"] = data

@@ -424,7 +424,7 @@ def test_the_environment_is_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example/")
     monkeypatch.setenv("HF_TOKEN", " hf_abc \n")
-    access = access_from_environment()
+    access = access_from_environment(lambda endpoint: True)
     assert (access.endpoint, access.token, access.offline) == (
         "https://mirror.example",
         "hf_abc",

@@ -138,3 +138,46 @@ def test_the_folders_of_the_system_are_respected(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     assert paths.database() == tmp_path / "data" / "ktchat" / "ktchat.db"
     assert paths.settings_file() == tmp_path / "config" / "ktchat" / "settings.toml"
+
+
+@pytest.fixture
+def weights(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A model that can be opened."""
+    return tiny_model("qwen3moe", tmp_path_factory.mktemp("weights")).read_bytes()
+
+
+def test_a_link_out_of_the_folder_is_listed_and_not_followed(home: Path, weights: bytes) -> None:
+    outside = home / "else" / "secret.gguf"
+    outside.parent.mkdir()
+    outside.write_bytes(weights)
+    link = home / "models" / "link.gguf"
+    link.symlink_to(outside)
+    assert set(found(str(outside))) == {"link.gguf", "secret.gguf"}  # it hides nothing
+    entry = models.describe(str(link), models.Source.FOLDER)
+    assert "link out of the models folder" in entry.error and str(outside) in entry.error
+    assert entry.size == 0 and not entry.architecture
+    with pytest.raises(ModelFileError, match="link out of the models folder"):
+        models.model_named("link")
+    assert models.model_named(str(link)) == str(link)  # by its path: the person asks for it
+    assert not models.describe(str(link)).error
+
+
+def test_links_within_the_folder_and_imported_ones_are_followed(home: Path, weights: bytes) -> None:
+    model = home / "models" / "a.gguf"
+    model.write_bytes(weights)
+    (home / "models" / "imported").mkdir()
+    (home / "models" / "b.gguf").symlink_to(model)
+    taken = home / "models" / "imported" / "c.gguf"
+    (home / "c.gguf").write_bytes(model.read_bytes())
+    taken.symlink_to(home / "c.gguf")
+    for path in (home / "models" / "b.gguf", taken):
+        assert not models.describe(str(path), models.Source.FOLDER).error
+
+
+def test_the_folder_itself_may_be_a_link(home: Path, weights: bytes) -> None:
+    big = home / "big"
+    (home / "models").rename(big)
+    (home / "models").symlink_to(big)
+    (big / "a.gguf").write_bytes(weights)
+    assert found() == ["a.gguf"]
+    assert not models.describe(str(home / "models" / "a.gguf"), models.Source.FOLDER).error

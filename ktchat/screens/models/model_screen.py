@@ -9,6 +9,7 @@ from engine.common.threads import ask
 from engine.errors import KtchatError
 from ktchat.library import plans, versions
 from ktchat.library.downloads import title
+from ktchat.screens.models.mirror_token import ask_mirror
 from ktchat.screens.once import LeftOnce
 from ktchat.widgets.bars import KeyBar, Status
 from ktchat.widgets.too_small import is_too_small
@@ -31,6 +32,15 @@ class ModelScreen(LeftOnce[str | None]):
         self.key_bar = KeyBar(())
         self._hardware: Hardware | None = None
         self._looking = asyncio.Lock()
+
+    def on_mount(self) -> None:
+        self.run_worker(self._ask_about_mirror(), group="mirror", exit_on_error=False)
+
+    async def _ask_about_mirror(self) -> None:
+        """Ask once whether the token may go to a mirror of the hub, before anything is sent."""
+        mirror = await ask(self.context.downloads.mirror_to_ask)
+        if mirror:
+            ask_mirror(self, self.context.downloads.mirrors, mirror, self.say)
 
     def fit(self) -> None:
         """In a window that is too small only that is said."""
