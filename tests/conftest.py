@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import shared
+from tests.support import interpreter, shared
 
 
 def _compiled() -> bool:
@@ -23,6 +23,12 @@ def _compiled() -> bool:
 
 if not _compiled():
     os.environ["TRITON_INTERPRET"] = "1"
+
+
+def pytest_collection_finish() -> None:
+    """Tests have been imported, and kernels with them."""
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        interpreter.repeat_less()
 
 
 @pytest.fixture(scope="session", autouse=True)
