@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,8 +25,11 @@ BASELINE = "llama.cpp"
 
 
 def baseline_version() -> str:
-    """The version of llama-cpp-python, and what it goes without."""
-    return version("llama-cpp-python") + (" without AMX" if has_amx() else "")
+    """The version of llama-cpp-python, and what it goes without; empty: it is not installed."""
+    try:
+        return version("llama-cpp-python") + (" without AMX" if has_amx() else "")
+    except PackageNotFoundError:
+        return ""
 
 
 def _quiet_library() -> Any:

@@ -9,7 +9,6 @@ import shutil
 import sys
 from typing import IO
 
-from engine.common.cells import cells, wrap
 from ktchat.common.text import sanitise
 
 
@@ -57,6 +56,8 @@ def wrapped(text: str, lead: str = "") -> None:
     if not is_terminal(sys.stdout):
         line(lead + text)
         return
+    from engine.common.cells import cells, wrap  # not needed for --version
+
     columns = shutil.get_terminal_size((80, 24)).columns
     under = "\n" + " " * cells(lead)
     line(lead + under.join(wrap(text, max(20, columns - cells(lead)))))

@@ -89,6 +89,8 @@ def test_models_of_our_engine_say_what_they_say_elsewhere(
     assert texts[0] and texts[0] == texts[1]
     assert run("models", "info", str(path)).returncode == 0
     assert run("plan", str(path)).returncode == 0
+    few = ("--prompt", "16", "--gen", "4", "--rounds", "1", "--threads", "1")
+    assert run("bench", "-m", str(path), *few).returncode == 0
 
 
 def test_what_needs_it_says_so(run: Run, models: Path) -> None:
