@@ -38,7 +38,7 @@ def server() -> Iterator[ModelServer]:
 def test_a_reply_of_a_server(program: Program, server: ModelServer) -> None:
     done = program.run("run", "--endpoint", server.url, "-v", "hello")
     assert (done.returncode, done.stdout) == (0, "Hello there.\n"), done.stderr
-    assert f"127.0.0.1:{server.port}" in done.stderr and "tok/s" in done.stderr
+    assert f"127.0.0.1:{server.port}" in done.stderr and "3 tokens" in done.stderr
     server.says("And", " on.")
     done = program.run("run", "-c", "go on")
     assert (done.returncode, done.stdout) == (0, "And on.\n"), done.stderr
