@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import random
 import textwrap
 
@@ -85,7 +84,7 @@ class Terminal(io.StringIO):
 def test_a_wrapped_text_stays_under_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)
-    monkeypatch.setattr("shutil.get_terminal_size", lambda _: os.terminal_size((30, 24)))
+    monkeypatch.setenv("COLUMNS", "30")
     output.wrapped("one two three four five six seven", ljust("缺少", 10))
     lines = terminal.getvalue().splitlines()
     assert len(lines) > 1
